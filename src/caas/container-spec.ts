@@ -1,0 +1,295 @@
+/**
+ * What a tenant asked for: the create request, checked against an allow-list and rebuilt. Pure.
+ *
+ * Everything that reaches an engine is built here from parsed values; nothing of the client's bytes is passed on. Fields that could reach
+ * outside of the sandbox are refused with the reason, never silently dropped (../shared/docs/DOCKER-API.md, danger table).
+ */
+import * as z from 'zod';
+import { foldFields } from './docker-api/go-json.ts';
+import type { Fields } from './docker-api/go-json.ts';
+
+export interface SpecLimits {
+  /** Given to containers that name no limit: nobody runs without one. */
+  readonly memoryBytesDefault: number;
+  readonly pidsMax: number;
+  readonly shmBytesMax: number;
+}
+
+/**
+ * pids count the sentry's and the stubs' host threads too, a few for each guest thread, hence the height.
+ */
+export const SPEC_LIMITS: SpecLimits = {
+  memoryBytesDefault: 512 * 1024 * 1024,
+  pidsMax: 4096,
+  shmBytesMax: 1024 * 1024 * 1024,
+};
+
+const MEMORY_BYTES_MIN = 64 * 1024 * 1024;
+const LABELS_MAX = 200;
+const ENV_MAX = 500;
+
+const text = z.string().max(4096);
+const textList = z.array(z.string().max(128 * 1024)).max(ENV_MAX);
+const command = z.union([textList, text.transform((value) => [value])]).nullable();
+const integer = z.int();
+const size = z.int().min(0);
+
+const healthcheck = z.object({
+  Test: textList.nullable().optional(),
+  Interval: integer.optional(),
+  Timeout: integer.optional(),
+  StartPeriod: integer.optional(),
+  Retries: integer.optional(),
+});
+
+const configSchema = z.object({
+  Hostname: z.string().max(63).regex(/^[A-Za-z0-9_.-]*$/).default(''),
+  Domainname: text.default(''),
+  User: text.default(''),
+  AttachStdin: z.boolean().default(false),
+  AttachStdout: z.boolean().default(false),
+  AttachStderr: z.boolean().default(false),
+  ExposedPorts: z.record(z.string().regex(/^\d{1,5}(?:\/(?:tcp|udp|sctp))?$/), z.unknown()).nullable().default({}),
+  Tty: z.boolean().default(false),
+  OpenStdin: z.boolean().default(false),
+  StdinOnce: z.boolean().default(false),
+  Env: textList.nullable().default([]),
+  Cmd: command.default(null),
+  Healthcheck: healthcheck.nullable().default(null),
+  Image: z.string().min(1).max(512),
+  WorkingDir: text.default(''),
+  Entrypoint: command.default(null),
+  Labels: z.record(z.string().max(1024), z.string().max(16 * 1024)).nullable().default({}),
+  StopSignal: z.string().max(20).regex(/^[A-Za-z0-9+-]*$/).default(''),
+  StopTimeout: z.int().min(0).max(600).nullable().default(null),
+});
+
+const ulimit = z.object({ Name: z.string().regex(/^[a-z]{1,20}$/), Hard: integer, Soft: integer });
+
+const hostConfigSchema = z.object({
+  Memory: size.default(0),
+  MemoryReservation: size.default(0),
+  MemorySwap: integer.default(0),
+  NanoCpus: size.default(0),
+  CpuShares: size.default(0),
+  CpuPeriod: size.default(0),
+  CpuQuota: integer.default(0),
+  PidsLimit: integer.nullable().default(null),
+  RestartPolicy: z
+    .object({ Name: z.enum(['', 'no', 'always', 'unless-stopped', 'on-failure']).default(''), MaximumRetryCount: size.default(0) })
+    .nullable()
+    .default({ Name: '', MaximumRetryCount: 0 }),
+  AutoRemove: z.boolean().default(false),
+  NetworkMode: z.enum(['', 'default', 'bridge', 'none']).default('default'),
+  ReadonlyRootfs: z.boolean().default(false),
+  Init: z.boolean().nullable().default(null),
+  ShmSize: size.default(0),
+  Tmpfs: z.record(z.string().regex(/^\/[^:]*$/), text).nullable().default({}),
+  CapDrop: z.array(z.string().regex(/^[A-Za-z_]{1,40}$/)).nullable().default([]),
+  CapAdd: z.array(z.string().regex(/^[A-Za-z_]{1,40}$/)).nullable().default([]),
+  SecurityOpt: z.array(text).nullable().default([]),
+  ExtraHosts: z.array(z.string().regex(/^[A-Za-z0-9_.-]+:[0-9a-fA-F.:]+$/)).nullable().default([]),
+  GroupAdd: z.array(z.string().regex(/^[A-Za-z0-9_.-]{1,64}$/)).nullable().default([]),
+  Ulimits: z.array(ulimit).nullable().default([]),
+  ConsoleSize: z.tuple([size, size]).nullable().default([0, 0]),
+});
+
+export interface ContainerSpec {
+  readonly config: z.infer<typeof configSchema>;
+  readonly hostConfig: z.infer<typeof hostConfigSchema>;
+  /** The image that the reference meant when the container was made. */
+  readonly imageId: string;
+  /** TCP ports that the image or the request exposes. */
+  readonly tcpPorts: readonly number[];
+}
+
+export type SpecResult =
+  | { readonly kind: 'spec'; readonly spec: Omit<ContainerSpec, 'imageId' | 'tcpPorts'>; readonly memoryBytes: number; readonly warnings: readonly string[] }
+  | { readonly kind: 'refused'; readonly status: 400 | 403 | 501; readonly reason: string };
+
+/** Capabilities that a tenant may add: what Docker gives by default, without raw sockets. Inside gVisor they act on the sentry only. */
+const CAPABILITIES_ALLOWED = new Set(
+  'CHOWN DAC_OVERRIDE FSETID FOWNER SETGID SETUID SETFCAP SETPCAP NET_BIND_SERVICE SYS_CHROOT KILL AUDIT_WRITE SYS_PTRACE SYS_NICE'.split(' '),
+);
+
+const OUTSIDE = 'it would reach outside of the sandbox';
+const CONFIG_REASONS: Readonly<Record<string, string>> = {
+  Volumes: 'volumes are not implemented yet',
+  MacAddress: 'addresses are assigned by the platform',
+  NetworkDisabled: 'use --network none',
+  Shell: 'it is for builds',
+  OnBuild: 'it is for builds',
+};
+const HOST_CONFIG_REASONS: Readonly<Record<string, string>> = {
+  Privileged: OUTSIDE,
+  Binds: 'host paths cannot be mounted, and volumes are not implemented yet',
+  Mounts: 'mounts are not implemented yet',
+  VolumesFrom: 'volumes are not implemented yet',
+  VolumeDriver: OUTSIDE,
+  Devices: OUTSIDE,
+  DeviceRequests: OUTSIDE,
+  DeviceCgroupRules: OUTSIDE,
+  PidMode: OUTSIDE,
+  IpcMode: OUTSIDE,
+  UTSMode: OUTSIDE,
+  UsernsMode: OUTSIDE,
+  CgroupnsMode: OUTSIDE,
+  CgroupParent: 'it is where your use is metered',
+  Cgroup: 'it is where your use is metered',
+  Runtime: 'every container runs in a gVisor sandbox',
+  Isolation: 'every container runs in a gVisor sandbox',
+  Sysctls: OUTSIDE,
+  OomScoreAdj: OUTSIDE,
+  OomKillDisable: OUTSIDE,
+  StorageOpt: OUTSIDE,
+  Annotations: OUTSIDE,
+  PortBindings: 'published ports are not implemented yet; use the label ecluse.http.host',
+  PublishAllPorts: 'published ports are not implemented yet; use the label ecluse.http.host',
+  Links: 'links are not implemented yet',
+  Dns: 'resolvers are set by the platform',
+};
+
+/** Fields whose "nothing" is not a zero value, as clients send them. */
+function withoutIdleValues(host: Fields): Fields {
+  const idle = (key: string, values: readonly unknown[]): boolean => values.includes(host[key]);
+  const entries = Object.entries(host).filter(
+    ([key]) =>
+      !(key === 'MemorySwappiness' && idle(key, [-1, null])) &&
+      !(key === 'IpcMode' && idle(key, ['private', 'shareable'])) &&
+      !(key === 'CgroupnsMode' && idle(key, ['private'])) &&
+      !(key === 'Runtime' && idle(key, ['runsc', 'ecluse-runsc'])) &&
+      !(key === 'Isolation' && idle(key, ['default'])),
+  );
+  return Object.fromEntries(entries);
+}
+
+function checkLogConfig(raw: unknown): string | undefined {
+  const folded = foldFields(raw, 'HostConfig.LogConfig', ['Type', 'Config']);
+  if (folded.kind === 'refused') return folded.reason;
+  const type = folded.fields['Type'];
+  if (type !== undefined && type !== '' && type !== 'json-file') return 'HostConfig.LogConfig.Type: only json-file is supported';
+  return undefined; // Rotation is ours; sizes that the client asks for are the platform's defaults or less.
+}
+
+function checkNetworking(raw: unknown): string | undefined {
+  const outer = foldFields(raw, 'NetworkingConfig', ['EndpointsConfig']);
+  if (outer.kind === 'refused') return outer.reason;
+  const known = ['default', 'bridge', 'none'];
+  const inner = foldFields(outer.fields['EndpointsConfig'], 'NetworkingConfig.EndpointsConfig', known);
+  if (inner.kind === 'refused') return `${inner.reason}: own networks are not implemented yet`;
+  for (const name of known) {
+    const endpoint = foldFields(inner.fields[name], `NetworkingConfig.EndpointsConfig.${name}`, []);
+    if (endpoint.kind === 'refused') return endpoint.reason;
+  }
+  return undefined;
+}
+
+function issueOf(error: z.ZodError, place: string): string {
+  const issue = error.issues[0];
+  const path = [place, ...(issue?.path ?? []).map(String)].filter((part) => part !== '').join('.');
+  return `${path}: ${issue?.message ?? 'invalid'}`;
+}
+
+/** Docker's own words for combinations that no engine would take. */
+function checkCombination(spec: Omit<ContainerSpec, 'imageId' | 'tcpPorts'>): SpecResult | undefined {
+  const { config, hostConfig } = spec;
+  const refused = (status: 400 | 403, reason: string): SpecResult => ({ kind: 'refused', status, reason });
+  if (hostConfig.Memory !== 0 && hostConfig.Memory < MEMORY_BYTES_MIN) {
+    return refused(400, `Minimum memory limit allowed is ${String(MEMORY_BYTES_MIN / 1024 / 1024)}MB: a sandbox needs room for its own kernel`);
+  }
+  if (hostConfig.AutoRemove && !['', 'no'].includes(hostConfig.RestartPolicy?.Name ?? '')) {
+    return refused(400, "can't create 'AutoRemove' container with restart policy");
+  }
+  for (const capability of hostConfig.CapAdd ?? []) {
+    if (!CAPABILITIES_ALLOWED.has(capability.toUpperCase().replace(/^CAP_/, ''))) {
+      return refused(403, `HostConfig.CapAdd: ${capability} is not allowed: ${OUTSIDE}`);
+    }
+  }
+  for (const option of hostConfig.SecurityOpt ?? []) {
+    if (!/^no-new-privileges(?:[:=]true)?$/.test(option)) return refused(403, `HostConfig.SecurityOpt: ${option.slice(0, 60)} is not allowed: ${OUTSIDE}`);
+  }
+  if (Object.keys(config.Labels ?? {}).length > LABELS_MAX) return refused(400, `more than ${String(LABELS_MAX)} labels`);
+  return undefined;
+}
+
+/** Parses the body of `POST /containers/create`. */
+export function parseCreate(body: unknown, limits: SpecLimits = SPEC_LIMITS): SpecResult {
+  const refused = (reason: string, status: 400 | 403 = 400): SpecResult => ({ kind: 'refused', status, reason });
+  const configKeys = Object.keys(configSchema.shape);
+  const outer = foldFields(body, '', [...configKeys, 'HostConfig', 'NetworkingConfig'], CONFIG_REASONS);
+  if (outer.kind === 'refused') return refused(outer.reason, 403);
+  const { HostConfig, NetworkingConfig, ...configFields } = outer.fields;
+  const hostKeys = Object.keys(hostConfigSchema.shape);
+  const idleKeys = ['LogConfig', 'MemorySwappiness', 'IpcMode', 'CgroupnsMode', 'Runtime', 'Isolation'];
+  const host = foldFields(HostConfig, 'HostConfig', [...hostKeys, ...idleKeys], HOST_CONFIG_REASONS);
+  if (host.kind === 'refused') return refused(host.reason, 403);
+  const { LogConfig, ...hostFields } = host.fields;
+  const rest = foldFields(withoutIdleValues(hostFields), 'HostConfig', hostKeys, HOST_CONFIG_REASONS);
+  if (rest.kind === 'refused') return refused(rest.reason, 403);
+  const refusal = checkLogConfig(LogConfig) ?? checkNetworking(NetworkingConfig);
+  if (refusal !== undefined) return refused(refusal, 403);
+
+  const config = configSchema.safeParse(configFields);
+  if (!config.success) return refused(issueOf(config.error, ''));
+  const hostConfig = hostConfigSchema.safeParse(rest.fields);
+  if (!hostConfig.success) return refused(issueOf(hostConfig.error, 'HostConfig'));
+  const spec = { config: config.data, hostConfig: hostConfig.data };
+  const bad = checkCombination(spec);
+  if (bad !== undefined) return bad;
+  return {
+    kind: 'spec',
+    spec,
+    memoryBytes: hostConfig.data.Memory === 0 ? limits.memoryBytesDefault : hostConfig.data.Memory,
+    warnings: [],
+  };
+}
+
+/** Where a container runs and under which engine names. */
+export interface Placement {
+  readonly runtime: string;
+  readonly cgroupParent: string;
+  /** Engine network; undefined for `--network none`. */
+  readonly network: string | undefined;
+  readonly hostname: string;
+  readonly memoryBytes: number;
+}
+
+/** The body of the engine's create call. */
+export function engineCreateBody(spec: ContainerSpec, placement: Placement, limits: SpecLimits = SPEC_LIMITS): Readonly<Record<string, unknown>> {
+  const { config, hostConfig } = spec;
+  const { ConsoleSize, ...limitsOfHost } = hostConfig;
+  return {
+    ...config,
+    Image: spec.imageId,
+    Hostname: config.Hostname === '' ? placement.hostname : config.Hostname,
+    StopTimeout: config.StopTimeout ?? undefined,
+    Healthcheck: config.Healthcheck ?? undefined,
+    HostConfig: {
+      ...limitsOfHost,
+      ConsoleSize: ConsoleSize ?? [0, 0],
+      Runtime: placement.runtime,
+      CgroupParent: placement.cgroupParent,
+      NetworkMode: placement.network ?? 'none',
+      Memory: placement.memoryBytes,
+      MemorySwap: placement.memoryBytes,
+      MemoryReservation: Math.min(hostConfig.MemoryReservation, placement.memoryBytes),
+      PidsLimit: Math.min(hostConfig.PidsLimit === null || hostConfig.PidsLimit <= 0 ? limits.pidsMax : hostConfig.PidsLimit, limits.pidsMax),
+      ShmSize: Math.min(hostConfig.ShmSize, limits.shmBytesMax),
+      CapDrop: [...new Set([...(hostConfig.CapDrop ?? []), 'NET_RAW'])],
+      LogConfig: { Type: 'json-file', Config: { 'max-size': '10m', 'max-file': '3' } },
+      Privileged: false,
+      IpcMode: 'private',
+    },
+  };
+}
+
+/** Reads back a spec that this module wrote. */
+export function parseStoredSpec(stored: string): ContainerSpec {
+  const raw = JSON.parse(stored) as Record<string, unknown>;
+  return {
+    config: configSchema.parse(raw['config']),
+    hostConfig: hostConfigSchema.parse(raw['hostConfig']),
+    imageId: z.string().parse(raw['imageId']),
+    tcpPorts: z.array(z.int()).parse(raw['tcpPorts']),
+  };
+}

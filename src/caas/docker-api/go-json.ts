@@ -1,0 +1,57 @@
+/**
+ * Reading JSON the way Go's decoder does, without its traps.
+ *
+ * Go matches keys case-insensitively, Unicode folding included (`ſ` = s, `K` = k), and the last duplicate wins. A filter that reads keys
+ * literally can be walked around with `hostconfig`. Here every key is folded to its canonical spelling first; two keys that fold to
+ * the same one are refused, because only an attacker writes that; unknown keys are refused unless their value says "nothing".
+ */
+
+export type Fields = Readonly<Record<string, unknown>>;
+
+export type FoldResult = { readonly kind: 'folded'; readonly fields: Fields } | { readonly kind: 'refused'; readonly reason: string };
+
+/** Go's `foldName`: simple case folding, as far as it can meet an ASCII letter. */
+export function foldKey(key: string): string {
+  return key.toLowerCase().replaceAll('\u017F', 's').replaceAll('\u212A', 'k');
+}
+
+/** True for values that mean "not set": what clients send for every field they do not use. */
+export function isZero(value: unknown): boolean {
+  if (value === null || value === undefined || value === '' || value === 0 || value === false) return true;
+  if (Array.isArray(value)) return value.every(isZero);
+  return typeof value === 'object' && Object.values(value).every(isZero);
+}
+
+/**
+ * Folds the keys of one object to the spelling of `known`. Keys that are not known are dropped when zero, else refused with the reason that
+ * `reasons` has for them.
+ */
+export function foldFields(
+  raw: unknown,
+  place: string,
+  known: readonly string[],
+  reasons: Readonly<Record<string, string>> = {},
+): FoldResult {
+  if (raw === null || raw === undefined) return { kind: 'folded', fields: {} };
+  if (typeof raw !== 'object' || Array.isArray(raw)) return { kind: 'refused', reason: `${place === '' ? 'the body' : place} must be an object` };
+  const canonical = new Map(known.map((key) => [foldKey(key), key]));
+  const refusals = new Map(Object.entries(reasons).map(([key, reason]) => [foldKey(key), { key, reason }]));
+  const seen = new Set<string>();
+  // No prototype: `__proto__` is a key like any other.
+  const fields: Record<string, unknown> = Object.create(null) as Record<string, unknown>;
+  for (const [key, value] of Object.entries(raw)) {
+    const folded = foldKey(key);
+    const at = place === '' ? key : `${place}.${key}`;
+    if (seen.has(folded)) return { kind: 'refused', reason: `${at} is given twice in different spellings` };
+    seen.add(folded);
+    const name = canonical.get(folded);
+    if (name !== undefined) {
+      fields[name] = value;
+    } else if (!isZero(value)) {
+      const refusal = refusals.get(folded);
+      const named = place === '' ? (refusal?.key ?? key) : `${place}.${refusal?.key ?? key}`;
+      return { kind: 'refused', reason: `${named.slice(0, 100)} is not supported${refusal === undefined ? '' : `: ${refusal.reason}`}` };
+    }
+  }
+  return { kind: 'folded', fields };
+}

@@ -1,0 +1,196 @@
+/**
+ * The agent's end of one Docker Engine: HTTP over its unix socket, at a pinned API version.
+ *
+ * Why not dockerode: the firewall needs the engine's exact status and message, raw streams with half-close and its own limits
+ * (docs/decisions/003-dependencies.md). dockerode is a client in our tests.
+ *
+ * Answers are `unknown` until a caller parses them. Error answers become EngineError with Docker's own status and message.
+ */
+import { Agent, request } from 'node:http';
+import type { IncomingMessage, RequestOptions } from 'node:http';
+import type { Duplex, Readable } from 'node:stream';
+import { EcluseError, reasonOf } from '#errors';
+
+/** The newest API that Debian 12's engine speaks; every later engine serves it too (moby's default minimum is 1.40). */
+export const ENGINE_API_VERSION = '1.41';
+/** No answer that is read whole (inspect, lists) is larger: 1 000 containers are about 2 MiB. */
+const ANSWER_BYTES_MAX = 64 * 1024 * 1024;
+/** An engine that does not begin to answer an ordinary call is hung. Streams and waits have no such limit. */
+const CALL_TIMEOUT_MS = 120_000;
+
+export type Query = Readonly<Record<string, string | number | boolean | undefined>>;
+
+export interface EngineCall {
+  readonly method: 'GET' | 'POST' | 'PUT' | 'DELETE' | 'HEAD';
+  /** Path parts; each is encoded, so that none can climb out of its place. */
+  readonly path: readonly string[];
+  readonly query?: Query;
+  readonly body?: unknown;
+  readonly headers?: Readonly<Record<string, string>>;
+  readonly signal?: AbortSignal;
+}
+
+/** An error answer of an engine. `status` and `message` are Docker's. */
+export class EngineError extends EcluseError {
+  constructor(status: number, message: string) {
+    super({ code: 'ECLUSE_ENGINE_REFUSED', source: 'upstream', message, status });
+    this.name = 'EngineError';
+  }
+}
+
+function pathOf(call: EngineCall): string {
+  const path = call.path.map((part) => encodeURIComponent(part)).join('/');
+  const query = new URLSearchParams();
+  for (const [key, value] of Object.entries(call.query ?? {})) if (value !== undefined) query.set(key, String(value));
+  const text = query.toString();
+  return `/v${ENGINE_API_VERSION}/${path}${text === '' ? '' : `?${text}`}`;
+}
+
+async function readAll(stream: Readable, bytesMax: number): Promise<Buffer> {
+  const chunks: Buffer[] = [];
+  let bytes = 0;
+  for await (const chunk of stream) {
+    const buffer = Buffer.isBuffer(chunk) ? chunk : Buffer.from(String(chunk));
+    bytes += buffer.length;
+    if (bytes > bytesMax) {
+      stream.destroy();
+      throw new EcluseError({ code: 'ECLUSE_ENGINE_ANSWER_TOO_LARGE', source: 'upstream', message: 'the engine sent an answer that is too large', status: 502 });
+    }
+    chunks.push(buffer);
+  }
+  return Buffer.concat(chunks);
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text) as unknown;
+  } catch {
+    throw new EcluseError({ code: 'ECLUSE_ENGINE_ANSWER_INVALID', source: 'upstream', message: 'the engine sent an answer that is no JSON', status: 502 });
+  }
+}
+
+async function errorOf(response: IncomingMessage): Promise<EngineError> {
+  const text = (await readAll(response, 1024 * 1024)).toString('utf8');
+  let message = text.trim();
+  try {
+    const parsed = JSON.parse(text) as unknown;
+    if (typeof parsed === 'object' && parsed !== null && 'message' in parsed && typeof parsed.message === 'string') message = parsed.message;
+  } catch {
+    // Not JSON: the text itself is the message.
+  }
+  return new EngineError(response.statusCode ?? 502, message === '' ? 'the engine gave no reason' : message);
+}
+
+export class EngineClient implements Disposable {
+  readonly socketPath: string;
+  readonly #agent: Agent;
+
+  constructor(socketPath: string) {
+    this.socketPath = socketPath;
+    this.#agent = new Agent({ keepAlive: true, maxFreeSockets: 8 });
+  }
+
+  #send(call: EngineCall, options: { readonly timeoutMs: number; readonly agent: Agent | false; readonly headers: Record<string, string> }) {
+    const requestOptions: RequestOptions = {
+      socketPath: this.socketPath,
+      method: call.method,
+      path: pathOf(call),
+      agent: options.agent,
+      headers: { host: 'docker', ...call.headers, ...options.headers },
+      timeout: options.timeoutMs,
+      ...(call.signal === undefined ? {} : { signal: call.signal }),
+    };
+    return request(requestOptions);
+  }
+
+  #unreachable(error: unknown): EcluseError {
+    return new EcluseError({
+      code: 'ECLUSE_ENGINE_UNREACHABLE',
+      source: 'upstream',
+      status: 503,
+      message: `the Docker engine at ${this.socketPath} does not answer: ${reasonOf(error)}`,
+      mend: 'check that dockerd runs and that the socket is the right one',
+      cause: error,
+    });
+  }
+
+  /** The response of a call, its body unread. A status of 400 or more throws. `timeoutMs` 0: none. */
+  async #respond(call: EngineCall, timeoutMs: number, body: Readable | undefined): Promise<IncomingMessage> {
+    const json = body === undefined && call.body !== undefined ? JSON.stringify(call.body) : undefined;
+    const headers: Record<string, string> =
+      json === undefined ? {} : { 'content-type': 'application/json', 'content-length': String(Buffer.byteLength(json)) };
+    const response = await new Promise<IncomingMessage>((resolve, reject) => {
+      const outgoing = this.#send(call, { timeoutMs, agent: timeoutMs === 0 ? false : this.#agent, headers });
+      outgoing.once('response', resolve);
+      outgoing.once('timeout', () => outgoing.destroy(new Error(`no answer within ${String(timeoutMs)} ms`)));
+      outgoing.once('error', (error) => {
+        reject(this.#unreachable(error));
+      });
+      if (body === undefined) {
+        outgoing.end(json);
+        return;
+      }
+      body.once('error', (error) => outgoing.destroy(error));
+      body.pipe(outgoing);
+    });
+    if ((response.statusCode ?? 500) >= 400) throw await errorOf(response);
+    return response;
+  }
+
+  /** A call whose JSON answer is read whole; undefined where there is no body (204, 304). */
+  async call(call: EngineCall): Promise<{ readonly status: number; readonly json: unknown }> {
+    const response = await this.#respond(call, CALL_TIMEOUT_MS, undefined);
+    const text = (await readAll(response, ANSWER_BYTES_MAX)).toString('utf8');
+    return { status: response.statusCode ?? 200, json: text.trim() === '' ? undefined : parseJson(text) };
+  }
+
+  /** A call whose answer is a stream; optionally with a body that is streamed too. The caller ends or destroys it. */
+  async stream(call: EngineCall, body?: Readable): Promise<IncomingMessage> {
+    return await this.#respond(call, 0, body);
+  }
+
+  /** An attach or exec: the raw connection after `101 UPGRADED`, with half-close. The caller owns the socket. */
+  async hijack(call: EngineCall): Promise<Duplex> {
+    const json = call.body === undefined ? '' : JSON.stringify(call.body);
+    return await new Promise<Duplex>((resolve, reject) => {
+      const outgoing = this.#send(call, {
+        timeoutMs: CALL_TIMEOUT_MS,
+        agent: false,
+        headers: {
+          connection: 'Upgrade',
+          upgrade: 'tcp',
+          'content-type': 'application/json',
+          'content-length': String(Buffer.byteLength(json)),
+        },
+      });
+      outgoing.once('upgrade', (_response, socket, head) => {
+        socket.setTimeout(0);
+        if (head.length > 0) socket.unshift(head);
+        resolve(socket);
+      });
+      outgoing.once('response', (response) => {
+        errorOf(response).then(reject, reject);
+      });
+      outgoing.once('timeout', () => outgoing.destroy(new Error('no answer to the upgrade')));
+      outgoing.once('error', (error) => {
+        reject(this.#unreachable(error));
+      });
+      outgoing.end(json);
+    });
+  }
+
+  /** True while the engine answers its ping. */
+  async isAlive(): Promise<boolean> {
+    try {
+      const response = await this.#respond({ method: 'GET', path: ['_ping'] }, 3000, undefined);
+      response.resume();
+      return true;
+    } catch {
+      return false; // Whatever the reason: it does not serve.
+    }
+  }
+
+  [Symbol.dispose](): void {
+    this.#agent.destroy();
+  }
+}

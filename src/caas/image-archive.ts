@@ -1,0 +1,95 @@
+/**
+ * `docker save` archives on their way to an engine, with their image names replaced.
+ *
+ * manifest.json is held back (it is small) and rewritten; `repositories` and the OCI index, which repeat the names, are left out: engines
+ * read manifest.json first. Everything else streams through with backpressure. Format: moby image/spec v1.2.
+ */
+import type { Readable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
+import { extract, pack } from 'tar-stream';
+import type { Header } from 'tar-stream';
+import * as z from 'zod';
+import { reasonOf } from '#errors';
+import { dockerError } from './docker-api/docker-error.ts';
+import { parseReference, wholeReference } from './image-reference.ts';
+
+const MANIFEST_BYTES_MAX = 4 * 1024 * 1024;
+/** Layers, configs and links of a large image are some thousands. */
+const ENTRIES_MAX = 100_000;
+const LEFT_OUT = new Set(['repositories', 'index.json', 'oci-layout']);
+
+const manifestSchema = z.array(
+  z.looseObject({ Config: z.string(), RepoTags: z.array(z.string()).nullish(), Layers: z.array(z.string()).nullish() }),
+);
+
+export interface RewrittenArchive {
+  readonly archive: Readable;
+  /** Whole reference as in the archive → engine name; settles when the archive was read to its end. */
+  readonly references: Promise<ReadonlyMap<string, string>>;
+}
+
+function rewriteManifest(text: string, rename: (whole: string) => string, renamed: Map<string, string>): string {
+  const manifest = manifestSchema.parse(JSON.parse(text));
+  return JSON.stringify(
+    manifest.map((image) => ({
+      Config: image.Config,
+      Layers: image.Layers ?? [],
+      RepoTags: (image.RepoTags ?? []).map((name) => {
+        const reference = parseReference(name);
+        if (reference === undefined) throw new TypeError(`"${name.slice(0, 100)}" is no image reference`);
+        const whole = wholeReference(reference);
+        renamed.set(whole, rename(whole));
+        return rename(whole);
+      }),
+    })),
+  );
+}
+
+async function readText(stream: Readable, bytesMax: number): Promise<string> {
+  const chunks: Buffer[] = [];
+  let bytes = 0;
+  for await (const chunk of stream) {
+    const buffer = Buffer.from(chunk as Uint8Array);
+    bytes += buffer.length;
+    if (bytes > bytesMax) throw new TypeError(`manifest.json is larger than ${String(bytesMax)} bytes`);
+    chunks.push(buffer);
+  }
+  return Buffer.concat(chunks).toString('utf8');
+}
+
+/** Rewrites an archive. A damaged one makes the returned stream fail with Docker's kind of message. */
+export function rewriteImageArchive(source: Readable, rename: (whole: string) => string): RewrittenArchive {
+  const reader = extract();
+  const writer = pack();
+  const renamed = new Map<string, string>();
+  let entries = 0;
+  const copy = async (header: Header, body: Readable): Promise<void> => {
+    entries += 1;
+    if (entries > ENTRIES_MAX) throw new TypeError(`more than ${String(ENTRIES_MAX)} entries`);
+    const name = header.name.replace(/^\.\//, '');
+    if (LEFT_OUT.has(name)) {
+      body.resume();
+    } else if (name === 'manifest.json') {
+      writer.entry({ name: 'manifest.json', mode: 0o644 }, rewriteManifest(await readText(body, MANIFEST_BYTES_MAX), rename, renamed));
+    } else {
+      await pipeline(body, writer.entry(header));
+    }
+  };
+  const references = (async () => {
+    try {
+      const feeding = pipeline(source, reader);
+      // The loop below reports what goes wrong; this only keeps the rejection from being unhandled until then.
+      feeding.catch(() => undefined);
+      for await (const entry of reader) await copy(entry.header, entry as unknown as Readable);
+      await feeding;
+      writer.finalize();
+      return renamed;
+    } catch (error) {
+      const refusal = dockerError(400, `the archive is no docker save archive or is damaged: ${reasonOf(error)}`);
+      writer.destroy(refusal);
+      throw refusal;
+    }
+  })();
+  references.catch(() => undefined); // The consumer of the archive sees the same error first.
+  return { archive: writer as unknown as Readable, references };
+}

@@ -1,0 +1,179 @@
+/**
+ * A dockerd of our own: its data, sockets, bridge networks and runtimes apart from any Docker that the machine's user has.
+ *
+ * LIFECYCLE   stopped ──start──▶ serving ──exit──▶ restarting (back-off) ──▶ serving
+ *                │ a dockerd of an earlier daemon still runs: adopted ──▶ serving
+ *                └── stop: SIGTERM, then SIGKILL after the limit ──▶ stopped
+ *
+ * dockerd runs with live-restore, detached from us: neither its death nor ours takes containers along. Ownership: this class starts,
+ * watches and (on `stop`) ends it; it signals only a process that it has seen to be its own, by pid file and command line.
+ */
+import { spawn } from 'node:child_process';
+import { closeSync, existsSync, openSync, statSync, truncateSync } from 'node:fs';
+import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { Clock } from '#clock';
+import { waitFor } from '#clock';
+import { EcluseError } from '#errors';
+import { startLoop } from '#lifecycle';
+import type { Log } from '#log';
+import type { HostNetwork } from '#isolation/host-network.ts';
+import { inNamespace } from '#isolation/host-network.ts';
+import { RUNTIME_NAME, WRAPPER_FILE } from '#isolation/runtime-settings.ts';
+import { EngineClient } from './engine-client.ts';
+
+export interface ManagedEngineOptions {
+  readonly host: string;
+  /** DATA/hosts/NAME. */
+  readonly dir: string;
+  readonly network: HostNetwork;
+  readonly cgroupPrefix: string;
+}
+
+/** A cold start with many containers to adopt takes seconds; beyond this something is wrong. */
+const START_LIMIT_MS = 60_000;
+const STOP_LIMIT_MS = 6_000;
+const WATCH_PERIOD_MS = 1_000;
+const LOG_BYTES_MAX = 16 * 1024 * 1024;
+
+export class ManagedEngine implements AsyncDisposable {
+  readonly client: EngineClient;
+  readonly #deps: { readonly log: Log; readonly clock: Clock };
+  readonly #options: ManagedEngineOptions;
+  #watch: AsyncDisposable | undefined;
+  #restarts = 0;
+
+  private constructor(deps: { readonly log: Log; readonly clock: Clock }, options: ManagedEngineOptions) {
+    this.#deps = { ...deps, log: deps.log.child({ host: options.host }) };
+    this.#options = options;
+    this.client = new EngineClient(join(options.dir, 'docker.sock'));
+  }
+
+  /** Starts the engine, or adopts the one that an earlier daemon left, and waits until it serves. */
+  static async open(deps: { readonly log: Log; readonly clock: Clock }, options: ManagedEngineOptions): Promise<ManagedEngine> {
+    const engine = new ManagedEngine(deps, options);
+    await mkdir(options.dir, { recursive: true, mode: 0o711 });
+    await writeFile(join(options.dir, 'daemon.json'), `${JSON.stringify(daemonConfig(options), undefined, 2)}\n`);
+    if ((await engine.#pid()) === undefined) await engine.#spawn();
+    else deps.log.info({ host: options.host }, 'engine of an earlier daemon adopted');
+    await engine.#untilAlive();
+    engine.#watch = startLoop(engine.#deps, {
+      name: `engine ${options.host}`,
+      periodMs: WATCH_PERIOD_MS,
+      round: async () => {
+        await engine.#keepAlive();
+      },
+    });
+    return engine;
+  }
+
+  /** runsc's state directory under this engine (containerd's runtime root for dockerd's namespace). */
+  get runscRoot(): string {
+    return join(this.#options.dir, 'exec', 'runtime-runc', 'moby');
+  }
+
+  async #pid(): Promise<number | undefined> {
+    const text = await readFile(join(this.#options.dir, 'dockerd.pid'), 'utf8').catch(() => '');
+    const pid = Number(text.trim());
+    if (!Number.isInteger(pid) || pid <= 1) return undefined;
+    // A pid file can be older than a reboot: the command line tells whether the process is ours.
+    const commandLine = await readFile(`/proc/${String(pid)}/cmdline`, 'utf8').catch(() => '');
+    return commandLine.includes(join(this.#options.dir, 'daemon.json')) ? pid : undefined;
+  }
+
+  async #spawn(): Promise<void> {
+    const { dir, network } = this.#options;
+    await rm(join(dir, 'dockerd.pid'), { force: true });
+    const logFile = join(dir, 'dockerd.log');
+    if (existsSync(logFile) && statSync(logFile).size > LOG_BYTES_MAX) truncateSync(logFile);
+    const out = openSync(logFile, 'a', 0o600);
+    try {
+      const [program, args] = inNamespace(network, 'dockerd', ['--config-file', join(dir, 'daemon.json')]);
+      // A session of its own: a Ctrl-C in our terminal must not reach it, and our death must not end it.
+      const child = spawn(program, args, { detached: true, stdio: ['ignore', out, out], cwd: '/' });
+      child.once('error', (error) => {
+        this.#deps.log.error({ reason: error.message }, 'dockerd could not be started');
+      });
+      child.unref();
+    } finally {
+      closeSync(out);
+    }
+  }
+
+  async #untilAlive(): Promise<void> {
+    const { dir, host } = this.#options;
+    const alive = await waitFor(this.#deps.clock, async () => ((await this.client.isAlive()) ? true : undefined), {
+      limitMs: START_LIMIT_MS,
+      stepMs: 50,
+    });
+    if (alive === true) return;
+    const log = await readFile(join(dir, 'dockerd.log'), 'utf8').catch(() => '');
+    const last = log.trim().split('\n').at(-1) ?? 'it said nothing';
+    throw new EcluseError({
+      code: 'ECLUSE_ENGINE_NOT_STARTED',
+      source: 'runtime',
+      message: `dockerd of host ${host} did not serve within ${String(START_LIMIT_MS / 1000)} s: ${last.slice(0, 300)}`,
+      mend: `read ${join(dir, 'dockerd.log')} and run: ecluse doctor`,
+    });
+  }
+
+  async #keepAlive(): Promise<void> {
+    if ((await this.#pid()) !== undefined) {
+      if (this.#restarts > 0 && (await this.client.isAlive())) this.#restarts = 0;
+      return;
+    }
+    this.#restarts += 1;
+    const backOffMs = Math.min(30_000, 250 * 2 ** Math.min(this.#restarts, 7));
+    this.#deps.log.error({ restarts: this.#restarts, backOffMs }, 'dockerd is gone, starting it again');
+    await this.#spawn();
+    await waitFor(this.#deps.clock, async () => ((await this.client.isAlive()) ? true : undefined), { limitMs: backOffMs + 10_000, stepMs: 100 });
+  }
+
+  /** Ends dockerd and the watch over it. Containers should be stopped before: live-restore would leave them running. */
+  async stop(): Promise<void> {
+    await this.#watch?.[Symbol.asyncDispose]();
+    this.#watch = undefined;
+    const pid = await this.#pid();
+    if (pid === undefined) return;
+    process.kill(pid, 'SIGTERM');
+    const gone = await waitFor(this.#deps.clock, async () => ((await this.#pid()) === undefined ? true : undefined), { limitMs: STOP_LIMIT_MS, stepMs: 50 });
+    if (gone === undefined) {
+      this.#deps.log.warn({ pid }, 'dockerd did not end in time and is killed');
+      process.kill(pid, 'SIGKILL');
+    }
+  }
+
+  /** Lets go without ending dockerd. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#watch?.[Symbol.asyncDispose]();
+    this.#watch = undefined;
+    this.client[Symbol.dispose]();
+  }
+}
+
+/** dockerd's configuration. Rules and forwarding are ours (isolation/host-network.ts), so dockerd must not touch iptables. */
+function daemonConfig(options: ManagedEngineOptions): Readonly<Record<string, unknown>> {
+  const { dir, cgroupPrefix } = options;
+  return {
+    'data-root': join(dir, 'docker'),
+    'exec-root': join(dir, 'exec'),
+    pidfile: join(dir, 'dockerd.pid'),
+    hosts: [`unix://${join(dir, 'docker.sock')}`],
+    runtimes: { [RUNTIME_NAME]: { path: WRAPPER_FILE, runtimeArgs: ['--ecluse-dir', join(dir, 'runsc')] } },
+    'default-runtime': RUNTIME_NAME,
+    'cgroup-parent': `${cgroupPrefix}/_engine`,
+    'exec-opts': ['native.cgroupdriver=cgroupfs'],
+    iptables: false,
+    ip6tables: false,
+    'ip-masq': false,
+    'ip-forward': false,
+    bridge: 'none',
+    'userland-proxy': false,
+    'live-restore': true,
+    'shutdown-timeout': 5,
+    'log-driver': 'json-file',
+    'log-opts': { 'max-size': '10m', 'max-file': '3' },
+    features: { buildkit: false },
+    experimental: false,
+  };
+}

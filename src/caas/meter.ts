@@ -1,0 +1,250 @@
+/**
+ * The meter: what containers used, from their cgroups into the ledger.
+ *
+ * CPU is a counter of the parent cgroup, so nothing is lost between samples or with a container that lives 5 ms. Memory is an integral over
+ * samples (each value counts until the next one). Traffic comes from the edge. An incarnation's cursor in the store says up to where it is
+ * metered: after a crash the CPU counter goes on from there, once, and the memory of the gap counts at the last known value.
+ */
+import type { Clock } from '#clock';
+import { KeyedLock, startLoop } from '#lifecycle';
+import type { Log } from '#log';
+import type { CgroupUsage, Cgroups } from '#isolation/cgroup.ts';
+import { changeWrite } from '#state/change-log.ts';
+import {
+  appendIntervalWrites,
+  closeIncarnationWrite,
+  findIncarnation,
+  forgiveCpu,
+  listOpenIncarnations,
+  openIncarnationWrite,
+} from '#state/ledger.ts';
+import type { Incarnation } from '#state/ledger.ts';
+import type { Sql } from '#state/sql.ts';
+
+export interface MeterOptions {
+  readonly samplePeriodMs: number;
+  /** Young containers change fast: they are sampled more often. */
+  readonly youngPeriodMs: number;
+  readonly youngForMs: number;
+  /** How often an interval is written down. A crash loses no CPU time and at most this much of the memory integral's precision. */
+  readonly flushPeriodMs: number;
+}
+
+export const METER_OPTIONS: MeterOptions = { samplePeriodMs: 1000, youngPeriodMs: 100, youngForMs: 3000, flushPeriodMs: 10_000 };
+
+/** What the edge moved for one container. */
+export interface Traffic {
+  readonly requests: number;
+  readonly ingressBytes: number;
+  readonly egressBytes: number;
+  readonly heldMs: number;
+}
+
+interface Running {
+  at: Incarnation;
+  sampledMs: number;
+  memoryBytes: number;
+  memoryByteMs: bigint;
+  cpuNs: number;
+  traffic: { requests: number; ingressBytes: number; egressBytes: number; heldMs: number };
+}
+
+const NO_TRAFFIC = { requests: 0, ingressBytes: 0, egressBytes: 0, heldMs: 0 } as const;
+
+/** What a container uses at this moment, for `top`. */
+export interface Reading {
+  readonly container: string;
+  readonly cpuNs: number;
+  readonly memoryBytes: number;
+  readonly sampledMs: number;
+}
+
+export class Meter implements AsyncDisposable {
+  readonly #deps: { readonly log: Log; readonly clock: Clock; readonly sql: Sql; readonly cgroups: Cgroups };
+  readonly #options: MeterOptions;
+  readonly #running = new Map<string, Running>();
+  /** Traffic for containers that the meter does not run (yet): kept for their next interval, bounded by the number of containers. */
+  readonly #locks = new KeyedLock();
+  #loop: AsyncDisposable | undefined;
+
+  private constructor(deps: { readonly log: Log; readonly clock: Clock; readonly sql: Sql; readonly cgroups: Cgroups }, options: MeterOptions) {
+    this.#deps = deps;
+    this.#options = options;
+  }
+
+  /** Takes up every incarnation that is still open, and starts sampling. */
+  static async open(
+    deps: { readonly log: Log; readonly clock: Clock; readonly sql: Sql; readonly cgroups: Cgroups },
+    options: MeterOptions = METER_OPTIONS,
+  ): Promise<Meter> {
+    const meter = new Meter(deps, options);
+    for (const at of await listOpenIncarnations(deps.sql)) meter.#take(at);
+    meter.#loop = startLoop(deps, {
+      name: 'meter',
+      periodMs: options.youngPeriodMs,
+      round: async () => {
+        await meter.#round();
+      },
+    });
+    return meter;
+  }
+
+  #take(at: Incarnation): void {
+    this.#running.set(at.container, {
+      at,
+      sampledMs: at.meteredToMs,
+      memoryBytes: at.memoryBytes,
+      memoryByteMs: 0n,
+      cpuNs: at.cpuNs,
+      traffic: { ...NO_TRAFFIC },
+    });
+  }
+
+  /** The counters at this moment, as the start of an incarnation: what happened in the cgroup before is not billed. */
+  async startingPoint(base: Pick<Incarnation, 'container' | 'incarnation' | 'tenant' | 'host' | 'name' | 'cgroup'>): Promise<Incarnation> {
+    const usage = await this.#deps.cgroups.usageOf(base.cgroup);
+    const nowMs = this.#deps.clock.nowMs();
+    return { ...base, openedMs: nowMs, closedMs: undefined, seq: 0, meteredToMs: nowMs, cpuNs: usage?.cpuNs ?? 0, memoryBytes: usage?.memoryBytes ?? 0 };
+  }
+
+  /** Opens an incarnation and meters it from now on. */
+  async openIncarnation(at: Incarnation): Promise<void> {
+    await this.#deps.sql.write([openIncarnationWrite(at)]);
+    this.#take(at);
+  }
+
+  /** Meters an incarnation that a migration opened in its own batch. */
+  adopt(at: Incarnation): void {
+    this.#take(at);
+  }
+
+  /** Writes the last interval and closes the incarnation. `usage`: counters read earlier (at a pause); absent: read now. */
+  async close(container: string, usage?: CgroupUsage): Promise<void> {
+    await this.#locks.run(container, async () => {
+      const running = this.#running.get(container);
+      if (running === undefined) return;
+      await this.#flush(running, usage ?? (await this.#deps.cgroups.usageOf(running.at.cgroup)));
+      await this.#deps.sql.write([closeIncarnationWrite(container, running.at.incarnation, this.#deps.clock.nowMs())]);
+      this.#running.delete(container);
+    });
+  }
+
+  /** Writes an interval up to now, with counters read earlier if given, and stops metering without closing: a migration closes in its batch. */
+  async suspend(container: string, usage: CgroupUsage | undefined): Promise<void> {
+    await this.#locks.run(container, async () => {
+      const running = this.#running.get(container);
+      if (running === undefined) return;
+      await this.#flush(running, usage);
+      this.#running.delete(container);
+    });
+  }
+
+  /** Takes up a suspended incarnation again; the CPU that the platform itself used in the cgroup meanwhile is not billed. */
+  async resume(container: string, incarnation: number): Promise<void> {
+    const at = await findIncarnation(this.#deps.sql, container, incarnation);
+    if (at === undefined || at.closedMs !== undefined) return;
+    const usage = await this.#deps.cgroups.usageOf(at.cgroup);
+    if (usage !== undefined && usage.cpuNs > at.cpuNs) await forgiveCpu(this.#deps.sql, at, usage.cpuNs);
+    this.#take({ ...at, cpuNs: usage?.cpuNs ?? at.cpuNs });
+  }
+
+  /** Writes an interval up to now. */
+  async flush(container: string): Promise<void> {
+    await this.#locks.run(container, async () => {
+      const running = this.#running.get(container);
+      if (running !== undefined) await this.#flush(running, await this.#deps.cgroups.usageOf(running.at.cgroup));
+    });
+  }
+
+  /** Counts traffic towards the container's next interval. */
+  addTraffic(container: string, traffic: Traffic): void {
+    const running = this.#running.get(container);
+    if (running === undefined) return;
+    running.traffic.requests += traffic.requests;
+    running.traffic.ingressBytes += traffic.ingressBytes;
+    running.traffic.egressBytes += traffic.egressBytes;
+    running.traffic.heldMs += traffic.heldMs;
+  }
+
+  readings(): readonly Reading[] {
+    return [...this.#running.values()].map(({ at, cpuNs, memoryBytes, sampledMs }) => ({ container: at.container, cpuNs, memoryBytes, sampledMs }));
+  }
+
+  async #round(): Promise<void> {
+    const nowMs = this.#deps.clock.nowMs();
+    for (const running of this.#running.values()) {
+      const isYoung = nowMs - running.at.openedMs < this.#options.youngForMs;
+      if (!isYoung && nowMs - running.sampledMs < this.#options.samplePeriodMs) continue;
+      await this.#locks.run(running.at.container, async () => {
+        if (this.#running.get(running.at.container) !== running) return;
+        const usage = await this.#deps.cgroups.usageOf(running.at.cgroup);
+        if (nowMs - running.at.meteredToMs >= this.#options.flushPeriodMs) await this.#flush(running, usage);
+        else this.#sample(running, usage);
+      });
+    }
+  }
+
+  /** Adds the span since the last sample to the memory integral. A clock that went backwards adds nothing. */
+  #sample(running: Running, usage: CgroupUsage | undefined): void {
+    const nowMs = Math.max(running.sampledMs, this.#deps.clock.nowMs());
+    running.memoryByteMs += BigInt(nowMs - running.sampledMs) * BigInt(running.memoryBytes);
+    running.sampledMs = nowMs;
+    running.memoryBytes = usage?.memoryBytes ?? 0;
+    if (usage !== undefined) running.cpuNs = usage.cpuNs;
+  }
+
+  async #flush(running: Running, usage: CgroupUsage | undefined): Promise<void> {
+    this.#sample(running, usage);
+    const { at, traffic } = running;
+    const delta = running.cpuNs - at.cpuNs;
+    if (delta < 0) {
+      await this.#startAnew(running);
+      return;
+    }
+    const isEmpty = delta === 0 && running.memoryByteMs === 0n && traffic.requests === 0 && traffic.egressBytes === 0;
+    if (isEmpty && at.memoryBytes === 0 && running.memoryBytes === 0) return; // A stopped container fills no ledger.
+    const outcome = await this.#deps.sql.write(
+      appendIntervalWrites(
+        at,
+        { toMs: running.sampledMs, cpuNs: delta, memoryByteMs: running.memoryByteMs, ...traffic },
+        { cpuNs: running.cpuNs, memoryBytes: running.memoryBytes },
+      ),
+    );
+    if (outcome.kind === 'conflict') {
+      // Somebody else metered it: the store is right, what we counted meanwhile is in there already.
+      this.#deps.log.error({ container: at.container, incarnation: at.incarnation }, 'ledger cursor moved under the meter');
+      const fresh = await findIncarnation(this.#deps.sql, at.container, at.incarnation);
+      if (fresh !== undefined && fresh.closedMs === undefined) this.#take(fresh);
+      else this.#running.delete(at.container);
+      return;
+    }
+    running.at = { ...at, seq: at.seq + 1, meteredToMs: running.sampledMs, cpuNs: running.cpuNs, memoryBytes: running.memoryBytes };
+    running.memoryByteMs = 0n;
+    running.traffic = { ...NO_TRAFFIC };
+  }
+
+  /** The counter went down: the cgroup was made anew (a reboot). What it shows now belongs to a new incarnation, from zero. */
+  async #startAnew(running: Running): Promise<void> {
+    const { at } = running;
+    const nowMs = this.#deps.clock.nowMs();
+    const next: Incarnation = { ...at, incarnation: at.incarnation + 1, openedMs: nowMs, seq: 0, meteredToMs: nowMs, cpuNs: 0 };
+    await this.#deps.sql.write([
+      closeIncarnationWrite(at.container, at.incarnation, nowMs),
+      openIncarnationWrite(next),
+      {
+        sql: 'UPDATE container SET incarnation = ? WHERE id = ? AND incarnation = ?',
+        values: [next.incarnation, at.container, at.incarnation],
+      },
+      changeWrite(nowMs, 'incarnation.renewed', at.container, { incarnation: next.incarnation }),
+    ]);
+    this.#take(next);
+  }
+
+  /** Writes down everything that was counted, and stops. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#loop?.[Symbol.asyncDispose]();
+    this.#loop = undefined;
+    for (const container of [...this.#running.keys()]) await this.flush(container);
+    this.#running.clear();
+  }
+}

@@ -1,0 +1,121 @@
+/** Containers' labels become routes and endpoints. Pure. */
+import type { Endpoint, Route, RouteConfig, Service } from '#routing/route-table.ts';
+import { parseRouteHost } from '#routing/host-name.ts';
+import type { ContainerRow } from '#state/containers.ts';
+import type { Tenant } from '#state/tenants.ts';
+import type { ContainerSpec } from './container-spec.ts';
+
+export interface RoutedContainer {
+  readonly row: ContainerRow;
+  readonly spec: ContainerSpec;
+}
+
+export interface WantedRoute {
+  readonly host: string;
+  readonly pathPrefix: string;
+  readonly port: number;
+}
+
+export type WantedRoutes = { readonly kind: 'routes'; readonly routes: readonly WantedRoute[] } | { readonly kind: 'refused'; readonly reason: string };
+
+/** Hosts a container may name at most: each costs a certificate. */
+const HOSTS_MAX = 10;
+
+/** The host that a container gets without a label. Names may hold what a DNS label may not. */
+export function defaultHost(name: string, tenant: string, domain: string): string {
+  const label = `${name}-${tenant}`
+    .toLowerCase()
+    .replaceAll(/[^a-z0-9-]+/g, '-')
+    .replaceAll(/^-+|-+$/g, '')
+    .slice(0, 63)
+    .replaceAll(/-+$/g, '');
+  return `${label}.${domain}`;
+}
+
+function portOf(spec: ContainerSpec): number | undefined | 'invalid' {
+  const label = spec.config.Labels?.['ecluse.http.port'];
+  if (label === undefined) return spec.tcpPorts.length === 1 ? spec.tcpPorts[0] : undefined;
+  const port = Number(label);
+  return /^\d{1,5}$/.test(label) && port >= 1 && port <= 65_535 ? port : 'invalid';
+}
+
+function isAllowed(host: string, tenant: Tenant, domain: string): boolean {
+  const own = host.endsWith(`-${tenant.name}.${domain}`);
+  return own || tenant.domains.some((allowed) => host === allowed || host.endsWith(`.${allowed}`));
+}
+
+/** The routes that a container's labels ask for, checked against what its tenant may use. */
+export function wantedRoutes(name: string, spec: ContainerSpec, tenant: Tenant, domain: string): WantedRoutes {
+  const labels = spec.config.Labels ?? {};
+  const hostLabel = labels['ecluse.http.host'];
+  const port = portOf(spec);
+  if (port === 'invalid') return { kind: 'refused', reason: `label ecluse.http.port: "${labels['ecluse.http.port'] ?? ''}" is no port` };
+  if (port === undefined) {
+    if (hostLabel === undefined) return { kind: 'routes', routes: [] };
+    const exposed = spec.tcpPorts.length === 0 ? 'exposes no port' : `exposes the ports ${spec.tcpPorts.join(', ')}`;
+    return { kind: 'refused', reason: `label ecluse.http.host needs ecluse.http.port: the container ${exposed}` };
+  }
+  const path = labels['ecluse.http.path'] ?? '/';
+  if (!path.startsWith('/') || path.length > 1024 || /[\s?#]/.test(path)) {
+    return { kind: 'refused', reason: `label ecluse.http.path: "${path.slice(0, 60)}" is no path prefix` };
+  }
+  const hosts = hostLabel === undefined ? [defaultHost(name, tenant.name, domain)] : hostLabel.split(',').map((host) => host.trim().toLowerCase());
+  if (hosts.length > HOSTS_MAX) return { kind: 'refused', reason: `label ecluse.http.host: more than ${String(HOSTS_MAX)} hosts` };
+  for (const host of hosts) {
+    const parsed = parseRouteHost(host);
+    if (parsed.kind !== 'exact') return { kind: 'refused', reason: `label ecluse.http.host: "${host.slice(0, 80)}" is no host name` };
+    if (!isAllowed(host, tenant, domain)) {
+      const own = `NAME-${tenant.name}.${domain}`;
+      return {
+        kind: 'refused',
+        reason: `label ecluse.http.host: ${host} is outside of the domains of tenant ${tenant.name} (${[own, ...tenant.domains].join(', ')})`,
+      };
+    }
+  }
+  const pathPrefix = path === '/' ? path : path.replace(/\/+$/, '');
+  return { kind: 'routes', routes: hosts.map((host) => ({ host, pathPrefix, port })) };
+}
+
+/** States in which a container keeps its place in the table; without a running one its routes answer 503, not 404. */
+function endpointOf({ row }: RoutedContainer, port: number): Endpoint | undefined {
+  if (row.state !== 'running' || row.address === '') return undefined;
+  return { id: row.id, address: row.address, port, hostName: row.host, generation: row.incarnation };
+}
+
+/**
+ * The table of all containers. Containers of one tenant with the same host and path are endpoints of one service; where two tenants want the
+ * same, the older container has it (creation refuses the second one, this is only the second line of defence).
+ */
+export function routesOf(
+  containers: readonly RoutedContainer[],
+  tenants: ReadonlyMap<string, Tenant>,
+  domain: string,
+  version: number,
+): RouteConfig {
+  const services = new Map<string, { tenant: string; endpoints: Endpoint[] }>();
+  const routes = new Map<string, Route & { readonly tenant: string }>();
+  const oldestFirst = [...containers].toSorted((one, other) => one.row.createdMs - other.row.createdMs);
+  for (const container of oldestFirst) {
+    const tenant = tenants.get(container.row.tenant);
+    if (tenant === undefined || tenant.state !== 'active' || container.row.state === 'creating' || container.row.state === 'lost') continue;
+    const wanted = wantedRoutes(container.row.name, container.spec, tenant, domain);
+    if (wanted.kind === 'refused') continue;
+    for (const { host, pathPrefix, port } of wanted.routes) {
+      const key = `${host} ${pathPrefix}`;
+      const known = routes.get(key);
+      if (known !== undefined && known.tenant !== tenant.name) continue;
+      const serviceId = `${tenant.name}/${host}${pathPrefix}`;
+      if (known === undefined) routes.set(key, { host, pathPrefix, serviceId, tenant: tenant.name });
+      const service = services.get(serviceId) ?? { tenant: tenant.name, endpoints: [] };
+      const endpoint = endpointOf(container, port);
+      if (endpoint !== undefined) service.endpoints.push(endpoint);
+      services.set(serviceId, service);
+    }
+  }
+  const serviceList: Service[] = [...services].map(([id, service]) => ({ id, ...service }));
+  return {
+    version,
+    services: serviceList,
+    routes: [...routes.values()].map(({ host, pathPrefix, serviceId }) => ({ host, pathPrefix, serviceId })),
+  };
+}

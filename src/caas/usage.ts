@@ -1,0 +1,56 @@
+/** Sums of the ledger. Pure. Sums are bigint: byte·ms of a month exceed 53 bits, and of a large tenant 63. */
+import type { LedgerRow } from '#state/ledger.ts';
+
+export type UsageGrouping = 'container' | 'tenant' | 'host' | 'hour';
+
+export interface UsageTotal {
+  readonly key: string;
+  readonly tenant: string;
+  readonly name: string;
+  readonly fromMs: number;
+  readonly toMs: number;
+  readonly cpuNs: bigint;
+  readonly memoryByteMs: bigint;
+  readonly requests: bigint;
+  readonly ingressBytes: bigint;
+  readonly egressBytes: bigint;
+  readonly heldMs: bigint;
+}
+
+const HOUR_MS = 3_600_000;
+
+function keyOf(row: LedgerRow, by: UsageGrouping): string {
+  switch (by) {
+    case 'container':
+      return row.container;
+    case 'tenant':
+      return row.tenant;
+    case 'host':
+      return row.host;
+    case 'hour':
+      return new Date(Math.floor(row.fromMs / HOUR_MS) * HOUR_MS).toISOString();
+  }
+}
+
+/** Totals a group, in order of first use. */
+export function sumUsage(rows: readonly (LedgerRow & { readonly name: string })[], by: UsageGrouping): readonly UsageTotal[] {
+  const totals = new Map<string, UsageTotal>();
+  for (const row of rows) {
+    const key = keyOf(row, by);
+    const before = totals.get(key);
+    totals.set(key, {
+      key,
+      tenant: before === undefined || before.tenant === row.tenant ? row.tenant : '',
+      name: by === 'container' ? row.name : '',
+      fromMs: Math.min(before?.fromMs ?? row.fromMs, row.fromMs),
+      toMs: Math.max(before?.toMs ?? row.toMs, row.toMs),
+      cpuNs: (before?.cpuNs ?? 0n) + BigInt(row.cpuNs),
+      memoryByteMs: (before?.memoryByteMs ?? 0n) + row.memoryByteMs,
+      requests: (before?.requests ?? 0n) + BigInt(row.requests),
+      ingressBytes: (before?.ingressBytes ?? 0n) + BigInt(row.ingressBytes),
+      egressBytes: (before?.egressBytes ?? 0n) + BigInt(row.egressBytes),
+      heldMs: (before?.heldMs ?? 0n) + BigInt(row.heldMs),
+    });
+  }
+  return [...totals.values()];
+}

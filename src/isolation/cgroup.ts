@@ -1,0 +1,142 @@
+/**
+ * The cgroup files of one kernel, v1 or v2: counters for the meter, limits for a checkpoint, clean-up at the end.
+ *
+ * A cgroup is named by its path below the controllers' mounts (`/ecluse/SCOPE/TENANT/ID`), the same in every v1 tree.
+ * Memory is the working set, `usage − inactive_file` (PLATFORM.md: a gVisor application's memory is shmem, so RSS is wrong).
+ */
+import { existsSync } from 'node:fs';
+import { readdir, readFile, rmdir, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { codeOf } from '#errors';
+
+export interface CgroupUsage {
+  /** CPU time since the cgroup was made, children that are gone included. */
+  readonly cpuNs: number;
+  readonly memoryBytes: number;
+}
+
+const MOUNT = '/sys/fs/cgroup';
+
+export class Cgroups {
+  /** The roots of the controller trees: one for v2, one a controller for v1. */
+  readonly #roots: readonly string[];
+  readonly #version: 1 | 2;
+  readonly #mount: string;
+
+  constructor(version: 1 | 2, roots: readonly string[], mount: string) {
+    this.#version = version;
+    this.#roots = roots;
+    this.#mount = mount;
+  }
+
+  get version(): 1 | 2 {
+    return this.#version;
+  }
+
+  /** Current usage, or undefined where the cgroup does not exist (its container never started, or all is over). */
+  async usageOf(cgroup: string): Promise<CgroupUsage | undefined> {
+    try {
+      return this.#version === 1 ? await this.#usageV1(cgroup) : await this.#usageV2(cgroup);
+    } catch (error) {
+      if (codeOf(error) === 'ENOENT' || codeOf(error) === 'ENODEV') return undefined;
+      throw error;
+    }
+  }
+
+  async #usageV1(cgroup: string): Promise<CgroupUsage> {
+    const cpuNs = parseCounter(await readFile(join(this.#mount, 'cpuacct', cgroup, 'cpuacct.usage'), 'utf8'));
+    const memory = join(this.#mount, 'memory', cgroup);
+    const usage = parseCounter(await readFile(join(memory, 'memory.usage_in_bytes'), 'utf8'));
+    const inactive = parseStat(await readFile(join(memory, 'memory.stat'), 'utf8'), 'total_inactive_file');
+    return { cpuNs, memoryBytes: Math.max(0, usage - inactive) };
+  }
+
+  async #usageV2(cgroup: string): Promise<CgroupUsage> {
+    const folder = join(this.#mount, cgroup);
+    const cpuNs = parseStat(await readFile(join(folder, 'cpu.stat'), 'utf8'), 'usage_usec') * 1000;
+    const usage = parseCounter(await readFile(join(folder, 'memory.current'), 'utf8'));
+    const inactive = parseStat(await readFile(join(folder, 'memory.stat'), 'utf8'), 'inactive_file');
+    return { cpuNs, memoryBytes: Math.max(0, usage - inactive) };
+  }
+
+  /**
+   * Lifts the memory limit of a cgroup and returns the way back. A checkpoint into tmpfs is charged to the sandbox that writes it, so
+   * that without this a container could be killed by its own checkpoint (PLATFORM.md).
+   */
+  async liftMemoryLimit(cgroup: string): Promise<() => Promise<void>> {
+    const folder = this.#version === 1 ? join(this.#mount, 'memory', cgroup) : join(this.#mount, cgroup);
+    const names = this.#version === 1 ? ['memory.memsw.limit_in_bytes', 'memory.limit_in_bytes'] : ['memory.max'];
+    const files = names.map((name) => join(folder, name)).filter((file) => existsSync(file));
+    const before = await Promise.all(files.map(async (file) => (await readFile(file, 'utf8')).trim()));
+    for (const file of files) await writeFile(file, this.#version === 1 ? '-1' : 'max');
+    return async () => {
+      for (const [index, file] of [...files.entries()].toReversed()) await writeFile(file, before[index] ?? '');
+    };
+  }
+
+  /** The processes in a cgroup and below it. */
+  async processesIn(cgroup: string): Promise<readonly number[]> {
+    const found = new Set<number>();
+    for (const root of this.#roots) {
+      for (const folder of await foldersBelow(join(root, cgroup))) {
+        const text = await readFile(join(folder, 'cgroup.procs'), 'utf8').catch(() => '');
+        for (const line of text.split('\n')) if (line !== '') found.add(Number(line));
+      }
+    }
+    return [...found];
+  }
+
+  /** Removes a cgroup and all below it. False where something still lives in it; that is the caller's to end first. */
+  async remove(cgroup: string): Promise<boolean> {
+    let gone = true;
+    for (const root of this.#roots) {
+      const folders = await foldersBelow(join(root, cgroup));
+      for (const folder of folders.toReversed()) {
+        try {
+          await rmdir(folder);
+        } catch (error) {
+          if (codeOf(error) !== 'ENOENT') gone = false;
+        }
+      }
+    }
+    return gone;
+  }
+}
+
+/** The cgroups of this machine. Hybrid machines (v1 controllers, empty v2 tree) count as v1. */
+export async function detectCgroups(mount: string = MOUNT): Promise<Cgroups> {
+  if (existsSync(join(mount, 'cgroup.controllers'))) return new Cgroups(2, [mount], mount);
+  const entries = await readdir(mount, { withFileTypes: true });
+  // Links such as cpu -> cpu,cpuacct name the same tree twice.
+  const roots = entries.filter((entry) => entry.isDirectory()).map((entry) => join(mount, entry.name));
+  return new Cgroups(1, roots, mount);
+}
+
+/** `folder` and everything below it, parents before children; empty where it does not exist. */
+async function foldersBelow(folder: string): Promise<readonly string[]> {
+  let entries;
+  try {
+    entries = await readdir(folder, { withFileTypes: true });
+  } catch {
+    return []; // Gone meanwhile, or never there.
+  }
+  const below = await Promise.all(
+    entries.filter((entry) => entry.isDirectory()).map(async (entry) => await foldersBelow(join(folder, entry.name))),
+  );
+  return [folder, ...below.flat()];
+}
+
+/** A counter file: decimal digits and a newline. */
+export function parseCounter(text: string): number {
+  const value = Number(text.trim());
+  if (!/^\d+\s*$/.test(text) || !Number.isSafeInteger(value)) throw new TypeError(`cgroup: "${text.slice(0, 40).trim()}" is no counter`);
+  return value;
+}
+
+/** One value of a stat file: lines of `name value`. */
+export function parseStat(text: string, name: string): number {
+  for (const line of text.split('\n')) {
+    if (line.startsWith(`${name} `)) return parseCounter(line.slice(name.length + 1));
+  }
+  throw new TypeError(`cgroup: the stat file has no ${name}`);
+}

@@ -1,0 +1,67 @@
+/** Background work with an owner: a named loop that restarts after an error a bounded number of times and ends on dispose. */
+import type { Clock } from '#clock';
+import { reasonOf } from '#errors';
+import type { Log } from '#log';
+
+export interface LoopOptions {
+  readonly name: string;
+  /** Pause between two rounds. */
+  readonly periodMs: number;
+  readonly round: (signal: AbortSignal) => Promise<void>;
+}
+
+/** Errors in a row after which a loop says so at `error` level; it goes on, because a loop that gave up would be a silent fault. */
+const ERRORS_IN_A_ROW_LOUD = 5;
+
+/** Runs `round` again and again, never twice at once. Disposing waits for the round under way. */
+export function startLoop(deps: { readonly log: Log; readonly clock: Clock }, options: LoopOptions): AsyncDisposable {
+  const stop = new AbortController();
+  const run = async (): Promise<void> => {
+    let errorsInARow = 0;
+    while (!stop.signal.aborted) {
+      try {
+        await options.round(stop.signal);
+        errorsInARow = 0;
+      } catch (error) {
+        if (stop.signal.aborted) return;
+        errorsInARow += 1;
+        const level = errorsInARow >= ERRORS_IN_A_ROW_LOUD ? 'error' : 'warn';
+        deps.log[level]({ loop: options.name, reason: reasonOf(error), errorsInARow }, 'loop round failed');
+      }
+      try {
+        await deps.clock.sleep(options.periodMs, stop.signal);
+      } catch {
+        return; // Only the stop signal ends the sleep early.
+      }
+    }
+  };
+  const done = run();
+  return {
+    async [Symbol.asyncDispose](): Promise<void> {
+      stop.abort();
+      await done;
+    },
+  };
+}
+
+/** Serialises work by key: `run` calls of one key follow each other, other keys go on beside. */
+export class KeyedLock {
+  readonly #tails = new Map<string, Promise<unknown>>();
+
+  async run<T>(key: string, work: () => Promise<T>): Promise<T> {
+    const previous = this.#tails.get(key) ?? Promise.resolve();
+    const mine = previous.then(work, work);
+    const settled = mine.catch(() => undefined);
+    this.#tails.set(key, settled);
+    try {
+      return await mine;
+    } finally {
+      if (this.#tails.get(key) === settled) this.#tails.delete(key);
+    }
+  }
+
+  /** True while work under `key` is under way or waiting. */
+  held(key: string): boolean {
+    return this.#tails.has(key);
+  }
+}

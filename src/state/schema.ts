@@ -1,0 +1,40 @@
+/**
+ * The schema, one entry a version. An entry is never edited after it was released: a change is a new entry.
+ * Times are wall-clock milliseconds, money-relevant quantities are integers in the unit of their name.
+ */
+export const SCHEMA_VERSIONS: readonly (readonly string[])[] = [
+  [
+    `CREATE TABLE setting (key TEXT PRIMARY KEY, value TEXT NOT NULL)`,
+    `CREATE TABLE change (seq INTEGER PRIMARY KEY, at_ms BIGINT NOT NULL, kind TEXT NOT NULL, key TEXT NOT NULL, data TEXT NOT NULL)`,
+    `CREATE TABLE tenant (
+       name TEXT PRIMARY KEY, created_ms BIGINT NOT NULL, state TEXT NOT NULL,
+       containers_max BIGINT NOT NULL, memory_bytes_max BIGINT NOT NULL, images_max BIGINT NOT NULL, domains TEXT NOT NULL)`,
+    `CREATE TABLE tenant_certificate (
+       fingerprint TEXT PRIMARY KEY, tenant TEXT NOT NULL REFERENCES tenant(name) ON DELETE CASCADE, not_after_ms BIGINT NOT NULL)`,
+    `CREATE TABLE host (name TEXT PRIMARY KEY, engine TEXT NOT NULL, network_octet BIGINT NOT NULL, created_ms BIGINT NOT NULL)`,
+    `CREATE TABLE host_network (
+       host TEXT NOT NULL, tenant TEXT NOT NULL, number BIGINT NOT NULL, PRIMARY KEY (host, tenant), UNIQUE (host, number))`,
+    `CREATE TABLE container (
+       id TEXT PRIMARY KEY, tenant TEXT NOT NULL REFERENCES tenant(name), name TEXT NOT NULL, host TEXT NOT NULL,
+       engine_id TEXT NOT NULL, incarnation BIGINT NOT NULL, state TEXT NOT NULL, created_ms BIGINT NOT NULL,
+       started_ms BIGINT, finished_ms BIGINT, restart_count BIGINT NOT NULL, address TEXT NOT NULL, resume BIGINT NOT NULL, carried_start TEXT NOT NULL,
+       memory_bytes BIGINT NOT NULL, spec TEXT NOT NULL, UNIQUE (tenant, name))`,
+    `CREATE TABLE image (tenant TEXT NOT NULL, image_id TEXT NOT NULL, created_ms BIGINT NOT NULL, PRIMARY KEY (tenant, image_id))`,
+    `CREATE TABLE image_reference (
+       tenant TEXT NOT NULL, reference TEXT NOT NULL, image_id TEXT NOT NULL, PRIMARY KEY (tenant, reference))`,
+    `CREATE TABLE incarnation (
+       container TEXT NOT NULL, incarnation BIGINT NOT NULL, tenant TEXT NOT NULL, host TEXT NOT NULL, name TEXT NOT NULL,
+       cgroup TEXT NOT NULL, opened_ms BIGINT NOT NULL, closed_ms BIGINT, seq BIGINT NOT NULL, metered_to_ms BIGINT NOT NULL,
+       cpu_ns BIGINT NOT NULL, memory_bytes BIGINT NOT NULL, PRIMARY KEY (container, incarnation))`,
+    `CREATE TABLE ledger (
+       container TEXT NOT NULL, incarnation BIGINT NOT NULL, seq BIGINT NOT NULL, tenant TEXT NOT NULL, host TEXT NOT NULL,
+       from_ms BIGINT NOT NULL, to_ms BIGINT NOT NULL, cpu_ns BIGINT NOT NULL, memory_byte_ms BIGINT NOT NULL,
+       requests BIGINT NOT NULL, ingress_bytes BIGINT NOT NULL, egress_bytes BIGINT NOT NULL, held_ms BIGINT NOT NULL,
+       PRIMARY KEY (container, incarnation, seq))`,
+    `CREATE INDEX ledger_tenant_time ON ledger (tenant, from_ms)`,
+    `CREATE TABLE migration (
+       id TEXT PRIMARY KEY, container TEXT NOT NULL, source_host TEXT NOT NULL, target_host TEXT NOT NULL,
+       source_engine_id TEXT NOT NULL, target_engine_id TEXT, state TEXT NOT NULL, started_ms BIGINT NOT NULL, updated_ms BIGINT NOT NULL)`,
+    `CREATE UNIQUE INDEX migration_open ON migration (container) WHERE state IN ('preparing', 'paused', 'committed')`,
+  ],
+];

@@ -1,0 +1,142 @@
+/**
+ * Composition root of one data-plane worker: loads routing, tls and proxy only, and does what the primary says.
+ *
+ * Signals are the primary's to decide about (Ctrl-C reaches the whole process group). When the primary is gone, the worker finishes what is
+ * under way and ends.
+ */
+import cluster from 'node:cluster';
+import { systemClock } from '#clock';
+import { codeOf, reasonOf } from '#errors';
+import { createLog } from '#log';
+import { DataPlane } from '#proxy/data-plane.ts';
+import { TRAFFIC_PERIOD_MS, WORKER_DRAIN_MS } from '#proxy/limits.ts';
+import { Listener } from '#proxy/listener.ts';
+import type { FromWorker, ToWorker } from '#proxy/protocol.ts';
+
+interface Running {
+  readonly plane: DataPlane;
+  /** Undefined until the ports are open. */
+  listener: Listener | undefined;
+}
+
+let running: Running | undefined;
+let ending: Promise<void> | undefined;
+
+function send(message: FromWorker): void {
+  if (process.connected) process.send?.(message, undefined, {}, () => undefined); // A primary that is gone shows as `disconnect`.
+}
+
+function pushTraffic(plane: DataPlane): void {
+  const deltas = plane.traffic.collect();
+  if (deltas.length === 0) return;
+  plane.metrics.trafficMoved(deltas);
+  send({ kind: 'traffic', deltas });
+}
+
+async function boot(message: ToWorker & { readonly kind: 'boot' }): Promise<void> {
+  const { options, edge, freezes, seq } = message;
+  const plane = new DataPlane({ log: createLog(options.logLevel), clock: systemClock }, { accessLogFile: options.accessLogFile });
+  const state: Running = { plane, listener: undefined };
+  running = state;
+  const refused = plane.prepare(edge);
+  if (refused !== undefined) {
+    send({ kind: 'refused', seq, reason: refused });
+    return;
+  }
+  plane.commit(edge.config.version);
+  for (const { endpointIds, deadlineMs } of freezes) plane.holds.freeze(endpointIds, deadlineMs);
+  setInterval(() => { pushTraffic(plane); }, TRAFFIC_PERIOD_MS).unref();
+  try {
+    state.listener = await Listener.open(plane, options.listen);
+  } catch (error) {
+    const code = codeOf(error);
+    send({ kind: 'refused', seq, reason: reasonOf(error), ...(code === undefined ? {} : { code }) });
+    return;
+  }
+  state.listener.certificatesChanged();
+  send({ kind: 'ack', seq });
+  send({ kind: 'listening', version: plane.version });
+}
+
+/** Ends the service, once: whoever asks again waits for the same end. */
+async function end(deadlineMs: number): Promise<void> {
+  ending ??= endOf(running, deadlineMs);
+  await ending;
+}
+
+async function endOf(state: Running | undefined, deadlineMs: number): Promise<void> {
+  if (state === undefined) return;
+  await state.listener?.drain(deadlineMs);
+  pushTraffic(state.plane);
+  await state.listener?.[Symbol.asyncDispose]();
+  await state.plane[Symbol.asyncDispose]();
+}
+
+async function handle({ plane, listener }: Running, message: Exclude<ToWorker, { readonly kind: 'boot' }>): Promise<void> {
+  const { seq } = message;
+  switch (message.kind) {
+    case 'prepare': {
+      const reason = plane.prepare(message.edge);
+      send(reason === undefined ? { kind: 'ack', seq } : { kind: 'refused', seq, reason });
+      return;
+    }
+    case 'commit': {
+      const committed = plane.commit(message.version);
+      listener?.certificatesChanged();
+      send(committed ? { kind: 'ack', seq } : { kind: 'refused', seq, reason: `version ${String(message.version)} was not prepared` });
+      return;
+    }
+    case 'abort':
+      plane.abort(message.version);
+      send({ kind: 'ack', seq });
+      return;
+    case 'freeze':
+      send({ kind: 'ack', seq, frozen: await plane.freeze(message.endpointIds, message) });
+      return;
+    case 'thaw':
+      plane.thaw(message.endpointIds);
+      send({ kind: 'ack', seq });
+      return;
+    case 'metrics':
+      pushTraffic(plane);
+      send({ kind: 'metrics', seq, metrics: await plane.metrics.asJson() });
+      return;
+    case 'reopen-log':
+      plane.accessLog.reopen();
+      send({ kind: 'ack', seq });
+      return;
+    case 'drain':
+      await end(message.deadlineMs);
+      send({ kind: 'ack', seq });
+      exit();
+      return;
+  }
+}
+
+function exit(): void {
+  if (!process.connected) leave();
+  else process.disconnect?.(); // Sends what is queued first; `leave` follows.
+}
+
+function leave(): void {
+  // Sockets that still close and idle timers need not be waited for.
+  // oxlint-disable-next-line unicorn/no-process-exit -- this is the program's own end
+  process.exit(0);
+}
+
+async function onMessage(message: ToWorker): Promise<void> {
+  try {
+    if (message.kind === 'boot') await boot(message);
+    else if (running !== undefined) await handle(running, message);
+  } catch (error) {
+    send({ kind: 'refused', seq: message.seq, reason: reasonOf(error) });
+  }
+}
+
+process.on('SIGINT', () => undefined);
+process.on('SIGTERM', () => undefined);
+// Without this node:cluster ends the process as soon as the primary is gone, in the middle of its requests.
+if (cluster.worker !== undefined) cluster.worker.exitedAfterDisconnect = true;
+process.on('message', (message: ToWorker) => { void onMessage(message); });
+process.on('disconnect', () => { void end(WORKER_DRAIN_MS).finally(leave); });
+send({ kind: 'online' });
