@@ -1,0 +1,233 @@
+/**
+ * The tenants' Docker endpoint: TLS with client certificates, one handler a route, Docker's own errors.
+ *
+ * A client's bytes are never forwarded: path, query and body are parsed here, checked, and a new request is built for the engine.
+ * Who the client is follows from its certificate's fingerprint, asked of the store at every request: a revoked one stops at once.
+ */
+import { createServer } from 'node:https';
+import type { Server } from 'node:https';
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
+import { TLSSocket } from 'node:tls';
+import type { Clock } from '#clock';
+import { EcluseError, errorLine, reasonOf } from '#errors';
+import type { Log } from '#log';
+import type { Sql } from '#state/sql.ts';
+import { tenantOfCertificate } from '#state/tenants.ts';
+import type { Tenant } from '#state/tenants.ts';
+import type { Containers } from '../containers.ts';
+import type { Images } from '../images.ts';
+import { containerHandlers } from './container-handlers.ts';
+import { dockerError } from './docker-error.ts';
+import { Execs } from './execs.ts';
+import { imageHandlers } from './image-handlers.ts';
+import { API_VERSION_MAX, parsePath, sendJson } from './request.ts';
+import type { DockerRequest, HijackRequest } from './request.ts';
+import { findRoute } from './router.ts';
+import type { Handlers } from './router.ts';
+import { streamHandlers } from './stream-handlers.ts';
+import { infoView, versionView } from './views.ts';
+import type { PlatformFacts } from './views.ts';
+
+export interface GatewayDeps {
+  readonly log: Log;
+  readonly clock: Clock;
+  readonly sql: Sql;
+  readonly containers: Containers;
+  readonly images: Images;
+  readonly facts: PlatformFacts;
+}
+
+export interface GatewayOptions {
+  readonly host: string;
+  readonly port: number;
+  readonly certPem: string;
+  readonly keyPem: string;
+  readonly caPem: string;
+}
+
+/** Connections of all tenants; each `logs -f` and `attach` holds one. */
+const CONNECTIONS_MAX = 10_000;
+const HEADERS_TIMEOUT_MS = 30_000;
+
+export class Gateway implements AsyncDisposable {
+  readonly #deps: GatewayDeps;
+  readonly #server: Server;
+  readonly #handlers: Handlers;
+  readonly #sockets = new Set<Socket>();
+
+  private constructor(deps: GatewayDeps, options: GatewayOptions) {
+    this.#deps = deps;
+    const execs = new Execs(deps.containers);
+    this.#handlers = {
+      containers: containerHandlers({ clock: deps.clock, containers: deps.containers, execs }),
+      images: imageHandlers({ clock: deps.clock, images: deps.images, containers: deps.containers }),
+      streams: streamHandlers({ log: deps.log, containers: deps.containers, execs }),
+      system: {
+        version: async (request) => {
+          sendJson(request.response, 200, versionView(deps.facts));
+        },
+        info: async (request) => {
+          const rows = await deps.containers.listOf(request.tenant.name);
+          const images = (await deps.images.list(request.tenant.name)).length;
+          sendJson(request.response, 200, infoView(deps.facts, { tenant: request.tenant, rows, images, nowMs: deps.clock.nowMs() }));
+        },
+      },
+    };
+    this.#server = createServer({
+      cert: options.certPem,
+      key: options.keyPem,
+      ca: options.caPem,
+      requestCert: true,
+      rejectUnauthorized: true,
+      minVersion: 'TLSv1.3',
+      ALPNProtocols: ['http/1.1'],
+      // Docker's raw streams end one direction while the other goes on.
+      allowHalfOpen: true,
+      headersTimeout: HEADERS_TIMEOUT_MS,
+      requestTimeout: 0, // `docker load` of a large image takes as long as it takes; its progress is the client's to watch.
+      noDelay: true,
+    });
+    this.#server.maxConnections = CONNECTIONS_MAX;
+    this.#server.on('connection', (socket: Socket) => {
+      this.#sockets.add(socket);
+      socket.once('close', () => this.#sockets.delete(socket));
+    });
+    this.#server.on('tlsClientError', (error) => {
+      deps.log.debug({ reason: error.message }, 'a client failed the TLS handshake of the Docker endpoint');
+    });
+    this.#server.on('request', (incoming, response) => {
+      void this.#onRequest(incoming, response);
+    });
+    this.#server.on('upgrade', (incoming, socket, head) => {
+      void this.#onUpgrade(incoming, socket, head);
+    });
+    this.#server.on('clientError', (_error, socket) => {
+      if (socket.writable) socket.end('HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n');
+    });
+  }
+
+  static async open(deps: GatewayDeps, options: GatewayOptions): Promise<Gateway> {
+    const gateway = new Gateway(deps, options);
+    await new Promise<void>((resolve, reject) => {
+      gateway.#server.once('error', (error) => {
+        reject(
+          new EcluseError({
+            code: 'ECLUSE_LISTEN_FAILED',
+            source: 'config',
+            message: `the Docker endpoint cannot listen on ${options.host}:${String(options.port)}: ${reasonOf(error)}`,
+            mend: 'choose another address with --docker ADDRESS:PORT or listen.docker',
+            cause: error,
+          }),
+        );
+      });
+      gateway.#server.listen(options.port, options.host, resolve);
+    });
+    return gateway;
+  }
+
+  async #identify(incoming: IncomingMessage): Promise<Tenant> {
+    const { socket } = incoming;
+    const certificate = socket instanceof TLSSocket && socket.authorized ? socket.getPeerCertificate() : undefined;
+    const fingerprint = certificate?.fingerprint256.replaceAll(':', '').toLowerCase();
+    const tenant = fingerprint === undefined ? undefined : await tenantOfCertificate(this.#deps.sql, fingerprint, this.#deps.clock.nowMs());
+    if (tenant === undefined) {
+      throw dockerError(403, 'ecluse: this client certificate speaks for no active tenant; get a new one with: ecluse tenant env NAME');
+    }
+    return tenant;
+  }
+
+  async #onRequest(incoming: IncomingMessage, response: ServerResponse): Promise<void> {
+    response.setHeader('Api-Version', API_VERSION_MAX);
+    response.setHeader('Ostype', 'linux');
+    response.setHeader('Docker-Experimental', 'false');
+    response.setHeader('Server', 'Ecluse');
+    const gone = new AbortController();
+    response.once('close', () => {
+      gone.abort();
+    });
+    try {
+      await this.#answer(incoming, response, gone.signal);
+    } catch (error) {
+      await this.#refuse(incoming, response, error);
+    }
+  }
+
+  async #answer(incoming: IncomingMessage, response: ServerResponse, signal: AbortSignal): Promise<void> {
+    const method = incoming.method ?? 'GET';
+    const parsed = parsePath(incoming.url ?? '/');
+    if (parsed.kind === 'refused') throw dockerError(parsed.status, parsed.message);
+    if (parsed.parts[0] === '_ping' && parsed.parts.length === 1 && (method === 'GET' || method === 'HEAD')) {
+      await this.#identify(incoming);
+      response.writeHead(200, {
+        'content-type': 'text/plain; charset=utf-8',
+        'cache-control': 'no-cache, no-store, must-revalidate',
+        pragma: 'no-cache',
+        'builder-version': '1',
+        swarm: 'inactive',
+        'content-length': '2',
+      });
+      response.end(method === 'HEAD' ? undefined : 'OK');
+      return;
+    }
+    const { apiVersion, parts, query } = parsed;
+    const tenant = await this.#identify(incoming);
+    const request: DockerRequest = { tenant, method, parts, query, apiVersion, incoming, response, signal };
+    await findRoute(this.#handlers, method, parts)(request);
+  }
+
+  async #refuse(incoming: IncomingMessage, response: ServerResponse, thrown: unknown): Promise<void> {
+    if (response.headersSent || response.destroyed) {
+      // Too late for a status: the client must see a cut, not a complete answer.
+      if (!response.writableEnded) response.destroy();
+      return;
+    }
+    const status = thrown instanceof EcluseError ? thrown.status : 500;
+    if (!(thrown instanceof EcluseError)) this.#deps.log.error({ url: incoming.url, reason: reasonOf(thrown), err: thrown }, 'a Docker request failed');
+    sendJson(response, status, { message: thrown instanceof EcluseError ? errorLine(thrown) : 'ecluse: internal error, the operator has the details' });
+    // What the client still sends (a large upload that was refused) is read and dropped for a moment, so that it sees the answer.
+    incoming.resume();
+  }
+
+  async #onUpgrade(incoming: IncomingMessage, socket: Duplex, head: Buffer): Promise<void> {
+    const gone = new AbortController();
+    socket.once('close', () => {
+      gone.abort();
+    });
+    socket.on('error', () => undefined); // A client that resets its connection; 'close' follows.
+    try {
+      const parsed = parsePath(incoming.url ?? '/');
+      if (parsed.kind === 'refused') throw dockerError(parsed.status, parsed.message);
+      const { apiVersion, parts, query } = parsed;
+      const tenant = await this.#identify(incoming);
+      const request: HijackRequest = { tenant, method: incoming.method ?? 'GET', parts, query, apiVersion, incoming, socket, head, signal: gone.signal };
+      const [room, id = '', verb] = parts;
+      if (request.method === 'POST' && parts.length === 3 && room === 'containers' && verb === 'attach') {
+        await this.#handlers.streams.attach(request, id);
+      } else if (request.method === 'POST' && parts.length === 3 && room === 'exec' && verb === 'start') {
+        await this.#handlers.streams.execStartHijacked(request, id);
+      } else {
+        throw dockerError(404, 'page not found');
+      }
+    } catch (error) {
+      const status = error instanceof EcluseError ? error.status : 500;
+      if (!(error instanceof EcluseError)) this.#deps.log.error({ url: incoming.url, reason: reasonOf(error) }, 'a Docker stream failed');
+      const body = `${JSON.stringify({ message: error instanceof EcluseError ? errorLine(error) : 'ecluse: internal error' })}\n`;
+      socket.end(
+        `HTTP/1.1 ${String(status)} Refused\r\nContent-Type: application/json\r\nContent-Length: ${String(Buffer.byteLength(body))}\r\nConnection: close\r\n\r\n${body}`,
+      );
+    }
+  }
+
+  /** Stops accepting and cuts what is open: streams of containers that the node stops have ended by then. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await new Promise<void>((resolve) => {
+      this.#server.close(() => {
+        resolve();
+      });
+      this.#server.closeIdleConnections();
+      for (const socket of this.#sockets) socket.destroy();
+    });
+  }
+}

@@ -1,0 +1,102 @@
+/** `/images/…`. */
+import type { Clock } from '#clock';
+import { once } from 'node:events';
+import type { Readable } from 'node:stream';
+import { errorLine } from '#errors';
+import { parseStoredSpec } from '../container-spec.ts';
+import type { Containers } from '../containers.ts';
+import type { Images } from '../images.ts';
+import { familiarReference } from '../image-reference.ts';
+import { dockerError, noSuchImage } from './docker-error.ts';
+import { booleanOf, filtersOf, sendEmpty, sendJson } from './request.ts';
+import type { DockerRequest } from './request.ts';
+import { imageInspectView, imageSummaryView } from './views.ts';
+
+export interface ImageHandlerDeps {
+  readonly clock: Clock;
+  readonly images: Images;
+  readonly containers: Containers;
+}
+
+/** Image names have slashes: they are the path parts between `/images/` and the verb. */
+function nameOf(parts: readonly string[]): string {
+  return parts.join('/');
+}
+
+export function imageHandlers(deps: ImageHandlerDeps) {
+  const { images, containers } = deps;
+
+  const usesOf = async (tenant: string, imageId: string): Promise<number> =>
+    (await containers.listOf(tenant)).filter((row) => parseStoredSpec(row.spec).imageId === imageId).length;
+
+  const list = async (request: DockerRequest): Promise<void> => {
+    const wanted = filtersOf(request.query).get('reference') ?? [];
+    const views = [];
+    for (const image of await images.list(request.tenant.name)) {
+      const names = image.references.map(familiarReference);
+      const matches = wanted.length === 0 || wanted.some((name) => names.some((own) => own === name || own.startsWith(`${name}:`)));
+      if (!matches) continue;
+      views.push(imageSummaryView(image, await images.inspect(image.imageId), await usesOf(request.tenant.name, image.imageId)));
+    }
+    sendJson(request.response, 200, views);
+  };
+
+  const inspect = async (request: DockerRequest, parts: readonly string[]): Promise<void> => {
+    const image = await images.find(request.tenant.name, nameOf(parts));
+    const known = image === undefined ? undefined : await images.inspect(image.imageId);
+    if (image === undefined || known === undefined) throw noSuchImage(nameOf(parts));
+    sendJson(request.response, 200, imageInspectView(image, known));
+  };
+
+  const load = async (request: DockerRequest): Promise<void> => {
+    const { response } = request;
+    const archive: Readable = request.incoming;
+    const progress = images.load(request.tenant, archive, booleanOf(request.query, 'quiet'));
+    try {
+      for await (const line of progress) {
+        if (!response.headersSent) response.writeHead(200, { 'content-type': 'application/json' });
+        if (!response.write(`${JSON.stringify(line)}\r\n`)) await once(response, 'drain', { signal: request.signal });
+      }
+    } catch (error) {
+      if (!response.headersSent) throw error;
+      // Docker reports a failure behind the head as a line of the stream.
+      const message = errorLine(error);
+      response.write(`${JSON.stringify({ errorDetail: { message }, error: message })}\r\n`);
+    }
+    if (!response.headersSent) response.writeHead(200, { 'content-type': 'application/json' });
+    response.end();
+  };
+
+  /** `docker import` (`fromSrc=-`) and `docker pull` (`fromImage`). */
+  const create = async (request: DockerRequest): Promise<void> => {
+    const { query } = request;
+    const fromImage = query.get('fromImage');
+    if (fromImage !== null && fromImage !== '') {
+      throw dockerError(501, `ecluse: pulling ${fromImage.slice(0, 200)} is not implemented yet; use docker load or docker import`);
+    }
+    if (query.get('fromSrc') !== '-') throw dockerError(400, 'ecluse: only an upload can be imported (docker import - NAME)');
+    const repository = query.get('repo') ?? '';
+    const tag = query.get('tag') ?? '';
+    const imageId = await images.import(request.tenant, request.incoming, {
+      reference: repository === '' ? undefined : `${repository}${tag === '' ? '' : `:${tag}`}`,
+      message: (query.get('message') ?? '').slice(0, 1000),
+      changes: query.getAll('changes').map((change) => change.slice(0, 4096)),
+    });
+    request.response.writeHead(200, { 'content-type': 'application/json' });
+    request.response.end(`${JSON.stringify({ status: imageId })}\r\n`);
+  };
+
+  const tag = async (request: DockerRequest, parts: readonly string[]): Promise<void> => {
+    const target = `${request.query.get('repo') ?? ''}:${request.query.get('tag') ?? ''}`.replace(/:$/, '');
+    await images.tag(request.tenant.name, nameOf(parts), target);
+    sendEmpty(request.response, 201);
+  };
+
+  const remove = async (request: DockerRequest, parts: readonly string[]): Promise<void> => {
+    const { tenant } = request;
+    const done = await images.remove(tenant.name, nameOf(parts), async (imageId) => (await usesOf(tenant.name, imageId)) > 0);
+    sendJson(request.response, 200, done);
+  };
+
+  return { list, inspect, load, create, tag, remove };
+}

@@ -1,0 +1,177 @@
+/** One request at the tenant's Docker endpoint: parsed parts in, Docker-shaped answers out. */
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { Duplex } from 'node:stream';
+import type { Tenant } from '#state/tenants.ts';
+import { dockerError } from './docker-error.ts';
+
+/** What is implemented; older clients negotiate down to their own, newer ones to this. */
+export const API_VERSION_MAX = '1.41';
+export const API_VERSION_MIN = '1.24';
+/** The largest JSON body: a create request with 500 environment entries is far below. */
+const BODY_BYTES_MAX = 4 * 1024 * 1024;
+
+export interface DockerRequest {
+  readonly tenant: Tenant;
+  readonly method: string;
+  /** Decoded path parts after the version. */
+  readonly parts: readonly string[];
+  readonly query: URLSearchParams;
+  readonly apiVersion: string;
+  readonly incoming: IncomingMessage;
+  readonly response: ServerResponse;
+  /** Aborts when the client goes away. */
+  readonly signal: AbortSignal;
+}
+
+/** A request that asked for the raw connection (`Upgrade: tcp`). */
+export interface HijackRequest extends Omit<DockerRequest, 'response'> {
+  readonly socket: Duplex;
+  /** Bytes that arrived behind the head. */
+  readonly head: Buffer;
+}
+
+export type ParsedPath =
+  | { readonly kind: 'path'; readonly apiVersion: string; readonly parts: readonly string[]; readonly query: URLSearchParams }
+  | { readonly kind: 'refused'; readonly status: 400 | 404; readonly message: string };
+
+function numberOf(version: string): number {
+  const [major = '0', minor = '0'] = version.split('.');
+  return Number(major) * 1000 + Number(minor);
+}
+
+/** Splits and decodes a request target. Anything that another parser could read differently is refused. Pure. */
+export function parsePath(target: string): ParsedPath {
+  const [path = '', search = ''] = splitOnce(target, '?');
+  if (!path.startsWith('/') || path.includes('//') || path.length > 4096) return { kind: 'refused', status: 404, message: 'page not found' };
+  const parts: string[] = [];
+  for (const raw of path.slice(1).split('/')) {
+    let part: string;
+    try {
+      part = decodeURIComponent(raw);
+    } catch {
+      return { kind: 'refused', status: 400, message: 'malformed percent-encoding in the path' };
+    }
+    if (part === '.' || part === '..' || part.includes('\0')) return { kind: 'refused', status: 404, message: 'page not found' };
+    parts.push(part);
+  }
+  const version = /^v(\d+\.\d+)$/.exec(parts[0] ?? '')?.[1];
+  if (version !== undefined) {
+    parts.shift();
+    if (numberOf(version) > numberOf(API_VERSION_MAX)) {
+      return { kind: 'refused', status: 400, message: `client version ${version} is too new. Maximum supported API version is ${API_VERSION_MAX}` };
+    }
+    if (numberOf(version) < numberOf(API_VERSION_MIN)) {
+      return {
+        kind: 'refused',
+        status: 400,
+        message: `client version ${version} is too old. Minimum supported API version is ${API_VERSION_MIN}, please upgrade your client to a newer version`,
+      };
+    }
+  }
+  return { kind: 'path', apiVersion: version ?? API_VERSION_MAX, parts, query: new URLSearchParams(search) };
+}
+
+function splitOnce(text: string, separator: string): readonly [string, string] {
+  const at = text.indexOf(separator);
+  return at === -1 ? [text, ''] : [text.slice(0, at), text.slice(at + 1)];
+}
+
+/** Docker's reading of a boolean in a query (moby `httputils.BoolValue`). */
+export function booleanOf(query: URLSearchParams, name: string, absent = false): boolean {
+  const value = query.get(name);
+  if (value === null) return absent;
+  return !['', '0', 'no', 'false', 'none'].includes(value.trim().toLowerCase());
+}
+
+/** An integer of a query, or undefined where it is absent. */
+export function integerOfQuery(query: URLSearchParams, name: string): number | undefined {
+  const value = query.get(name);
+  if (value === null || value === '') return undefined;
+  const number = Number(value);
+  if (!/^-?\d{1,15}$/.test(value)) throw dockerError(400, `strconv.Atoi: parsing "${value.slice(0, 40)}": invalid syntax`);
+  return number;
+}
+
+/** `filters={"name":["x"]}` or the older map form `{"name":{"x":true}}`. */
+export function filtersOf(query: URLSearchParams): ReadonlyMap<string, readonly string[]> {
+  const text = query.get('filters');
+  if (text === null || text === '') return new Map();
+  let parsed: unknown;
+  try {
+    parsed = JSON.parse(text);
+  } catch {
+    throw dockerError(400, 'invalid filter');
+  }
+  if (typeof parsed !== 'object' || parsed === null || Array.isArray(parsed)) throw dockerError(400, 'invalid filter');
+  return new Map(
+    Object.entries(parsed).map(([key, value]) => {
+      if (Array.isArray(value)) return [key, value.map(String)];
+      return [key, typeof value === 'object' && value !== null ? Object.keys(value) : [String(value)]];
+    }),
+  );
+}
+
+/** Reads a JSON body, bounded. An empty one is undefined. */
+export async function readJson(incoming: IncomingMessage): Promise<unknown> {
+  const chunks: Buffer[] = [];
+  let bytes = 0;
+  for await (const chunk of incoming) {
+    const buffer = Buffer.from(chunk as Uint8Array);
+    bytes += buffer.length;
+    if (bytes > BODY_BYTES_MAX) throw dockerError(413, `the request body is larger than ${String(BODY_BYTES_MAX)} bytes`);
+    chunks.push(buffer);
+  }
+  return parseBody(Buffer.concat(chunks).toString('utf8'));
+}
+
+/** Reads the JSON body that came with an upgrade: node:http leaves it on the socket. Returns it and what follows it. */
+export async function readHijackJson(request: HijackRequest): Promise<{ readonly body: unknown; readonly rest: Buffer }> {
+  const length = Number(request.incoming.headers['content-length'] ?? '0');
+  if (!Number.isInteger(length) || length < 0 || length > BODY_BYTES_MAX) throw dockerError(400, 'the request body has no usable length');
+  let buffered = request.head;
+  while (buffered.length < length) {
+    const chunk = await nextChunk(request.socket);
+    if (chunk === undefined) throw dockerError(400, 'the request body is cut short');
+    buffered = Buffer.concat([buffered, chunk]);
+  }
+  return { body: parseBody(buffered.subarray(0, length).toString('utf8')), rest: buffered.subarray(length) };
+}
+
+async function nextChunk(socket: Duplex): Promise<Buffer | undefined> {
+  return await new Promise((resolve) => {
+    const settle = (chunk: Buffer | undefined): void => {
+      socket.off('data', settle);
+      socket.off('end', ended);
+      socket.off('close', ended);
+      socket.pause();
+      resolve(chunk);
+    };
+    const ended = (): void => {
+      settle(undefined);
+    };
+    socket.on('data', settle);
+    socket.on('end', ended);
+    socket.on('close', ended);
+    socket.resume();
+  });
+}
+
+function parseBody(text: string): unknown {
+  if (text.trim() === '') return undefined;
+  try {
+    return JSON.parse(text) as unknown;
+  } catch (error) {
+    throw dockerError(400, `invalid JSON: ${error instanceof Error ? error.message.slice(0, 200) : 'unreadable'}`);
+  }
+}
+
+export function sendJson(response: ServerResponse, status: number, value: unknown): void {
+  const text = `${JSON.stringify(value)}\n`;
+  response.writeHead(status, { 'content-type': 'application/json', 'content-length': String(Buffer.byteLength(text)) });
+  response.end(text);
+}
+
+export function sendEmpty(response: ServerResponse, status: number): void {
+  response.writeHead(status);
+  response.end();
+}

@@ -1,0 +1,337 @@
+/**
+ * Docker's JSON, rebuilt from parsed parts: what a tenant may see and nothing of the host it runs on. Pure.
+ * Shapes: Docker Engine API 1.41 (`ContainerSummary`, `ContainerInspectResponse`, `ImageSummary`, …).
+ */
+import { formatDuration } from '#units';
+import type { ContainerRow } from '#state/containers.ts';
+import type { TenantImage } from '#state/images.ts';
+import type { Tenant } from '#state/tenants.ts';
+import type { ContainerSpec } from '../container-spec.ts';
+import type { EngineImage, EngineInspect } from '../engine-answers.ts';
+import { familiarReference } from '../image-reference.ts';
+import { API_VERSION_MAX, API_VERSION_MIN } from './request.ts';
+
+const ZERO_TIME = '0001-01-01T00:00:00Z';
+
+function timeOf(ms: number | undefined): string {
+  return ms === undefined ? ZERO_TIME : new Date(ms).toISOString();
+}
+
+function healthText(inspect: EngineInspect | undefined): string {
+  const status = inspect?.State.Health?.Status;
+  if (status === undefined || status === 'none' || status === '') return '';
+  return status === 'starting' ? ' (health: starting)' : ` (${status})`;
+}
+
+/** The STATUS column, in moby's words (`container.State.String`). */
+export function statusText(row: ContainerRow, inspect: EngineInspect | undefined, nowMs: number): string {
+  const since = (ms: number | undefined): string => formatDuration(Math.max(0, nowMs - (ms ?? nowMs)));
+  switch (row.state) {
+    case 'running':
+      return `Up ${since(row.startedMs)}${healthText(inspect)}`;
+    case 'paused':
+      return `Up ${since(row.startedMs)} (Paused)`;
+    case 'restarting':
+      return `Restarting (${String(inspect?.State.ExitCode ?? 0)}) ${since(row.finishedMs)} ago`;
+    case 'exited':
+      return `Exited (${String(inspect?.State.ExitCode ?? 0)}) ${since(row.finishedMs)} ago`;
+    case 'creating':
+    case 'created':
+      return 'Created';
+    case 'dead':
+    case 'lost':
+      return 'Dead';
+  }
+}
+
+/** `lost` is our word; Docker's for a container that cannot be brought back is `dead`. */
+function dockerState(row: ContainerRow): string {
+  if (row.state === 'lost') return 'dead';
+  return row.state === 'creating' ? 'created' : row.state;
+}
+
+function commandText(inspect: EngineInspect | undefined): string {
+  return inspect === undefined ? '' : [inspect.Path, ...(inspect.Args ?? [])].join(' ');
+}
+
+function networkMode(spec: ContainerSpec): string {
+  return spec.hostConfig.NetworkMode === 'none' ? 'none' : 'default';
+}
+
+/** The one network that a tenant sees so far, under the name that clients expect. */
+function networksOf(spec: ContainerSpec, inspect: EngineInspect | undefined): Readonly<Record<string, unknown>> {
+  if (spec.hostConfig.NetworkMode === 'none') return {};
+  const [network] = Object.values(inspect?.NetworkSettings.Networks ?? {});
+  return {
+    bridge: {
+      IPAMConfig: null,
+      Links: null,
+      Aliases: null,
+      NetworkID: '',
+      EndpointID: '',
+      Gateway: network?.Gateway ?? '',
+      IPAddress: network?.IPAddress ?? '',
+      IPPrefixLen: network?.IPPrefixLen ?? 0,
+      IPv6Gateway: '',
+      GlobalIPv6Address: '',
+      GlobalIPv6PrefixLen: 0,
+      MacAddress: network?.MacAddress ?? '',
+      DriverOpts: null,
+    },
+  };
+}
+
+export function summaryView(
+  row: ContainerRow,
+  spec: ContainerSpec,
+  inspect: EngineInspect | undefined,
+  nowMs: number,
+): Readonly<Record<string, unknown>> {
+  return {
+    Id: row.id,
+    Names: [`/${row.name}`],
+    Image: spec.config.Image,
+    ImageID: spec.imageId,
+    Command: commandText(inspect),
+    Created: Math.floor(row.createdMs / 1000),
+    Ports: spec.tcpPorts.map((port) => ({ PrivatePort: port, Type: 'tcp' })),
+    Labels: inspect?.Config.Labels ?? spec.config.Labels ?? {},
+    State: dockerState(row),
+    Status: statusText(row, inspect, nowMs),
+    HostConfig: { NetworkMode: networkMode(spec) },
+    NetworkSettings: { Networks: networksOf(spec, inspect) },
+    Mounts: [],
+  };
+}
+
+function stateView(row: ContainerRow, inspect: EngineInspect | undefined): Readonly<Record<string, unknown>> {
+  const state = inspect?.State;
+  const isRunning = ['running', 'paused', 'restarting'].includes(row.state);
+  const health = state?.Health;
+  return {
+    Status: dockerState(row),
+    Running: isRunning,
+    Paused: row.state === 'paused',
+    Restarting: row.state === 'restarting',
+    OOMKilled: state?.OOMKilled ?? false,
+    Dead: row.state === 'dead' || row.state === 'lost',
+    // Host process ids mean nothing to a tenant; clients only ask whether it is zero.
+    Pid: isRunning ? 1 : 0,
+    ExitCode: state?.ExitCode ?? 0,
+    Error: row.state === 'lost' ? 'the host lost this container; remove it and create it again' : (state?.Error ?? ''),
+    StartedAt: timeOf(row.startedMs),
+    FinishedAt: timeOf(row.finishedMs),
+    ...(health === null || health === undefined ? {} : { Health: { ...health, Log: health.Log ?? [] } }),
+  };
+}
+
+export function inspectView(
+  row: ContainerRow,
+  spec: ContainerSpec,
+  inspect: EngineInspect | undefined,
+  execIds: readonly string[],
+): Readonly<Record<string, unknown>> {
+  const networks = networksOf(spec, inspect);
+  const { config, hostConfig } = spec;
+  return {
+    Id: row.id,
+    Created: timeOf(row.createdMs),
+    Path: inspect?.Path ?? '',
+    Args: inspect?.Args ?? [],
+    State: stateView(row, inspect),
+    Image: spec.imageId,
+    ResolvConfPath: '',
+    HostnamePath: '',
+    HostsPath: '',
+    LogPath: '',
+    Name: `/${row.name}`,
+    RestartCount: row.restartCount,
+    Driver: 'overlay2',
+    Platform: 'linux',
+    MountLabel: '',
+    ProcessLabel: '',
+    AppArmorProfile: '',
+    ExecIDs: execIds.length === 0 ? null : execIds,
+    HostConfig: {
+      Binds: null,
+      ContainerIDFile: '',
+      LogConfig: { Type: 'json-file', Config: {} },
+      PortBindings: {},
+      VolumeDriver: '',
+      VolumesFrom: null,
+      Privileged: false,
+      PublishAllPorts: false,
+      CgroupParent: '',
+      Runtime: 'runsc',
+      Isolation: '',
+      Devices: [],
+      ...hostConfig,
+      Memory: row.memoryBytes,
+      NetworkMode: networkMode(spec),
+    },
+    GraphDriver: { Name: 'overlay2', Data: null },
+    Mounts: [],
+    Config: {
+      ...config,
+      Hostname: inspect?.Config.Hostname ?? config.Hostname,
+      Env: inspect?.Config.Env ?? config.Env ?? [],
+      Cmd: inspect?.Config.Cmd ?? config.Cmd,
+      Entrypoint: inspect?.Config.Entrypoint ?? config.Entrypoint,
+      WorkingDir: inspect?.Config.WorkingDir ?? config.WorkingDir,
+      User: inspect?.Config.User ?? config.User,
+      Labels: inspect?.Config.Labels ?? config.Labels ?? {},
+      ExposedPorts: inspect?.Config.ExposedPorts ?? config.ExposedPorts ?? {},
+      Volumes: null,
+      OnBuild: null,
+    },
+    NetworkSettings: {
+      Bridge: '',
+      SandboxID: '',
+      HairpinMode: false,
+      LinkLocalIPv6Address: '',
+      LinkLocalIPv6PrefixLen: 0,
+      Ports: Object.fromEntries(spec.tcpPorts.map((port) => [`${String(port)}/tcp`, null])),
+      SandboxKey: '',
+      SecondaryIPAddresses: null,
+      SecondaryIPv6Addresses: null,
+      EndpointID: '',
+      GlobalIPv6Address: '',
+      GlobalIPv6PrefixLen: 0,
+      IPv6Gateway: '',
+      Gateway: '',
+      IPAddress: row.address,
+      IPPrefixLen: row.address === '' ? 0 : 24,
+      MacAddress: '',
+      Networks: networks,
+    },
+  };
+}
+
+export function imageSummaryView(image: TenantImage, known: EngineImage | undefined, containers: number): Readonly<Record<string, unknown>> {
+  return {
+    Id: image.imageId,
+    ParentId: '',
+    RepoTags: image.references.length === 0 ? null : image.references.map(familiarReference),
+    RepoDigests: null,
+    Created: Math.floor((Date.parse(known?.Created ?? '') || image.createdMs) / 1000),
+    Size: known?.Size ?? 0,
+    VirtualSize: known?.Size ?? 0,
+    SharedSize: -1,
+    Labels: known?.Config?.Labels ?? null,
+    Containers: containers,
+  };
+}
+
+export function imageInspectView(image: TenantImage, known: EngineImage): Readonly<Record<string, unknown>> {
+  return {
+    Id: image.imageId,
+    RepoTags: image.references.map(familiarReference),
+    RepoDigests: [],
+    Parent: '',
+    Comment: known.Comment,
+    Created: known.Created,
+    Container: '',
+    DockerVersion: '',
+    Author: known.Author,
+    Config: known.Config ?? null,
+    Architecture: known.Architecture,
+    Os: known.Os,
+    Size: known.Size,
+    VirtualSize: known.Size,
+    GraphDriver: { Name: 'overlay2', Data: null },
+    RootFS: { Type: known.RootFS?.Type ?? 'layers', Layers: known.RootFS?.Layers ?? [] },
+    Metadata: { LastTagTime: ZERO_TIME },
+  };
+}
+
+export interface PlatformFacts {
+  readonly version: string;
+  readonly kernel: string;
+  readonly cpus: number;
+  readonly runtimeVersion: string;
+}
+
+export function versionView(facts: PlatformFacts): Readonly<Record<string, unknown>> {
+  const engine = { Version: facts.version, ApiVersion: API_VERSION_MAX, MinAPIVersion: API_VERSION_MIN, Os: 'linux', Arch: 'amd64' };
+  return {
+    Platform: { Name: 'Écluse' },
+    Components: [
+      {
+        Name: 'Engine',
+        Version: facts.version,
+        Details: { ApiVersion: API_VERSION_MAX, MinAPIVersion: API_VERSION_MIN, Os: 'linux', Arch: 'amd64', Experimental: 'false', KernelVersion: facts.kernel },
+      },
+      { Name: 'runsc', Version: facts.runtimeVersion, Details: {} },
+    ],
+    ...engine,
+    GitCommit: '',
+    GoVersion: '',
+    KernelVersion: facts.kernel,
+    BuildTime: '',
+  };
+}
+
+export interface TenantFacts {
+  readonly tenant: Tenant;
+  readonly rows: readonly ContainerRow[];
+  readonly images: number;
+  readonly nowMs: number;
+}
+
+/** `docker info`: the tenant's own world; its quota is the size of its machine. */
+export function infoView(facts: PlatformFacts, { tenant, rows, images, nowMs }: TenantFacts): Readonly<Record<string, unknown>> {
+  const count = (...states: readonly string[]): number => rows.filter((row) => states.includes(row.state)).length;
+  return {
+    ID: `ECLUSE-${tenant.name}`,
+    Name: 'ecluse',
+    ServerVersion: facts.version,
+    OperatingSystem: 'Écluse (gVisor)',
+    OSType: 'linux',
+    OSVersion: '',
+    Architecture: 'x86_64',
+    KernelVersion: facts.kernel,
+    NCPU: facts.cpus,
+    MemTotal: tenant.quota.memoryBytesMax,
+    Containers: rows.length,
+    ContainersRunning: count('running', 'restarting'),
+    ContainersPaused: count('paused'),
+    ContainersStopped: count('created', 'exited', 'dead', 'lost'),
+    Images: images,
+    Driver: 'overlay2',
+    DriverStatus: [],
+    SystemTime: new Date(nowMs).toISOString(),
+    LoggingDriver: 'json-file',
+    CgroupDriver: 'cgroupfs',
+    CgroupVersion: '1',
+    DefaultRuntime: 'runsc',
+    Runtimes: { runsc: { path: 'runsc' } },
+    Plugins: { Volume: [], Network: ['bridge', 'null'], Authorization: null, Log: ['json-file'] },
+    Swarm: { NodeID: '', NodeAddr: '', LocalNodeState: 'inactive', ControlAvailable: false, Error: '', RemoteManagers: null },
+    IndexServerAddress: 'https://index.docker.io/v1/',
+    RegistryConfig: { IndexConfigs: {}, InsecureRegistryCIDRs: [], Mirrors: [] },
+    SecurityOptions: ['name=gvisor'],
+    Labels: [],
+    ExperimentalBuild: false,
+    MemoryLimit: true,
+    SwapLimit: true,
+    CpuCfsPeriod: true,
+    CpuCfsQuota: true,
+    CPUShares: true,
+    PidsLimit: true,
+    IPv4Forwarding: true,
+    BridgeNfIptables: true,
+    BridgeNfIp6tables: true,
+    OomKillDisable: false,
+    Debug: false,
+    NFd: 0,
+    NGoroutines: 0,
+    NEventsListener: 0,
+    HttpProxy: '',
+    HttpsProxy: '',
+    NoProxy: '',
+    DockerRootDir: '/',
+    LiveRestoreEnabled: true,
+    InitBinary: 'docker-init',
+    Warnings: null,
+  };
+}

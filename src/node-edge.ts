@@ -1,0 +1,107 @@
+/** The edge as the control plane moves it: routes from the store, certificates for their hosts, and the workers that serve them. */
+import type { Clock } from '#clock';
+import type { Log } from '#log';
+import { parseStoredSpec } from '#caas/container-spec.ts';
+import { routesOf } from '#caas/routes.ts';
+import type { EdgeConfig } from '#proxy/protocol.ts';
+import type { WorkerPool } from '#proxy/worker-pool.ts';
+import type { Activator } from '#routing/activator.ts';
+import { listContainers } from '#state/containers.ts';
+import { readSetting, writeSetting } from '#state/settings.ts';
+import type { Sql } from '#state/sql.ts';
+import { listTenants } from '#state/tenants.ts';
+import type { HostCertificates } from '#tls/host-certificates.ts';
+import type { HostCertificate } from '#tls/certificate.ts';
+
+export interface EdgeDeps {
+  readonly log: Log;
+  readonly clock: Clock;
+  readonly sql: Sql;
+  readonly certificates: HostCertificates;
+  readonly domain: string;
+}
+
+const VERSION_KEY = 'config_version';
+
+export class Edge implements Activator {
+  readonly #deps: EdgeDeps;
+  #pool: WorkerPool | undefined;
+  #published = '';
+  #running: Promise<void> | undefined;
+  #again: Promise<void> | undefined;
+
+  constructor(deps: EdgeDeps) {
+    this.#deps = deps;
+  }
+
+  /** The configuration of this moment, under the next version number. */
+  async compose(): Promise<EdgeConfig> {
+    const { sql, certificates, domain } = this.#deps;
+    const tenants = new Map((await listTenants(sql)).map((tenant) => [tenant.name, tenant]));
+    const containers = (await listContainers(sql)).map((row) => ({ row, spec: parseStoredSpec(row.spec) }));
+    const version = Number((await readSetting(sql, VERSION_KEY)) ?? '0') + 1;
+    const config = routesOf(containers, tenants, domain, version);
+    const served: HostCertificate[] = [];
+    // `*` is what clients get that name no host we know: they see a certificate of the internal CA and a 404.
+    for (const host of new Set(['*', ...config.routes.map((route) => route.host)])) served.push(await certificates.certificateFor(host));
+    return { config, certificates: served };
+  }
+
+  /** What workers boot with. */
+  async initial(): Promise<EdgeConfig> {
+    const edge = await this.compose();
+    this.#published = contentOf(edge);
+    await writeSetting(this.#deps.sql, VERSION_KEY, String(edge.config.version));
+    return edge;
+  }
+
+  attach(pool: WorkerPool): void {
+    this.#pool = pool;
+  }
+
+  /**
+   * Brings the workers to what the store says. Calls during a change wait for one further change together: a thousand containers that start at
+   * once make two versions, not a thousand.
+   */
+  async publish(): Promise<void> {
+    if (this.#running === undefined) {
+      this.#running = this.#publishNow().finally(() => {
+        this.#running = undefined;
+      });
+      await this.#running;
+      return;
+    }
+    this.#again ??= this.#running
+      .catch(() => undefined)
+      .then(async () => {
+        this.#again = undefined;
+        await this.publish();
+      });
+    await this.#again;
+  }
+
+  async #publishNow(): Promise<void> {
+    const pool = this.#pool;
+    if (pool === undefined) return; // Before the workers exist there is nobody to tell; they boot with what is true then.
+    const edge = await this.compose();
+    const content = contentOf(edge);
+    if (content === this.#published) return;
+    await pool.apply(edge.config, edge.certificates);
+    this.#published = content;
+    await writeSetting(this.#deps.sql, VERSION_KEY, String(edge.config.version));
+    this.#deps.log.debug({ version: edge.config.version, routes: edge.config.routes.length }, 'routes published');
+  }
+
+  async freeze(endpointIds: readonly string[], span: { readonly deadlineMs: number; readonly drainMs: number }): Promise<{ readonly cut: number; readonly waitedMs: number }> {
+    return this.#pool === undefined ? { cut: 0, waitedMs: 0 } : await this.#pool.freeze(endpointIds, span);
+  }
+
+  async thaw(endpointIds: readonly string[]): Promise<void> {
+    await this.#pool?.thaw(endpointIds);
+  }
+}
+
+/** What a configuration says, apart from its number. */
+function contentOf(edge: EdgeConfig): string {
+  return JSON.stringify([edge.config.services, edge.config.routes, edge.certificates.map((certificate) => certificate.certPem)]);
+}

@@ -1,0 +1,120 @@
+/** Tenants as operators handle them: added, changed, and given what a Docker client needs to speak for them. */
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { X509Certificate } from 'node:crypto';
+import { join } from 'node:path';
+import type { Clock } from '#clock';
+import { EcluseError } from '#errors';
+import { listContainersOf } from '#state/containers.ts';
+import { dropImage, listImages } from '#state/images.ts';
+import type { Sql } from '#state/sql.ts';
+import { addTenant, addTenantCertificate, findTenant, listTenants, removeTenant, tenantOfCertificate, updateTenant } from '#state/tenants.ts';
+import type { Tenant, TenantQuota } from '#state/tenants.ts';
+import type { Authority } from '#tls/authority.ts';
+
+export interface TenantDeps {
+  readonly clock: Clock;
+  readonly sql: Sql;
+  readonly authority: Authority;
+  /** DATA/tenants. */
+  readonly folder: string;
+}
+
+/** A DNS label that leaves room for container names before it, and a cgroup and network name at once. */
+const TENANT_NAME = /^[a-z](?:[a-z0-9-]{0,28}[a-z0-9])?$/;
+const DOMAIN = /^(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$/;
+
+export const QUOTA_DEFAULT: TenantQuota = { containersMax: 100, memoryBytesMax: 8 * 1024 ** 3, imagesMax: 100 };
+
+const CERTIFICATE_DAYS = 365;
+const RENEW_BEFORE_MS = 30 * 86_400_000;
+
+export class Tenants {
+  readonly #deps: TenantDeps;
+
+  constructor(deps: TenantDeps) {
+    this.#deps = deps;
+  }
+
+  async list(): Promise<readonly Tenant[]> {
+    return await listTenants(this.#deps.sql);
+  }
+
+  async get(name: string): Promise<Tenant> {
+    const tenant = await findTenant(this.#deps.sql, name);
+    if (tenant === undefined) throw tenantError(404, `tenant ${name} does not exist`, 'see: ecluse tenant ls');
+    return tenant;
+  }
+
+  async add(request: { readonly name: string; readonly quota: Partial<TenantQuota>; readonly domains: readonly string[] }): Promise<Tenant> {
+    if (!TENANT_NAME.test(request.name)) {
+      throw tenantError(400, `"${request.name.slice(0, 60)}" is no tenant name`, 'use up to 30 lower-case letters, digits and hyphens, beginning with a letter');
+    }
+    const tenant: Tenant = {
+      name: request.name,
+      createdMs: this.#deps.clock.nowMs(),
+      state: 'active',
+      quota: { ...QUOTA_DEFAULT, ...request.quota },
+      domains: request.domains.map(checkedDomain),
+    };
+    if ((await addTenant(this.#deps.sql, tenant)).kind === 'conflict') throw tenantError(409, `tenant ${tenant.name} exists already`, 'change it with: ecluse tenant set');
+    return tenant;
+  }
+
+  async set(
+    name: string,
+    change: { readonly quota: Partial<TenantQuota>; readonly domains: readonly string[] | undefined; readonly state: Tenant['state'] | undefined },
+  ): Promise<Tenant> {
+    const before = await this.get(name);
+    const after: Tenant = {
+      ...before,
+      state: change.state ?? before.state,
+      quota: { ...before.quota, ...change.quota },
+      domains: change.domains?.map(checkedDomain) ?? before.domains,
+    };
+    await updateTenant(this.#deps.sql, after, this.#deps.clock.nowMs());
+    return after;
+  }
+
+  async remove(name: string): Promise<void> {
+    await this.get(name);
+    const containers = await listContainersOf(this.#deps.sql, name);
+    if (containers.length > 0) throw tenantError(409, `tenant ${name} still has ${String(containers.length)} containers`, 'remove them first');
+    for (const image of await listImages(this.#deps.sql, name)) await dropImage(this.#deps.sql, name, image.imageId);
+    await removeTenant(this.#deps.sql, name, this.#deps.clock.nowMs());
+  }
+
+  /** The directory with ca.pem, cert.pem and key.pem that makes a Docker client speak for the tenant; made or renewed where needed. */
+  async certificateFolder(name: string): Promise<string> {
+    const { clock, sql, authority } = this.#deps;
+    await this.get(name);
+    const folder = join(this.#deps.folder, name);
+    await mkdir(folder, { recursive: true, mode: 0o700 });
+    const kept = await readFile(join(folder, 'cert.pem'), 'utf8').catch(() => '');
+    const untilMs = clock.nowMs() + RENEW_BEFORE_MS;
+    if (kept !== '' && (await tenantOfCertificate(sql, fingerprintOf(kept), untilMs))?.name === name) return folder;
+    const issued = await authority.issueClient({ commonName: name, days: CERTIFICATE_DAYS });
+    await addTenantCertificate(sql, { fingerprint: issued.fingerprintSha256, tenant: name, notAfterMs: issued.notAfterMs });
+    await writeFile(join(folder, 'key.pem'), issued.keyPem, { mode: 0o600 });
+    await writeFile(join(folder, 'ca.pem'), authority.caPem);
+    await writeFile(join(folder, 'cert.pem'), issued.certPem);
+    return folder;
+  }
+}
+
+function fingerprintOf(pem: string): string {
+  try {
+    return new X509Certificate(pem).fingerprint256.replaceAll(':', '').toLowerCase();
+  } catch {
+    return ''; // Damaged: it speaks for nobody and is replaced.
+  }
+}
+
+function checkedDomain(domain: string): string {
+  const bare = domain.toLowerCase().replace(/^\*\./, '');
+  if (bare.length > 253 || !DOMAIN.test(bare)) throw tenantError(400, `"${domain.slice(0, 80)}" is no domain`, 'write it like shop.example.com');
+  return bare;
+}
+
+function tenantError(status: number, message: string, mend: string): EcluseError {
+  return new EcluseError({ code: 'ECLUSE_TENANT_REFUSED', source: 'usage', status, message, mend });
+}

@@ -1,0 +1,96 @@
+/** Answers that Écluse gives itself. Names in `Proxy-Status` are those of RFC 9209 §2.3, which say whose fault it was. */
+import { RETRY_AFTER_SECONDS } from './limits.ts';
+
+/** Why an exchange did not end well; also the `errorCode` of the access log. */
+export type ExchangeError =
+  | 'bad-request'
+  | 'head-too-large'
+  | 'method-refused'
+  | 'unknown-host'
+  | 'unknown-path'
+  | 'no-endpoint'
+  | 'endpoint-busy'
+  | 'hold-full'
+  | 'hold-expired'
+  | 'connect-failed'
+  | 'connect-timeout'
+  | 'upstream-reset'
+  | 'upstream-invalid'
+  | 'upstream-truncated'
+  | 'first-byte-timeout'
+  | 'stream-idle'
+  | 'request-timeout'
+  | 'cut-by-freeze'
+  | 'cut-by-drain'
+  | 'client-aborted'
+  | 'internal';
+
+export interface LocalAnswer {
+  readonly status: number;
+  readonly text: string;
+  /** Raw header pairs. */
+  readonly headers: readonly string[];
+}
+
+interface ErrorAnswer {
+  readonly status: number;
+  readonly proxyStatus: string;
+  readonly text: string;
+  readonly again: boolean;
+}
+
+const ANSWERS: Readonly<Record<ExchangeError, ErrorAnswer>> = {
+  'bad-request': answer(400, 'http_request_error', 'the request is malformed'),
+  'head-too-large': answer(431, 'http_request_error', 'the request head is too large'),
+  'method-refused': answer(405, 'http_request_denied', 'this method is not served'),
+  'unknown-host': answer(404, 'destination_not_found', 'no route for this host'),
+  'unknown-path': answer(404, 'destination_not_found', 'no route for this path'),
+  'no-endpoint': answer(503, 'destination_unavailable', 'no endpoint is available', true),
+  'endpoint-busy': answer(503, 'connection_limit_reached', 'the endpoint has too many requests in flight', true),
+  'hold-full': answer(503, 'destination_unavailable', 'too many requests wait for this service', true),
+  'hold-expired': answer(503, 'destination_unavailable', 'the service did not come back in time', true),
+  'connect-failed': answer(502, 'connection_refused', 'the endpoint refused the connection'),
+  'connect-timeout': answer(504, 'connection_timeout', 'the endpoint did not accept the connection in time'),
+  'upstream-reset': answer(502, 'connection_terminated', 'the endpoint closed the connection without a response'),
+  'upstream-invalid': answer(502, 'http_protocol_error', 'the response of the endpoint is malformed'),
+  'upstream-truncated': answer(502, 'http_response_incomplete', 'the response of the endpoint was cut'),
+  'first-byte-timeout': answer(504, 'http_response_timeout', 'the endpoint did not respond in time'),
+  'stream-idle': answer(504, 'http_response_timeout', 'nothing moved for too long'),
+  'request-timeout': answer(408, 'http_request_error', 'the request body did not come in time'),
+  'cut-by-freeze': answer(503, 'destination_unavailable', 'the service moved while the request was under way', true),
+  'cut-by-drain': answer(503, 'destination_unavailable', 'the proxy is shutting down', true),
+  'client-aborted': answer(499, 'http_request_error', 'the client went away'),
+  internal: answer(500, 'proxy_internal_error', 'the proxy failed'),
+};
+
+/** The status an error is answered with; 499 for a client that went away stands in logs only. */
+export function statusOf(error: ExchangeError): number {
+  return ANSWERS[error].status;
+}
+
+/** The whole answer for an error. */
+export function errorAnswer(error: ExchangeError, requestId: string): LocalAnswer {
+  const { status, proxyStatus, text, again } = ANSWERS[error];
+  const body = `${text}\n`;
+  return {
+    status,
+    text: body,
+    headers: [
+      'Content-Type',
+      'text/plain; charset=utf-8',
+      'Content-Length',
+      String(Buffer.byteLength(body)),
+      'Cache-Control',
+      'no-store',
+      'Proxy-Status',
+      `ecluse; error=${proxyStatus}`,
+      'X-Request-Id',
+      requestId,
+      ...(again ? ['Retry-After', String(RETRY_AFTER_SECONDS)] : []),
+    ],
+  };
+}
+
+function answer(status: number, proxyStatus: string, text: string, again = false): ErrorAnswer {
+  return { status, proxyStatus, text, again };
+}

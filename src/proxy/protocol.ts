@@ -1,0 +1,85 @@
+/**
+ * What the primary and a worker say to each other. Structured-cloneable; sent with node:cluster's `advanced` serialisation.
+ *
+ * A request of the primary carries `seq`; its answer (`ack`, `refused` or `metrics`) carries the same. IPC keeps the order, and a
+ * worker handles `boot`, `prepare`, `commit`, `freeze` and `thaw` on receipt, so a later message sees what an earlier one did.
+ */
+import type { RouteConfig } from '#routing/route-table.ts';
+import type { HostCertificate } from '#tls/certificate.ts';
+
+export interface ListenAddress {
+  readonly host: string;
+  readonly port: number;
+}
+
+export interface ListenAddresses {
+  readonly http: ListenAddress | undefined;
+  readonly https: ListenAddress | undefined;
+}
+
+/** Everything that one config version consists of. */
+export interface EdgeConfig {
+  readonly config: RouteConfig;
+  readonly certificates: readonly HostCertificate[];
+}
+
+export interface FreezeOptions {
+  /** How long requests may be held, from the freeze on. */
+  readonly deadlineMs: number;
+  /** How long to wait for requests in flight before they are cut. */
+  readonly drainMs: number;
+}
+
+export interface FreezeResult {
+  /** Requests and upgraded streams that were cut. */
+  readonly cut: number;
+  readonly waitedMs: number;
+}
+
+export interface WorkerOptions {
+  readonly listen: ListenAddresses;
+  readonly accessLogFile: string;
+  readonly logLevel: 'debug' | 'info' | 'warn' | 'error' | 'silent';
+}
+
+export type ToWorker =
+  | {
+      readonly kind: 'boot';
+      readonly seq: number;
+      readonly options: WorkerOptions;
+      readonly edge: EdgeConfig;
+      readonly freezes: readonly { readonly endpointIds: readonly string[]; readonly deadlineMs: number }[];
+    }
+  | { readonly kind: 'prepare'; readonly seq: number; readonly edge: EdgeConfig }
+  | { readonly kind: 'commit'; readonly seq: number; readonly version: number }
+  | { readonly kind: 'abort'; readonly seq: number; readonly version: number }
+  | ({ readonly kind: 'freeze'; readonly seq: number; readonly endpointIds: readonly string[] } & FreezeOptions)
+  | { readonly kind: 'thaw'; readonly seq: number; readonly endpointIds: readonly string[] }
+  | { readonly kind: 'metrics'; readonly seq: number }
+  | { readonly kind: 'reopen-log'; readonly seq: number }
+  | { readonly kind: 'drain'; readonly seq: number; readonly deadlineMs: number };
+
+/** What moved since the last message, for one endpoint of one tenant. Bytes are heads and bodies, without TLS and chunk framing. */
+export interface TrafficDelta {
+  readonly tenant: string;
+  /** Undefined for what was answered without an endpoint. */
+  readonly endpointId: string | undefined;
+  readonly requests: number;
+  readonly heldMs: number;
+  /** From clients. */
+  readonly downstreamInBytes: number;
+  /** To clients. */
+  readonly downstreamOutBytes: number;
+  /** From the endpoint. */
+  readonly upstreamInBytes: number;
+  /** To the endpoint. */
+  readonly upstreamOutBytes: number;
+}
+
+export type FromWorker =
+  | { readonly kind: 'online' }
+  | { readonly kind: 'listening'; readonly version: number }
+  | { readonly kind: 'ack'; readonly seq: number; readonly frozen?: FreezeResult }
+  | { readonly kind: 'refused'; readonly seq: number; readonly reason: string; readonly code?: string }
+  | { readonly kind: 'metrics'; readonly seq: number; readonly metrics: readonly object[] }
+  | { readonly kind: 'traffic'; readonly deltas: readonly TrafficDelta[] };

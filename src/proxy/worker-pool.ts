@@ -1,0 +1,324 @@
+/**
+ * The workers, as the primary runs them: forked, kept at one config version, replaced when they die, drained at the end.
+ *
+ * LIFECYCLE of a slot: forked → booted (has config and freezes; takes part in changes) → listening → gone → (back-off) → forked.
+ * INVARIANT: a worker is sent what is committed and frozen in the same turn in which it starts to count as booted. IPC keeps the order, so it
+ * misses no later change.
+ */
+import cluster from 'node:cluster';
+import { compileRoutes } from '#routing/compile.ts';
+import type { RouteConfig } from '#routing/route-table.ts';
+import type { HostCertificate } from '#tls/certificate.ts';
+import type { Clock } from '#clock';
+import { EcluseError, reasonOf } from '#errors';
+import { KeyedLock } from '#lifecycle';
+import type { Log } from '#log';
+import {
+  WORKER_ACK_TIMEOUT_MS,
+  WORKER_BACKOFF_FIRST_MS,
+  WORKER_BACKOFF_MAX_MS,
+  WORKER_BACKOFF_RESET_MS,
+  WORKER_DRAIN_MS,
+  WORKER_START_TIMEOUT_MS,
+} from './limits.ts';
+import { aggregateMetrics } from './metrics.ts';
+import { listenError, probeAddresses } from './port-probe.ts';
+import type { EdgeConfig, FreezeOptions, FreezeResult, ListenAddresses, TrafficDelta, WorkerOptions } from './protocol.ts';
+import { WorkerProcess } from './worker-process.ts';
+import type { Ask, Reply } from './worker-process.ts';
+
+export interface WorkerPoolDeps {
+  readonly log: Log;
+  readonly clock: Clock;
+}
+
+export interface WorkerPoolOptions {
+  readonly workers: number;
+  /** Path of `src/worker.ts`. */
+  readonly workerFile: string;
+  /** Port 0 takes a free one; `listening` tells which. */
+  readonly listen: ListenAddresses;
+  readonly accessLogFile: string;
+  readonly logLevel?: WorkerOptions['logLevel'];
+  readonly initial: EdgeConfig;
+  readonly onTraffic: (deltas: readonly TrafficDelta[]) => void;
+}
+
+export interface WorkerStatus {
+  readonly pid: number;
+  readonly state: 'starting' | 'listening';
+  /** The version it has acknowledged. */
+  readonly version: number;
+}
+
+interface Member {
+  readonly process: WorkerProcess;
+  readonly startMs: number;
+  booted: boolean;
+  listening: boolean;
+  version: number;
+}
+
+const WORKERS_MAX = 256;
+
+export class WorkerPool implements AsyncDisposable {
+  readonly #deps: WorkerPoolDeps;
+  readonly #options: WorkerPoolOptions;
+  readonly #listen: ListenAddresses;
+  readonly #members = new Set<Member>();
+  readonly #changes = new KeyedLock();
+  readonly #stop = new AbortController();
+  readonly #slots: Promise<void>[] = [];
+  /** Endpoint id to the end of its hold, in monotonic ms. */
+  readonly #freezes = new Map<string, number>();
+  #committed: EdgeConfig;
+
+  private constructor(deps: WorkerPoolDeps, options: WorkerPoolOptions, listen: ListenAddresses) {
+    this.#deps = deps;
+    this.#options = options;
+    this.#listen = listen;
+    this.#committed = options.initial;
+  }
+
+  /** Starts the workers and returns when all of them listen. */
+  static async open(deps: WorkerPoolDeps, options: WorkerPoolOptions): Promise<WorkerPool> {
+    if (!Number.isInteger(options.workers) || options.workers < 1 || options.workers > WORKERS_MAX) {
+      throw new EcluseError({
+        code: 'ECLUSE_WORKERS_INVALID',
+        source: 'config',
+        message: `${String(options.workers)} workers cannot be started`,
+        mend: `set workers to a number from 1 to ${String(WORKERS_MAX)}, or auto`,
+      });
+    }
+    const listen = await probeAddresses(options.listen);
+    cluster.setupPrimary({ exec: options.workerFile, args: [], serialization: 'advanced' });
+    const pool = new WorkerPool(deps, options, listen);
+    try {
+      await Promise.all(Array.from({ length: options.workers }, async () => { await pool.#startSlot(); }));
+    } catch (error) {
+      await pool[Symbol.asyncDispose]();
+      throw error;
+    }
+    return pool;
+  }
+
+  /** Where the workers listen, with real ports. */
+  get listening(): ListenAddresses {
+    return this.#listen;
+  }
+
+  /** The version that is committed. */
+  get version(): number {
+    return this.#committed.config.version;
+  }
+
+  status(): WorkerStatus[] {
+    return [...this.#members].map(({ process, listening, version }) => ({ pid: process.pid, state: listening ? 'listening' : 'starting', version }));
+  }
+
+  /** Brings all workers to a new version, or none: then it throws ECLUSE_CONFIG_REFUSED and the old version stays. */
+  async apply(config: RouteConfig, certificates: readonly HostCertificate[]): Promise<void> {
+    await this.#changes.run('apply', async () => { await this.#apply({ config, certificates }); });
+  }
+
+  /** Holds new requests for the endpoints on all workers; returns when nothing is under way there. */
+  async freeze(endpointIds: readonly string[], options: FreezeOptions): Promise<FreezeResult> {
+    const endMs = this.#deps.clock.monotonicMs() + options.deadlineMs;
+    for (const id of endpointIds) this.#freezes.set(id, endMs);
+    const results = await this.#askAll({ kind: 'freeze', endpointIds, ...options }, options.drainMs + WORKER_ACK_TIMEOUT_MS);
+    const frozen = results.map((reply) => (reply.kind === 'ack' ? reply.frozen : undefined)).filter((result) => result !== undefined);
+    return { cut: frozen.reduce((sum, { cut }) => sum + cut, 0), waitedMs: Math.max(0, ...frozen.map(({ waitedMs }) => waitedMs)) };
+  }
+
+  /** Lets requests for the endpoints go on, in order, to where the committed config says. */
+  async thaw(endpointIds: readonly string[]): Promise<void> {
+    for (const id of endpointIds) this.#freezes.delete(id);
+    await this.#askAll({ kind: 'thaw', endpointIds }, WORKER_ACK_TIMEOUT_MS);
+  }
+
+  /** The metrics of all workers as one Prometheus text. */
+  async metrics(): Promise<string> {
+    const replies = await this.#askAll({ kind: 'metrics' }, WORKER_ACK_TIMEOUT_MS);
+    return await aggregateMetrics(replies.flatMap((reply) => (reply.kind === 'metrics' ? [reply.metrics] : [])));
+  }
+
+  /** Opens the access log anew, after a rotation. */
+  async reopenAccessLog(): Promise<void> {
+    await this.#askAll({ kind: 'reopen-log' }, WORKER_ACK_TIMEOUT_MS);
+  }
+
+  /** Stops accepting, gives what is under way five seconds, and ends the workers. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#stop.abort();
+    await Promise.all([...this.#members].map(async ({ process }) => {
+      try {
+        await process.ask({ kind: 'drain', deadlineMs: WORKER_DRAIN_MS }, WORKER_DRAIN_MS + 1000);
+      } catch {
+        process.kill(); // Gone already, or stuck.
+      }
+      const timer = setTimeout(() => { process.kill(); }, 1000);
+      await process.exit;
+      clearTimeout(timer);
+    }));
+    await Promise.all(this.#slots);
+  }
+
+  async #apply(edge: EdgeConfig): Promise<void> {
+    const { version } = edge.config;
+    const participants = this.#booted();
+    const compiled = participants.length === 0 ? compileRoutes(edge.config) : undefined;
+    if (compiled?.kind === 'rejected') throw configRefused(version, compiled.reason);
+    const replies = await Promise.allSettled(participants.map(async ({ process }) => await process.ask({ kind: 'prepare', edge }, WORKER_ACK_TIMEOUT_MS)));
+    const reason = replies.map(refusalOf).find((text) => text !== undefined);
+    if (reason !== undefined) {
+      for (const { process } of participants) process.tell({ kind: 'abort', version });
+      throw configRefused(version, reason);
+    }
+    this.#committed = edge;
+    // Who booted meanwhile has the old version and has not prepared this one.
+    const late = this.#booted().filter((member) => !participants.includes(member));
+    for (const { process } of late) process.tell({ kind: 'prepare', edge });
+    await Promise.all([...participants, ...late].map(async (member) => { await this.#commit(member, version); }));
+  }
+
+  async #commit(member: Member, version: number): Promise<void> {
+    try {
+      const reply = await member.process.ask({ kind: 'commit', version }, WORKER_ACK_TIMEOUT_MS);
+      if (reply.kind === 'refused') throw configRefused(version, reply.reason);
+      member.version = version;
+    } catch (error) {
+      this.#deps.log.warn({ pid: member.process.pid, version, reason: reasonOf(error) }, 'worker did not commit and is replaced');
+      member.process.kill();
+    }
+  }
+
+  /** Asks every booted worker. One that does not answer is replaced: it boots with what is committed and frozen. */
+  async #askAll(message: Ask, timeoutMs: number): Promise<Reply[]> {
+    const replies = await Promise.all(this.#booted().map(async ({ process }) => {
+      try {
+        return await process.ask(message, timeoutMs);
+      } catch (error) {
+        this.#deps.log.warn({ pid: process.pid, asked: message.kind, reason: reasonOf(error) }, 'worker did not answer and is replaced');
+        process.kill();
+        return undefined;
+      }
+    }));
+    return replies.filter((reply) => reply !== undefined);
+  }
+
+  #booted(): Member[] {
+    return [...this.#members].filter((member) => member.booted);
+  }
+
+  /** Starts a slot; returns when its first worker listens, rejects when that one does not come up. The slot then lives until dispose. */
+  async #startSlot(): Promise<void> {
+    const first = this.#fork();
+    await first.up;
+    this.#slots.push(this.#keep(first.member));
+  }
+
+  async #keep(first: Member): Promise<void> {
+    let member = first;
+    let backoffMs = WORKER_BACKOFF_FIRST_MS;
+    const { log, clock } = this.#deps;
+    for (;;) {
+      const how = await member.process.exit;
+      if (this.#stop.signal.aborted) return;
+      if (clock.monotonicMs() - member.startMs > WORKER_BACKOFF_RESET_MS) backoffMs = WORKER_BACKOFF_FIRST_MS;
+      log.warn({ pid: member.process.pid, how, backoffMs }, 'worker ended and is replaced');
+      try {
+        await clock.sleep(backoffMs, this.#stop.signal);
+      } catch {
+        return; // Only the stop signal ends the sleep early.
+      }
+      backoffMs = Math.min(backoffMs * 2, WORKER_BACKOFF_MAX_MS);
+      const next = this.#fork();
+      member = next.member;
+      try {
+        await next.up;
+        log.info({ pid: member.process.pid, version: member.version }, 'worker listens');
+      } catch (error) {
+        log.error({ pid: member.process.pid, reason: reasonOf(error) }, 'worker did not start');
+        member.process.kill();
+      }
+    }
+  }
+
+  #fork(): { readonly member: Member; readonly up: Promise<void> } {
+    const up = Promise.withResolvers<undefined>();
+    const member: Member = {
+      process: new WorkerProcess({
+        online: () => { void this.#boot(member).catch(up.reject); },
+        listening: () => {
+          member.listening = true;
+          up.resolve(undefined);
+        },
+        traffic: ({ deltas }) => { this.#options.onTraffic(deltas); },
+      }),
+      startMs: this.#deps.clock.monotonicMs(),
+      booted: false,
+      listening: false,
+      version: 0,
+    };
+    this.#members.add(member);
+    return { member, up: this.#upWithin(member, up.promise) };
+  }
+
+  async #upWithin(member: Member, listening: Promise<undefined>): Promise<void> {
+    const late = Promise.withResolvers<never>();
+    const timer = setTimeout(() => { late.reject(startFailed(`did not listen in ${String(WORKER_START_TIMEOUT_MS)} ms`)); }, WORKER_START_TIMEOUT_MS);
+    const ended = member.process.exit.then((how) => {
+      this.#members.delete(member);
+      clearTimeout(timer);
+      throw startFailed(`ended (${how})`);
+    });
+    ended.catch(() => undefined); // It ends some day; only before it listens is that a failure here.
+    try {
+      await Promise.race([listening, late.promise, ended]);
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  /** Sends what is committed and frozen now. Rejects where the worker refuses it. */
+  async #boot(member: Member): Promise<void> {
+    const nowMs = this.#deps.clock.monotonicMs();
+    member.booted = true;
+    member.version = this.version;
+    const { accessLogFile, logLevel = 'info' } = this.#options;
+    const reply = await member.process.ask(
+      {
+        kind: 'boot',
+        options: { listen: this.#listen, accessLogFile, logLevel },
+        edge: this.#committed,
+        freezes: [...this.#freezes].map(([id, endMs]) => ({ endpointIds: [id], deadlineMs: Math.max(0, endMs - nowMs) })),
+      },
+      WORKER_START_TIMEOUT_MS,
+    );
+    if (reply.kind !== 'refused') return;
+    if (reply.code === undefined) throw configRefused(member.version, reply.reason);
+    const { http, https } = this.#listen;
+    const key = http !== undefined && reply.reason.includes(`:${String(http.port)}`) ? 'listen.http' : 'listen.https';
+    throw listenError(key === 'listen.http' ? http : https, key, { code: reply.code, reason: reply.reason });
+  }
+}
+
+function refusalOf(result: PromiseSettledResult<Reply>): string | undefined {
+  if (result.status === 'fulfilled') return result.value.kind === 'refused' ? result.value.reason : undefined;
+  // A worker that dies takes no part: its successor boots at what is committed. One that hangs does.
+  const error: unknown = result.reason;
+  return error instanceof EcluseError && error.code === 'ECLUSE_WORKER_GONE' ? undefined : reasonOf(error);
+}
+
+function configRefused(version: number, reason: string): EcluseError {
+  return new EcluseError({
+    code: 'ECLUSE_CONFIG_REFUSED',
+    source: 'config',
+    message: `config version ${String(version)} was refused: ${reason}`,
+    status: 400,
+  });
+}
+
+function startFailed(what: string): EcluseError {
+  return new EcluseError({ code: 'ECLUSE_WORKER_START', source: 'runtime', message: `a worker ${what} at start`, mend: 'see its log lines above' });
+}

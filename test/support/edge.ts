@@ -1,0 +1,98 @@
+/** A whole edge for tests: real workers, started through the pool, with an access log in a directory of its own. */
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import type { Endpoint, RouteConfig } from '#routing/route-table.ts';
+import type { HostCertificate } from '#tls/certificate.ts';
+import type { AccessLogLine } from '#proxy/access-log.ts';
+import type { TrafficDelta } from '#proxy/protocol.ts';
+import { WorkerPool } from '#proxy/worker-pool.ts';
+import { systemClock, waitFor } from '#clock';
+import { createLog } from '#log';
+
+export interface Edge extends AsyncDisposable {
+  readonly pool: WorkerPool;
+  readonly httpPort: number;
+  readonly httpsPort: number;
+  readonly accessLogFile: string;
+  readonly traffic: readonly TrafficDelta[];
+  /** The lines of the access log once there are at least `count`. */
+  readonly accessLog: (count: number) => Promise<AccessLogLine[]>;
+}
+
+export interface EdgeOptions {
+  readonly config: RouteConfig;
+  readonly certificates?: readonly HostCertificate[];
+  readonly workers?: number;
+}
+
+export async function startEdge(options: EdgeOptions): Promise<Edge> {
+  const directory = await mkdtemp(join(tmpdir(), 'ecluse-edge-'));
+  const accessLogFile = join(directory, 'access.log');
+  const traffic: TrafficDelta[] = [];
+  const pool = await WorkerPool.open(
+    { log: createLog('silent'), clock: systemClock },
+    {
+      workers: options.workers ?? 1,
+      workerFile: resolve(import.meta.dirname, '../../src/worker.ts'),
+      listen: { http: { host: '127.0.0.1', port: 0 }, https: { host: '127.0.0.1', port: 0 } },
+      accessLogFile,
+      logLevel: 'error',
+      initial: { config: options.config, certificates: options.certificates ?? [] },
+      onTraffic: (deltas) => { traffic.push(...deltas); },
+    },
+  );
+  return {
+    pool,
+    httpPort: pool.listening.http?.port ?? 0,
+    httpsPort: pool.listening.https?.port ?? 0,
+    accessLogFile,
+    traffic,
+    accessLog: async (count) => {
+      const lines = await eventually(async () => {
+        const found = await readLines(accessLogFile);
+        return found.length >= count ? found : undefined;
+      });
+      return lines.map(parseLine);
+    },
+    [Symbol.asyncDispose]: async () => {
+      await pool[Symbol.asyncDispose]();
+      await rm(directory, { recursive: true, force: true });
+    },
+  };
+}
+
+/** A config with one service `app` of tenant `acme` at host `app.test`. */
+export function configOf(endpoints: readonly Endpoint[], version = 1): RouteConfig {
+  return {
+    version,
+    services: [{ id: 'app', tenant: 'acme', endpoints }],
+    routes: [{ host: 'app.test', pathPrefix: '/', serviceId: 'app' }],
+  };
+}
+
+/** Asks until there is an answer; fails after ten seconds. */
+export async function eventually<T>(probe: () => Promise<T | undefined> | T | undefined): Promise<T> {
+  const answer = await waitFor(systemClock, probe, { limitMs: 10_000, stepMs: 10 });
+  if (answer === undefined) throw new Error('the awaited condition did not come true');
+  return answer;
+}
+
+function parseLine(text: string): AccessLogLine {
+  const value: unknown = JSON.parse(text);
+  if (!isLine(value)) throw new Error(`not a line of the access log: ${text}`);
+  return value;
+}
+
+function isLine(value: unknown): value is AccessLogLine {
+  return typeof value === 'object' && value !== null && 'requestId' in value && 'errorCode' in value;
+}
+
+async function readLines(file: string): Promise<string[]> {
+  try {
+    const text = await readFile(file, 'utf8');
+    return text.split('\n').filter((line) => line !== '');
+  } catch {
+    return []; // The worker has not made it yet.
+  }
+}

@@ -1,0 +1,93 @@
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { HoldQueue } from '#proxy/hold.ts';
+import { HELD_PER_TENANT_MAX } from '#proxy/limits.ts';
+import type { Endpoint, Service } from '#routing/route-table.ts';
+
+function endpoint(id: string, port = 1): Endpoint {
+  return { id, address: '127.0.0.1', port, hostName: 'h', generation: 1 };
+}
+
+describe('HoldQueue', () => {
+  let nowMs = 0;
+  let services: Map<string, Service>;
+  let queue: HoldQueue;
+  let outcomes: string[];
+
+  beforeEach(() => {
+    vi.useFakeTimers();
+    nowMs = 0;
+    outcomes = [];
+    services = new Map([['app', { id: 'app', tenant: 't', endpoints: [endpoint('a'), endpoint('b')] }]]);
+    queue = new HoldQueue({
+      clock: { nowMs: () => nowMs, monotonicMs: () => nowMs, sleep: async () => { await Promise.resolve(); } },
+      serviceOf: (id) => services.get(id),
+      inFlightOf: () => 0,
+    });
+  });
+
+  afterEach(() => { vi.useRealTimers(); });
+
+  function acquire(name: string, avoid: readonly string[] = []): () => void {
+    return queue.acquire({
+      serviceId: 'app',
+      tenant: 't',
+      avoid: new Set(avoid),
+      settle: (outcome, held) => {
+        outcomes.push(`${name} ${outcome.kind === 'endpoint' ? `${outcome.endpoint.id}:${String(outcome.endpoint.port)}` : outcome.error}${held ? ' held' : ''}`);
+      },
+    });
+  }
+
+  test('gives an endpoint that is not frozen at once', () => {
+    queue.freeze(['a'], 1000);
+    acquire('1');
+    acquire('2');
+    expect(outcomes).toEqual(['1 b:1', '2 b:1']);
+  });
+
+  test('avoids what just failed, but for want of others', () => {
+    acquire('1', ['a']);
+    acquire('2', ['a', 'b']);
+    expect(outcomes[0]).toBe('1 b:1');
+    expect(outcomes[1]).toMatch(/^2 [ab]:1$/);
+  });
+
+  test('holds while all are frozen and releases in order, against the current table', () => {
+    queue.freeze(['a', 'b'], 1000);
+    acquire('1');
+    const cancel = acquire('2');
+    acquire('3');
+    cancel();
+    expect([outcomes, queue.size]).toEqual([[], 2]);
+    services.set('app', { id: 'app', tenant: 't', endpoints: [endpoint('a', 2)] });
+    queue.thaw(['a']);
+    expect(outcomes).toEqual(['1 a:2 held', '3 a:2 held']);
+    expect(queue.size).toBe(0);
+  });
+
+  test('refuses what waits for a service that is gone', () => {
+    queue.freeze(['a', 'b'], 1000);
+    acquire('1');
+    services.clear();
+    queue.release();
+    expect(outcomes).toEqual(['1 no-endpoint held']);
+  });
+
+  test('refuses at the deadline and after it, until the thaw', () => {
+    queue.freeze(['a', 'b'], 1000);
+    acquire('1');
+    nowMs = 1000;
+    vi.advanceTimersByTime(1000);
+    acquire('2');
+    queue.thaw(['b']);
+    acquire('3');
+    expect(outcomes).toEqual(['1 hold-expired held', '2 hold-expired', '3 b:1']);
+  });
+
+  test('bounds what one tenant can have waiting', () => {
+    queue.freeze(['a', 'b'], 1000);
+    for (let index = 0; index < HELD_PER_TENANT_MAX; index += 1) acquire('n');
+    acquire('last');
+    expect(outcomes).toEqual(['last hold-full']);
+  });
+});
