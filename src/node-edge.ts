@@ -55,7 +55,8 @@ export class Edge implements Activator {
     return edge;
   }
 
-  attach(pool: WorkerPool): void {
+  /** From now on changes go to these workers; undefined: to nobody, because they are being drained. */
+  attach(pool: WorkerPool | undefined): void {
     this.#pool = pool;
   }
 

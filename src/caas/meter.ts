@@ -104,7 +104,9 @@ export class Meter implements AsyncDisposable {
   async startingPoint(base: Pick<Incarnation, 'container' | 'incarnation' | 'tenant' | 'host' | 'name' | 'cgroup'>): Promise<Incarnation> {
     const usage = await this.#deps.cgroups.usageOf(base.cgroup);
     const nowMs = this.#deps.clock.nowMs();
-    return { ...base, openedMs: nowMs, closedMs: undefined, seq: 0, meteredToMs: nowMs, cpuNs: usage?.cpuNs ?? 0, memoryBytes: usage?.memoryBytes ?? 0 };
+    const cgroupIdentity = (await this.#deps.cgroups.identityOf(base.cgroup)) ?? '';
+    const counters = { cpuNs: usage?.cpuNs ?? 0, memoryBytes: usage?.memoryBytes ?? 0 };
+    return { ...base, ...counters, cgroupIdentity, openedMs: nowMs, closedMs: undefined, seq: 0, meteredToMs: nowMs };
   }
 
   /** Opens an incarnation and meters it from now on. */
@@ -121,9 +123,8 @@ export class Meter implements AsyncDisposable {
   /** Writes the last interval and closes the incarnation. `usage`: counters read earlier (at a pause); absent: read now. */
   async close(container: string, usage?: CgroupUsage): Promise<void> {
     await this.#locks.run(container, async () => {
-      const running = this.#running.get(container);
+      const running = await this.#flushCurrent(container, usage);
       if (running === undefined) return;
-      await this.#flush(running, usage ?? (await this.#deps.cgroups.usageOf(running.at.cgroup)));
       await this.#deps.sql.write([closeIncarnationWrite(container, running.at.incarnation, this.#deps.clock.nowMs())]);
       this.#running.delete(container);
     });
@@ -132,9 +133,7 @@ export class Meter implements AsyncDisposable {
   /** Writes an interval up to now, with counters read earlier if given, and stops metering without closing: a migration closes in its batch. */
   async suspend(container: string, usage: CgroupUsage | undefined): Promise<void> {
     await this.#locks.run(container, async () => {
-      const running = this.#running.get(container);
-      if (running === undefined) return;
-      await this.#flush(running, usage);
+      await this.#flushCurrent(container, usage);
       this.#running.delete(container);
     });
   }
@@ -151,9 +150,18 @@ export class Meter implements AsyncDisposable {
   /** Writes an interval up to now. */
   async flush(container: string): Promise<void> {
     await this.#locks.run(container, async () => {
-      const running = this.#running.get(container);
-      if (running !== undefined) await this.#flush(running, await this.#deps.cgroups.usageOf(running.at.cgroup));
+      await this.#flushCurrent(container);
     });
+  }
+
+  /** Flushes; where that found a new cgroup, its incarnation is flushed too. Returns what is metered now. */
+  async #flushCurrent(container: string, usage?: CgroupUsage): Promise<Running | undefined> {
+    const running = this.#running.get(container);
+    if (running === undefined) return undefined;
+    await this.#flush(running, usage ?? (await this.#deps.cgroups.usageOf(running.at.cgroup)));
+    const current = this.#running.get(container);
+    if (current !== undefined && current !== running) await this.#flush(current, await this.#deps.cgroups.usageOf(current.at.cgroup));
+    return current;
   }
 
   /** Counts traffic towards the container's next interval. */
@@ -194,11 +202,16 @@ export class Meter implements AsyncDisposable {
   }
 
   async #flush(running: Running, usage: CgroupUsage | undefined): Promise<void> {
-    this.#sample(running, usage);
     const { at, traffic } = running;
+    const identity = (await this.#deps.cgroups.identityOf(at.cgroup)) ?? at.cgroupIdentity;
+    if (at.cgroupIdentity !== '' && identity !== at.cgroupIdentity) {
+      await this.#startAnew(running, identity);
+      return;
+    }
+    this.#sample(running, usage);
     const delta = running.cpuNs - at.cpuNs;
     if (delta < 0) {
-      await this.#startAnew(running);
+      await this.#startAnew(running, identity);
       return;
     }
     const isEmpty = delta === 0 && running.memoryByteMs === 0n && traffic.requests === 0 && traffic.egressBytes === 0;
@@ -207,7 +220,7 @@ export class Meter implements AsyncDisposable {
       appendIntervalWrites(
         at,
         { toMs: running.sampledMs, cpuNs: delta, memoryByteMs: running.memoryByteMs, ...traffic },
-        { cpuNs: running.cpuNs, memoryBytes: running.memoryBytes },
+        { cpuNs: running.cpuNs, memoryBytes: running.memoryBytes, cgroupIdentity: identity },
       ),
     );
     if (outcome.kind === 'conflict') {
@@ -218,16 +231,23 @@ export class Meter implements AsyncDisposable {
       else this.#running.delete(at.container);
       return;
     }
-    running.at = { ...at, seq: at.seq + 1, meteredToMs: running.sampledMs, cpuNs: running.cpuNs, memoryBytes: running.memoryBytes };
+    running.at = {
+      ...at,
+      seq: at.seq + 1,
+      meteredToMs: running.sampledMs,
+      cpuNs: running.cpuNs,
+      memoryBytes: running.memoryBytes,
+      cgroupIdentity: identity,
+    };
     running.memoryByteMs = 0n;
     running.traffic = { ...NO_TRAFFIC };
   }
 
-  /** The counter went down: the cgroup was made anew (a reboot). What it shows now belongs to a new incarnation, from zero. */
-  async #startAnew(running: Running): Promise<void> {
+  /** The cgroup was made anew (a restart of the node, a reboot). What it shows now belongs to a new incarnation, from zero. */
+  async #startAnew(running: Running, cgroupIdentity: string): Promise<void> {
     const { at } = running;
     const nowMs = this.#deps.clock.nowMs();
-    const next: Incarnation = { ...at, incarnation: at.incarnation + 1, openedMs: nowMs, seq: 0, meteredToMs: nowMs, cpuNs: 0 };
+    const next: Incarnation = { ...at, incarnation: at.incarnation + 1, openedMs: nowMs, seq: 0, meteredToMs: nowMs, cpuNs: 0, cgroupIdentity };
     await this.#deps.sql.write([
       closeIncarnationWrite(at.container, at.incarnation, nowMs),
       openIncarnationWrite(next),

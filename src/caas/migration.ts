@@ -113,7 +113,9 @@ export class Migrations {
 
   /** Everything that can be known before something is touched. */
   async #check(id: string, targetName: string, progress: Move['progress']): Promise<Move> {
-    const { containers, hosts } = this.#deps;
+    const { containers, hosts, meter } = this.#deps;
+    // A first interval after a restart of the node renews the incarnation; that must have happened before the row is read.
+    await meter.flush(id);
     const row = await containers.find(id);
     const target = hosts.get(targetName);
     if (row === undefined) throw refused(`container ${id} does not exist`, 'see: ecluse ps');

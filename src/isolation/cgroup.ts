@@ -5,7 +5,7 @@
  * Memory is the working set, `usage − inactive_file` (PLATFORM.md: a gVisor application's memory is shmem, so RSS is wrong).
  */
 import { existsSync } from 'node:fs';
-import { readdir, readFile, rmdir, writeFile } from 'node:fs/promises';
+import { readdir, readFile, rmdir, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { codeOf } from '#errors';
 
@@ -57,6 +57,20 @@ export class Cgroups {
     const usage = parseCounter(await readFile(join(folder, 'memory.current'), 'utf8'));
     const inactive = parseStat(await readFile(join(folder, 'memory.stat'), 'utf8'), 'inactive_file');
     return { cpuNs, memoryBytes: Math.max(0, usage - inactive) };
+  }
+
+  /**
+   * Which cgroup of this path exists now: a removed and remade one, or one after a reboot, has another identity and counters from zero.
+   * Undefined where there is none.
+   */
+  async identityOf(cgroup: string): Promise<string | undefined> {
+    try {
+      const { ino } = await stat(this.#version === 1 ? join(this.#mount, 'cpuacct', cgroup) : join(this.#mount, cgroup), { bigint: true });
+      return `${(await readFile('/proc/sys/kernel/random/boot_id', 'utf8')).trim()}:${String(ino)}`;
+    } catch (error) {
+      if (codeOf(error) === 'ENOENT') return undefined;
+      throw error;
+    }
   }
 
   /**

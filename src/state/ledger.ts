@@ -17,6 +17,8 @@ export interface Incarnation {
   readonly name: string;
   /** Path of the parent cgroup below each controller's mount. */
   readonly cgroup: string;
+  /** Which cgroup of that path it is (`Cgroups.identityOf`); empty until one was seen. Counters of another one start from zero. */
+  readonly cgroupIdentity: string;
   readonly openedMs: number;
   readonly closedMs: number | undefined;
   readonly seq: number;
@@ -55,6 +57,7 @@ function incarnationOf(row: SqlRow): Incarnation {
     host: textOf(row, 'host'),
     name: textOf(row, 'name'),
     cgroup: textOf(row, 'cgroup'),
+    cgroupIdentity: textOf(row, 'cgroup_identity'),
     openedMs: integerOf(row, 'opened_ms'),
     closedMs: optionalIntegerOf(row, 'closed_ms'),
     seq: integerOf(row, 'seq'),
@@ -66,11 +69,11 @@ function incarnationOf(row: SqlRow): Incarnation {
 
 /** The write that opens an incarnation; part of the batch that places the container. */
 export function openIncarnationWrite(incarnation: Incarnation): SqlWrite {
-  const { container, tenant, host, name, cgroup, openedMs, seq, meteredToMs, cpuNs, memoryBytes } = incarnation;
+  const { container, tenant, host, name, cgroup, cgroupIdentity, openedMs, seq, meteredToMs, cpuNs, memoryBytes } = incarnation;
   return {
-    sql: `INSERT INTO incarnation (container, incarnation, tenant, host, name, cgroup, opened_ms, closed_ms, seq, metered_to_ms, cpu_ns,
-            memory_bytes) VALUES (?, ?, ?, ?, ?, ?, ?, NULL, ?, ?, ?, ?)`,
-    values: [container, incarnation.incarnation, tenant, host, name, cgroup, openedMs, seq, meteredToMs, cpuNs, memoryBytes],
+    sql: `INSERT INTO incarnation (container, incarnation, tenant, host, name, cgroup, cgroup_identity, opened_ms, closed_ms, seq, metered_to_ms,
+            cpu_ns, memory_bytes) VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL, ?, ?, ?, ?)`,
+    values: [container, incarnation.incarnation, tenant, host, name, cgroup, cgroupIdentity, openedMs, seq, meteredToMs, cpuNs, memoryBytes],
   };
 }
 
@@ -78,7 +81,7 @@ export function openIncarnationWrite(incarnation: Incarnation): SqlWrite {
 export function appendIntervalWrites(
   at: Incarnation,
   interval: UsageInterval,
-  now: { readonly cpuNs: number; readonly memoryBytes: number },
+  now: { readonly cpuNs: number; readonly memoryBytes: number; readonly cgroupIdentity: string },
 ): readonly SqlWrite[] {
   const { container, incarnation, seq, tenant, host, meteredToMs } = at;
   return [
@@ -102,9 +105,9 @@ export function appendIntervalWrites(
       ],
     },
     {
-      sql: `UPDATE incarnation SET seq = ?, metered_to_ms = ?, cpu_ns = ?, memory_bytes = ?
+      sql: `UPDATE incarnation SET seq = ?, metered_to_ms = ?, cpu_ns = ?, memory_bytes = ?, cgroup_identity = ?
             WHERE container = ? AND incarnation = ? AND seq = ? AND closed_ms IS NULL`,
-      values: [seq + 1, interval.toMs, now.cpuNs, now.memoryBytes, container, incarnation, seq],
+      values: [seq + 1, interval.toMs, now.cpuNs, now.memoryBytes, now.cgroupIdentity, container, incarnation, seq],
       expectRows: 1,
     },
   ];

@@ -24,7 +24,7 @@ export const SCHEMA_VERSIONS: readonly (readonly string[])[] = [
        tenant TEXT NOT NULL, reference TEXT NOT NULL, image_id TEXT NOT NULL, PRIMARY KEY (tenant, reference))`,
     `CREATE TABLE incarnation (
        container TEXT NOT NULL, incarnation BIGINT NOT NULL, tenant TEXT NOT NULL, host TEXT NOT NULL, name TEXT NOT NULL,
-       cgroup TEXT NOT NULL, opened_ms BIGINT NOT NULL, closed_ms BIGINT, seq BIGINT NOT NULL, metered_to_ms BIGINT NOT NULL,
+       cgroup TEXT NOT NULL, cgroup_identity TEXT NOT NULL, opened_ms BIGINT NOT NULL, closed_ms BIGINT, seq BIGINT NOT NULL, metered_to_ms BIGINT NOT NULL,
        cpu_ns BIGINT NOT NULL, memory_bytes BIGINT NOT NULL, PRIMARY KEY (container, incarnation))`,
     `CREATE TABLE ledger (
        container TEXT NOT NULL, incarnation BIGINT NOT NULL, seq BIGINT NOT NULL, tenant TEXT NOT NULL, host TEXT NOT NULL,

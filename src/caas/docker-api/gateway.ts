@@ -83,8 +83,6 @@ export class Gateway implements AsyncDisposable {
       rejectUnauthorized: true,
       minVersion: 'TLSv1.3',
       ALPNProtocols: ['http/1.1'],
-      // Docker's raw streams end one direction while the other goes on.
-      allowHalfOpen: true,
       headersTimeout: HEADERS_TIMEOUT_MS,
       requestTimeout: 0, // `docker load` of a large image takes as long as it takes; its progress is the client's to watch.
       noDelay: true,
@@ -196,6 +194,9 @@ export class Gateway implements AsyncDisposable {
       gone.abort();
     });
     socket.on('error', () => undefined); // A client that resets its connection; 'close' follows.
+    // Docker's raw streams end one direction while the other goes on. Not for the whole server: it would keep clients that left in the handshake.
+    // On the connection itself: where a body is still to come, `socket` is a wrapper around it (node:_http_server, UpgradeStream).
+    incoming.socket.allowHalfOpen = true;
     try {
       const parsed = parsePath(incoming.url ?? '/');
       if (parsed.kind === 'refused') throw dockerError(parsed.status, parsed.message);

@@ -26,7 +26,7 @@ export interface DockerRequest {
 /** A request that asked for the raw connection (`Upgrade: tcp`). */
 export interface HijackRequest extends Omit<DockerRequest, 'response'> {
   readonly socket: Duplex;
-  /** Bytes that arrived behind the head. */
+  /** Bytes that arrived behind the request, its body not included: Node 26 gives that as `incoming`. */
   readonly head: Buffer;
 }
 
@@ -122,38 +122,6 @@ export async function readJson(incoming: IncomingMessage): Promise<unknown> {
     chunks.push(buffer);
   }
   return parseBody(Buffer.concat(chunks).toString('utf8'));
-}
-
-/** Reads the JSON body that came with an upgrade: node:http leaves it on the socket. Returns it and what follows it. */
-export async function readHijackJson(request: HijackRequest): Promise<{ readonly body: unknown; readonly rest: Buffer }> {
-  const length = Number(request.incoming.headers['content-length'] ?? '0');
-  if (!Number.isInteger(length) || length < 0 || length > BODY_BYTES_MAX) throw dockerError(400, 'the request body has no usable length');
-  let buffered = request.head;
-  while (buffered.length < length) {
-    const chunk = await nextChunk(request.socket);
-    if (chunk === undefined) throw dockerError(400, 'the request body is cut short');
-    buffered = Buffer.concat([buffered, chunk]);
-  }
-  return { body: parseBody(buffered.subarray(0, length).toString('utf8')), rest: buffered.subarray(length) };
-}
-
-async function nextChunk(socket: Duplex): Promise<Buffer | undefined> {
-  return await new Promise((resolve) => {
-    const settle = (chunk: Buffer | undefined): void => {
-      socket.off('data', settle);
-      socket.off('end', ended);
-      socket.off('close', ended);
-      socket.pause();
-      resolve(chunk);
-    };
-    const ended = (): void => {
-      settle(undefined);
-    };
-    socket.on('data', settle);
-    socket.on('end', ended);
-    socket.on('close', ended);
-    socket.resume();
-  });
 }
 
 function parseBody(text: string): unknown {

@@ -18,7 +18,7 @@ import type { Execs } from './execs.ts';
 import { foldFields } from './go-json.ts';
 import { encodeEntry, LogEntryParser, sinceOf } from './log-entries.ts';
 import type { LogEntry } from './log-entries.ts';
-import { booleanOf, readHijackJson, readJson, sendEmpty, sendJson } from './request.ts';
+import { booleanOf, readJson, sendEmpty, sendJson } from './request.ts';
 import type { DockerRequest, HijackRequest } from './request.ts';
 
 export interface StreamHandlerDeps {
@@ -143,9 +143,9 @@ export function streamHandlers(deps: StreamHandlerDeps) {
 
   const attach = async (request: HijackRequest, reference: string): Promise<void> => {
     const row = await containers.resolve(request.tenant.name, reference);
-    const { rest } = await readHijackJson(request);
+    await readJson(request.incoming);
     const engine = await hijackOn(row, ['containers', row.engineId, 'attach'], attachQuery(request.query), undefined);
-    join(request, engine, rest);
+    join(request, engine);
   };
 
   const hijackOn = async (
@@ -189,9 +189,9 @@ export function streamHandlers(deps: StreamHandlerDeps) {
 
   const execStartHijacked = async (request: HijackRequest, id: string): Promise<void> => {
     const { row, engineExecId, tty } = await execPlace(request.tenant.name, id);
-    const { body, rest } = await readHijackJson(request);
+    const body = await readJson(request.incoming);
     const engine = await hijackOn(row, ['exec', engineExecId, 'start'], {}, { ...startBody(body, tty), Detach: false });
-    join(request, engine, rest);
+    join(request, engine);
   };
 
   const execStart = async (request: DockerRequest, id: string): Promise<void> => {
@@ -250,10 +250,10 @@ async function textOf(answer: IncomingMessage): Promise<string> {
 }
 
 /** Joins a client's raw connection with an engine's, each direction ending for itself (`echo x | docker run -i` needs that). */
-function join(request: HijackRequest, engine: Duplex, rest: Buffer): void {
-  const { socket } = request;
+function join(request: HijackRequest, engine: Duplex): void {
+  const { socket, head } = request;
   socket.write(`HTTP/1.1 101 UPGRADED\r\nContent-Type: ${RAW_STREAM}\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n`);
-  if (rest.length > 0) engine.write(rest);
+  if (head.length > 0) engine.write(head);
   const end = (): void => {
     socket.destroy();
     engine.destroy();

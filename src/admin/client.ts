@@ -1,0 +1,241 @@
+/**
+ * The CLI's side of the admin socket. It offers what the node offers (`NodeControl`), so a command cannot tell where it runs.
+ *
+ * The answers are not checked field by field: the daemon is the same program, started from the same package.
+ */
+import { request as startRequest } from 'node:http';
+import type { IncomingMessage } from 'node:http';
+import { StringDecoder } from 'node:string_decoder';
+import type { UsageTotal } from '#caas/usage.ts';
+import { EcluseError, codeOf, reasonOf } from '#errors';
+import { checkSocketPath } from '#node-paths';
+import type { Change } from '#state/change-log.ts';
+import { errorFromApi } from './api-error.ts';
+import { exactJson, parseExactJson } from './exact-json.ts';
+import { ANSWER_BYTES_MAX, ANSWER_TIMEOUT_MS } from './limits.ts';
+import type {
+  ContainerReading,
+  ContainerView,
+  MigrationProgress,
+  MigrationReport,
+  NodeControl,
+  NodeStatus,
+  TenantEnv,
+  TenantView,
+} from './node-control.ts';
+
+export interface AdminClient extends NodeControl {
+  /** The newest `count` changes, oldest first. */
+  latestChanges(count: number): Promise<readonly Change[]>;
+  /** Changes as they happen, after the cursor; undefined: from now on. Ends when the daemon ends the stream. */
+  follow(after: number | undefined): AsyncIterable<Change>;
+}
+
+/** Integers that can exceed what a double holds. */
+const USAGE_BIGINTS: ReadonlySet<string> = new Set([
+  'cpuNs',
+  'memoryByteMs',
+  'requests',
+  'ingressBytes',
+  'egressBytes',
+  'heldMs',
+]);
+const NO_BIGINTS: ReadonlySet<string> = new Set();
+
+interface Call {
+  readonly method: 'GET' | 'POST' | 'PATCH' | 'DELETE';
+  readonly path: string;
+  readonly body?: object;
+  readonly bigints?: ReadonlySet<string>;
+}
+
+/** A client of the daemon at `socketPath`; nothing is connected before the first call. */
+export function createAdminClient(socketPath: string): AdminClient {
+  checkSocketPath(socketPath);
+  const ask = async <T>(call: Call): Promise<T> => await askJson<T>(socketPath, call);
+  const get = async <T>(path: string, query: Readonly<Record<string, string | undefined>> = {}): Promise<T> =>
+    await ask<T>({ method: 'GET', path: withQuery(path, query) });
+  return {
+    status: async () => await get<NodeStatus>('status'),
+    tenants: async () => (await get<{ tenants: readonly TenantView[] }>('tenants')).tenants,
+    addTenant: async (body) => await ask<TenantView>({ method: 'POST', path: 'tenants', body }),
+    setTenant: async (name, body) =>
+      await ask<TenantView>({ method: 'PATCH', path: `tenants/${encodeURIComponent(name)}`, body }),
+    removeTenant: async (name) => {
+      await ask({ method: 'DELETE', path: `tenants/${encodeURIComponent(name)}` });
+    },
+    tenantEnv: async (name) => await get<TenantEnv>(`tenants/${encodeURIComponent(name)}/env`),
+    containers: async ({ all, tenant }) =>
+      (await get<{ containers: readonly ContainerView[] }>('containers', { all: all ? '1' : '0', tenant })).containers,
+    readings: async () => (await get<{ readings: readonly ContainerReading[] }>('readings')).readings,
+    usage: async ({ tenant, sinceMs, untilMs, by }) => {
+      const path = withQuery('usage', { tenant, since: String(sinceMs), until: String(untilMs), by });
+      return (await ask<{ usage: readonly UsageTotal[] }>({ method: 'GET', path, bigints: USAGE_BIGINTS })).usage;
+    },
+    migrate: async (container, target, onProgress) => await migrate(socketPath, { container, target }, onProgress),
+    changes: async (cursor, limit) =>
+      (await get<{ changes: readonly Change[] }>('changes', { after: String(cursor), limit: String(limit) })).changes,
+    latestChanges: async (count) =>
+      (await get<{ changes: readonly Change[] }>('changes', { latest: '1', limit: String(count) })).changes,
+    follow: (after) => follow(socketPath, after),
+  };
+}
+
+function withQuery(path: string, query: Readonly<Record<string, string | undefined>>): string {
+  const search = new URLSearchParams(
+    Object.entries(query).flatMap(([key, value]) => (value === undefined ? [] : [[key, value]])),
+  );
+  return search.size === 0 ? path : `${path}?${search.toString()}`;
+}
+
+/** What stands between the command and the daemon, in words. */
+function connectionError(socketPath: string, thrown: unknown): EcluseError {
+  const code = codeOf(thrown);
+  if (code === 'ENOENT' || code === 'ECONNREFUSED' || code === 'ENOTDIR') {
+    return new EcluseError({
+      code: 'ECLUSE_NO_DAEMON',
+      source: 'usage',
+      message: `no ecluse daemon answers at ${socketPath}`,
+      mend: 'start it with: ecluse up (or name its data directory with --data)',
+      cause: thrown,
+    });
+  }
+  if (code === 'EACCES' || code === 'EPERM') {
+    return new EcluseError({
+      code: 'ECLUSE_NO_PERMISSION',
+      source: 'usage',
+      message: `this user may not open the admin socket ${socketPath}`,
+      mend: 'run the command as the user that runs the daemon, for instance with sudo',
+      cause: thrown,
+    });
+  }
+  return new EcluseError({
+    code: 'ECLUSE_ADMIN_CONNECTION',
+    source: 'runtime',
+    message: `the connection to the daemon at ${socketPath} failed: ${reasonOf(thrown)}`,
+    mend: 'see whether it still runs: ecluse status',
+    cause: thrown,
+  });
+}
+
+/** Sends a request; resolves with the head of the answer. `timeoutMs` bounds silence; 0: no bound. */
+async function send(socketPath: string, call: Call, timeoutMs: number): Promise<IncomingMessage> {
+  return await new Promise((resolve, reject) => {
+    const body = call.body === undefined ? undefined : exactJson(call.body);
+    const request = startRequest({
+      socketPath,
+      method: call.method,
+      path: `/v1/${call.path}`,
+      agent: false,
+      headers: {
+        host: 'ecluse',
+        ...(body === undefined ? {} : { 'content-type': 'application/json', 'content-length': Buffer.byteLength(body) }),
+      },
+    });
+    request.on('response', resolve);
+    request.on('error', (error) => {
+      reject(connectionError(socketPath, error));
+    });
+    if (timeoutMs > 0) {
+      request.setTimeout(timeoutMs, () => {
+        request.destroy(new Error(`it said nothing for ${String(timeoutMs / 1000)} s`));
+      });
+    }
+    request.end(body);
+  });
+}
+
+async function readText(socketPath: string, response: IncomingMessage): Promise<string> {
+  const chunks: Buffer[] = [];
+  let length = 0;
+  try {
+    for await (const chunk of response) {
+      if (!Buffer.isBuffer(chunk)) continue; // Nobody sets an encoding, so every chunk is one.
+      length += chunk.length;
+      if (length > ANSWER_BYTES_MAX) throw new Error(`the answer has more than ${String(ANSWER_BYTES_MAX)} bytes`);
+      chunks.push(chunk);
+    }
+  } catch (error) {
+    throw connectionError(socketPath, error);
+  }
+  return Buffer.concat(chunks).toString('utf8');
+}
+
+function parse(socketPath: string, text: string, bigints: ReadonlySet<string>): unknown {
+  try {
+    return parseExactJson(text, bigints);
+  } catch (error) {
+    throw connectionError(socketPath, new Error('what answers there is no ecluse daemon', { cause: error }));
+  }
+}
+
+function memberOf(value: unknown, key: string): unknown {
+  return typeof value === 'object' && value !== null ? Reflect.get(value, key) : undefined;
+}
+
+async function askJson<T>(socketPath: string, call: Call): Promise<T> {
+  const response = await send(socketPath, call, ANSWER_TIMEOUT_MS);
+  const text = await readText(socketPath, response);
+  const status = response.statusCode ?? 0;
+  const value = text === '' ? undefined : parse(socketPath, text, call.bigints ?? NO_BIGINTS);
+  if (status >= 400) throw errorFromApi(memberOf(value, 'error'), status);
+  return trusted<T>(value);
+}
+
+/** The one place where an answer becomes typed: see the head of the file. */
+// oxlint-disable-next-line typescript/no-unnecessary-type-parameters -- that is what it is for
+function trusted<T>(value: unknown): T {
+  // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- the other side is the same program
+  return value as T;
+}
+
+/** The lines of an answer. Errors: what cut it off. */
+async function* linesOf(response: IncomingMessage): AsyncGenerator<string, void, void> {
+  const decoder = new StringDecoder('utf8');
+  let rest = '';
+  for await (const chunk of response) {
+    if (!Buffer.isBuffer(chunk)) continue; // Nobody sets an encoding, so every chunk is one.
+    const lines = `${rest}${decoder.write(chunk)}`.split('\n');
+    rest = lines.pop() ?? '';
+    yield* lines;
+  }
+  if (rest !== '') yield rest;
+}
+
+async function migrate(
+  socketPath: string,
+  { container, target }: { readonly container: string; readonly target: string },
+  onProgress: (progress: MigrationProgress) => void,
+): Promise<MigrationReport> {
+  const path = `containers/${encodeURIComponent(container)}/migrate`;
+  const response = await send(socketPath, { method: 'POST', path, body: { to: target } }, 0);
+  try {
+    for await (const text of linesOf(response)) {
+      const line = parse(socketPath, text, NO_BIGINTS);
+      const error = memberOf(line, 'error');
+      if (error !== undefined) throw errorFromApi(error, response.statusCode ?? 0);
+      const report = memberOf(line, 'report');
+      if (report !== undefined) return trusted<MigrationReport>(report);
+      onProgress(trusted<MigrationProgress>(memberOf(line, 'progress')));
+    }
+  } catch (error) {
+    throw error instanceof EcluseError ? error : connectionError(socketPath, error);
+  }
+  throw connectionError(socketPath, new Error('the daemon ended before the migration did'));
+}
+
+async function* follow(socketPath: string, after: number | undefined): AsyncGenerator<Change, void, void> {
+  const path = withQuery('events', { after: after === undefined ? undefined : String(after) });
+  const response = await send(socketPath, { method: 'GET', path }, 0);
+  const status = response.statusCode ?? 0;
+  if (status >= 400) {
+    throw errorFromApi(memberOf(parse(socketPath, await readText(socketPath, response), NO_BIGINTS), 'error'), status);
+  }
+  try {
+    for await (const line of linesOf(response)) {
+      if (line.startsWith('data: ')) yield trusted<Change>(parse(socketPath, line.slice('data: '.length), NO_BIGINTS));
+    }
+  } catch (error) {
+    throw error instanceof EcluseError ? error : connectionError(socketPath, error);
+  }
+}

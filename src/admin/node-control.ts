@@ -1,0 +1,140 @@
+/**
+ * What an operator can see and change of a running node: implemented by the node, called by the admin API, and offered again on the
+ * other side of the socket by the client. Everything but `onProgress` is plain data.
+ */
+import type { UsageGrouping, UsageTotal } from '#caas/usage.ts';
+import type { Change } from '#state/change-log.ts';
+import type { ContainerState } from '#state/containers.ts';
+import type { Tenant, TenantQuota } from '#state/tenants.ts';
+
+export interface HostView {
+  readonly name: string;
+  /** `managed`, or `unix:///path`. */
+  readonly engine: string;
+  readonly state: 'up' | 'down';
+  /** Undefined while the engine does not answer. */
+  readonly engineVersion: string | undefined;
+  readonly containers: number;
+  readonly memoryBytes: number;
+  readonly cpus: number;
+}
+
+export interface NodeStatus {
+  readonly version: string;
+  readonly pid: number;
+  readonly startedMs: number;
+  readonly dataDir: string;
+  /** Addresses as `HOST:PORT`; undefined: closed. */
+  readonly listen: {
+    readonly http: string | undefined;
+    readonly https: string | undefined;
+    readonly docker: string | undefined;
+    readonly metrics: string | undefined;
+  };
+  readonly configVersion: number;
+  /** `version`: the config version that the worker serves. */
+  readonly workers: readonly { readonly pid: number; readonly version: number }[];
+  readonly hosts: readonly HostView[];
+}
+
+export interface TenantView extends Tenant {
+  /** How many it has. */
+  readonly containers: number;
+}
+
+export interface TenantRequest {
+  readonly name: string;
+  readonly quota?: Partial<TenantQuota>;
+  readonly domains?: readonly string[];
+}
+
+/** What is absent stays as it is; `domains` replaces the whole list. */
+export interface TenantChange {
+  readonly quota?: Partial<TenantQuota>;
+  readonly domains?: readonly string[];
+  readonly state?: 'active' | 'suspended';
+}
+
+export interface TenantEnv {
+  readonly dockerHost: string;
+  /** A directory with ca.pem, cert.pem and key.pem. */
+  readonly certPath: string;
+}
+
+export interface ContainerFilter {
+  /** Also those that do not run. */
+  readonly all: boolean;
+  readonly tenant: string | undefined;
+}
+
+export interface ContainerView {
+  readonly id: string;
+  readonly tenant: string;
+  readonly name: string;
+  readonly image: string;
+  readonly host: string;
+  readonly state: ContainerState;
+  /** As Docker says it: `Up 5 minutes`. */
+  readonly status: string;
+  readonly createdMs: number;
+  readonly startedMs: number | undefined;
+  readonly address: string;
+  /** `https://…` addresses that lead to it. */
+  readonly routes: readonly string[];
+  readonly incarnation: number;
+  readonly memoryLimitBytes: number;
+}
+
+/** A container's counters at one moment; two of them make a rate. */
+export interface ContainerReading {
+  readonly id: string;
+  readonly tenant: string;
+  readonly name: string;
+  readonly host: string;
+  readonly cpuNs: number;
+  readonly memoryBytes: number;
+  readonly sampledMs: number;
+}
+
+export interface UsageQuery {
+  readonly tenant: string | undefined;
+  readonly sinceMs: number;
+  readonly untilMs: number;
+  readonly by: UsageGrouping;
+}
+
+export interface MigrationProgress {
+  readonly phase: string;
+  readonly detail: string;
+  readonly elapsedMs: number;
+}
+
+export interface MigrationReport {
+  readonly container: string;
+  readonly from: string;
+  readonly to: string;
+  readonly totalMs: number;
+  /** How long the container did not run. */
+  readonly pausedMs: number;
+  /** The longest that a request waited; undefined where none did. */
+  readonly heldMs: number | undefined;
+  readonly imageBytes: number;
+  /** Requests and streams that were cut. */
+  readonly cut: number;
+}
+
+export interface NodeControl {
+  status(): Promise<NodeStatus>;
+  tenants(): Promise<readonly TenantView[]>;
+  addTenant(request: TenantRequest): Promise<TenantView>;
+  setTenant(name: string, change: TenantChange): Promise<TenantView>;
+  removeTenant(name: string): Promise<void>;
+  tenantEnv(name: string): Promise<TenantEnv>;
+  containers(filter: ContainerFilter): Promise<readonly ContainerView[]>;
+  readings(): Promise<readonly ContainerReading[]>;
+  usage(query: UsageQuery): Promise<readonly UsageTotal[]>;
+  /** `container`: an id, a prefix of one, NAME where it is the only one, or TENANT/NAME. */
+  migrate(container: string, target: string, onProgress: (progress: MigrationProgress) => void): Promise<MigrationReport>;
+  /** Changes after the cursor, oldest first. */
+  changes(cursor: number, limit: number): Promise<readonly Change[]>;
+}

@@ -1,0 +1,88 @@
+/** What the admin API takes: bodies and queries, checked before anything of the node is called. What a name or a domain may be is the node's to say. */
+import * as z from 'zod';
+import { nearestWord } from '#suggest';
+import { badRequest } from './api-error.ts';
+import { CHANGES_MAX } from './limits.ts';
+
+const COUNT_MAX = 1_000_000;
+const DOMAINS_MAX = 100;
+/** Docker's own least for a container. */
+const MEMORY_BYTES_MIN = 6 * 1024 ** 2;
+
+const count = z.int().min(0).max(COUNT_MAX);
+
+const quota = z.strictObject({
+  containersMax: count.exactOptional(),
+  memoryBytesMax: z.int().min(MEMORY_BYTES_MIN).exactOptional(),
+  imagesMax: count.exactOptional(),
+});
+
+const domains = z.array(z.string().min(1).max(253)).max(DOMAINS_MAX);
+
+export const tenantRequestSchema = z.strictObject({
+  name: z.string().min(1).max(64),
+  quota: quota.exactOptional(),
+  domains: domains.exactOptional(),
+});
+
+export const tenantChangeSchema = z.strictObject({
+  quota: quota.exactOptional(),
+  domains: domains.exactOptional(),
+  state: z.enum(['active', 'suspended']).exactOptional(),
+});
+
+export const migrateRequestSchema = z.strictObject({ to: z.string().min(1).max(64) });
+
+/** A flag of a query: `?all`, `?all=1`, `?all=true`. */
+const flag = z.enum(['', '0', '1', 'false', 'true']).transform((text) => text !== '0' && text !== 'false');
+
+const instant = z.string().transform((text, context) => {
+  const atMs = /^\d{1,15}$/.test(text) ? Number(text) : Date.parse(text);
+  if (!Number.isNaN(atMs)) return atMs;
+  context.addIssue({ code: 'custom', message: `"${text.slice(0, 80)}" is no time: write milliseconds since 1970, or ISO 8601` });
+  return z.NEVER;
+});
+
+const cursor = z
+  .string()
+  .regex(/^\d{1,15}$/, { error: 'a sequence number is an integer of at least 0' })
+  .transform(Number);
+
+export const containersQuerySchema = z.strictObject({ all: flag.prefault('0'), tenant: z.string().optional() });
+
+export const usageQuerySchema = z.strictObject({
+  tenant: z.string().optional(),
+  since: instant.prefault('0'),
+  /** Absent: now. */
+  until: instant.optional(),
+  by: z.enum(['container', 'tenant', 'host', 'hour']).prefault('container'),
+});
+
+export const changesQuerySchema = z.strictObject({
+  /** The cursor; 0 is before the first change. */
+  after: cursor.optional(),
+  limit: cursor.pipe(z.int().min(1).max(CHANGES_MAX)).prefault('100'),
+  /** The newest `limit` changes instead of those after a cursor. */
+  latest: flag.prefault('0'),
+});
+
+export const eventsQuerySchema = z.strictObject({ after: cursor.optional() });
+
+/** The value as the schema understands it; what is wrong becomes one 400 that names the first fault. */
+export function parseRequest<S extends z.ZodType>(schema: S, value: unknown, what: 'body' | 'query'): z.infer<S> {
+  const parsed = schema.safeParse(value);
+  if (parsed.success) return parsed.data;
+  const [issue] = parsed.error.issues;
+  if (issue === undefined) throw badRequest(`the ${what} is not valid`);
+  const where = issue.path.map(String).join('.');
+  if (issue.code === 'unrecognized_keys') {
+    const key = issue.keys[0] ?? '';
+    const meant =
+      issue.path.length === 0 && schema instanceof z.ZodObject ? nearestWord(key, Object.keys(schema.shape)) : undefined;
+    throw badRequest(
+      `the ${what} has an unknown key: ${[where, key].filter((part) => part !== '').join('.')}`,
+      meant === undefined ? 'leave it out' : `did you mean ${meant}?`,
+    );
+  }
+  throw badRequest(where === '' ? `the ${what} is not valid: ${issue.message}` : `${where}: ${issue.message}`);
+}

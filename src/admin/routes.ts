@@ -1,0 +1,201 @@
+/** The routes of the admin API: which method and path calls what of the node. */
+import type { Clock } from '#clock';
+import { EcluseError } from '#errors';
+import { latestChanges } from './event-stream.ts';
+import type { EventStreams } from './event-stream.ts';
+import { exactJson } from './exact-json.ts';
+import { queryOf, readJson, sendJson } from './exchange.ts';
+import type { Exchange } from './exchange.ts';
+import type { NodeControl } from './node-control.ts';
+import {
+  changesQuerySchema,
+  containersQuerySchema,
+  migrateRequestSchema,
+  parseRequest,
+  tenantChangeSchema,
+  tenantRequestSchema,
+  usageQuerySchema,
+} from './requests.ts';
+
+export interface RouteContext {
+  readonly control: NodeControl;
+  readonly clock: Clock;
+  readonly streams: EventStreams;
+}
+
+export interface AdminRoute {
+  readonly method: 'GET' | 'POST' | 'PATCH' | 'DELETE';
+  /** Segments after `/v1`; `{name}` captures one. */
+  readonly path: string;
+  readonly handle: (exchange: Exchange, context: RouteContext) => Promise<void>;
+}
+
+export const ADMIN_ROUTES: readonly AdminRoute[] = [
+  {
+    method: 'GET',
+    path: 'status',
+    handle: async (exchange, { control }) => {
+      sendJson(exchange, 200, await control.status());
+    },
+  },
+  {
+    method: 'GET',
+    path: 'hosts',
+    handle: async (exchange, { control }) => {
+      sendJson(exchange, 200, { hosts: (await control.status()).hosts });
+    },
+  },
+  {
+    method: 'GET',
+    path: 'tenants',
+    handle: async (exchange, { control }) => {
+      sendJson(exchange, 200, { tenants: await control.tenants() });
+    },
+  },
+  {
+    method: 'POST',
+    path: 'tenants',
+    handle: async (exchange, { control }) => {
+      sendJson(exchange, 201, await control.addTenant(parseRequest(tenantRequestSchema, await readJson(exchange), 'body')));
+    },
+  },
+  {
+    method: 'PATCH',
+    path: 'tenants/{name}',
+    handle: async (exchange, { control }) => {
+      const change = parseRequest(tenantChangeSchema, await readJson(exchange), 'body');
+      sendJson(exchange, 200, await control.setTenant(captured(exchange, 'name'), change));
+    },
+  },
+  {
+    method: 'DELETE',
+    path: 'tenants/{name}',
+    handle: async (exchange, { control }) => {
+      await control.removeTenant(captured(exchange, 'name'));
+      exchange.response.writeHead(204).end();
+    },
+  },
+  {
+    method: 'GET',
+    path: 'tenants/{name}/env',
+    handle: async (exchange, { control }) => {
+      sendJson(exchange, 200, await control.tenantEnv(captured(exchange, 'name')));
+    },
+  },
+  {
+    method: 'GET',
+    path: 'containers',
+    handle: async (exchange, { control }) => {
+      const { all, tenant } = parseRequest(containersQuerySchema, queryOf(exchange), 'query');
+      sendJson(exchange, 200, { containers: await control.containers({ all, tenant }) });
+    },
+  },
+  { method: 'POST', path: 'containers/{ref}/migrate', handle: migrate },
+  {
+    method: 'GET',
+    path: 'readings',
+    handle: async (exchange, { control }) => {
+      sendJson(exchange, 200, { readings: await control.readings() });
+    },
+  },
+  {
+    method: 'GET',
+    path: 'usage',
+    handle: async (exchange, { control, clock }) => {
+      const { tenant, since, until, by } = parseRequest(usageQuerySchema, queryOf(exchange), 'query');
+      const query = { tenant, sinceMs: since, untilMs: until ?? clock.nowMs(), by };
+      sendJson(exchange, 200, { usage: await control.usage(query) });
+    },
+  },
+  {
+    method: 'GET',
+    path: 'changes',
+    handle: async (exchange, { control }) => {
+      const { after, limit, latest } = parseRequest(changesQuerySchema, queryOf(exchange), 'query');
+      const changes = latest ? await latestChanges(control, limit) : await control.changes(after ?? 0, limit);
+      sendJson(exchange, 200, { changes });
+    },
+  },
+  {
+    method: 'GET',
+    path: 'events',
+    handle: async (exchange, { streams }) => {
+      await streams.serve(exchange);
+    },
+  },
+];
+
+function captured(exchange: Exchange, name: string): string {
+  return exchange.captured[name] ?? '';
+}
+
+/**
+ * A migration is told line by line: `{"progress":…}`, then `{"report":…}` or `{"error":…}`. It goes on where the client leaves: it is one
+ * transaction, and its end is in the change log. What is refused before anything happened has the error's own status.
+ */
+async function migrate(exchange: Exchange, { control }: RouteContext): Promise<void> {
+  const { to } = parseRequest(migrateRequestSchema, await readJson(exchange), 'body');
+  const { response } = exchange;
+  const say = (line: object): void => {
+    if (!response.headersSent) response.writeHead(200, { 'content-type': 'application/x-ndjson', 'cache-control': 'no-store' });
+    if (response.writable) response.write(`${exactJson(line)}\n`);
+  };
+  const report = await control.migrate(captured(exchange, 'ref'), to, (progress) => {
+    say({ progress });
+  });
+  say({ report });
+  response.end();
+}
+
+export type RouteMatch = { readonly route: AdminRoute; readonly captured: Readonly<Record<string, string>> };
+
+/** Finds the route of a request. Errors: ECLUSE_NO_ROUTE (404), ECLUSE_METHOD_NOT_ALLOWED (405). */
+export function findRoute(method: string, pathname: string): RouteMatch {
+  const matches = ADMIN_ROUTES.flatMap((route) => {
+    const found = capture(`/v1/${route.path}`.split('/'), pathname.split('/'));
+    return found === undefined ? [] : [{ route, captured: found }];
+  });
+  const match = matches.find(({ route }) => route.method === method);
+  if (match !== undefined) return match;
+  if (matches.length === 0) {
+    throw new EcluseError({
+      code: 'ECLUSE_NO_ROUTE',
+      source: 'usage',
+      message: `there is nothing at ${pathname.slice(0, 200)}`,
+      mend: 'resources are below /v1',
+      status: 404,
+    });
+  }
+  throw new EcluseError({
+    code: 'ECLUSE_METHOD_NOT_ALLOWED',
+    source: 'usage',
+    message: `${method} is not possible at ${pathname.slice(0, 200)}`,
+    mend: `use ${matches.map(({ route }) => route.method).join(' or ')}`,
+    status: 405,
+  });
+}
+
+function capture(pattern: readonly string[], segments: readonly string[]): Readonly<Record<string, string>> | undefined {
+  if (pattern.length !== segments.length) return undefined;
+  const found: Record<string, string> = {};
+  for (const [index, part] of pattern.entries()) {
+    const segment = segments[index] ?? '';
+    const name = /^\{(\w+)\}$/.exec(part)?.[1];
+    if (name === undefined) {
+      if (part !== segment) return undefined;
+      continue;
+    }
+    const decoded = decodeSegment(segment);
+    if (decoded === undefined || decoded === '') return undefined;
+    found[name] = decoded;
+  }
+  return found;
+}
+
+function decodeSegment(segment: string): string | undefined {
+  try {
+    return decodeURIComponent(segment);
+  } catch {
+    return undefined; // A broken escape names nothing.
+  }
+}

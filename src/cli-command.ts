@@ -1,0 +1,84 @@
+/** What a command line asks for: plain data, made by `cli.ts` and carried out by `cli-run.ts`. */
+import type { UsageGrouping } from '#caas/usage.ts';
+
+/** How to find the daemon. Undefined: ECLUSE_DATA, then the default. */
+export interface DaemonAddress {
+  readonly dataDir: string | undefined;
+  readonly adminSocket: string | undefined;
+}
+
+/** A moment, as it was written: absolute, or so long before now. */
+export type Moment = { readonly kind: 'at'; readonly atMs: number } | { readonly kind: 'ago'; readonly ms: number };
+
+export interface TenantSettings {
+  readonly memoryBytesMax: number | undefined;
+  readonly containersMax: number | undefined;
+  readonly imagesMax: number | undefined;
+  /** Undefined: as they are. */
+  readonly domains: readonly string[] | undefined;
+}
+
+interface Remote {
+  readonly daemon: DaemonAddress;
+  readonly json: boolean;
+}
+
+export type RemoteCommand = Remote &
+  (
+    | { readonly kind: 'status' }
+    | { readonly kind: 'tenant-add'; readonly name: string; readonly settings: TenantSettings }
+    | { readonly kind: 'tenant-ls' }
+    | {
+        readonly kind: 'tenant-set';
+        readonly name: string;
+        readonly settings: TenantSettings;
+        readonly state: 'active' | 'suspended' | undefined;
+      }
+    | { readonly kind: 'tenant-rm'; readonly name: string }
+    | { readonly kind: 'tenant-env'; readonly name: string }
+    | { readonly kind: 'host-ls' }
+    | { readonly kind: 'ps'; readonly all: boolean; readonly tenant: string | undefined }
+    | { readonly kind: 'top'; readonly once: boolean }
+    | { readonly kind: 'events'; readonly follow: boolean; readonly last: number }
+    | {
+        readonly kind: 'usage';
+        readonly tenant: string | undefined;
+        readonly since: Moment;
+        readonly until: Moment;
+        readonly by: UsageGrouping;
+        readonly format: 'table' | 'csv' | 'json';
+      }
+    | { readonly kind: 'migrate'; readonly container: string; readonly to: string }
+  );
+
+export interface UpCommand {
+  readonly kind: 'up';
+  readonly configFile: string | undefined;
+  readonly dataDir: string | undefined;
+  readonly demo: boolean;
+  /** Listen addresses, checked but as they were written. */
+  readonly listen: {
+    readonly http: string | undefined;
+    readonly https: string | undefined;
+    readonly docker: string | undefined;
+    readonly metrics: string | undefined;
+  };
+}
+
+export interface DoctorCommand {
+  readonly kind: 'doctor';
+  readonly fix: boolean;
+  readonly quiet: boolean;
+  readonly forTests: boolean;
+  readonly json: boolean;
+  readonly dataDir: string | undefined;
+}
+
+export type Command =
+  | { readonly kind: 'help'; readonly topic: string }
+  | { readonly kind: 'version'; readonly json: boolean }
+  | { readonly kind: 'config-schema' }
+  | { readonly kind: 'not-implemented'; readonly name: string }
+  | UpCommand
+  | DoctorCommand
+  | RemoteCommand;

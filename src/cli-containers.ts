@@ -1,0 +1,63 @@
+/** `ps` and `migrate`: containers of all tenants. */
+import type { AdminClient } from '#admin/client.ts';
+import type { ContainerView, MigrationReport } from '#admin/node-control.ts';
+import { formatBytes, formatDuration } from '#units';
+import { writeJson } from './cli-output.ts';
+import type { Output } from './cli-output.ts';
+import { plainText, spanText, tableText } from './cli-text.ts';
+
+/** As many digits of an id as docker shows. */
+const ID_LENGTH = 12;
+
+export async function printContainers(
+  client: AdminClient,
+  output: Output,
+  options: { readonly json: boolean; readonly all: boolean; readonly tenant: string | undefined },
+): Promise<void> {
+  const containers = await client.containers({ all: options.all, tenant: options.tenant });
+  if (options.json) writeJson(output, containers);
+  else output.write(containerTable(containers, Date.now()));
+}
+
+function containerTable(containers: readonly ContainerView[], nowMs: number): string {
+  return tableText(
+    ['CONTAINER ID', 'TENANT', 'NAME', 'IMAGE', 'HOST', 'CREATED', 'STATUS', 'ROUTES'],
+    containers.map(({ id, tenant, name, image, host, createdMs, status, routes }) =>
+      [
+        id.slice(0, ID_LENGTH),
+        tenant,
+        name,
+        image,
+        host,
+        `${formatDuration(nowMs - createdMs)} ago`,
+        status,
+        routes.length === 0 ? '-' : routes.join(','),
+      ].map(plainText),
+    ),
+  );
+}
+
+export async function migrateContainer(
+  client: AdminClient,
+  output: Output,
+  options: { readonly json: boolean; readonly container: string; readonly to: string },
+): Promise<void> {
+  const report = await client.migrate(options.container, options.to, ({ phase, detail, elapsedMs }) => {
+    // Progress is for somebody who waits; a script gets the report alone.
+    if (output.isNoteScreen)
+      output.note(plainText(`${spanText(elapsedMs).padStart(9)}  ${phase}${detail === '' ? '' : `: ${detail}`}`));
+  });
+  if (options.json) writeJson(output, report);
+  else output.write(reportText(report));
+}
+
+function reportText({ container, from, to, totalMs, pausedMs, heldMs, imageBytes, cut }: MigrationReport): string {
+  const lines = [
+    `${container} moved from ${from} to ${to} in ${spanText(totalMs)}`,
+    `longest pause: ${spanText(pausedMs)}`,
+    ...(heldMs === undefined ? [] : [`longest wait of a request: ${spanText(heldMs)}`]),
+    `memory image: ${formatBytes(imageBytes)}`,
+    `requests and streams cut: ${String(cut)}`,
+  ];
+  return `${lines.map(plainText).join('\n')}\n`;
+}

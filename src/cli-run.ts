@@ -1,0 +1,144 @@
+/**
+ * Carries a command out. Each group of commands is loaded when it is asked for, so that `ecluse ps` does not load a node.
+ *
+ * Exit codes: 0 done, 1 refused or failed, 2 wrong usage. An error is one line on stderr (a configuration's problems are one line each).
+ */
+import { EcluseError, codeOf, errorLine, reasonOf } from '#errors';
+import { DATA_DIR_DEFAULT, adminSocketOf } from '#node-paths';
+import { parseCommandLine } from './cli.ts';
+import type { Command, DaemonAddress, RemoteCommand, UpCommand } from './cli-command.ts';
+import { processOutput } from './cli-output.ts';
+import type { Output } from './cli-output.ts';
+
+const DONE = 0;
+const FAILED = 1;
+const WRONG_USAGE = 2;
+
+/** Parses and runs; returns the exit code. Never throws. */
+export async function runCommandLine(argv: readonly string[]): Promise<number> {
+  try {
+    const command = parseCommandLine(argv);
+    process.stdout.on('error', command.kind === 'up' ? () => undefined : endQuietly);
+    return await run(command, processOutput);
+  } catch (error) {
+    return report(error, processOutput);
+  }
+}
+
+/** Says what went wrong; returns the exit code for it. */
+export function report(thrown: unknown, output: Output): number {
+  if (process.env['ECLUSE_DEBUG'] === '1' && thrown instanceof Error) output.note(thrown.stack ?? thrown.message);
+  if (!(thrown instanceof EcluseError)) {
+    output.note(`ecluse: unexpected error: ${reasonOf(thrown)}; run it again with ECLUSE_DEBUG=1 and report what it prints`);
+    return FAILED;
+  }
+  if (thrown.code === 'ECLUSE_CONFIG_INVALID') {
+    const problems = thrown.message.split('\n');
+    for (const [index, problem] of problems.entries()) {
+      const isLast = index === problems.length - 1;
+      output.note(`ecluse: ${isLast && thrown.mend !== undefined ? `${problem}; ${thrown.mend}` : problem}`);
+    }
+  } else output.note(`ecluse: ${errorLine(thrown)}`);
+  return thrown.code === 'ECLUSE_USAGE' ? WRONG_USAGE : FAILED;
+}
+
+/** `ecluse ps | head` closes the pipe when it has seen enough: that is no error, and there is nobody left to tell. A node goes on without. */
+function endQuietly(error: Error): void {
+  // oxlint-disable-next-line unicorn/no-process-exit -- what the command still would do is print
+  process.exit(codeOf(error) === 'EPIPE' ? DONE : FAILED);
+}
+
+async function run(command: Command, output: Output): Promise<number> {
+  if (!('daemon' in command)) return await runLocal(command, output);
+  await runRemote(command, output);
+  return DONE;
+}
+
+async function runLocal(command: Exclude<Command, RemoteCommand>, output: Output): Promise<number> {
+  switch (command.kind) {
+    case 'help': {
+      const { helpText } = await import('./cli-help.ts');
+      output.write(helpText(command.topic));
+      return DONE;
+    }
+    case 'version': {
+      const { packageVersion } = await import('./version.ts');
+      output.write(command.json ? `${JSON.stringify({ version: packageVersion() })}\n` : `ecluse ${packageVersion()}\n`);
+      return DONE;
+    }
+    case 'config-schema': {
+      const { configJsonSchema } = await import('./config-schema.ts');
+      output.write(`${JSON.stringify(configJsonSchema(), undefined, 2)}\n`);
+      return DONE;
+    }
+    case 'not-implemented':
+      output.note(`ecluse: ${command.name} is not implemented yet in this version; see: ecluse help`);
+      return FAILED;
+    case 'up':
+      return await up(command);
+    case 'doctor': {
+      const { runDoctor } = await import('./doctor.ts');
+      const { fix, quiet, forTests, json } = command;
+      const isFit = await runDoctor(
+        { fix, quiet, forTests, json, dataDir: dataDirOf(command.dataDir) ?? DATA_DIR_DEFAULT },
+        (line) => {
+          output.write(`${line}\n`);
+        },
+      );
+      return isFit ? DONE : FAILED;
+    }
+  }
+}
+
+/** ECLUSE_DATA stands for --data wherever that is not given. */
+function dataDirOf(flag: string | undefined): string | undefined {
+  const fromEnv = process.env['ECLUSE_DATA'];
+  return flag ?? (fromEnv === '' ? undefined : fromEnv);
+}
+
+async function up(command: UpCommand): Promise<number> {
+  const { loadConfig } = await import('./config.ts');
+  const { configFile, demo, listen, dataDir } = command;
+  const config = await loadConfig({ file: configFile, dataDir: dataDirOf(dataDir), demo, overrides: listen });
+  const { runNode } = await import('./node.ts');
+  return await runNode(config);
+}
+
+function socketOf({ dataDir, adminSocket }: DaemonAddress): string {
+  return adminSocket ?? adminSocketOf(dataDirOf(dataDir) ?? DATA_DIR_DEFAULT);
+}
+
+async function runRemote(command: RemoteCommand, output: Output): Promise<void> {
+  const { createAdminClient } = await import('#admin/client.ts');
+  const client = createAdminClient(socketOf(command.daemon));
+  switch (command.kind) {
+    case 'status':
+      await (await import('./cli-node.ts')).printStatus(client, output, command);
+      return;
+    case 'host-ls':
+      await (await import('./cli-node.ts')).printHosts(client, output, command);
+      return;
+    case 'events':
+      await (await import('./cli-node.ts')).printEvents(client, output, command);
+      return;
+    case 'tenant-add':
+    case 'tenant-ls':
+    case 'tenant-set':
+    case 'tenant-rm':
+    case 'tenant-env':
+      await (await import('./cli-tenant.ts')).runTenantCommand(command, client, output);
+      return;
+    case 'ps':
+      await (await import('./cli-containers.ts')).printContainers(client, output, command);
+      return;
+    case 'migrate':
+      await (await import('./cli-containers.ts')).migrateContainer(client, output, command);
+      return;
+    case 'top':
+      await (await import('./cli-top.ts')).runTop(client, output, command);
+      return;
+    case 'usage':
+      await (await import('./cli-usage.ts')).printUsage(command, client, output);
+      return;
+  }
+}

@@ -1,0 +1,345 @@
+/** The table of commands: their words, operands and flags, what help says of them, and what they mean. Pure. */
+import { EcluseError } from '#errors';
+import { parseDurationMs, parseSizeBytes } from '#units';
+import type { Command, DaemonAddress, Moment, TenantSettings } from './cli-command.ts';
+import { parseListenAddress } from './listen-address.ts';
+import { nearestWord } from './suggest.ts';
+
+export interface FlagSpec {
+  readonly name: string;
+  readonly short?: string;
+  /** What help calls its value; absent: it takes none. */
+  readonly value?: string;
+  readonly repeats?: true;
+  readonly about: string;
+}
+
+/** What was given for one command: every flag and operand is one that its specification names. */
+export interface Given {
+  readonly has: (flag: string) => boolean;
+  readonly text: (flag: string) => string | undefined;
+  readonly texts: (flag: string) => readonly string[] | undefined;
+  readonly operand: (index: number) => string;
+}
+
+export interface CommandSpec {
+  /** `tenant add`. */
+  readonly words: string;
+  readonly operands: readonly string[];
+  readonly about: string;
+  readonly flags: readonly FlagSpec[];
+  /** Not shown by help. */
+  readonly hidden?: true;
+  readonly command: (given: Given) => Command;
+}
+
+export function usageError(message: string, mend?: string): EcluseError {
+  const base = { code: 'ECLUSE_USAGE', source: 'usage', message, status: 400 } as const;
+  return new EcluseError(mend === undefined ? base : { ...base, mend });
+}
+
+const JSON_FLAG: FlagSpec = { name: 'json', about: 'print JSON for programs' };
+const DATA_FLAG: FlagSpec = {
+  name: 'data',
+  value: 'DIR',
+  about: "the node's data directory (default: $ECLUSE_DATA, or /var/lib/ecluse)",
+};
+const REMOTE_FLAGS: readonly FlagSpec[] = [
+  JSON_FLAG,
+  DATA_FLAG,
+  { name: 'admin', value: 'PATH', about: "the daemon's admin socket, where it is not that of the data directory" },
+];
+const TENANT_FLAG: FlagSpec = { name: 'tenant', value: 'T', about: 'only what belongs to this tenant' };
+const TENANT_SETTING_FLAGS: readonly FlagSpec[] = [
+  { name: 'memory', value: 'SIZE', about: 'the sum of the memory limits of its containers, like 4g' },
+  { name: 'containers', value: 'N', about: 'how many containers it may have' },
+  { name: 'images', value: 'N', about: 'how many images it may have' },
+  { name: 'domain', value: 'D', repeats: true, about: 'a domain that its routes may use; once for each' },
+];
+
+function remote({ has, text }: Given): { readonly daemon: DaemonAddress; readonly json: boolean } {
+  return { daemon: { dataDir: text('data'), adminSocket: text('admin') }, json: has('json') };
+}
+
+function oneOf<T extends string>(flag: string, text: string, allowed: readonly T[]): T {
+  const found = allowed.find((value) => value === text);
+  if (found !== undefined) return found;
+  const meant = nearestWord(text, allowed);
+  throw usageError(
+    `--${flag} cannot be "${text}"`,
+    meant === undefined ? `use one of ${allowed.join(', ')}` : `did you mean ${meant}?`,
+  );
+}
+
+function countOf(flag: string, text: string, least: number): number {
+  const value = /^\d{1,7}$/.test(text) ? Number(text) : Number.NaN;
+  if (value >= least) return value;
+  throw usageError(`--${flag} cannot be "${text}"`, `use a whole number of at least ${String(least)}`);
+}
+
+function withUnit(flag: string, text: string, parse: (text: string) => number): number {
+  try {
+    return parse(text);
+  } catch (error) {
+    throw error instanceof EcluseError ? usageError(`--${flag}: ${error.message}`, error.mend) : error;
+  }
+}
+
+/** `2h` is two hours ago; anything else is an ISO 8601 time, by the clock of this machine where it names no zone. */
+function momentOf(flag: string, text: string): Moment {
+  if (/^\d+(?:\.\d+)?(?:ms|s|m|h|d)$/i.test(text)) return { kind: 'ago', ms: withUnit(flag, text, parseDurationMs) };
+  const atMs = /^\d{4}-\d{2}/.test(text) ? Date.parse(text) : Number.NaN;
+  if (Number.isNaN(atMs))
+    throw usageError(`--${flag} cannot be "${text}"`, 'write how long ago, like 2h or 30d, or a time like 2026-01-31T12:00:00Z');
+  return { kind: 'at', atMs };
+}
+
+function settingsOf({ text, texts }: Given): TenantSettings {
+  const memory = text('memory');
+  const containers = text('containers');
+  const images = text('images');
+  return {
+    memoryBytesMax: memory === undefined ? undefined : withUnit('memory', memory, parseSizeBytes),
+    containersMax: containers === undefined ? undefined : countOf('containers', containers, 0),
+    imagesMax: images === undefined ? undefined : countOf('images', images, 0),
+    domains: texts('domain'),
+  };
+}
+
+function changeOf(given: Given): Command {
+  const state = given.text('state');
+  const settings = settingsOf(given);
+  if (given.has('no-domains') && settings.domains !== undefined) throw usageError('--domain and --no-domains exclude each other');
+  const domains = given.has('no-domains') ? [] : settings.domains;
+  const isEmpty = state === undefined && Object.values({ ...settings, domains }).every((value) => value === undefined);
+  if (isEmpty) throw usageError('there is nothing to change', 'give at least one of its flags; see: ecluse help tenant set');
+  return {
+    kind: 'tenant-set',
+    ...remote(given),
+    name: given.operand(0),
+    settings: { ...settings, domains },
+    state: state === undefined ? undefined : oneOf<'active' | 'suspended'>('state', state, ['active', 'suspended']),
+  };
+}
+
+function listenText(given: Given, flag: string): string | undefined {
+  const text = given.text(flag);
+  if (text === undefined) return undefined;
+  const parsed = parseListenAddress(text);
+  if (parsed.kind === 'invalid') throw usageError(`--${flag}: ${parsed.why}`);
+  return text;
+}
+
+function usageOf(given: Given): Command {
+  const format = oneOf('format', given.text('format') ?? (given.has('json') ? 'json' : 'table'), ['table', 'csv', 'json']);
+  return {
+    kind: 'usage',
+    ...remote(given),
+    tenant: given.text('tenant'),
+    since: momentOf('since', given.text('since') ?? '30d'),
+    until: momentOf('until', given.text('until') ?? '0s'),
+    by: oneOf('by', given.text('by') ?? 'container', ['container', 'tenant', 'host', 'hour']),
+    format,
+  };
+}
+
+function migrateOf(given: Given): Command {
+  const to = given.text('to');
+  if (to === undefined)
+    throw usageError('migrate needs a host to move the container to', 'add --to HOST; see the hosts with: ecluse host ls');
+  return { kind: 'migrate', ...remote(given), container: given.operand(0), to };
+}
+
+export const COMMAND_SPECS: readonly CommandSpec[] = [
+  {
+    words: 'up',
+    operands: [],
+    about: 'run the node in the foreground',
+    flags: [
+      { name: 'config', value: 'FILE', about: 'the configuration, ecluse.yaml' },
+      DATA_FLAG,
+      { name: 'demo', about: 'a node to try out: two hosts, on 127.0.0.1 only' },
+      { name: 'http', value: 'ADDR', about: 'where apps are reached by HTTP, like :8080, or off' },
+      { name: 'https', value: 'ADDR', about: 'where apps are reached by HTTPS' },
+      { name: 'docker', value: 'ADDR', about: 'where tenants reach the Docker API' },
+      { name: 'metrics', value: 'ADDR', about: 'where Prometheus reads /metrics' },
+    ],
+    command: (given) => ({
+      kind: 'up',
+      configFile: given.text('config'),
+      dataDir: given.text('data'),
+      demo: given.has('demo'),
+      listen: {
+        http: listenText(given, 'http'),
+        https: listenText(given, 'https'),
+        docker: listenText(given, 'docker'),
+        metrics: listenText(given, 'metrics'),
+      },
+    }),
+  },
+  {
+    words: 'doctor',
+    operands: [],
+    about: 'say what the machine lacks to run a node, or mend it',
+    flags: [
+      { name: 'fix', about: 'install and set up what is missing' },
+      { name: 'quiet', about: 'print only what is not well' },
+      { name: 'for-tests', about: 'also look at what only the test suite needs' },
+      JSON_FLAG,
+      DATA_FLAG,
+    ],
+    command: ({ has, text }) => ({
+      kind: 'doctor',
+      fix: has('fix'),
+      quiet: has('quiet'),
+      forTests: has('for-tests'),
+      json: has('json'),
+      dataDir: text('data'),
+    }),
+  },
+  {
+    words: 'status',
+    operands: [],
+    about: 'show the node: addresses, workers, hosts',
+    flags: REMOTE_FLAGS,
+    command: (given) => ({ kind: 'status', ...remote(given) }),
+  },
+  {
+    words: 'tenant add',
+    operands: ['NAME'],
+    about: 'add a tenant, with its credentials',
+    flags: [...TENANT_SETTING_FLAGS, ...REMOTE_FLAGS],
+    command: (given) => ({ kind: 'tenant-add', ...remote(given), name: given.operand(0), settings: settingsOf(given) }),
+  },
+  {
+    words: 'tenant ls',
+    operands: [],
+    about: 'list tenants with their quotas',
+    flags: REMOTE_FLAGS,
+    command: (given) => ({ kind: 'tenant-ls', ...remote(given) }),
+  },
+  {
+    words: 'tenant set',
+    operands: ['NAME'],
+    about: "change a tenant's quotas, domains or state",
+    flags: [
+      ...TENANT_SETTING_FLAGS,
+      { name: 'no-domains', about: 'allow it no domains of its own any more' },
+      { name: 'state', value: 'STATE', about: 'active or suspended: a suspended tenant cannot use the Docker API' },
+      ...REMOTE_FLAGS,
+    ],
+    command: changeOf,
+  },
+  {
+    words: 'tenant rm',
+    operands: ['NAME'],
+    about: 'remove a tenant that owns nothing any more',
+    flags: REMOTE_FLAGS,
+    command: (given) => ({ kind: 'tenant-rm', ...remote(given), name: given.operand(0) }),
+  },
+  {
+    words: 'tenant env',
+    operands: ['NAME'],
+    about: 'print what makes docker talk as the tenant: eval "$(ecluse tenant env NAME)"',
+    flags: REMOTE_FLAGS,
+    command: (given) => ({ kind: 'tenant-env', ...remote(given), name: given.operand(0) }),
+  },
+  {
+    words: 'host ls',
+    operands: [],
+    about: 'list hosts',
+    flags: REMOTE_FLAGS,
+    command: (given) => ({ kind: 'host-ls', ...remote(given) }),
+  },
+  {
+    words: 'ps',
+    operands: [],
+    about: "list all tenants' containers",
+    flags: [{ name: 'all', short: 'a', about: 'also those that do not run' }, TENANT_FLAG, ...REMOTE_FLAGS],
+    command: (given) => ({ kind: 'ps', ...remote(given), all: given.has('all'), tenant: given.text('tenant') }),
+  },
+  {
+    words: 'top',
+    operands: [],
+    about: 'show what containers use, live',
+    flags: [{ name: 'once', about: 'print one table and end' }, ...REMOTE_FLAGS],
+    command: (given) => ({ kind: 'top', ...remote(given), once: given.has('once') }),
+  },
+  {
+    words: 'events',
+    operands: [],
+    about: 'show what happened on the node',
+    flags: [
+      { name: 'follow', short: 'f', about: 'go on as things happen' },
+      { name: 'last', value: 'N', about: 'how many past events to show (default: 20)' },
+      ...REMOTE_FLAGS,
+    ],
+    command: (given) => ({
+      kind: 'events',
+      ...remote(given),
+      follow: given.has('follow'),
+      last: countOf('last', given.text('last') ?? '20', 0),
+    }),
+  },
+  {
+    words: 'migrate',
+    operands: ['CONTAINER'],
+    about: 'move a running container to another host',
+    flags: [{ name: 'to', value: 'HOST', about: 'the host to move it to' }, ...REMOTE_FLAGS],
+    command: migrateOf,
+  },
+  {
+    words: 'usage',
+    operands: [],
+    about: 'show what was used, from the ledger',
+    flags: [
+      TENANT_FLAG,
+      { name: 'since', value: 'WHEN', about: 'a time, or how long ago (default: 30d)' },
+      { name: 'until', value: 'WHEN', about: 'a time, or how long ago (default: now)' },
+      { name: 'by', value: 'WHAT', about: 'container, tenant, host or hour (default: container)' },
+      { name: 'format', value: 'FORMAT', about: 'table, csv or json (default: table)' },
+      ...REMOTE_FLAGS,
+    ],
+    command: usageOf,
+  },
+  {
+    words: 'version',
+    operands: [],
+    about: 'print the version',
+    flags: [JSON_FLAG],
+    command: ({ has }) => ({ kind: 'version', json: has('json') }),
+  },
+  {
+    words: 'config-schema',
+    operands: [],
+    about: 'print the JSON Schema of ecluse.yaml',
+    flags: [],
+    hidden: true,
+    command: () => ({ kind: 'config-schema' }),
+  },
+];
+
+/** Commands of the design that later versions bring. */
+export const COMMANDS_TO_COME: ReadonlySet<string> = new Set([
+  'apply',
+  'diff',
+  'history',
+  'rollback',
+  'route',
+  'service',
+  'explain',
+  'cert',
+  'logs',
+  'suspend',
+  'wake',
+  'snapshot',
+  'clone',
+  'invoice',
+  'ledger',
+  'upgrade',
+  'reload',
+  'host add',
+  'host rm',
+  'host drain',
+  'host undrain',
+]);

@@ -1,0 +1,100 @@
+/** The node's metrics page: what the workers count, and what the control plane knows. */
+import { createServer } from 'node:http';
+import type { Server } from 'node:http';
+import { Counter, Gauge, Registry } from 'prom-client';
+import { EcluseError, reasonOf } from '#errors';
+import type { Log } from '#log';
+import type { Host } from '#caas/host.ts';
+import type { WorkerPool } from '#proxy/worker-pool.ts';
+import type { ContainerRow } from '#state/containers.ts';
+
+export interface NodeMetricsDeps {
+  readonly log: Log;
+  readonly pool: WorkerPool;
+  readonly hosts: ReadonlyMap<string, Host>;
+  readonly containers: () => Promise<readonly ContainerRow[]>;
+}
+
+const SCRAPES_MAX = 64;
+
+export class NodeMetrics implements AsyncDisposable {
+  readonly #server: Server;
+  readonly #registry = new Registry();
+  readonly #migrations: Counter<'outcome'>;
+
+  private constructor(deps: NodeMetricsDeps) {
+    const registers = [this.#registry];
+    this.#migrations = new Counter({ name: 'ecluse_migrations_total', help: 'Migrations by outcome.', labelNames: ['outcome'], registers });
+    const containers = new Gauge({
+      name: 'ecluse_containers',
+      help: 'Containers by tenant, host and state.',
+      labelNames: ['tenant', 'host', 'state'],
+      registers,
+      async collect() {
+        containers.reset();
+        for (const row of await deps.containers()) containers.inc({ tenant: row.tenant, host: row.host, state: row.state });
+      },
+    });
+    const up = new Gauge({
+      name: 'ecluse_host_up',
+      help: '1 while the engine of a host answers.',
+      labelNames: ['host'],
+      registers,
+      async collect() {
+        for (const host of deps.hosts.values()) up.set({ host: host.name }, (await host.client.isAlive()) ? 1 : 0);
+      },
+    });
+    this.#server = createServer((request, response) => {
+      if (request.method !== 'GET' || (request.url ?? '').split('?')[0] !== '/metrics') {
+        response.writeHead(404, { 'content-type': 'text/plain' }).end('the metrics are at /metrics\n');
+        return;
+      }
+      void this.#page(deps).then(
+        (page) => {
+          response.writeHead(200, { 'content-type': this.#registry.contentType }).end(page);
+        },
+        (error: unknown) => {
+          deps.log.warn({ reason: reasonOf(error) }, 'metrics could not be collected');
+          response.writeHead(503, { 'content-type': 'text/plain' }).end(`${reasonOf(error)}\n`);
+        },
+      );
+    });
+    this.#server.maxConnections = SCRAPES_MAX;
+  }
+
+  static async open(deps: NodeMetricsDeps, address: { readonly host: string; readonly port: number }): Promise<NodeMetrics> {
+    const metrics = new NodeMetrics(deps);
+    await new Promise<void>((resolve, reject) => {
+      metrics.#server.once('error', (error) => {
+        reject(
+          new EcluseError({
+            code: 'ECLUSE_LISTEN_FAILED',
+            source: 'config',
+            message: `the metrics page cannot listen on ${address.host}:${String(address.port)}: ${reasonOf(error)}`,
+            mend: 'choose another address with --metrics ADDRESS:PORT or listen.metrics',
+            cause: error,
+          }),
+        );
+      });
+      metrics.#server.listen(address.port, address.host, resolve);
+    });
+    return metrics;
+  }
+
+  countMigration(outcome: 'done' | 'failed' | 'refused'): void {
+    this.#migrations.inc({ outcome });
+  }
+
+  async #page(deps: NodeMetricsDeps): Promise<string> {
+    return `${(await deps.pool.metrics()).trimEnd()}\n${await this.#registry.metrics()}`;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await new Promise<void>((resolve) => {
+      this.#server.close(() => {
+        resolve();
+      });
+      this.#server.closeAllConnections();
+    });
+  }
+}

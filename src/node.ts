@@ -1,0 +1,251 @@
+/**
+ * The composition root of a node's primary process: constructs every part, in order, and takes them down in reverse.
+ *
+ * Order up:   lock → ports free? → store, CA → hosts (engines) → meter, containers, migrations (recovery) → workers → Docker endpoint,
+ *             metrics → admin API → ready
+ * Order down: admin API, Docker endpoint → workers drained → containers stopped → books closed → engines and networks gone → store
+ */
+import { mkdir } from 'node:fs/promises';
+import { release } from 'node:os';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { AdminApi } from '#admin/api.ts';
+import { Containers } from '#caas/containers.ts';
+import { Gateway } from '#caas/docker-api/gateway.ts';
+import { watchEngine } from '#caas/engine-events.ts';
+import { scopeOf } from '#caas/host.ts';
+import { Images } from '#caas/images.ts';
+import { Meter } from '#caas/meter.ts';
+import { Migrations } from '#caas/migration.ts';
+import { systemClock, waitFor } from '#clock';
+import { tryCommand } from '#command';
+import type { NodeConfig } from '#config';
+import { EcluseError, errorLine } from '#errors';
+import { detectCgroups } from '#isolation/cgroup.ts';
+import { probeRunsc } from '#isolation/runsc-probe.ts';
+import type { RunscCapabilities } from '#isolation/runsc-probe.ts';
+import { createLog } from '#log';
+import type { Log } from '#log';
+import { probeAddresses } from '#proxy/port-probe.ts';
+import type { TrafficDelta } from '#proxy/protocol.ts';
+import { WorkerPool } from '#proxy/worker-pool.ts';
+import { openSqlite } from '#state/sqlite.ts';
+import type { Sql } from '#state/sql.ts';
+import { openAuthority } from '#tls/authority.ts';
+import type { Authority } from '#tls/authority.ts';
+import { HostCertificates } from '#tls/host-certificates.ts';
+import { createNodeControl } from './node-control.ts';
+import type { NodeParts } from './node-control.ts';
+import { Edge } from './node-edge.ts';
+import { closeHosts, openHosts } from './node-hosts.ts';
+import { takeNodeLock } from './node-lock.ts';
+import { NodeMetrics } from './node-metrics.ts';
+import { Tenants } from './node-tenants.ts';
+import { packageVersion } from './version.ts';
+
+/** Containers get this long to end by themselves when the node stops; the whole stop is promised within 10 s. */
+const STOP_GRACE_SECONDS = 3;
+const SERVER_CERTIFICATE_DAYS = 90;
+/** After a crash the old workers close their listeners when they notice; this is how long that may take. */
+const OLD_WORKERS_LIMIT_MS = 6000;
+const MEMORY_BACKED = '/dev/shm';
+
+type Say = (line: string) => void;
+
+async function checkPorts(config: NodeConfig, afterCrash: boolean): Promise<void> {
+  const { http, https, docker, metrics } = config.listen;
+  const tryAll = async (): Promise<EcluseError | undefined> => {
+    try {
+      await probeAddresses({ http, https });
+      await probeAddresses({ http: docker, https: metrics });
+      return undefined;
+    } catch (error) {
+      if (error instanceof EcluseError) return withFlag(config, error);
+      throw error;
+    }
+  };
+  let failure = await tryAll();
+  if (failure !== undefined && afterCrash) {
+    await waitFor(
+      systemClock,
+      async () => {
+        failure = await tryAll();
+        return failure === undefined ? true : undefined;
+      },
+      { limitMs: OLD_WORKERS_LIMIT_MS, stepMs: 100 },
+    );
+  }
+  if (failure !== undefined) throw failure;
+}
+
+/** The same error, naming the flag that chooses another address. */
+function withFlag(config: NodeConfig, error: EcluseError): EcluseError {
+  for (const name of ['http', 'https', 'docker', 'metrics'] as const) {
+    const address = config.listen[name];
+    const at = address === undefined ? '' : `${address.host}:${String(address.port)}`;
+    if (at === '' || !error.message.includes(at)) continue;
+    return new EcluseError({
+      code: error.code,
+      source: error.source,
+      message: error.message,
+      mend: `stop it, or choose another address with --${name} ADDRESS:PORT (or listen.${name} in ecluse.yaml)`,
+      cause: error,
+    });
+  }
+  return error;
+}
+
+async function openDocker(config: NodeConfig, authority: Authority, deps: Omit<Parameters<typeof Gateway.open>[0], 'facts'>, runsc: RunscCapabilities): Promise<Gateway | undefined> {
+  const address = config.listen.docker;
+  if (address === undefined) return undefined;
+  const names = [...new Set(['localhost', '127.0.0.1', '::1', config.domain, `docker.${config.domain}`, address.host])].filter((name) => name !== '0.0.0.0' && name !== '::');
+  const { certPem, keyPem } = await authority.issueServer({ names, days: SERVER_CERTIFICATE_DAYS });
+  const facts = { version: packageVersion(), kernel: release(), cpus: navigator.hardwareConcurrency, runtimeVersion: runsc.version };
+  return await Gateway.open({ ...deps, facts }, { ...address, certPem, keyPem, caPem: authority.caPem });
+}
+
+function countTraffic(meter: Meter, deltas: readonly TrafficDelta[]): void {
+  for (const delta of deltas) {
+    if (delta.endpointId === undefined) continue;
+    meter.addTraffic(delta.endpointId, {
+      requests: delta.requests,
+      ingressBytes: delta.upstreamOutBytes,
+      egressBytes: delta.upstreamInBytes,
+      heldMs: delta.heldMs,
+    });
+  }
+}
+
+interface RunningNode extends NodeParts {
+  readonly log: Log;
+  readonly authority: Authority;
+  readonly dispose: () => Promise<void>;
+}
+
+async function prepareData(config: NodeConfig): Promise<void> {
+  await mkdir(config.dataDir, { recursive: true, mode: 0o711 });
+  await mkdir(dirname(config.accessLogFile), { recursive: true, mode: 0o750 });
+}
+
+async function openState(config: NodeConfig, stack: AsyncDisposableStack): Promise<{ readonly sql: Sql; readonly authority: Authority; readonly certificates: HostCertificates }> {
+  const sql = stack.use(openSqlite(join(config.dataDir, 'ecluse.db')));
+  const authority = await openAuthority(join(config.dataDir, 'tls'), { clock: systemClock });
+  const certificates = await HostCertificates.open(join(config.dataDir, 'tls'), { authority, clock: systemClock });
+  return { sql, authority, certificates };
+}
+
+async function openNode(config: NodeConfig, log: Log, say: Say): Promise<RunningNode> {
+  await using stack = new AsyncDisposableStack();
+  const clock = systemClock;
+  const startedMs = clock.nowMs();
+  await prepareData(config);
+  const lock = stack.use(await takeNodeLock(config.dataDir));
+  await checkPorts(config, lock.afterCrash);
+  const { sql, authority, certificates } = await openState(config, stack);
+  const cgroups = await detectCgroups();
+  const runsc = await probeRunsc();
+
+  say(`starting ${config.hosts.map((host) => `host ${host.name} (${host.engine})`).join(', ')}`);
+  const hosts = await openHosts({ log, clock, sql, cgroups, runsc }, { dataDir: config.dataDir, wishes: config.hosts });
+  stack.defer(async () => await closeHosts(sql, hosts));
+
+  const edge = new Edge({ log, clock, sql, certificates, domain: config.domain });
+  const images = new Images({ log, clock, sql, hosts });
+  const imageFolder = join(MEMORY_BACKED, `ecluse-${scopeOf(config.dataDir)}`);
+  const meter = await Meter.open({ log, clock, sql, cgroups });
+  stack.use(meter);
+  const containers = new Containers({ log, clock, sql, hosts, images, meter, activator: edge, domain: config.domain });
+  const migrations = new Migrations({ log, clock, sql, hosts, containers, meter, activator: edge, imageFolder });
+  await migrations.recover();
+  say('taking over containers');
+  await containers.reconcile();
+  stack.defer(async () => {
+    say('stopping containers');
+    await containers.stopAll(STOP_GRACE_SECONDS);
+  });
+  for (const host of hosts.values()) stack.use(watchEngine({ log, clock, containers }, host));
+
+  const pool = await openPool(config, { log, edge, meter });
+  stack.defer(async () => {
+    say('draining connections');
+    await pool.dispose();
+  });
+  const gateway = await openDocker(config, authority, { log, clock, sql, containers, images }, runsc);
+  if (gateway !== undefined) stack.use(gateway);
+  const metrics = await openMetrics(config, { log, pool: pool.pool, hosts, containers: async () => await containers.list() });
+  if (metrics !== undefined) stack.use(metrics);
+  const tenants = new Tenants({ clock, sql, authority, folder: join(config.dataDir, 'tenants') });
+  const parts: NodeParts = { clock, sql, config, hosts, tenants, containers, migrations, meter, pool: pool.pool, edge, metrics, startedMs };
+  stack.use(await AdminApi.open({ control: createNodeControl(parts), log }, { socketPath: config.listen.adminSocket }));
+  const all = stack.move();
+  return { ...parts, log, authority, dispose: async () => await all.disposeAsync() };
+}
+
+async function openPool(config: NodeConfig, deps: { readonly log: Log; readonly edge: Edge; readonly meter: Meter }): Promise<{ readonly pool: WorkerPool; readonly dispose: () => Promise<void> }> {
+  const pool = await WorkerPool.open(
+    { log: deps.log, clock: systemClock },
+    {
+      workers: config.workers,
+      workerFile: fileURLToPath(new URL('./worker.ts', import.meta.url)),
+      listen: { http: config.listen.http, https: config.listen.https },
+      accessLogFile: config.accessLogFile,
+      initial: await deps.edge.initial(),
+      onTraffic: (deltas) => {
+        countTraffic(deps.meter, deltas);
+      },
+    },
+  );
+  deps.edge.attach(pool);
+  const dispose = async (): Promise<void> => {
+    deps.edge.attach(undefined);
+    await pool[Symbol.asyncDispose]();
+  };
+  return { pool, dispose };
+}
+
+async function openMetrics(config: NodeConfig, deps: Parameters<typeof NodeMetrics.open>[0]): Promise<NodeMetrics | undefined> {
+  return config.listen.metrics === undefined ? undefined : await NodeMetrics.open(deps, config.listen.metrics);
+}
+
+/** Tells systemd (`Type=notify`) what the node is doing; without one nobody listens. */
+async function notifySupervisor(state: 'READY=1' | 'STOPPING=1'): Promise<void> {
+  if (process.env['NOTIFY_SOCKET'] !== undefined) await tryCommand('systemd-notify', [state]);
+}
+
+/** Resolves at the first SIGINT or SIGTERM; later ones are ignored, because the stop has its own limits. */
+async function stopSignal(): Promise<NodeJS.Signals> {
+  return await new Promise((resolve) => {
+    process.on('SIGINT', resolve);
+    process.on('SIGTERM', resolve);
+    process.on('SIGHUP', () => undefined); // A closed terminal is no reason to stop a node; re-reading the configuration comes later.
+  });
+}
+
+/** Runs a node until it is told to stop. Returns the exit code. Errors before "ready" are thrown, with everything undone. */
+export async function runNode(config: NodeConfig): Promise<number> {
+  const say: Say = (line) => process.stdout.write(`ecluse: ${line}\n`);
+  const log = createLog(config.demo ? 'warn' : 'info');
+  const startMs = systemClock.monotonicMs();
+  const stopped = stopSignal();
+  const node = await openNode(config, log, say);
+  let exitCode = 0;
+  try {
+    if (config.demo) {
+      const { prepareDemo } = await import('./demo.ts');
+      const demo = await Promise.race([prepareDemo(node, say), stopped.then(() => undefined)]);
+      if (demo !== undefined) for (const line of demo.tour) process.stdout.write(`${line}\n`);
+    }
+    say(`ready in ${((systemClock.monotonicMs() - startMs) / 1000).toFixed(1)} s`);
+    await notifySupervisor('READY=1');
+    const signal = await stopped;
+    say(`${signal}: stopping`);
+    await notifySupervisor('STOPPING=1');
+  } catch (error) {
+    process.stderr.write(`ecluse: ${errorLine(error)}\n`);
+    exitCode = 1;
+  }
+  const stopMs = systemClock.monotonicMs();
+  await node.dispose();
+  say(`stopped in ${((systemClock.monotonicMs() - stopMs) / 1000).toFixed(1)} s`);
+  return exitCode;
+}

@@ -1,0 +1,164 @@
+/** A real admin API on a real socket and store, over a node that has tenants and a change log but moves nothing. */
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { AdminApi } from '#admin/api.ts';
+import type { ContainerView, MigrationReport, NodeControl, NodeStatus } from '#admin/node-control.ts';
+import { EcluseError } from '#errors';
+import { createLog } from '#log';
+import { readChanges } from '#state/change-log.ts';
+import type { Sql } from '#state/sql.ts';
+import { openSqlite } from '#state/sqlite.ts';
+import { addTenant, findTenant, listTenants, removeTenant, updateTenant } from '#state/tenants.ts';
+import type { Tenant } from '#state/tenants.ts';
+
+export const CONTAINER: ContainerView = {
+  id: 'c0ffee'.repeat(10).padEnd(64, '0'),
+  tenant: 'acme',
+  name: 'web',
+  image: 'shop:1',
+  host: 'a',
+  state: 'running',
+  status: 'Up 5 minutes',
+  createdMs: Date.UTC(2026, 0, 1),
+  startedMs: Date.UTC(2026, 0, 1),
+  address: '10.90.1.2',
+  routes: ['https://web-acme.localhost:8443'],
+  incarnation: 1,
+  memoryLimitBytes: 64 * 1024 ** 2,
+};
+
+/** Beyond 64 bits, and no multiple of a power of two: a double would lose its end. */
+export const HUGE = 36_893_488_147_419_103_233n;
+
+const STATUS: NodeStatus = {
+  version: '0.1.0',
+  pid: process.pid,
+  startedMs: Date.UTC(2026, 0, 1),
+  dataDir: '/var/lib/ecluse',
+  listen: { http: '127.0.0.1:8080', https: '127.0.0.1:8443', docker: undefined, metrics: '127.0.0.1:9180' },
+  configVersion: 7,
+  workers: [{ pid: 1, version: 7 }],
+  hosts: [
+    { name: 'a', engine: 'managed', state: 'up', engineVersion: '20.10.24', containers: 1, memoryBytes: 1024 ** 3, cpus: 2 },
+    { name: 'b', engine: 'managed', state: 'down', engineVersion: undefined, containers: 0, memoryBytes: 0, cpus: 0 },
+  ],
+};
+
+const REPORT: MigrationReport = {
+  container: 'acme/web',
+  from: 'a',
+  to: 'b',
+  totalMs: 2340,
+  pausedMs: 312,
+  heldMs: undefined,
+  imageBytes: 3 * 1024 ** 2,
+  cut: 0,
+};
+
+function notFound(message: string): EcluseError {
+  return new EcluseError({ code: 'ECLUSE_NOT_FOUND', source: 'usage', message, mend: 'see: ecluse tenant ls', status: 404 });
+}
+
+export function createTestControl(sql: Sql): NodeControl {
+  const existing = async (name: string): Promise<Tenant> => {
+    const tenant = await findTenant(sql, name);
+    if (tenant === undefined) throw notFound(`tenant ${name} does not exist`);
+    return tenant;
+  };
+  let readings = 0;
+  return {
+    status: async () => STATUS,
+    tenants: async () => (await listTenants(sql)).map((tenant) => ({ ...tenant, containers: 0 })),
+    addTenant: async ({ name, quota, domains }) => {
+      const limits = { containersMax: 100, memoryBytesMax: 8 * 1024 ** 3, imagesMax: 100, ...quota };
+      const tenant: Tenant = { name, createdMs: Date.now(), state: 'active', quota: limits, domains: domains ?? [] };
+      const outcome = await addTenant(sql, tenant);
+      if (outcome.kind === 'done') return { ...tenant, containers: 0 };
+      throw new EcluseError({ code: 'ECLUSE_EXISTS', source: 'usage', message: `tenant ${name} exists already`, status: 409 });
+    },
+    setTenant: async (name, change) => {
+      const before = await existing(name);
+      const after: Tenant = { ...before, ...change, quota: { ...before.quota, ...change.quota } };
+      await updateTenant(sql, after, Date.now());
+      return { ...after, containers: 0 };
+    },
+    removeTenant: async (name) => {
+      await existing(name);
+      await removeTenant(sql, name, Date.now());
+    },
+    tenantEnv: async (name) => {
+      await existing(name);
+      return { dockerHost: 'tcp://[::1]:2376', certPath: `/tmp/it's ${name}` };
+    },
+    containers: async ({ all, tenant }) => {
+      const containers = all
+        ? [CONTAINER, { ...CONTAINER, id: 'f'.repeat(64), name: 'old', state: 'exited', status: 'Exited (0)' } as const]
+        : [CONTAINER];
+      return containers.filter((container) => tenant === undefined || container.tenant === tenant);
+    },
+    readings: async () => {
+      readings += 1;
+      const { id, tenant, name, host } = CONTAINER;
+      return [{ id, tenant, name, host, cpuNs: readings * 250_000_000, memoryBytes: 5 * 1024 ** 2, sampledMs: readings * 1000 }];
+    },
+    usage: async ({ tenant, sinceMs, untilMs }) => [
+      {
+        key: CONTAINER.id,
+        tenant: tenant ?? 'acme',
+        name: 'web',
+        fromMs: sinceMs,
+        toMs: untilMs,
+        cpuNs: 1_500_000_000n,
+        memoryByteMs: HUGE,
+        requests: 3n,
+        ingressBytes: 0n,
+        egressBytes: 1024n ** 2n,
+        heldMs: 0n,
+      },
+    ],
+    migrate: async (container, target, onProgress) => {
+      if (container !== 'acme/web') throw notFound(`no container is called ${container}`);
+      onProgress({ phase: 'copy', detail: '3 MiB', elapsedMs: 10 });
+      if (target === 'broken')
+        throw new EcluseError({
+          code: 'ECLUSE_MIGRATION_FAILED',
+          source: 'runtime',
+          message: 'the target died',
+          mend: 'try again',
+        });
+      onProgress({ phase: 'restore', detail: '', elapsedMs: 20 });
+      return { ...REPORT, to: target };
+    },
+    changes: async (cursor, limit) => await readChanges(sql, cursor, limit),
+  };
+}
+
+export interface TestAdmin extends AsyncDisposable {
+  readonly socketPath: string;
+  readonly folder: string;
+  readonly sql: Sql;
+  readonly control: NodeControl;
+  readonly api: AdminApi;
+}
+
+/** `change`: methods that behave otherwise. */
+export async function startAdmin(change: Partial<NodeControl> = {}): Promise<TestAdmin> {
+  const folder = await mkdtemp(join(tmpdir(), 'ecluse-admin-'));
+  const sql = openSqlite(join(folder, 'state.db'));
+  const control = { ...createTestControl(sql), ...change };
+  const socketPath = join(folder, 'run', 'admin.sock');
+  const api = await AdminApi.open({ control, log: createLog('silent') }, { socketPath });
+  return {
+    socketPath,
+    folder,
+    sql,
+    control,
+    api,
+    [Symbol.asyncDispose]: async () => {
+      await api[Symbol.asyncDispose]();
+      await sql[Symbol.asyncDispose]();
+      await rm(folder, { recursive: true, force: true });
+    },
+  };
+}

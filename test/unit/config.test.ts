@@ -1,0 +1,224 @@
+/** `ecluse.yaml`, flags and defaults. */
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { loadConfig } from '#config';
+import type { NodeConfig } from '#config';
+import { EcluseError } from '#errors';
+import { configJsonSchema } from '../../src/config-schema.ts';
+import { nearestWord } from '../../src/suggest.ts';
+
+const NO_OVERRIDES = { http: undefined, https: undefined, docker: undefined, metrics: undefined };
+let folder = '';
+
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'ecluse-config-'));
+});
+afterAll(async () => {
+  await rm(folder, { recursive: true, force: true });
+});
+
+async function load(text: string | Buffer, request: Partial<Parameters<typeof loadConfig>[0]> = {}): Promise<NodeConfig> {
+  const file = join(folder, 'ecluse.yaml');
+  await writeFile(file, text);
+  return await loadConfig({ file, dataDir: undefined, demo: false, overrides: NO_OVERRIDES, ...request });
+}
+
+/** The problems that are said, without the folder of the test. */
+async function problems(
+  text: string | Buffer,
+  request: Partial<Parameters<typeof loadConfig>[0]> = {},
+): Promise<readonly string[]> {
+  const thrown: unknown = await load(text, request).catch((error: unknown) => error);
+  expect(thrown).toBeInstanceOf(EcluseError);
+  expect(thrown).toMatchObject({ code: 'ECLUSE_CONFIG_INVALID' });
+  return thrown instanceof Error ? thrown.message.split('\n').map((line) => line.replace(`${folder}/`, '')) : [];
+}
+
+describe('loadConfig()', () => {
+  test('without a file has the defaults of a node', async () => {
+    const config = await loadConfig({ file: undefined, dataDir: undefined, demo: false, overrides: NO_OVERRIDES });
+    expect(config).toMatchObject({
+      dataDir: '/var/lib/ecluse',
+      listen: {
+        http: { host: '0.0.0.0', port: 80 },
+        https: { host: '0.0.0.0', port: 443 },
+        docker: { host: '0.0.0.0', port: 2376 },
+        metrics: { host: '127.0.0.1', port: 9180 },
+        adminSocket: '/run/ecluse/admin.sock',
+      },
+      hosts: [{ name: 'local', engine: 'managed' }],
+      domain: 'localhost',
+      accessLogFile: '/var/lib/ecluse/logs/access.jsonl',
+      demo: false,
+    });
+    expect(config.workers).toBeGreaterThanOrEqual(1);
+  });
+
+  test('--demo changes the defaults, and a file and flags still win', async () => {
+    expect(await load('', { demo: true, dataDir: '/d' })).toEqual({
+      dataDir: '/d',
+      listen: {
+        http: { host: '127.0.0.1', port: 8080 },
+        https: { host: '127.0.0.1', port: 8443 },
+        docker: { host: '127.0.0.1', port: 2376 },
+        metrics: { host: '127.0.0.1', port: 9180 },
+        adminSocket: '/d/admin.sock',
+      },
+      workers: 2,
+      hosts: [
+        { name: 'a', engine: 'managed' },
+        { name: 'b', engine: 'managed' },
+      ],
+      domain: 'localhost',
+      accessLogFile: '/d/logs/access.jsonl',
+      demo: true,
+    });
+    const overrides = { ...NO_OVERRIDES, http: ':1', metrics: 'off' };
+    const config = await load('listen: { http: ":2", https: ":3" }\nworkers: 1\n', { demo: true, overrides });
+    expect(config.listen).toMatchObject({
+      http: { port: 1 },
+      https: { host: '0.0.0.0', port: 3 },
+      docker: { port: 2376 },
+      metrics: undefined,
+    });
+    expect(config.workers).toBe(1);
+  });
+
+  test('reads every key, JSON too, and resolves paths by the file', async () => {
+    const text = JSON.stringify({
+      data: 'state',
+      listen: { http: 'localhost:80', https: '[::1]:443', docker: 'off', admin: 'unix:///tmp/a.sock', metrics: 'off' },
+      workers: 'auto',
+      state: 'sqlite',
+      hosts: [{ name: 'n1', engine: 'unix:///var/run/docker.sock' }],
+      domain: 'apps.example.com',
+      accessLog: 'access.log',
+    });
+    expect(await load(text)).toMatchObject({
+      dataDir: join(folder, 'state'),
+      listen: {
+        http: { host: 'localhost', port: 80 },
+        https: { host: '::1', port: 443 },
+        docker: undefined,
+        adminSocket: '/tmp/a.sock',
+      },
+      hosts: [{ name: 'n1', engine: 'unix:///var/run/docker.sock' }],
+      domain: 'apps.example.com',
+      accessLogFile: join(folder, 'access.log'),
+    });
+  });
+
+  test('says every problem with its line, its path and what was meant', async () => {
+    const text = `listen: { htp: ":80", https: 443, docker: ":70000" }
+worker: 3
+workers: 99
+state: postgres://db/ecluse
+hosts:
+  - name: A
+    engine: managed
+    port: 3
+  - engine: tcp://h
+domain: Exa mple
+`;
+    expect(await problems(text)).toEqual([
+      expect.stringMatching(/^ecluse\.yaml:1: listen\.https: 443 is not an address; write it like/),
+      'ecluse.yaml:1: listen.docker: port 70000 of ":70000" is above 65535',
+      'ecluse.yaml:1: listen.htp: unknown key; did you mean http?',
+      'ecluse.yaml:2: worker: unknown key; did you mean workers?',
+      'ecluse.yaml:3: workers: 99 is not a number of workers; write "auto" or a number from 1 to 64',
+      'ecluse.yaml:4: state: a PostgreSQL store is not implemented yet; write "sqlite", or leave the key out',
+      expect.stringMatching(/^ecluse\.yaml:6: hosts\[0\]\.name: "A" is not a host name of ours/),
+      'ecluse.yaml:8: hosts[0].port: unknown key; the keys here are name, engine',
+      'ecluse.yaml:9: hosts[1].name: this key is required',
+      expect.stringMatching(/^ecluse\.yaml:9: hosts\[1\]\.engine: "tcp:\/\/h" is not an engine/),
+      expect.stringMatching(/^ecluse\.yaml:10: domain: "Exa mple" is not a domain/),
+    ]);
+  });
+
+  test.each([
+    ['[]', /^ecluse\.yaml:1: \[\] is not a mapping of keys$/],
+    ['just words', /^ecluse\.yaml:1: "just words" is not a mapping of keys$/],
+    ['hosts: []', /hosts: an empty list/],
+    ['hosts: [{name: a, engine: managed}, {name: a, engine: managed}]', /two hosts have the name a/],
+    ['hosts: [{name: a, engine: "unix:///s"}, {name: b, engine: "unix:///s"}]', /two hosts have the engine/],
+    ['listen: { http: ":80", https: ":80" }', /http and https have the same address 0\.0\.0\.0:80/],
+    ['listen: 80', /listen: 80 is not a mapping of keys/],
+    ['listen: { admin: relative.sock }', /listen\.admin: "relative\.sock" is not the path of a unix socket/],
+    ['data: ""', /data: an empty path/],
+    ['a: 1\na: 2', /^ecluse\.yaml:2: not YAML: Map keys must be unique/],
+    ['a: [1', /^ecluse\.yaml:1: not YAML/],
+    ['a: *nowhere', /not YAML/],
+    ['---\na: 1\n---\nb: 2\n', /not YAML/],
+    [Buffer.from([0xff, 0xfe, 0x00]), /the file is not UTF-8 text/],
+    [' '.repeat(1024 * 1024 + 1), /more than 1 MiB/],
+  ])('refuses %j', async (text, said) => {
+    const [first = ''] = await problems(text);
+    expect(first).toMatch(said);
+  });
+
+  test('aliases that would unfold without end are refused', async () => {
+    const bomb = Array.from(
+      { length: 9 },
+      (_, n) =>
+        `k${String(n + 1)}: &a${String(n + 1)} [${Array(9)
+          .fill(`*a${String(n)}`)
+          .join(',')}]`,
+    );
+    expect((await problems(['k0: &a0 [x]', ...bomb].join('\n'))).join('\n')).toMatch(/not YAML|unknown key/);
+  });
+
+  test('refuses what cannot be read', async () => {
+    const request = { dataDir: undefined, demo: false, overrides: NO_OVERRIDES };
+    await expect(loadConfig({ ...request, file: join(folder, 'absent') })).rejects.toThrow(/absent: no such file$/);
+    await expect(loadConfig({ ...request, file: folder })).rejects.toThrow(/it is a directory$/);
+    await expect(loadConfig({ ...request, file: '/dev/zero' })).rejects.toThrow(/more than 1 MiB$/);
+  });
+
+  test('refuses a data directory whose admin socket Linux cannot open', async () => {
+    const thrown: unknown = await load('', { dataDir: `/${'x'.repeat(100)}` }).catch((error: unknown) => error);
+    expect(thrown).toMatchObject({
+      code: 'ECLUSE_CONFIG_INVALID',
+      message: expect.stringContaining('the path of the admin socket has 112 bytes, and Linux takes 107') as unknown,
+      mend: expect.stringContaining('--data') as unknown,
+    });
+  });
+
+  test('keys of the prototype are unknown keys', async () => {
+    expect(await problems('__proto__: { data: /x }\nconstructor: 1\n')).toHaveLength(2);
+  });
+});
+
+test('docs/config.schema.json is that of the code (bin/ecluse config-schema >docs/config.schema.json; npx oxfmt docs)', async () => {
+  const kept: unknown = JSON.parse(await readFile(join(import.meta.dirname, '../../docs/config.schema.json'), 'utf8'));
+  expect(kept).toEqual(JSON.parse(JSON.stringify(configJsonSchema())));
+});
+
+test('every key of the schema is described', () => {
+  const missing: string[] = [];
+  const walk = (node: unknown, path: string): void => {
+    if (typeof node !== 'object' || node === null) return;
+    const properties: unknown = Reflect.get(node, 'properties');
+    if (typeof properties === 'object' && properties !== null) {
+      for (const [key, value] of Object.entries(properties)) {
+        if (typeof value === 'object' && value !== null && !('description' in value)) missing.push(`${path}.${key}`);
+        walk(value, `${path}.${key}`);
+      }
+    }
+    walk(Reflect.get(node, 'items'), `${path}[]`);
+  };
+  walk(configJsonSchema(), '');
+  expect(missing).toEqual([]);
+});
+
+test.each([
+  ['htp', 'http'],
+  ['metrcis', 'metrics'],
+  ['Workers', 'workers'],
+  ['cont', 'containers'],
+  ['zzz', undefined],
+  ['', undefined],
+])('nearestWord() of %s', (word, meant) => {
+  expect(nearestWord(word, ['http', 'https', 'metrics', 'workers', 'containers'])).toBe(meant);
+});
