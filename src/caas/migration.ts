@@ -32,6 +32,7 @@ import type { Sql } from '#state/sql.ts';
 import { parseStoredSpec } from './container-spec.ts';
 import type { ContainerSpec } from './container-spec.ts';
 import type { Containers } from './containers.ts';
+import { inspectSchema } from './engine-answers.ts';
 import type { EngineInspect } from './engine-answers.ts';
 import { EngineError } from './engine-client.ts';
 import type { Host } from './host.ts';
@@ -77,6 +78,8 @@ const DRAIN_MS = 2_000;
 const PROBE_LIMIT_MS = 10_000;
 const PROBE_TRY_MS = 1_000;
 const COPY_TIMEOUT_MS = 600_000;
+/** How long an engine may take to notice that a sandbox ended. */
+const EXIT_SEEN_LIMIT_MS = 5_000;
 
 interface Move {
   readonly journal: MigrationRow;
@@ -267,7 +270,7 @@ export class Migrations {
 
   async #finish(move: Move): Promise<void> {
     move.progress('clean up', `the paused copy on ${move.source.name} goes`);
-    await this.#removeFrom(move.source, move.row.engineId);
+    await this.#removePaused(move.source, { tenant: move.row.tenant, id: move.row.id, engineId: move.row.engineId });
     await rm(move.imageDir, { recursive: true, force: true });
     await move.source.cgroups.remove(move.source.cgroupOf(move.row.tenant, move.row.id));
     await setMigrationState(this.#deps.sql, move.journal, 'done', this.#deps.clock.nowMs());
@@ -319,6 +322,39 @@ export class Migrations {
     }
   }
 
+  /**
+   * Removes a paused container without waking it: two running copies must never be. Engines wait 10 s for a paused container to react to a
+   * kill, so its processes are ended first.
+   */
+  async #removePaused(host: Host, container: { readonly tenant: string; readonly id: string; readonly engineId: string }): Promise<void> {
+    for (const pid of await host.cgroups.processesIn(`${host.cgroupOf(container.tenant, container.id)}/${container.engineId}`)) {
+      try {
+        process.kill(pid, 'SIGKILL');
+      } catch {
+        // It ended with its sandbox.
+      }
+    }
+    await waitFor(
+      this.#deps.clock,
+      async () => {
+        const answer = await this.#stateOf(host, container.engineId);
+        return answer === 'running' || answer === 'paused' ? undefined : answer;
+      },
+      { limitMs: EXIT_SEEN_LIMIT_MS, stepMs: 20 },
+    );
+    await this.#removeFrom(host, container.engineId);
+  }
+
+  async #stateOf(host: Host, engineId: string): Promise<string> {
+    try {
+      const { json } = await host.client.call({ method: 'GET', path: ['containers', engineId, 'json'] });
+      return inspectSchema.parse(json).State.Status;
+    } catch (error) {
+      if (error instanceof EngineError && error.status === 404) return 'gone';
+      throw error;
+    }
+  }
+
   async #removeFrom(host: Host, name: string): Promise<void> {
     try {
       await host.client.call({ method: 'DELETE', path: ['containers', name], query: { force: true, v: true } });
@@ -335,7 +371,11 @@ export class Migrations {
       const source = hosts.get(journal.sourceHost);
       const target = hosts.get(journal.targetHost);
       if (journal.state === 'committed') {
-        if (source !== undefined) await this.#removeFrom(source, journal.sourceEngineId);
+        const row = await containers.find(journal.container);
+        if (source !== undefined) {
+          const place = { tenant: row?.tenant ?? '', id: journal.container, engineId: journal.sourceEngineId };
+          await this.#removePaused(source, place);
+        }
         await setMigrationState(sql, journal, 'done', clock.nowMs());
         continue;
       }

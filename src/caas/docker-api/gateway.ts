@@ -195,8 +195,9 @@ export class Gateway implements AsyncDisposable {
     });
     socket.on('error', () => undefined); // A client that resets its connection; 'close' follows.
     // Docker's raw streams end one direction while the other goes on. Not for the whole server: it would keep clients that left in the handshake.
-    // On the connection itself: where a body is still to come, `socket` is a wrapper around it (node:_http_server, UpgradeStream).
+    // Where a body is still to come, `socket` is a wrapper around the connection (node:_http_server, UpgradeStream): both must know.
     incoming.socket.allowHalfOpen = true;
+    socket.allowHalfOpen = true;
     try {
       const parsed = parsePath(incoming.url ?? '/');
       if (parsed.kind === 'refused') throw dockerError(parsed.status, parsed.message);
