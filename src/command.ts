@@ -24,7 +24,12 @@ export async function tryCommand(program: string, args: readonly string[], optio
     const child = execFile(
       program,
       [...args],
-      { timeout: options.timeoutMs ?? TIMEOUT_MS_DEFAULT, maxBuffer: OUTPUT_BYTES_MAX, killSignal: 'SIGKILL', env: options.env ?? process.env },
+      {
+        timeout: options.timeoutMs ?? TIMEOUT_MS_DEFAULT,
+        maxBuffer: OUTPUT_BYTES_MAX,
+        killSignal: 'SIGKILL',
+        env: options.env ?? process.env,
+      },
       (error, stdout, stderr) => {
         if (error === null) resolve({ exitCode: 0, stdout, stderr });
         else if (typeof error.code === 'number') resolve({ exitCode: error.code, stdout, stderr });

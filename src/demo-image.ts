@@ -37,18 +37,8 @@ export async function writeDemoImage(target: Writable | string): Promise<void> {
   const ids = `${String(APP_UID)}:${String(APP_UID)}`;
   await writeRootFs(target, [
     // Before busybox's own, which know root alone.
-    {
-      kind: 'text',
-      path: '/etc/passwd',
-      text: `${ROOT_ACCOUNT}app:x:${ids}:app:/app:/bin/sh
-`,
-    },
-    {
-      kind: 'text',
-      path: '/etc/group',
-      text: `${ROOT_GROUP}app:x:${String(APP_UID)}:
-`,
-    },
+    { kind: 'text', path: '/etc/passwd', text: `${ROOT_ACCOUNT}app:x:${ids}:app:/app:/bin/sh\n` },
+    { kind: 'text', path: '/etc/group', text: `${ROOT_GROUP}app:x:${String(APP_UID)}:\n` },
     ...(await appEntries()),
     ...(await programEntries(NODE_PATH, node)),
     ...(await busyboxEntries()),

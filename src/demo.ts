@@ -60,11 +60,16 @@ export async function prepareDemo(node: DemoNode, say: (line: string) => void): 
   }
   await startContainer(env, host, say);
   const port = node.pool.listening.https?.port ?? https.port;
-  const answers = await waitFor(node.clock, async () => ((await answersAt(host, { port, caPem: node.authority.caPem })) ? true : undefined), {
-    limitMs: ANSWER_LIMIT_MS,
-    stepMs: 50,
-  });
-  if (answers === undefined) throw demoError(`https://${host}:${String(port)} did not answer`, `see: docker logs ${CONTAINER} as tenant ${TENANT}`);
+  const answers = await waitFor(
+    node.clock,
+    async () => ((await answersAt(host, { port, caPem: node.authority.caPem })) ? true : undefined),
+    {
+      limitMs: ANSWER_LIMIT_MS,
+      stepMs: 50,
+    },
+  );
+  if (answers === undefined)
+    throw demoError(`https://${host}:${String(port)} did not answer`, `see: docker logs ${CONTAINER} as tenant ${TENANT}`);
   return { tour: tourOf(node.config, host, port) };
 }
 
@@ -76,7 +81,18 @@ async function startContainer(env: NodeJS.ProcessEnv, host: string, say: (line: 
   }
   say(`docker run ${IMAGE}, as tenant ${TENANT}`);
   const labels = ['--label', `ecluse.http.host=${host}`, '--label', 'ecluse.http.health=/healthz'];
-  await mustRun(env, ['run', '--detach', '--name', CONTAINER, '--restart', 'unless-stopped', '--memory', '256m', ...labels, IMAGE]);
+  await mustRun(env, [
+    'run',
+    '--detach',
+    '--name',
+    CONTAINER,
+    '--restart',
+    'unless-stopped',
+    '--memory',
+    '256m',
+    ...labels,
+    IMAGE,
+  ]);
 }
 
 async function mustRun(env: NodeJS.ProcessEnv, args: readonly string[]): Promise<void> {
@@ -87,7 +103,11 @@ async function mustRun(env: NodeJS.ProcessEnv, args: readonly string[]): Promise
 /** `docker import - hello`, fed from memory to pipe: the archive never lies on the disk. */
 async function importImage(env: NodeJS.ProcessEnv): Promise<void> {
   const changes = DEMO_IMAGE_CHANGES.flatMap((change) => ['--change', change]);
-  const child = spawn('docker', ['import', ...changes, '-', IMAGE], { env, stdio: ['pipe', 'ignore', 'pipe'], timeout: IMPORT_LIMIT_MS });
+  const child = spawn('docker', ['import', ...changes, '-', IMAGE], {
+    env,
+    stdio: ['pipe', 'ignore', 'pipe'],
+    timeout: IMPORT_LIMIT_MS,
+  });
   let said = '';
   child.stderr.setEncoding('utf8').on('data', (text: string) => {
     said = `${said}${text}`.slice(-2000);
@@ -107,7 +127,16 @@ async function importImage(env: NodeJS.ProcessEnv): Promise<void> {
 async function answersAt(host: string, at: { readonly port: number; readonly caPem: string }): Promise<boolean> {
   return await new Promise((resolve) => {
     const outgoing = request(
-      { host: '127.0.0.1', port: at.port, path: '/healthz', servername: host, headers: { host }, ca: at.caPem, agent: false, timeout: 2000 },
+      {
+        host: '127.0.0.1',
+        port: at.port,
+        path: '/healthz',
+        servername: host,
+        headers: { host },
+        ca: at.caPem,
+        agent: false,
+        timeout: 2000,
+      },
       (response) => {
         response.resume();
         response.once('end', () => {
@@ -148,5 +177,11 @@ function tourOf(config: NodeConfig, host: string, port: number): readonly string
 }
 
 function demoError(message: string, mend: string, cause?: unknown): EcluseError {
-  return new EcluseError({ code: 'ECLUSE_DEMO_FAILED', source: 'runtime', message: `the demo could not be set up: ${message}`, mend, cause });
+  return new EcluseError({
+    code: 'ECLUSE_DEMO_FAILED',
+    source: 'runtime',
+    message: `the demo could not be set up: ${message}`,
+    mend,
+    cause,
+  });
 }

@@ -16,14 +16,15 @@ const ERRORS_IN_A_ROW_LOUD = 5;
 /** Runs `round` again and again, never twice at once. Disposing waits for the round under way. */
 export function startLoop(deps: { readonly log: Log; readonly clock: Clock }, options: LoopOptions): AsyncDisposable {
   const stop = new AbortController();
+  const isStopped = (): boolean => stop.signal.aborted;
   const run = async (): Promise<void> => {
     let errorsInARow = 0;
-    while (!stop.signal.aborted) {
+    while (!isStopped()) {
       try {
         await options.round(stop.signal);
         errorsInARow = 0;
       } catch (error) {
-        if (stop.signal.aborted) return;
+        if (isStopped()) return;
         errorsInARow += 1;
         const level = errorsInARow >= ERRORS_IN_A_ROW_LOUD ? 'error' : 'warn';
         deps.log[level]({ loop: options.name, reason: reasonOf(error), errorsInARow }, 'loop round failed');

@@ -10,7 +10,12 @@ const REDACTED = ['authorization', 'cookie', 'env', 'Env', '*.authorization', '*
 /** Creates the root logger: JSON lines on stderr, so that stdout stays free for what a command prints. */
 export function createLog(level: 'debug' | 'info' | 'warn' | 'error' | 'silent'): Log {
   return pino(
-    { level, base: { pid: process.pid }, redact: { paths: REDACTED, censor: '[redacted]' }, timestamp: pino.stdTimeFunctions.isoTime },
+    {
+      level,
+      base: { pid: process.pid },
+      redact: { paths: REDACTED, censor: '[redacted]' },
+      timestamp: pino.stdTimeFunctions.isoTime,
+    },
     pino.destination({ dest: 2, sync: true }),
   );
 }

@@ -1,7 +1,19 @@
 /** What operators see and change, as the admin API asks for it. */
 import type { Clock } from '#clock';
 import { EcluseError } from '#errors';
-import type { ContainerReading, ContainerView, MigrationProgress, MigrationReport, NodeControl, NodeStatus, TenantView } from '#admin/node-control.ts';
+import type {
+  ContainerReading,
+  ContainerView,
+  MigrationProgress,
+  MigrationReport,
+  NodeControl,
+  NodeStatus,
+  ContainerFilter,
+  TenantChange,
+  TenantEnv,
+  TenantRequest,
+  TenantView,
+} from '#admin/node-control.ts';
 import { parseStoredSpec } from '#caas/container-spec.ts';
 import type { Containers } from '#caas/containers.ts';
 import { statusText } from '#caas/docker-api/views.ts';
@@ -47,135 +59,165 @@ function addressText(address: { readonly host: string; readonly port: number } |
   return address === undefined ? undefined : formatListenAddress(address);
 }
 
-export function createNodeControl(parts: NodeParts): NodeControl {
-  const { sql, config, hosts, tenants, containers, meter, pool, edge } = parts;
+async function hostStatus(host: Host, rows: readonly ContainerRow[]): Promise<NodeStatus['hosts'][number]> {
+  const base = { name: host.name, engine: host.engineKind, containers: rows.filter((row) => row.host === host.name).length };
+  try {
+    const info = await host.info();
+    return { ...base, state: 'up', engineVersion: info.ServerVersion, memoryBytes: info.MemTotal, cpus: info.NCPU };
+  } catch {
+    return { ...base, state: 'down', engineVersion: '', memoryBytes: 0, cpus: 0 }; // The state is the answer.
+  }
+}
 
-  const hostStatus = async (host: Host, rows: readonly ContainerRow[]): Promise<NodeStatus['hosts'][number]> => {
-    const base = { name: host.name, engine: host.engineKind, containers: rows.filter((row) => row.host === host.name).length };
+export class NodeOperations implements NodeControl {
+  readonly #parts: NodeParts;
+
+  constructor(parts: NodeParts) {
+    this.#parts = parts;
+  }
+
+  async status(): Promise<NodeStatus> {
+    const rows = await this.#parts.containers.list();
+    return {
+      version: packageVersion(),
+      pid: process.pid,
+      startedMs: this.#parts.startedMs,
+      dataDir: this.#parts.config.dataDir,
+      listen: {
+        http: addressText(this.#parts.pool.listening.http),
+        https: addressText(this.#parts.pool.listening.https),
+        docker: addressText(this.#parts.config.listen.docker),
+        metrics: addressText(this.#parts.config.listen.metrics),
+      },
+      configVersion: this.#parts.pool.version,
+      workers: this.#parts.pool.status().map(({ pid, version }) => ({ pid, version })),
+      hosts: await Promise.all([...this.#parts.hosts.values()].map(async (host) => await hostStatus(host, rows))),
+    };
+  }
+
+  async tenants(): Promise<readonly TenantView[]> {
+    return await Promise.all((await this.#parts.tenants.list()).map(async (tenant) => await this.#tenantView(tenant)));
+  }
+
+  async addTenant(request: TenantRequest): Promise<TenantView> {
+    return await this.#tenantView(
+      await this.#parts.tenants.add({ name: request.name, quota: request.quota ?? {}, domains: request.domains ?? [] }),
+    );
+  }
+
+  async setTenant(name: string, change: TenantChange): Promise<TenantView> {
+    const tenant = await this.#parts.tenants.set(name, {
+      quota: change.quota ?? {},
+      domains: change.domains,
+      state: change.state,
+    });
+    await this.#parts.edge.publish(); // Its routes may have come or gone.
+    return await this.#tenantView(tenant);
+  }
+
+  async removeTenant(name: string): Promise<void> {
+    await this.#parts.tenants.remove(name);
+  }
+
+  async tenantEnv(name: string): Promise<TenantEnv> {
+    const certPath = await this.#parts.tenants.certificateFolder(name);
+    const docker = this.#parts.config.listen.docker;
+    if (docker === undefined) throw controlError(409, 'this node has no Docker endpoint', 'set listen.docker');
+    const host = docker.host === '0.0.0.0' || docker.host === '::' ? 'localhost' : docker.host;
+    return { dockerHost: `tcp://${host}:${String(docker.port)}`, certPath };
+  }
+
+  async containers(filter: ContainerFilter): Promise<readonly ContainerView[]> {
+    const byName = new Map((await this.#parts.tenants.list()).map((tenant) => [tenant.name, tenant]));
+    const rows = (await this.#parts.containers.list()).filter(
+      (row) =>
+        row.state !== 'creating' &&
+        (filter.tenant === undefined || row.tenant === filter.tenant) &&
+        (filter.all || ['running', 'paused', 'restarting'].includes(row.state)),
+    );
+    return rows.map((row) => ({
+      id: row.id,
+      tenant: row.tenant,
+      name: row.name,
+      image: parseStoredSpec(row.spec).config.Image,
+      host: row.host,
+      state: row.state,
+      status: statusText(row, undefined, this.#parts.clock.nowMs()),
+      createdMs: row.createdMs,
+      startedMs: row.startedMs,
+      address: row.address,
+      routes: this.#urlsOf(row, byName),
+      incarnation: row.incarnation,
+      memoryLimitBytes: row.memoryBytes,
+    }));
+  }
+
+  async readings(): Promise<readonly ContainerReading[]> {
+    const rows = new Map((await this.#parts.containers.list()).map((row) => [row.id, row]));
+    return this.#parts.meter.readings().flatMap((reading) => {
+      const row = rows.get(reading.container);
+      if (row === undefined || row.state === 'exited') return [];
+      return [{ id: row.id, tenant: row.tenant, name: row.name, host: row.host, ...reading }];
+    });
+  }
+
+  async usage(query: {
+    readonly tenant: string | undefined;
+    readonly sinceMs: number;
+    readonly untilMs: number;
+    readonly by: UsageGrouping;
+  }): Promise<readonly UsageTotal[]> {
+    // What is being counted goes into the ledger first, so that the answer is of this moment.
+    for (const { container } of this.#parts.meter.readings()) await this.#parts.meter.flush(container);
+    return sumUsage(await readLedger(this.#parts.sql, query), query.by);
+  }
+
+  async migrate(reference: string, target: string, onProgress: (progress: MigrationProgress) => void): Promise<MigrationReport> {
+    const row = await this.#find(reference);
     try {
-      const info = await host.info();
-      return { ...base, state: 'up', engineVersion: info.ServerVersion, memoryBytes: info.MemTotal, cpus: info.NCPU };
-    } catch {
-      return { ...base, state: 'down', engineVersion: '', memoryBytes: 0, cpus: 0 }; // The state is the answer.
+      const report = await this.#parts.migrations.migrate(row.id, target, onProgress);
+      this.#parts.metrics?.countMigration('done');
+      return report;
+    } catch (error) {
+      const isRefusal = error instanceof EcluseError && error.code === 'ECLUSE_MIGRATION_REFUSED';
+      this.#parts.metrics?.countMigration(isRefusal ? 'refused' : 'failed');
+      throw error;
     }
-  };
+  }
 
-  const tenantView = async (tenant: Tenant): Promise<TenantView> => ({ ...tenant, containers: (await containers.listOf(tenant.name)).length });
+  async changes(cursor: number, limit: number): Promise<readonly Change[]> {
+    return await readChanges(this.#parts.sql, cursor, limit);
+  }
+
+  async #tenantView(tenant: Tenant): Promise<TenantView> {
+    return { ...tenant, containers: (await this.#parts.containers.listOf(tenant.name)).length };
+  }
 
   /** Id, id prefix, TENANT/NAME, or a NAME that only one tenant uses. */
-  const findContainer = async (reference: string): Promise<ContainerRow> => {
-    const rows = (await containers.list()).filter((row) => row.state !== 'creating');
+  async #find(reference: string): Promise<ContainerRow> {
+    const rows = (await this.#parts.containers.list()).filter((row) => row.state !== 'creating');
     const [tenant, name] = reference.includes('/') ? reference.split('/', 2) : [undefined, reference];
     const named = rows.filter((row) => row.name === name && (tenant === undefined || row.tenant === tenant));
     const found = named.length > 0 || !PREFIX.test(reference) ? named : rows.filter((row) => row.id.startsWith(reference));
     const [first, second] = found;
     if (first === undefined) throw controlError(404, `no container is called ${reference}`, 'see: ecluse ps -a');
-    if (second !== undefined) throw controlError(409, `${reference} is the name of several containers`, `say which: ${found.map((row) => `${row.tenant}/${row.name}`).join(' or ')}`);
-    return first;
-  };
-
-  const routesOfContainer = (row: ContainerRow, byName: ReadonlyMap<string, Tenant>): readonly string[] => {
-    const tenant = byName.get(row.tenant);
-    const https = config.listen.https;
-    if (tenant === undefined || https === undefined) return [];
-    const wanted = wantedRoutes(row.name, parseStoredSpec(row.spec), tenant, config.domain);
-    const port = https.port === 443 ? '' : `:${String(pool.listening.https?.port ?? https.port)}`;
-    return wanted.kind === 'refused' ? [] : wanted.routes.map((route) => `https://${route.host}${port}${route.pathPrefix}`);
-  };
-
-  return {
-    async status(): Promise<NodeStatus> {
-      const rows = await containers.list();
-      return {
-        version: packageVersion(),
-        pid: process.pid,
-        startedMs: parts.startedMs,
-        dataDir: config.dataDir,
-        listen: {
-          http: addressText(pool.listening.http),
-          https: addressText(pool.listening.https),
-          docker: addressText(config.listen.docker),
-          metrics: addressText(config.listen.metrics),
-        },
-        configVersion: pool.version,
-        workers: pool.status().map(({ pid, version }) => ({ pid, version })),
-        hosts: await Promise.all([...hosts.values()].map(async (host) => await hostStatus(host, rows))),
-      };
-    },
-    async tenants(): Promise<readonly TenantView[]> {
-      return await Promise.all((await tenants.list()).map(tenantView));
-    },
-    async addTenant(request): Promise<TenantView> {
-      return await tenantView(await tenants.add({ name: request.name, quota: request.quota ?? {}, domains: request.domains ?? [] }));
-    },
-    async setTenant(name, change): Promise<TenantView> {
-      const tenant = await tenants.set(name, { quota: change.quota ?? {}, domains: change.domains, state: change.state });
-      await edge.publish(); // Its routes may have come or gone.
-      return await tenantView(tenant);
-    },
-    async removeTenant(name): Promise<void> {
-      await tenants.remove(name);
-    },
-    async tenantEnv(name) {
-      const certPath = await tenants.certificateFolder(name);
-      const docker = config.listen.docker;
-      if (docker === undefined) throw controlError(409, 'this node has no Docker endpoint', 'set listen.docker');
-      const host = docker.host === '0.0.0.0' || docker.host === '::' ? 'localhost' : docker.host;
-      return { dockerHost: `tcp://${host}:${String(docker.port)}`, certPath };
-    },
-    async containers(filter): Promise<readonly ContainerView[]> {
-      const byName = new Map((await tenants.list()).map((tenant) => [tenant.name, tenant]));
-      const rows = (await containers.list()).filter(
-        (row) =>
-          row.state !== 'creating' &&
-          (filter.tenant === undefined || row.tenant === filter.tenant) &&
-          (filter.all || ['running', 'paused', 'restarting'].includes(row.state)),
+    if (second !== undefined)
+      throw controlError(
+        409,
+        `${reference} is the name of several containers`,
+        `say which: ${found.map((row) => `${row.tenant}/${row.name}`).join(' or ')}`,
       );
-      return rows.map((row) => ({
-        id: row.id,
-        tenant: row.tenant,
-        name: row.name,
-        image: parseStoredSpec(row.spec).config.Image,
-        host: row.host,
-        state: row.state,
-        status: statusText(row, undefined, parts.clock.nowMs()),
-        createdMs: row.createdMs,
-        startedMs: row.startedMs,
-        address: row.address,
-        routes: routesOfContainer(row, byName),
-        incarnation: row.incarnation,
-        memoryLimitBytes: row.memoryBytes,
-      }));
-    },
-    async readings(): Promise<readonly ContainerReading[]> {
-      const rows = new Map((await containers.list()).map((row) => [row.id, row]));
-      return meter.readings().flatMap((reading) => {
-        const row = rows.get(reading.container);
-        if (row === undefined || row.state === 'exited') return [];
-        return [{ id: row.id, tenant: row.tenant, name: row.name, host: row.host, ...reading }];
-      });
-    },
-    async usage(query: { readonly tenant: string | undefined; readonly sinceMs: number; readonly untilMs: number; readonly by: UsageGrouping }): Promise<readonly UsageTotal[]> {
-      // What is being counted goes into the ledger first, so that the answer is of this moment.
-      for (const { container } of meter.readings()) await meter.flush(container);
-      return sumUsage(await readLedger(sql, query), query.by);
-    },
-    async migrate(reference: string, target: string, onProgress: (progress: MigrationProgress) => void): Promise<MigrationReport> {
-      const row = await findContainer(reference);
-      try {
-        const report = await parts.migrations.migrate(row.id, target, onProgress);
-        parts.metrics?.countMigration('done');
-        return report;
-      } catch (error) {
-        const isRefusal = error instanceof EcluseError && error.code === 'ECLUSE_MIGRATION_REFUSED';
-        parts.metrics?.countMigration(isRefusal ? 'refused' : 'failed');
-        throw error;
-      }
-    },
-    async changes(cursor: number, limit: number): Promise<readonly Change[]> {
-      return await readChanges(sql, cursor, limit);
-    },
-  };
+    return first;
+  }
+
+  #urlsOf(row: ContainerRow, byName: ReadonlyMap<string, Tenant>): readonly string[] {
+    const tenant = byName.get(row.tenant);
+    const https = this.#parts.config.listen.https;
+    if (tenant === undefined || https === undefined) return [];
+    const wanted = wantedRoutes(row.name, parseStoredSpec(row.spec), tenant, this.#parts.config.domain);
+    const port = https.port === 443 ? '' : `:${String(this.#parts.pool.listening.https?.port ?? https.port)}`;
+    return wanted.kind === 'refused' ? [] : wanted.routes.map((route) => `https://${route.host}${port}${route.pathPrefix}`);
+  }
 }
 
 function controlError(status: number, message: string, mend: string): EcluseError {

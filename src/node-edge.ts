@@ -43,7 +43,8 @@ export class Edge implements Activator {
     const config = routesOf(containers, tenants, domain, version);
     const served: HostCertificate[] = [];
     // `*` is what clients get that name no host we know: they see a certificate of the internal CA and a 404.
-    for (const host of new Set(['*', ...config.routes.map((route) => route.host)])) served.push(await certificates.certificateFor(host));
+    for (const host of new Set(['*', ...config.routes.map((route) => route.host)]))
+      served.push(await certificates.certificateFor(host));
     return { config, certificates: served };
   }
 
@@ -72,13 +73,14 @@ export class Edge implements Activator {
       await this.#running;
       return;
     }
-    this.#again ??= this.#running
-      .catch(() => undefined)
-      .then(async () => {
-        this.#again = undefined;
-        await this.publish();
-      });
+    this.#again ??= this.#publishAfter(this.#running);
     await this.#again;
+  }
+
+  async #publishAfter(running: Promise<void>): Promise<void> {
+    await running.catch(() => undefined); // Its own caller hears of it.
+    this.#again = undefined;
+    await this.publish();
   }
 
   async #publishNow(): Promise<void> {
@@ -93,7 +95,10 @@ export class Edge implements Activator {
     this.#deps.log.debug({ version: edge.config.version, routes: edge.config.routes.length }, 'routes published');
   }
 
-  async freeze(endpointIds: readonly string[], span: { readonly deadlineMs: number; readonly drainMs: number }): Promise<{ readonly cut: number; readonly waitedMs: number }> {
+  async freeze(
+    endpointIds: readonly string[],
+    span: { readonly deadlineMs: number; readonly drainMs: number },
+  ): Promise<{ readonly cut: number; readonly waitedMs: number }> {
     return this.#pool === undefined ? { cut: 0, waitedMs: 0 } : await this.#pool.freeze(endpointIds, span);
   }
 

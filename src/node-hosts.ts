@@ -17,7 +17,12 @@ export interface HostWish {
 
 const FORWARDING_KEY = 'forwarding_was_off';
 
-async function networksOf(sql: Sql, clock: Clock, dataDir: string, wishes: readonly HostWish[]): Promise<ReadonlyMap<string, HostNetwork>> {
+async function networksOf(
+  sql: Sql,
+  clock: Clock,
+  dataDir: string,
+  wishes: readonly HostWish[],
+): Promise<ReadonlyMap<string, HostNetwork>> {
   const scope = scopeOf(dataDir);
   const known = new Map((await listHosts(sql)).map((host) => [host.name, host]));
   const taken = new Set([...known.values()].map((host) => host.networkOctet));

@@ -1,6 +1,6 @@
 /** The node's metrics page: what the workers count, and what the control plane knows. */
 import { createServer } from 'node:http';
-import type { Server } from 'node:http';
+import type { Server, ServerResponse } from 'node:http';
 import { Counter, Gauge, Registry } from 'prom-client';
 import { EcluseError, reasonOf } from '#errors';
 import type { Log } from '#log';
@@ -24,7 +24,12 @@ export class NodeMetrics implements AsyncDisposable {
 
   private constructor(deps: NodeMetricsDeps) {
     const registers = [this.#registry];
-    this.#migrations = new Counter({ name: 'ecluse_migrations_total', help: 'Migrations by outcome.', labelNames: ['outcome'], registers });
+    this.#migrations = new Counter({
+      name: 'ecluse_migrations_total',
+      help: 'Migrations by outcome.',
+      labelNames: ['outcome'],
+      registers,
+    });
     const containers = new Gauge({
       name: 'ecluse_containers',
       help: 'Containers by tenant, host and state.',
@@ -49,15 +54,7 @@ export class NodeMetrics implements AsyncDisposable {
         response.writeHead(404, { 'content-type': 'text/plain' }).end('the metrics are at /metrics\n');
         return;
       }
-      void this.#page(deps).then(
-        (page) => {
-          response.writeHead(200, { 'content-type': this.#registry.contentType }).end(page);
-        },
-        (error: unknown) => {
-          deps.log.warn({ reason: reasonOf(error) }, 'metrics could not be collected');
-          response.writeHead(503, { 'content-type': 'text/plain' }).end(`${reasonOf(error)}\n`);
-        },
-      );
+      void this.#answer(deps, response);
     });
     this.#server.maxConnections = SCRAPES_MAX;
   }
@@ -83,6 +80,16 @@ export class NodeMetrics implements AsyncDisposable {
 
   countMigration(outcome: 'done' | 'failed' | 'refused'): void {
     this.#migrations.inc({ outcome });
+  }
+
+  async #answer(deps: NodeMetricsDeps, response: ServerResponse): Promise<void> {
+    try {
+      const page = await this.#page(deps);
+      response.writeHead(200, { 'content-type': this.#registry.contentType }).end(page);
+    } catch (error) {
+      deps.log.warn({ reason: reasonOf(error) }, 'metrics could not be collected');
+      response.writeHead(503, { 'content-type': 'text/plain' }).end(`${reasonOf(error)}\n`);
+    }
   }
 
   async #page(deps: NodeMetricsDeps): Promise<string> {

@@ -7,7 +7,15 @@ import { EcluseError } from '#errors';
 import { listContainersOf } from '#state/containers.ts';
 import { dropImage, listImages } from '#state/images.ts';
 import type { Sql } from '#state/sql.ts';
-import { addTenant, addTenantCertificate, findTenant, listTenants, removeTenant, tenantOfCertificate, updateTenant } from '#state/tenants.ts';
+import {
+  addTenant,
+  addTenantCertificate,
+  findTenant,
+  listTenants,
+  removeTenant,
+  tenantOfCertificate,
+  updateTenant,
+} from '#state/tenants.ts';
 import type { Tenant, TenantQuota } from '#state/tenants.ts';
 import type { Authority } from '#tls/authority.ts';
 
@@ -45,9 +53,17 @@ export class Tenants {
     return tenant;
   }
 
-  async add(request: { readonly name: string; readonly quota: Partial<TenantQuota>; readonly domains: readonly string[] }): Promise<Tenant> {
+  async add(request: {
+    readonly name: string;
+    readonly quota: Partial<TenantQuota>;
+    readonly domains: readonly string[];
+  }): Promise<Tenant> {
     if (!TENANT_NAME.test(request.name)) {
-      throw tenantError(400, `"${request.name.slice(0, 60)}" is no tenant name`, 'use up to 30 lower-case letters, digits and hyphens, beginning with a letter');
+      throw tenantError(
+        400,
+        `"${request.name.slice(0, 60)}" is no tenant name`,
+        'use up to 30 lower-case letters, digits and hyphens, beginning with a letter',
+      );
     }
     const tenant: Tenant = {
       name: request.name,
@@ -56,13 +72,18 @@ export class Tenants {
       quota: { ...QUOTA_DEFAULT, ...request.quota },
       domains: request.domains.map(checkedDomain),
     };
-    if ((await addTenant(this.#deps.sql, tenant)).kind === 'conflict') throw tenantError(409, `tenant ${tenant.name} exists already`, 'change it with: ecluse tenant set');
+    if ((await addTenant(this.#deps.sql, tenant)).kind === 'conflict')
+      throw tenantError(409, `tenant ${tenant.name} exists already`, 'change it with: ecluse tenant set');
     return tenant;
   }
 
   async set(
     name: string,
-    change: { readonly quota: Partial<TenantQuota>; readonly domains: readonly string[] | undefined; readonly state: Tenant['state'] | undefined },
+    change: {
+      readonly quota: Partial<TenantQuota>;
+      readonly domains: readonly string[] | undefined;
+      readonly state: Tenant['state'] | undefined;
+    },
   ): Promise<Tenant> {
     const before = await this.get(name);
     const after: Tenant = {
@@ -78,7 +99,8 @@ export class Tenants {
   async remove(name: string): Promise<void> {
     await this.get(name);
     const containers = await listContainersOf(this.#deps.sql, name);
-    if (containers.length > 0) throw tenantError(409, `tenant ${name} still has ${String(containers.length)} containers`, 'remove them first');
+    if (containers.length > 0)
+      throw tenantError(409, `tenant ${name} still has ${String(containers.length)} containers`, 'remove them first');
     for (const image of await listImages(this.#deps.sql, name)) await dropImage(this.#deps.sql, name, image.imageId);
     await removeTenant(this.#deps.sql, name, this.#deps.clock.nowMs());
   }
@@ -111,7 +133,8 @@ function fingerprintOf(pem: string): string {
 
 function checkedDomain(domain: string): string {
   const bare = domain.toLowerCase().replace(/^\*\./, '');
-  if (bare.length > 253 || !DOMAIN.test(bare)) throw tenantError(400, `"${domain.slice(0, 80)}" is no domain`, 'write it like shop.example.com');
+  if (bare.length > 253 || !DOMAIN.test(bare))
+    throw tenantError(400, `"${domain.slice(0, 80)}" is no domain`, 'write it like shop.example.com');
   return bare;
 }
 

@@ -10,6 +10,7 @@ import { release } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { AdminApi } from '#admin/api.ts';
+import { reconcile, stopAll } from '#caas/container-recovery.ts';
 import { Containers } from '#caas/containers.ts';
 import { Gateway } from '#caas/docker-api/gateway.ts';
 import { watchEngine } from '#caas/engine-events.ts';
@@ -34,7 +35,7 @@ import type { Sql } from '#state/sql.ts';
 import { openAuthority } from '#tls/authority.ts';
 import type { Authority } from '#tls/authority.ts';
 import { HostCertificates } from '#tls/host-certificates.ts';
-import { createNodeControl } from './node-control.ts';
+import { NodeOperations } from './node-control.ts';
 import type { NodeParts } from './node-control.ts';
 import { Edge } from './node-edge.ts';
 import { closeHosts, openHosts } from './node-hosts.ts';
@@ -95,12 +96,24 @@ function withFlag(config: NodeConfig, error: EcluseError): EcluseError {
   return error;
 }
 
-async function openDocker(config: NodeConfig, authority: Authority, deps: Omit<Parameters<typeof Gateway.open>[0], 'facts'>, runsc: RunscCapabilities): Promise<Gateway | undefined> {
+async function openDocker(
+  config: NodeConfig,
+  authority: Authority,
+  deps: Omit<Parameters<typeof Gateway.open>[0], 'facts'>,
+  runsc: RunscCapabilities,
+): Promise<Gateway | undefined> {
   const address = config.listen.docker;
   if (address === undefined) return undefined;
-  const names = [...new Set(['localhost', '127.0.0.1', '::1', config.domain, `docker.${config.domain}`, address.host])].filter((name) => name !== '0.0.0.0' && name !== '::');
+  const names = [...new Set(['localhost', '127.0.0.1', '::1', config.domain, `docker.${config.domain}`, address.host])].filter(
+    (name) => name !== '0.0.0.0' && name !== '::',
+  );
   const { certPem, keyPem } = await authority.issueServer({ names, days: SERVER_CERTIFICATE_DAYS });
-  const facts = { version: packageVersion(), kernel: release(), cpus: navigator.hardwareConcurrency, runtimeVersion: runsc.version };
+  const facts = {
+    version: packageVersion(),
+    kernel: release(),
+    cpus: navigator.hardwareConcurrency,
+    runtimeVersion: runsc.version,
+  };
   return await Gateway.open({ ...deps, facts }, { ...address, certPem, keyPem, caPem: authority.caPem });
 }
 
@@ -127,7 +140,10 @@ async function prepareData(config: NodeConfig): Promise<void> {
   await mkdir(dirname(config.accessLogFile), { recursive: true, mode: 0o750 });
 }
 
-async function openState(config: NodeConfig, stack: AsyncDisposableStack): Promise<{ readonly sql: Sql; readonly authority: Authority; readonly certificates: HostCertificates }> {
+async function openState(
+  config: NodeConfig,
+  stack: AsyncDisposableStack,
+): Promise<{ readonly sql: Sql; readonly authority: Authority; readonly certificates: HostCertificates }> {
   const sql = stack.use(openSqlite(join(config.dataDir, 'ecluse.db')));
   const authority = await openAuthority(join(config.dataDir, 'tls'), { clock: systemClock });
   const certificates = await HostCertificates.open(join(config.dataDir, 'tls'), { authority, clock: systemClock });
@@ -158,10 +174,11 @@ async function openNode(config: NodeConfig, log: Log, say: Say): Promise<Running
   const migrations = new Migrations({ log, clock, sql, hosts, containers, meter, activator: edge, imageFolder });
   await migrations.recover();
   say('taking over containers');
-  await containers.reconcile();
+  const recovery = { log, clock, sql, hosts, containers };
+  await reconcile(recovery);
   stack.defer(async () => {
     say('stopping containers');
-    await containers.stopAll(STOP_GRACE_SECONDS);
+    await stopAll(recovery, STOP_GRACE_SECONDS);
   });
   for (const host of hosts.values()) stack.use(watchEngine({ log, clock, containers }, host));
 
@@ -175,13 +192,29 @@ async function openNode(config: NodeConfig, log: Log, say: Say): Promise<Running
   const metrics = await openMetrics(config, { log, pool: pool.pool, hosts, containers: async () => await containers.list() });
   if (metrics !== undefined) stack.use(metrics);
   const tenants = new Tenants({ clock, sql, authority, folder: join(config.dataDir, 'tenants') });
-  const parts: NodeParts = { clock, sql, config, hosts, tenants, containers, migrations, meter, pool: pool.pool, edge, metrics, startedMs };
-  stack.use(await AdminApi.open({ control: createNodeControl(parts), log }, { socketPath: config.listen.adminSocket }));
+  const parts: NodeParts = {
+    clock,
+    sql,
+    config,
+    hosts,
+    tenants,
+    containers,
+    migrations,
+    meter,
+    pool: pool.pool,
+    edge,
+    metrics,
+    startedMs,
+  };
+  stack.use(await AdminApi.open({ control: new NodeOperations(parts), log }, { socketPath: config.listen.adminSocket }));
   const all = stack.move();
   return { ...parts, log, authority, dispose: async () => await all.disposeAsync() };
 }
 
-async function openPool(config: NodeConfig, deps: { readonly log: Log; readonly edge: Edge; readonly meter: Meter }): Promise<{ readonly pool: WorkerPool; readonly dispose: () => Promise<void> }> {
+async function openPool(
+  config: NodeConfig,
+  deps: { readonly log: Log; readonly edge: Edge; readonly meter: Meter },
+): Promise<{ readonly pool: WorkerPool; readonly dispose: () => Promise<void> }> {
   const pool = await WorkerPool.open(
     { log: deps.log, clock: systemClock },
     {
@@ -221,9 +254,10 @@ async function stopSignal(): Promise<NodeJS.Signals> {
   });
 }
 
+const say: Say = (line) => process.stdout.write(`ecluse: ${line}\n`);
+
 /** Runs a node until it is told to stop. Returns the exit code. Errors before "ready" are thrown, with everything undone. */
 export async function runNode(config: NodeConfig): Promise<number> {
-  const say: Say = (line) => process.stdout.write(`ecluse: ${line}\n`);
   const log = createLog(config.demo ? 'warn' : 'info');
   const startMs = systemClock.monotonicMs();
   const stopped = stopSignal();

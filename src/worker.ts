@@ -45,7 +45,9 @@ async function boot(message: ToWorker & { readonly kind: 'boot' }): Promise<void
   }
   plane.commit(edge.config.version);
   for (const { endpointIds, deadlineMs } of freezes) plane.holds.freeze(endpointIds, deadlineMs);
-  setInterval(() => { pushTraffic(plane); }, TRAFFIC_PERIOD_MS).unref();
+  setInterval(() => {
+    pushTraffic(plane);
+  }, TRAFFIC_PERIOD_MS).unref();
   try {
     state.listener = await Listener.open(plane, options.listen);
   } catch (error) {
@@ -83,7 +85,11 @@ async function handle({ plane, listener }: Running, message: Exclude<ToWorker, {
     case 'commit': {
       const committed = plane.commit(message.version);
       listener?.certificatesChanged();
-      send(committed ? { kind: 'ack', seq } : { kind: 'refused', seq, reason: `version ${String(message.version)} was not prepared` });
+      send(
+        committed
+          ? { kind: 'ack', seq }
+          : { kind: 'refused', seq, reason: `version ${String(message.version)} was not prepared` },
+      );
       return;
     }
     case 'abort':
@@ -137,6 +143,10 @@ process.on('SIGINT', () => undefined);
 process.on('SIGTERM', () => undefined);
 // Without this node:cluster ends the process as soon as the primary is gone, in the middle of its requests.
 if (cluster.worker !== undefined) cluster.worker.exitedAfterDisconnect = true;
-process.on('message', (message: ToWorker) => { void onMessage(message); });
-process.on('disconnect', () => { void end(WORKER_DRAIN_MS).finally(leave); });
+process.on('message', (message: ToWorker) => {
+  void onMessage(message);
+});
+process.on('disconnect', () => {
+  void end(WORKER_DRAIN_MS).finally(leave);
+});
 send({ kind: 'online' });

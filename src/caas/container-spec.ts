@@ -43,13 +43,20 @@ const healthcheck = z.object({
 });
 
 const configSchema = z.object({
-  Hostname: z.string().max(63).regex(/^[A-Za-z0-9_.-]*$/).default(''),
+  Hostname: z
+    .string()
+    .max(63)
+    .regex(/^[A-Za-z0-9_.-]*$/)
+    .default(''),
   Domainname: text.default(''),
   User: text.default(''),
   AttachStdin: z.boolean().default(false),
   AttachStdout: z.boolean().default(false),
   AttachStderr: z.boolean().default(false),
-  ExposedPorts: z.record(z.string().regex(/^\d{1,5}(?:\/(?:tcp|udp|sctp))?$/), z.unknown()).nullable().default({}),
+  ExposedPorts: z
+    .record(z.string().regex(/^\d{1,5}(?:\/(?:tcp|udp|sctp))?$/), z.unknown())
+    .nullable()
+    .default({}),
   Tty: z.boolean().default(false),
   OpenStdin: z.boolean().default(false),
   StdinOnce: z.boolean().default(false),
@@ -59,8 +66,15 @@ const configSchema = z.object({
   Image: z.string().min(1).max(512),
   WorkingDir: text.default(''),
   Entrypoint: command.default(null),
-  Labels: z.record(z.string().max(1024), z.string().max(16 * 1024)).nullable().default({}),
-  StopSignal: z.string().max(20).regex(/^[A-Za-z0-9+-]*$/).default(''),
+  Labels: z
+    .record(z.string().max(1024), z.string().max(16 * 1024))
+    .nullable()
+    .default({}),
+  StopSignal: z
+    .string()
+    .max(20)
+    .regex(/^[A-Za-z0-9+-]*$/)
+    .default(''),
   StopTimeout: z.int().min(0).max(600).nullable().default(null),
 });
 
@@ -76,7 +90,10 @@ const hostConfigSchema = z.object({
   CpuQuota: integer.default(0),
   PidsLimit: integer.nullable().default(null),
   RestartPolicy: z
-    .object({ Name: z.enum(['', 'no', 'always', 'unless-stopped', 'on-failure']).default(''), MaximumRetryCount: size.default(0) })
+    .object({
+      Name: z.enum(['', 'no', 'always', 'unless-stopped', 'on-failure']).default(''),
+      MaximumRetryCount: size.default(0),
+    })
     .nullable()
     .default({ Name: '', MaximumRetryCount: 0 }),
   AutoRemove: z.boolean().default(false),
@@ -84,12 +101,27 @@ const hostConfigSchema = z.object({
   ReadonlyRootfs: z.boolean().default(false),
   Init: z.boolean().nullable().default(null),
   ShmSize: size.default(0),
-  Tmpfs: z.record(z.string().regex(/^\/[^:]*$/), text).nullable().default({}),
-  CapDrop: z.array(z.string().regex(/^[A-Za-z_]{1,40}$/)).nullable().default([]),
-  CapAdd: z.array(z.string().regex(/^[A-Za-z_]{1,40}$/)).nullable().default([]),
+  Tmpfs: z
+    .record(z.string().regex(/^\/[^:]*$/), text)
+    .nullable()
+    .default({}),
+  CapDrop: z
+    .array(z.string().regex(/^[A-Za-z_]{1,40}$/))
+    .nullable()
+    .default([]),
+  CapAdd: z
+    .array(z.string().regex(/^[A-Za-z_]{1,40}$/))
+    .nullable()
+    .default([]),
   SecurityOpt: z.array(text).nullable().default([]),
-  ExtraHosts: z.array(z.string().regex(/^[A-Za-z0-9_.-]+:[0-9a-fA-F.:]+$/)).nullable().default([]),
-  GroupAdd: z.array(z.string().regex(/^[A-Za-z0-9_.-]{1,64}$/)).nullable().default([]),
+  ExtraHosts: z
+    .array(z.string().regex(/^[A-Za-z0-9_.-]+:[0-9a-fA-F.:]+$/))
+    .nullable()
+    .default([]),
+  GroupAdd: z
+    .array(z.string().regex(/^[A-Za-z0-9_.-]{1,64}$/))
+    .nullable()
+    .default([]),
   Ulimits: z.array(ulimit).nullable().default([]),
   ConsoleSize: z.tuple([size, size]).nullable().default([0, 0]),
 });
@@ -104,12 +136,19 @@ export interface ContainerSpec {
 }
 
 export type SpecResult =
-  | { readonly kind: 'spec'; readonly spec: Omit<ContainerSpec, 'imageId' | 'tcpPorts'>; readonly memoryBytes: number; readonly warnings: readonly string[] }
+  | {
+      readonly kind: 'spec';
+      readonly spec: Omit<ContainerSpec, 'imageId' | 'tcpPorts'>;
+      readonly memoryBytes: number;
+      readonly warnings: readonly string[];
+    }
   | { readonly kind: 'refused'; readonly status: 400 | 403 | 501; readonly reason: string };
 
 /** Capabilities that a tenant may add: what Docker gives by default, without raw sockets. Inside gVisor they act on the sentry only. */
 const CAPABILITIES_ALLOWED = new Set(
-  'CHOWN DAC_OVERRIDE FSETID FOWNER SETGID SETUID SETFCAP SETPCAP NET_BIND_SERVICE SYS_CHROOT KILL AUDIT_WRITE SYS_PTRACE SYS_NICE'.split(' '),
+  'CHOWN DAC_OVERRIDE FSETID FOWNER SETGID SETUID SETFCAP SETPCAP NET_BIND_SERVICE SYS_CHROOT KILL AUDIT_WRITE SYS_PTRACE SYS_NICE'.split(
+    ' ',
+  ),
 );
 
 const OUTSIDE = 'it would reach outside of the sandbox';
@@ -190,49 +229,55 @@ function issueOf(error: z.ZodError, place: string): string {
   return `${path}: ${issue?.message ?? 'invalid'}`;
 }
 
+function refusal(status: 400 | 403, reason: string): SpecResult {
+  return { kind: 'refused', status, reason };
+}
+
 /** Docker's own words for combinations that no engine would take. */
 function checkCombination(spec: Omit<ContainerSpec, 'imageId' | 'tcpPorts'>): SpecResult | undefined {
   const { config, hostConfig } = spec;
-  const refused = (status: 400 | 403, reason: string): SpecResult => ({ kind: 'refused', status, reason });
   if (hostConfig.Memory !== 0 && hostConfig.Memory < MEMORY_BYTES_MIN) {
-    return refused(400, `Minimum memory limit allowed is ${String(MEMORY_BYTES_MIN / 1024 / 1024)}MB: a sandbox needs room for its own kernel`);
+    return refusal(
+      400,
+      `Minimum memory limit allowed is ${String(MEMORY_BYTES_MIN / 1024 / 1024)}MB: a sandbox needs room for its own kernel`,
+    );
   }
   if (hostConfig.AutoRemove && !['', 'no'].includes(hostConfig.RestartPolicy?.Name ?? '')) {
-    return refused(400, "can't create 'AutoRemove' container with restart policy");
+    return refusal(400, "can't create 'AutoRemove' container with restart policy");
   }
   for (const capability of hostConfig.CapAdd ?? []) {
     if (!CAPABILITIES_ALLOWED.has(capability.toUpperCase().replace(/^CAP_/, ''))) {
-      return refused(403, `HostConfig.CapAdd: ${capability} is not allowed: ${OUTSIDE}`);
+      return refusal(403, `HostConfig.CapAdd: ${capability} is not allowed: ${OUTSIDE}`);
     }
   }
   for (const option of hostConfig.SecurityOpt ?? []) {
-    if (!/^no-new-privileges(?:[:=]true)?$/.test(option)) return refused(403, `HostConfig.SecurityOpt: ${option.slice(0, 60)} is not allowed: ${OUTSIDE}`);
+    if (!/^no-new-privileges(?:[:=]true)?$/.test(option))
+      return refusal(403, `HostConfig.SecurityOpt: ${option.slice(0, 60)} is not allowed: ${OUTSIDE}`);
   }
-  if (Object.keys(config.Labels ?? {}).length > LABELS_MAX) return refused(400, `more than ${String(LABELS_MAX)} labels`);
+  if (Object.keys(config.Labels ?? {}).length > LABELS_MAX) return refusal(400, `more than ${String(LABELS_MAX)} labels`);
   return undefined;
 }
 
 /** Parses the body of `POST /containers/create`. */
 export function parseCreate(body: unknown, limits: SpecLimits = SPEC_LIMITS): SpecResult {
-  const refused = (reason: string, status: 400 | 403 = 400): SpecResult => ({ kind: 'refused', status, reason });
   const configKeys = Object.keys(configSchema.shape);
   const outer = foldFields(body, '', [...configKeys, 'HostConfig', 'NetworkingConfig'], CONFIG_REASONS);
-  if (outer.kind === 'refused') return refused(outer.reason, 403);
+  if (outer.kind === 'refused') return refusal(403, outer.reason);
   const { HostConfig, NetworkingConfig, ...configFields } = outer.fields;
   const hostKeys = Object.keys(hostConfigSchema.shape);
   const idleKeys = ['LogConfig', 'MemorySwappiness', 'IpcMode', 'CgroupnsMode', 'Runtime', 'Isolation'];
   const host = foldFields(HostConfig, 'HostConfig', [...hostKeys, ...idleKeys], HOST_CONFIG_REASONS);
-  if (host.kind === 'refused') return refused(host.reason, 403);
+  if (host.kind === 'refused') return refusal(403, host.reason);
   const { LogConfig, ...hostFields } = host.fields;
   const rest = foldFields(withoutIdleValues(hostFields), 'HostConfig', hostKeys, HOST_CONFIG_REASONS);
-  if (rest.kind === 'refused') return refused(rest.reason, 403);
-  const refusal = checkLogConfig(LogConfig) ?? checkNetworking(NetworkingConfig);
-  if (refusal !== undefined) return refused(refusal, 403);
+  if (rest.kind === 'refused') return refusal(403, rest.reason);
+  const reason = checkLogConfig(LogConfig) ?? checkNetworking(NetworkingConfig);
+  if (reason !== undefined) return refusal(403, reason);
 
   const config = configSchema.safeParse(configFields);
-  if (!config.success) return refused(issueOf(config.error, ''));
+  if (!config.success) return refusal(400, issueOf(config.error, ''));
   const hostConfig = hostConfigSchema.safeParse(rest.fields);
-  if (!hostConfig.success) return refused(issueOf(hostConfig.error, 'HostConfig'));
+  if (!hostConfig.success) return refusal(400, issueOf(hostConfig.error, 'HostConfig'));
   const spec = { config: config.data, hostConfig: hostConfig.data };
   const bad = checkCombination(spec);
   if (bad !== undefined) return bad;
@@ -255,7 +300,11 @@ export interface Placement {
 }
 
 /** The body of the engine's create call. */
-export function engineCreateBody(spec: ContainerSpec, placement: Placement, limits: SpecLimits = SPEC_LIMITS): Readonly<Record<string, unknown>> {
+export function engineCreateBody(
+  spec: ContainerSpec,
+  placement: Placement,
+  limits: SpecLimits = SPEC_LIMITS,
+): Readonly<Record<string, unknown>> {
   const { config, hostConfig } = spec;
   const { ConsoleSize, ...limitsOfHost } = hostConfig;
   return {
@@ -273,7 +322,10 @@ export function engineCreateBody(spec: ContainerSpec, placement: Placement, limi
       Memory: placement.memoryBytes,
       MemorySwap: placement.memoryBytes,
       MemoryReservation: Math.min(hostConfig.MemoryReservation, placement.memoryBytes),
-      PidsLimit: Math.min(hostConfig.PidsLimit === null || hostConfig.PidsLimit <= 0 ? limits.pidsMax : hostConfig.PidsLimit, limits.pidsMax),
+      PidsLimit: Math.min(
+        hostConfig.PidsLimit === null || hostConfig.PidsLimit <= 0 ? limits.pidsMax : hostConfig.PidsLimit,
+        limits.pidsMax,
+      ),
       ShmSize: Math.min(hostConfig.ShmSize, limits.shmBytesMax),
       CapDrop: [...new Set([...(hostConfig.CapDrop ?? []), 'NET_RAW'])],
       LogConfig: { Type: 'json-file', Config: { 'max-size': '10m', 'max-file': '3' } },
@@ -283,13 +335,14 @@ export function engineCreateBody(spec: ContainerSpec, placement: Placement, limi
   };
 }
 
+const storedSchema = z.object({
+  config: configSchema,
+  hostConfig: hostConfigSchema,
+  imageId: z.string(),
+  tcpPorts: z.array(z.int()),
+});
+
 /** Reads back a spec that this module wrote. */
 export function parseStoredSpec(stored: string): ContainerSpec {
-  const raw = JSON.parse(stored) as Record<string, unknown>;
-  return {
-    config: configSchema.parse(raw['config']),
-    hostConfig: hostConfigSchema.parse(raw['hostConfig']),
-    imageId: z.string().parse(raw['imageId']),
-    tcpPorts: z.array(z.int()).parse(raw['tcpPorts']),
-  };
+  return storedSchema.parse(JSON.parse(stored));
 }

@@ -6,7 +6,7 @@
  */
 import { randomBytes, randomInt } from 'node:crypto';
 import type { Clock } from '#clock';
-import { EcluseError, reasonOf } from '#errors';
+import { EcluseError } from '#errors';
 import { KeyedLock } from '#lifecycle';
 import type { Log } from '#log';
 import { RUNTIME_NAME } from '#isolation/runtime-settings.ts';
@@ -22,11 +22,11 @@ import {
   listContainers,
   listContainersOf,
   renameContainer,
-  setResume,
   updateLife,
 } from '#state/containers.ts';
 import type { ContainerLife, ContainerRow, ContainerState } from '#state/containers.ts';
 import type { Sql } from '#state/sql.ts';
+import { listTenants } from '#state/tenants.ts';
 import type { Tenant } from '#state/tenants.ts';
 import { inventName, isContainerName } from './container-name.ts';
 import { engineCreateBody, parseCreate, parseStoredSpec } from './container-spec.ts';
@@ -39,7 +39,7 @@ import type { EngineCall } from './engine-client.ts';
 import type { Host } from './host.ts';
 import type { Images } from './images.ts';
 import type { Meter } from './meter.ts';
-import { wantedRoutes } from './routes.ts';
+import { clashingHost, wantedRoutes } from './routes.ts';
 
 export interface ContainersDeps {
   readonly log: Log;
@@ -59,11 +59,10 @@ export interface CreateRequest {
 }
 
 const INVENT_ATTEMPTS_MAX = 10;
-const STATES: ReadonlySet<string> = new Set(['created', 'running', 'paused', 'restarting', 'exited', 'dead']);
+const STATES: readonly ContainerState[] = ['created', 'running', 'paused', 'restarting', 'exited', 'dead'];
 
 function stateOf(status: string): ContainerState {
-  if (status === 'removing') return 'dead';
-  return STATES.has(status) ? (status as ContainerState) : 'dead';
+  return STATES.find((known) => known === status) ?? 'dead'; // `removing` is on its way there.
 }
 
 /** What an engine's inspect says about a container's life, with the start time that a migration carried along. Pure. */
@@ -177,7 +176,10 @@ export class Containers {
     const all = await this.list();
     const mine = all.filter((row) => row.tenant === tenant.name);
     if (mine.length >= tenant.quota.containersMax) {
-      throw dockerError(403, `ecluse: tenant ${tenant.name} has ${String(mine.length)} containers, its quota is ${String(tenant.quota.containersMax)}`);
+      throw dockerError(
+        403,
+        `ecluse: tenant ${tenant.name} has ${String(mine.length)} containers, its quota is ${String(tenant.quota.containersMax)}`,
+      );
     }
     const memorySum = mine.reduce((sum, row) => sum + row.memoryBytes, memoryBytes);
     if (memorySum > tenant.quota.memoryBytesMax) {
@@ -187,7 +189,7 @@ export class Containers {
       );
     }
     const name = this.#nameFor(request, mine);
-    this.#checkRoutes(name, spec, tenant, all);
+    await this.#checkRoutes(name, spec, tenant, all);
     const row: ContainerRow = {
       id: randomBytes(32).toString('hex'),
       tenant: tenant.name,
@@ -215,7 +217,10 @@ export class Containers {
     if (request.name !== undefined && request.name !== '') {
       const name = request.name.replace(/^\//, '');
       if (!isContainerName(name)) {
-        throw dockerError(400, `Invalid container name (${request.name.slice(0, 130)}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed`);
+        throw dockerError(
+          400,
+          `Invalid container name (${request.name.slice(0, 130)}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed`,
+        );
       }
       const holder = taken.get(name);
       if (holder !== undefined) throw nameTaken(name, `container "${holder}"`);
@@ -228,21 +233,25 @@ export class Containers {
     return randomBytes(8).toString('hex');
   }
 
-  #checkRoutes(name: string, spec: ContainerSpec, tenant: Tenant, all: readonly ContainerRow[]): void {
+  async #checkRoutes(name: string, spec: ContainerSpec, tenant: Tenant, all: readonly ContainerRow[]): Promise<void> {
     const wanted = wantedRoutes(name, spec, tenant, this.#deps.domain);
     if (wanted.kind === 'refused') throw dockerError(400, `ecluse: ${wanted.reason}`);
-    const hosts = new Set(wanted.routes.map((route) => route.host));
-    for (const row of all) {
-      if (row.tenant === tenant.name) continue;
-      const labels = parseStoredSpec(row.spec).config.Labels?.['ecluse.http.host'] ?? '';
-      const clash = labels.split(',').find((host) => hosts.has(host.trim().toLowerCase()));
-      if (clash !== undefined) throw dockerError(409, `ecluse: label ecluse.http.host: ${clash.trim()} is in use by another tenant`);
-    }
+    const tenants = new Map((await listTenants(this.#deps.sql)).map((other) => [other.name, other]));
+    const others = all.filter((row) => row.tenant !== tenant.name).map((row) => ({ row, spec: parseStoredSpec(row.spec) }));
+    const clash = clashingHost(wanted.routes, others, tenants, this.#deps.domain);
+    if (clash !== undefined)
+      throw dockerError(
+        409,
+        `ecluse: the host name ${clash} is in use by another tenant; choose another with --label ecluse.http.host`,
+      );
   }
 
   /** The host with the fewest containers; the first in order where several have as few. */
   #place(all: readonly ContainerRow[]): Host {
-    const loads = [...this.#deps.hosts.values()].map((host) => ({ host, load: all.filter((row) => row.host === host.name).length }));
+    const loads = [...this.#deps.hosts.values()].map((host) => ({
+      host,
+      load: all.filter((row) => row.host === host.name).length,
+    }));
     const [best] = loads.toSorted((one, other) => one.load - other.load);
     if (best === undefined) throw dockerError(503, 'ecluse: there is no host to place the container on');
     return best.host;
@@ -276,7 +285,11 @@ export class Containers {
   async #makeOn(host: Host, row: ContainerRow, spec: ContainerSpec): Promise<void> {
     const engineId = await this.makeEngineContainer(host, row, spec);
     if ((await bindEngine(this.#deps.sql, row.id, engineId)).kind === 'conflict') {
-      throw new EcluseError({ code: 'ECLUSE_CONTAINER_GONE', source: 'internal', message: `container ${row.id} went while it was made` });
+      throw new EcluseError({
+        code: 'ECLUSE_CONTAINER_GONE',
+        source: 'internal',
+        message: `container ${row.id} went while it was made`,
+      });
     }
     await this.#deps.meter.openIncarnation(
       await this.#deps.meter.startingPoint({
@@ -291,7 +304,10 @@ export class Containers {
   }
 
   /** Runs one engine call on a container under its lock and takes over what it changed. 304 passes through as the status. */
-  async operate(row: ContainerRow, call: Omit<EngineCall, 'path'> & { readonly verb: readonly string[] }): Promise<{ readonly status: number; readonly json: unknown }> {
+  async operate(
+    row: ContainerRow,
+    call: Omit<EngineCall, 'path'> & { readonly verb: readonly string[] },
+  ): Promise<{ readonly status: number; readonly json: unknown }> {
     return await this.locks.run(row.id, async () => {
       const current = await findContainer(this.#deps.sql, row.id);
       if (current === undefined) throw noSuchContainer(row.id);
@@ -327,7 +343,8 @@ export class Containers {
 
   async rename(row: ContainerRow, name: string): Promise<void> {
     const bare = name.replace(/^\//, '');
-    if (!isContainerName(bare)) throw dockerError(400, `Invalid container name (${name.slice(0, 130)}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed`);
+    if (!isContainerName(bare))
+      throw dockerError(400, `Invalid container name (${name.slice(0, 130)}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed`);
     const outcome = await renameContainer(this.#deps.sql, row.id, bare);
     if (outcome.kind === 'conflict') throw nameTaken(bare, 'another container');
     await this.#deps.activator.publish();
@@ -372,72 +389,6 @@ export class Containers {
     const row = await findByEngineId(this.#deps.sql, engineId);
     if (row !== undefined) await this.sync(row.id);
   }
-
-  /**
-   * Before the node stops: every running container is stopped, and those with a restart policy are marked to be started again.
-   */
-  async stopAll(graceSeconds: number): Promise<void> {
-    const rows = await this.list();
-    await Promise.all(
-      rows.map(async (row) => {
-        if (!['running', 'paused', 'restarting'].includes(row.state)) return;
-        try {
-          const policy = parseStoredSpec(row.spec).hostConfig.RestartPolicy?.Name ?? '';
-          if (policy === 'always' || policy === 'unless-stopped') await setResume(this.#deps.sql, row.id, true);
-          const client = this.hostOf(row).client;
-          if (row.state === 'paused') await client.call({ method: 'POST', path: ['containers', row.engineId, 'unpause'] });
-          await this.operate(row, { method: 'POST', verb: ['stop'], query: { t: graceSeconds } });
-        } catch (error) {
-          this.#deps.log.warn({ container: row.id, reason: reasonOf(error) }, 'a container could not be stopped in order');
-        }
-      }),
-    );
-  }
-
-  /** At boot: takes over what engines say, removes what they have that is not ours, starts what the last shutdown owes a start. */
-  async reconcile(): Promise<void> {
-    for (const row of await this.list()) {
-      if (row.state === 'creating') {
-        await this.#removeHalfMade(this.#deps.hosts.get(row.host), row.id);
-        await deleteContainer(this.#deps.sql, row, this.#deps.clock.nowMs());
-      } else if (this.#deps.hosts.has(row.host)) await this.sync(row.id);
-    }
-    for (const host of this.#deps.hosts.values()) await this.#removeStrangers(host);
-    await Promise.all((await this.list()).filter((row) => row.resume).map(async (row) => await this.#payDebt(row)));
-  }
-
-  async #payDebt(row: ContainerRow): Promise<void> {
-    await setResume(this.#deps.sql, row.id, false);
-    if (row.state !== 'exited' && row.state !== 'created') return;
-    try {
-      await this.operate(row, { method: 'POST', verb: ['start'] });
-    } catch (error) {
-      this.#deps.log.error({ container: row.id, tenant: row.tenant, reason: reasonOf(error) }, 'a container could not be started again');
-    }
-  }
-
-  async #removeHalfMade(host: Host | undefined, id: string): Promise<void> {
-    if (host === undefined) return;
-    try {
-      await host.client.call({ method: 'DELETE', path: ['containers', this.engineNameOf(host, id)], query: { force: true, v: true } });
-    } catch (error) {
-      if (!(error instanceof EngineError && error.status === 404)) throw error;
-    }
-  }
-
-  /** Engine containers with our prefix that the store does not place here: left by a crash. Others on a foreign engine are not ours to touch. */
-  async #removeStrangers(host: Host): Promise<void> {
-    const { json } = await host.client.call({ method: 'GET', path: ['containers', 'json'], query: { all: true } });
-    if (!Array.isArray(json)) return;
-    const placed = new Set((await this.list()).filter((row) => row.host === host.name).map((row) => row.engineId));
-    for (const entry of json as readonly unknown[]) {
-      const { Id, Names } = (entry ?? {}) as { readonly Id?: unknown; readonly Names?: unknown };
-      const isOurs = Array.isArray(Names) && Names.some((name) => String(name).startsWith(`/ecluse-${host.network.scope}-`));
-      if (typeof Id !== 'string' || !isOurs || placed.has(Id)) continue;
-      this.#deps.log.warn({ host: host.name, engineId: Id }, 'a leftover container is removed');
-      await host.client.call({ method: 'DELETE', path: ['containers', Id], query: { force: true, v: true } });
-    }
-  }
 }
 
 function nameTaken(name: string, holder: string): EcluseError {
@@ -450,8 +401,6 @@ function nameTaken(name: string, holder: string): EcluseError {
 /** Engine messages name the engine's id; the tenant knows the virtual one. */
 export function withVirtualNames(error: unknown, row: ContainerRow): unknown {
   if (!(error instanceof EngineError)) return error;
-  const message = error.message
-    .replaceAll(row.engineId, row.id)
-    .replaceAll(/ecluse-[0-9a-f]{6}-[0-9a-f]{16}/g, row.name);
+  const message = error.message.replaceAll(row.engineId, row.id).replaceAll(/ecluse-[0-9a-f]{6}-[0-9a-f]{16}/g, row.name);
   return dockerError(error.status, message);
 }

@@ -10,6 +10,7 @@ import { Agent, request } from 'node:http';
 import type { IncomingMessage, RequestOptions } from 'node:http';
 import type { Duplex, Readable } from 'node:stream';
 import { EcluseError, reasonOf } from '#errors';
+import { readWhole } from './byte-stream.ts';
 
 /** The newest API that Debian 12's engine speaks; every later engine serves it too (moby's default minimum is 1.40). */
 export const ENGINE_API_VERSION = '1.41';
@@ -46,35 +47,39 @@ function pathOf(call: EngineCall): string {
   return `/v${ENGINE_API_VERSION}/${path}${text === '' ? '' : `?${text}`}`;
 }
 
-async function readAll(stream: Readable, bytesMax: number): Promise<Buffer> {
-  const chunks: Buffer[] = [];
-  let bytes = 0;
-  for await (const chunk of stream) {
-    const buffer = Buffer.isBuffer(chunk) ? chunk : Buffer.from(String(chunk));
-    bytes += buffer.length;
-    if (bytes > bytesMax) {
-      stream.destroy();
-      throw new EcluseError({ code: 'ECLUSE_ENGINE_ANSWER_TOO_LARGE', source: 'upstream', message: 'the engine sent an answer that is too large', status: 502 });
-    }
-    chunks.push(buffer);
-  }
-  return Buffer.concat(chunks);
+async function readText(response: IncomingMessage, bytesMax: number): Promise<string> {
+  const body = await readWhole(response, bytesMax);
+  if (body !== undefined) return body.toString('utf8');
+  response.destroy();
+  throw new EcluseError({
+    code: 'ECLUSE_ENGINE_ANSWER_TOO_LARGE',
+    source: 'upstream',
+    message: 'the engine sent an answer that is too large',
+    status: 502,
+  });
 }
 
 function parseJson(text: string): unknown {
   try {
-    return JSON.parse(text) as unknown;
+    const parsed: unknown = JSON.parse(text);
+    return parsed;
   } catch {
-    throw new EcluseError({ code: 'ECLUSE_ENGINE_ANSWER_INVALID', source: 'upstream', message: 'the engine sent an answer that is no JSON', status: 502 });
+    throw new EcluseError({
+      code: 'ECLUSE_ENGINE_ANSWER_INVALID',
+      source: 'upstream',
+      message: 'the engine sent an answer that is no JSON',
+      status: 502,
+    });
   }
 }
 
 async function errorOf(response: IncomingMessage): Promise<EngineError> {
-  const text = (await readAll(response, 1024 * 1024)).toString('utf8');
+  const text = await readText(response, 1024 * 1024);
   let message = text.trim();
   try {
-    const parsed = JSON.parse(text) as unknown;
-    if (typeof parsed === 'object' && parsed !== null && 'message' in parsed && typeof parsed.message === 'string') message = parsed.message;
+    const parsed: unknown = JSON.parse(text);
+    if (typeof parsed === 'object' && parsed !== null && 'message' in parsed && typeof parsed.message === 'string')
+      message = parsed.message;
   } catch {
     // Not JSON: the text itself is the message.
   }
@@ -90,7 +95,10 @@ export class EngineClient implements Disposable {
     this.#agent = new Agent({ keepAlive: true, maxFreeSockets: 8 });
   }
 
-  #send(call: EngineCall, options: { readonly timeoutMs: number; readonly agent: Agent | false; readonly headers: Record<string, string> }) {
+  #send(
+    call: EngineCall,
+    options: { readonly timeoutMs: number; readonly agent: Agent | false; readonly headers: Record<string, string> },
+  ) {
     const requestOptions: RequestOptions = {
       socketPath: this.socketPath,
       method: call.method,
@@ -140,7 +148,7 @@ export class EngineClient implements Disposable {
   /** A call whose JSON answer is read whole; undefined where there is no body (204, 304). */
   async call(call: EngineCall): Promise<{ readonly status: number; readonly json: unknown }> {
     const response = await this.#respond(call, CALL_TIMEOUT_MS, undefined);
-    const text = (await readAll(response, ANSWER_BYTES_MAX)).toString('utf8');
+    const text = await readText(response, ANSWER_BYTES_MAX);
     return { status: response.statusCode ?? 200, json: text.trim() === '' ? undefined : parseJson(text) };
   }
 

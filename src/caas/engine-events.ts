@@ -13,7 +13,10 @@ const ACTIONS = ['start', 'die', 'destroy', 'pause', 'unpause', 'oom'] as const;
 const RECONNECT_MS = 500;
 
 /** Keeps the containers of `host` in step until disposed. */
-export function watchEngine(deps: { readonly log: Log; readonly clock: Clock; readonly containers: Containers }, host: Host): AsyncDisposable {
+export function watchEngine(
+  deps: { readonly log: Log; readonly clock: Clock; readonly containers: Containers },
+  host: Host,
+): AsyncDisposable {
   const { containers, log } = deps;
   const dirty = new Set<string>();
   let working: Promise<void> | undefined;

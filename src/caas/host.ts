@@ -67,7 +67,12 @@ export class Host {
   private constructor(
     deps: HostDeps,
     options: HostOptions,
-    engine: { readonly client: EngineClient; readonly managed: ManagedEngine | undefined; readonly runtimeDir: string; readonly runscRoot: string },
+    engine: {
+      readonly client: EngineClient;
+      readonly managed: ManagedEngine | undefined;
+      readonly runtimeDir: string;
+      readonly runscRoot: string;
+    },
   ) {
     this.#deps = deps;
     this.name = options.name;

@@ -4,12 +4,13 @@
  * manifest.json is held back (it is small) and rewritten; `repositories` and the OCI index, which repeat the names, are left out: engines
  * read manifest.json first. Everything else streams through with backpressure. Format: moby image/spec v1.2.
  */
-import type { Readable } from 'node:stream';
+import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { extract, pack } from 'tar-stream';
 import type { Header } from 'tar-stream';
 import * as z from 'zod';
 import { reasonOf } from '#errors';
+import { readWhole } from './byte-stream.ts';
 import { dockerError } from './docker-api/docker-error.ts';
 import { parseReference, wholeReference } from './image-reference.ts';
 
@@ -45,16 +46,10 @@ function rewriteManifest(text: string, rename: (whole: string) => string, rename
   );
 }
 
-async function readText(stream: Readable, bytesMax: number): Promise<string> {
-  const chunks: Buffer[] = [];
-  let bytes = 0;
-  for await (const chunk of stream) {
-    const buffer = Buffer.from(chunk as Uint8Array);
-    bytes += buffer.length;
-    if (bytes > bytesMax) throw new TypeError(`manifest.json is larger than ${String(bytesMax)} bytes`);
-    chunks.push(buffer);
-  }
-  return Buffer.concat(chunks).toString('utf8');
+async function manifestText(body: Readable): Promise<string> {
+  const text = await readWhole(body, MANIFEST_BYTES_MAX);
+  if (text === undefined) throw new TypeError(`manifest.json is larger than ${String(MANIFEST_BYTES_MAX)} bytes`);
+  return text.toString('utf8');
 }
 
 /** Rewrites an archive. A damaged one makes the returned stream fail with Docker's kind of message. */
@@ -70,7 +65,7 @@ export function rewriteImageArchive(source: Readable, rename: (whole: string) =>
     if (LEFT_OUT.has(name)) {
       body.resume();
     } else if (name === 'manifest.json') {
-      writer.entry({ name: 'manifest.json', mode: 0o644 }, rewriteManifest(await readText(body, MANIFEST_BYTES_MAX), rename, renamed));
+      writer.entry({ name: 'manifest.json', mode: 0o644 }, rewriteManifest(await manifestText(body), rename, renamed));
     } else {
       await pipeline(body, writer.entry(header));
     }
@@ -80,7 +75,7 @@ export function rewriteImageArchive(source: Readable, rename: (whole: string) =>
       const feeding = pipeline(source, reader);
       // The loop below reports what goes wrong; this only keeps the rejection from being unhandled until then.
       feeding.catch(() => undefined);
-      for await (const entry of reader) await copy(entry.header, entry as unknown as Readable);
+      for await (const entry of reader) await copy(entry.header, Readable.from(entry, { objectMode: false }));
       await feeding;
       writer.finalize();
       return renamed;
@@ -91,5 +86,5 @@ export function rewriteImageArchive(source: Readable, rename: (whole: string) =>
     }
   })();
   references.catch(() => undefined); // The consumer of the archive sees the same error first.
-  return { archive: writer as unknown as Readable, references };
+  return { archive: Readable.from(writer, { objectMode: false }), references };
 }

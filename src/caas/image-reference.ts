@@ -16,20 +16,24 @@ const DOMAIN = /^[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?(?::\d{1,5})?$/;
 const TAG = /^\w[\w.-]{0,127}$/;
 const REFERENCE_LENGTH_MAX = 512;
 
+/** The registry that a reference names, and what follows it. */
+function splitDomain(text: string): readonly [string, string] {
+  const slash = text.indexOf('/');
+  const first = slash === -1 ? '' : text.slice(0, slash);
+  const isDomain = first.includes('.') || first.includes(':') || first === 'localhost';
+  return isDomain ? [first, text.slice(slash + 1)] : ['docker.io', text];
+}
+
 /** Parses `busybox`, `a/b:1`, `localhost:5000/x`; undefined where it is none. */
 export function parseReference(text: string): ImageReference | undefined {
   if (text === '' || text.length > REFERENCE_LENGTH_MAX || text.includes('@')) return undefined;
-  const slash = text.indexOf('/');
-  const first = slash === -1 ? '' : text.slice(0, slash);
-  const hasDomain = first.includes('.') || first.includes(':') || first === 'localhost';
-  const domain = hasDomain ? first : 'docker.io';
-  let rest = hasDomain ? text.slice(slash + 1) : text;
+  const [domain, rest] = splitDomain(text);
   const colon = rest.lastIndexOf(':');
   const tag = colon === -1 ? 'latest' : rest.slice(colon + 1);
-  if (colon !== -1) rest = rest.slice(0, colon);
-  if (domain === 'docker.io' && !rest.includes('/')) rest = `library/${rest}`;
-  if (!DOMAIN.test(domain) || !TAG.test(tag) || !rest.split('/').every((part) => PATH_PART.test(part))) return undefined;
-  return { repository: `${domain}/${rest}`, tag };
+  const name = colon === -1 ? rest : rest.slice(0, colon);
+  const path = domain === 'docker.io' && !name.includes('/') ? `library/${name}` : name;
+  if (!DOMAIN.test(domain) || !TAG.test(tag) || !path.split('/').every((part) => PATH_PART.test(part))) return undefined;
+  return { repository: `${domain}/${path}`, tag };
 }
 
 /** The whole reference: what the store keeps. */

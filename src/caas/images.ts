@@ -1,6 +1,8 @@
 /** Tenants' images: references of their own over content that engines share, and the way of an image to the host that needs it. */
-import { PassThrough, Readable } from 'node:stream';
+import { PassThrough } from 'node:stream';
+import type { Readable } from 'node:stream';
 import { createInterface } from 'node:readline';
+import * as z from 'zod';
 import type { Clock } from '#clock';
 import { EcluseError } from '#errors';
 import { KeyedLock } from '#lifecycle';
@@ -26,6 +28,9 @@ export interface ImagesDeps {
 }
 
 const PROGRESS_LINE_CHARS_MAX = 64 * 1024;
+
+const lineSchema = z.record(z.string(), z.unknown());
+type JsonLine = Readonly<z.infer<typeof lineSchema>>;
 
 export class Images {
   readonly #deps: ImagesDeps;
@@ -63,7 +68,10 @@ export class Images {
   async #checkQuota(tenant: Tenant): Promise<void> {
     const images = await this.list(tenant.name);
     if (images.length >= tenant.quota.imagesMax) {
-      throw dockerError(403, `ecluse: tenant ${tenant.name} holds ${String(images.length)} images, its quota is ${String(tenant.quota.imagesMax)}`);
+      throw dockerError(
+        403,
+        `ecluse: tenant ${tenant.name} holds ${String(images.length)} images, its quota is ${String(tenant.quota.imagesMax)}`,
+      );
     }
   }
 
@@ -177,7 +185,10 @@ export class Images {
     const done: Record<string, string>[] = [];
     const isLast = whole === undefined || image.references.length <= 1;
     if (isLast && (await inUse(image.imageId))) {
-      throw dockerError(409, `conflict: unable to remove repository reference "${reference}" (must force) - a container is using its image`);
+      throw dockerError(
+        409,
+        `conflict: unable to remove repository reference "${reference}" (must force) - a container is using its image`,
+      );
     }
     const dropped = whole === undefined ? image.references : [whole];
     for (const held of dropped) {
@@ -254,15 +265,19 @@ async function deleteOn(host: Host, name: string, log: Log): Promise<void> {
 }
 
 /** The JSON lines of a progress stream; other lines are dropped. */
-async function* jsonLines(stream: Readable): AsyncGenerator<Readonly<Record<string, unknown>>> {
+async function* jsonLines(stream: Readable): AsyncGenerator<JsonLine> {
   for await (const line of createInterface({ input: stream, crlfDelay: Number.POSITIVE_INFINITY })) {
     if (line.trim() === '' || line.length > PROGRESS_LINE_CHARS_MAX) continue;
-    let parsed: unknown;
-    try {
-      parsed = JSON.parse(line);
-    } catch {
-      continue; // An engine that writes something else than JSON here says nothing we could use.
-    }
-    if (typeof parsed === 'object' && parsed !== null) yield parsed as Readonly<Record<string, unknown>>;
+    const parsed = lineSchema.safeParse(tryJson(line));
+    if (parsed.success) yield parsed.data; // An engine that writes something else here says nothing we could use.
+  }
+}
+
+function tryJson(text: string): unknown {
+  try {
+    const parsed: unknown = JSON.parse(text);
+    return parsed;
+  } catch {
+    return undefined;
   }
 }

@@ -126,7 +126,10 @@ export class ManagedEngine implements AsyncDisposable {
     const backOffMs = Math.min(30_000, 250 * 2 ** Math.min(this.#restarts, 7));
     this.#deps.log.error({ restarts: this.#restarts, backOffMs }, 'dockerd is gone, starting it again');
     await this.#spawn();
-    await waitFor(this.#deps.clock, async () => ((await this.client.isAlive()) ? true : undefined), { limitMs: backOffMs + 10_000, stepMs: 100 });
+    await waitFor(this.#deps.clock, async () => ((await this.client.isAlive()) ? true : undefined), {
+      limitMs: backOffMs + 10_000,
+      stepMs: 100,
+    });
   }
 
   /** Ends dockerd and the watch over it. Containers should be stopped before: live-restore would leave them running. */
@@ -136,7 +139,10 @@ export class ManagedEngine implements AsyncDisposable {
     const pid = await this.#pid();
     if (pid === undefined) return;
     process.kill(pid, 'SIGTERM');
-    const gone = await waitFor(this.#deps.clock, async () => ((await this.#pid()) === undefined ? true : undefined), { limitMs: STOP_LIMIT_MS, stepMs: 50 });
+    const gone = await waitFor(this.#deps.clock, async () => ((await this.#pid()) === undefined ? true : undefined), {
+      limitMs: STOP_LIMIT_MS,
+      stepMs: 50,
+    });
     if (gone === undefined) {
       this.#deps.log.warn({ pid }, 'dockerd did not end in time and is killed');
       process.kill(pid, 'SIGKILL');

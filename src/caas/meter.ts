@@ -63,11 +63,13 @@ export class Meter implements AsyncDisposable {
   readonly #deps: { readonly log: Log; readonly clock: Clock; readonly sql: Sql; readonly cgroups: Cgroups };
   readonly #options: MeterOptions;
   readonly #running = new Map<string, Running>();
-  /** Traffic for containers that the meter does not run (yet): kept for their next interval, bounded by the number of containers. */
   readonly #locks = new KeyedLock();
   #loop: AsyncDisposable | undefined;
 
-  private constructor(deps: { readonly log: Log; readonly clock: Clock; readonly sql: Sql; readonly cgroups: Cgroups }, options: MeterOptions) {
+  private constructor(
+    deps: { readonly log: Log; readonly clock: Clock; readonly sql: Sql; readonly cgroups: Cgroups },
+    options: MeterOptions,
+  ) {
     this.#deps = deps;
     this.#options = options;
   }
@@ -101,7 +103,9 @@ export class Meter implements AsyncDisposable {
   }
 
   /** The counters at this moment, as the start of an incarnation: what happened in the cgroup before is not billed. */
-  async startingPoint(base: Pick<Incarnation, 'container' | 'incarnation' | 'tenant' | 'host' | 'name' | 'cgroup'>): Promise<Incarnation> {
+  async startingPoint(
+    base: Pick<Incarnation, 'container' | 'incarnation' | 'tenant' | 'host' | 'name' | 'cgroup'>,
+  ): Promise<Incarnation> {
     const usage = await this.#deps.cgroups.usageOf(base.cgroup);
     const nowMs = this.#deps.clock.nowMs();
     const cgroupIdentity = (await this.#deps.cgroups.identityOf(base.cgroup)) ?? '';
@@ -160,7 +164,8 @@ export class Meter implements AsyncDisposable {
     if (running === undefined) return undefined;
     await this.#flush(running, usage ?? (await this.#deps.cgroups.usageOf(running.at.cgroup)));
     const current = this.#running.get(container);
-    if (current !== undefined && current !== running) await this.#flush(current, await this.#deps.cgroups.usageOf(current.at.cgroup));
+    if (current !== undefined && current !== running)
+      await this.#flush(current, await this.#deps.cgroups.usageOf(current.at.cgroup));
     return current;
   }
 
@@ -175,7 +180,12 @@ export class Meter implements AsyncDisposable {
   }
 
   readings(): readonly Reading[] {
-    return [...this.#running.values()].map(({ at, cpuNs, memoryBytes, sampledMs }) => ({ container: at.container, cpuNs, memoryBytes, sampledMs }));
+    return [...this.#running.values()].map(({ at, cpuNs, memoryBytes, sampledMs }) => ({
+      container: at.container,
+      cpuNs,
+      memoryBytes,
+      sampledMs,
+    }));
   }
 
   async #round(): Promise<void> {
@@ -247,7 +257,15 @@ export class Meter implements AsyncDisposable {
   async #startAnew(running: Running, cgroupIdentity: string): Promise<void> {
     const { at } = running;
     const nowMs = this.#deps.clock.nowMs();
-    const next: Incarnation = { ...at, incarnation: at.incarnation + 1, openedMs: nowMs, seq: 0, meteredToMs: nowMs, cpuNs: 0, cgroupIdentity };
+    const next: Incarnation = {
+      ...at,
+      incarnation: at.incarnation + 1,
+      openedMs: nowMs,
+      seq: 0,
+      meteredToMs: nowMs,
+      cpuNs: 0,
+      cgroupIdentity,
+    };
     await this.#deps.sql.write([
       closeIncarnationWrite(at.container, at.incarnation, nowMs),
       openIncarnationWrite(next),
@@ -264,7 +282,7 @@ export class Meter implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#loop?.[Symbol.asyncDispose]();
     this.#loop = undefined;
-    for (const container of [...this.#running.keys()]) await this.flush(container);
+    for (const container of this.#running.keys()) await this.flush(container);
     this.#running.clear();
   }
 }

@@ -20,11 +20,15 @@ export interface Refusal {
 /** The reason why it cannot, or undefined. */
 export function refusalOf(question: MigrationQuestion): Refusal | undefined {
   const { row, spec, inspect, source, target } = question;
-  if (row.host === target.name) return { why: `container ${row.name} is on host ${target.name} already`, mend: 'choose another host' };
+  if (row.host === target.name)
+    return { why: `container ${row.name} is on host ${target.name} already`, mend: 'choose another host' };
   const policy = spec.config.Labels?.['ecluse.migrate'] ?? 'any';
   if (policy === 'never') return { why: `container ${row.name} has the label ecluse.migrate=never`, mend: 'ask its tenant' };
   if (policy === 'drain') {
-    return { why: `container ${row.name} has the label ecluse.migrate=drain: it moves only when its host is drained`, mend: 'ask its tenant' };
+    return {
+      why: `container ${row.name} has the label ecluse.migrate=drain: it moves only when its host is drained`,
+      mend: 'ask its tenant',
+    };
   }
   if (inspect === undefined) return { why: `host ${source.name} does not know the container`, mend: 'see: ecluse ps -a' };
   if (row.state !== 'running' || !inspect.State.Running || inspect.State.Paused) {
@@ -36,8 +40,17 @@ export function refusalOf(question: MigrationQuestion): Refusal | undefined {
   if ((inspect.Mounts ?? []).some((mount) => mount.Type !== 'tmpfs')) {
     return { why: `container ${row.name} has volumes, which do not move yet`, mend: 'keep it where it is' };
   }
+  return runtimeRefusal(source, target);
+}
+
+type Side = MigrationQuestion['source'];
+
+function runtimeRefusal(source: Side, target: Side): Refusal | undefined {
   if (!source.runsc.leaveRunning) {
-    return { why: `runsc ${source.runsc.version} on host ${source.name} cannot save a sandbox and keep it`, mend: 'install runsc of 2024 or later' };
+    return {
+      why: `runsc ${source.runsc.version} on host ${source.name} cannot save a sandbox and keep it`,
+      mend: 'install runsc of 2024 or later',
+    };
   }
   if (source.runsc.version !== target.runsc.version) {
     return {

@@ -13,10 +13,8 @@
  * A daemon that died in the middle finishes or undoes at its next start (`recover`).
  */
 import { randomUUID } from 'node:crypto';
-import { cp, readdir, rm } from 'node:fs/promises';
-import { request } from 'node:http';
-import { connect } from 'node:net';
-import { basename, dirname, join } from 'node:path';
+import { rm } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
 import type { Clock } from '#clock';
 import { waitFor } from '#clock';
 import { runCommand } from '#command';
@@ -38,6 +36,8 @@ import { EngineError } from './engine-client.ts';
 import type { Host } from './host.ts';
 import type { Meter } from './meter.ts';
 import { refusalOf } from './migration-check.ts';
+import { copyFiles } from './migration-copy.ts';
+import { probeOnce } from './migration-probe.ts';
 
 export interface MigrationDeps {
   readonly log: Log;
@@ -76,8 +76,6 @@ const HOLD_DEADLINE_MS = 30_000;
 /** Requests in flight get this long to end by themselves before they are cut. */
 const DRAIN_MS = 2_000;
 const PROBE_LIMIT_MS = 10_000;
-const PROBE_TRY_MS = 1_000;
-const COPY_TIMEOUT_MS = 600_000;
 /** How long an engine may take to notice that a sandbox ended. */
 const EXIT_SEEN_LIMIT_MS = 5_000;
 
@@ -102,16 +100,27 @@ export class Migrations {
   /** Moves a container. Errors: ECLUSE_MIGRATION_REFUSED (nothing was touched), ECLUSE_MIGRATION_FAILED (rolled back). */
   async migrate(id: string, targetName: string, onProgress: (progress: MigrationProgress) => void): Promise<MigrationReport> {
     const { clock, containers } = this.#deps;
-    if (containers.locks.held(`migration ${id}`)) throw refused(`container ${id.slice(0, 12)} is already being moved`, 'wait for the move under way');
-    return await containers.locks.run(`migration ${id}`, async () => await containers.locks.run(id, async () => {
-      const startedMs = clock.monotonicMs();
-      const progress = (phase: string, detail: string): void => {
-        onProgress({ phase, detail, elapsedMs: Math.round(clock.monotonicMs() - startedMs) });
-      };
-      const move = await this.#check(id, targetName, progress);
-      const outcome = await this.#run(move);
-      return { container: id, from: move.source.name, to: move.target.name, totalMs: Math.round(clock.monotonicMs() - startedMs), ...outcome };
-    }));
+    if (containers.locks.held(`migration ${id}`))
+      throw refused(`container ${id.slice(0, 12)} is already being moved`, 'wait for the move under way');
+    return await containers.locks.run(
+      `migration ${id}`,
+      async () =>
+        await containers.locks.run(id, async () => {
+          const startedMs = clock.monotonicMs();
+          const progress = (phase: string, detail: string): void => {
+            onProgress({ phase, detail, elapsedMs: Math.round(clock.monotonicMs() - startedMs) });
+          };
+          const move = await this.#check(id, targetName, progress);
+          const outcome = await this.#run(move);
+          return {
+            container: id,
+            from: move.source.name,
+            to: move.target.name,
+            totalMs: Math.round(clock.monotonicMs() - startedMs),
+            ...outcome,
+          };
+        }),
+    );
   }
 
   /** Everything that can be known before something is touched. */
@@ -122,13 +131,23 @@ export class Migrations {
     const row = await containers.find(id);
     const target = hosts.get(targetName);
     if (row === undefined) throw refused(`container ${id} does not exist`, 'see: ecluse ps');
-    if (target === undefined) throw refused(`host ${targetName} does not exist`, `choose one of: ${[...hosts.keys()].join(', ')}`);
+    if (target === undefined)
+      throw refused(`host ${targetName} does not exist`, `choose one of: ${[...hosts.keys()].join(', ')}`);
     const source = containers.hostOf(row);
     const spec = parseStoredSpec(row.spec);
     const sourceInspect = await containers.inspect(row);
-    const refusal = refusalOf({ row, spec, inspect: sourceInspect, source: { name: source.name, runsc: source.runsc }, target: { name: target.name, runsc: target.runsc } });
+    const refusal = refusalOf({
+      row,
+      spec,
+      inspect: sourceInspect,
+      source: { name: source.name, runsc: source.runsc },
+      target: { name: target.name, runsc: target.runsc },
+    });
     if (refusal !== undefined || sourceInspect === undefined) {
-      throw refused(refusal?.why ?? `the engine of host ${source.name} lost the container`, refusal?.mend ?? 'remove it and create it again');
+      throw refused(
+        refusal?.why ?? `the engine of host ${source.name} lost the container`,
+        refusal?.mend ?? 'remove it and create it again',
+      );
     }
     const usage = await source.cgroups.usageOf(source.cgroupOf(row.tenant, row.id));
     await checkImageRoom(dirname(this.#deps.imageFolder), usage?.memoryBytes ?? row.memoryBytes);
@@ -155,7 +174,7 @@ export class Migrations {
       progress('prepare', `image and container on ${target.name}`);
       done.target = await this.#deps.containers.makeEngineContainer(target, row, move.spec);
       await setMigrationTarget(sql, journal.id, done.target, clock.nowMs());
-      const servesBefore = await this.#probeOnce(move, row.address);
+      const servesBefore = await probeOnce(move.spec, row.address);
       progress('freeze', 'new requests wait, those in flight end');
       const heldFromMs = clock.monotonicMs();
       done.frozen = true;
@@ -171,7 +190,8 @@ export class Migrations {
       await this.#finish(move);
       return { heldMs, pausedMs, imageBytes, cut };
     } catch (error) {
-      if (await this.#isCommitted(move)) throw failed(`the container runs on ${target.name}, but cleaning up failed: ${reasonOf(error)}`, error);
+      if (await this.#isCommitted(move))
+        throw failed(`the container runs on ${target.name}, but cleaning up failed: ${reasonOf(error)}`, error);
       await this.#rollBack(move, done);
       throw failed(`container ${row.name} stays on ${move.source.name}: ${reasonOf(error)}`, error);
     }
@@ -206,7 +226,9 @@ export class Migrations {
   async #startTarget(move: Move, at: { readonly engineId: string; readonly servesBefore: boolean }): Promise<void> {
     const { row, source, target, progress, imageDir } = move;
     progress('copy', 'files and logs');
-    await this.#copyFiles(move, at.engineId);
+    const created = await this.#deps.containers.inspect({ ...row, host: target.name, engineId: at.engineId });
+    if (created === undefined) throw new Error(`host ${target.name} lost the container that was made for the move`);
+    await copyFiles(move.sourceInspect, created);
     await stageImage(target.runtimeDir, at.engineId, imageDir);
     progress('restore', `on ${target.name}`);
     await target.client.call({ method: 'POST', path: ['containers', at.engineId, 'start'] });
@@ -214,13 +236,15 @@ export class Migrations {
     const inspect = await this.#deps.containers.inspect({ ...row, host: target.name, engineId: at.engineId });
     const [network] = Object.values(inspect?.NetworkSettings.Networks ?? {});
     const address = network?.IPAddress ?? '';
-    if (inspect?.State.Running !== true) throw new Error(`the restored container does not run: ${inspect?.State.Error ?? 'no reason given'}`);
+    if (inspect?.State.Running !== true)
+      throw new Error(`the restored container does not run: ${inspect?.State.Error ?? 'no reason given'}`);
     if (at.servesBefore) {
-      const answers = await waitFor(this.#deps.clock, async () => ((await this.#probeOnce(move, address)) ? true : undefined), {
+      const answers = await waitFor(this.#deps.clock, async () => ((await probeOnce(move.spec, address)) ? true : undefined), {
         limitMs: PROBE_LIMIT_MS,
         stepMs: 20,
       });
-      if (answers === undefined) throw new Error(`the restored container does not answer on its port within ${String(PROBE_LIMIT_MS)} ms`);
+      if (answers === undefined)
+        throw new Error(`the restored container does not answer on its port within ${String(PROBE_LIMIT_MS)} ms`);
     }
     progress('commit', `${source.name} to ${target.name}`);
     const incarnation = await this.#deps.meter.startingPoint({
@@ -242,32 +266,6 @@ export class Migrations {
     this.#deps.meter.adopt(incarnation);
   }
 
-  async #copyFiles(move: Move, targetEngineId: string): Promise<void> {
-    const { row, target, sourceInspect } = move;
-    const targetInspect = await this.#deps.containers.inspect({ ...row, host: target.name, engineId: targetEngineId });
-    const from = sourceInspect.GraphDriver?.Data?.['UpperDir'];
-    const to = targetInspect?.GraphDriver?.Data?.['UpperDir'];
-    if (from === undefined || to === undefined) throw new Error('an engine does not keep its layers in overlay directories');
-    // `cp -a` keeps owners, times, attributes (overlay's opaque marks) and device nodes (its whiteouts).
-    await runCommand('cp', ['-a', `${from}/.`, to], { timeoutMs: COPY_TIMEOUT_MS });
-    if (sourceInspect.LogPath === '') return;
-    const targetFolder = join(dirname(dirname(to)), '..', 'containers', targetEngineId);
-    const logName = basename(sourceInspect.LogPath);
-    for (const name of await readdir(dirname(sourceInspect.LogPath))) {
-      if (!name.startsWith(logName)) continue;
-      await cp(join(dirname(sourceInspect.LogPath), name), join(targetFolder, name.replace(row.engineId, targetEngineId)));
-    }
-  }
-
-  /** Whether the container serves at an address: its health path if it names one, else whether its port accepts. */
-  async #probeOnce(move: Move, address: string): Promise<boolean> {
-    const labels = move.spec.config.Labels ?? {};
-    const port = Number(labels['ecluse.http.port'] ?? move.spec.tcpPorts[0]);
-    if (address === '' || !Number.isInteger(port)) return false;
-    const path = labels['ecluse.http.health'];
-    return path?.startsWith('/') === true ? await answersHealth(address, port, path) : await accepts(address, port);
-  }
-
   async #finish(move: Move): Promise<void> {
     move.progress('clean up', `the paused copy on ${move.source.name} goes`);
     await this.#removePaused(move.source, { tenant: move.row.tenant, id: move.row.id, engineId: move.row.engineId });
@@ -276,7 +274,10 @@ export class Migrations {
     await setMigrationState(this.#deps.sql, move.journal, 'done', this.#deps.clock.nowMs());
   }
 
-  async #rollBack(move: Move, done: { readonly target: string; readonly frozen: boolean; readonly paused: boolean }): Promise<void> {
+  async #rollBack(
+    move: Move,
+    done: { readonly target: string; readonly frozen: boolean; readonly paused: boolean },
+  ): Promise<void> {
     const { row, source, target, journal } = move;
     move.progress('roll back', `to ${source.name}`);
     const attempt = async (what: string, undo: () => Promise<unknown>): Promise<void> => {
@@ -326,7 +327,10 @@ export class Migrations {
    * Removes a paused container without waking it: two running copies must never be. Engines wait 10 s for a paused container to react to a
    * kill, so its processes are ended first.
    */
-  async #removePaused(host: Host, container: { readonly tenant: string; readonly id: string; readonly engineId: string }): Promise<void> {
+  async #removePaused(
+    host: Host,
+    container: { readonly tenant: string; readonly id: string; readonly engineId: string },
+  ): Promise<void> {
     for (const pid of await host.cgroups.processesIn(`${host.cgroupOf(container.tenant, container.id)}/${container.engineId}`)) {
       try {
         process.kill(pid, 'SIGKILL');
@@ -379,8 +383,12 @@ export class Migrations {
         await setMigrationState(sql, journal, 'done', clock.nowMs());
         continue;
       }
-      if (target !== undefined) await this.#removeFrom(target, journal.targetEngineId ?? containers.engineNameOf(target, journal.container));
-      if (source !== undefined) await this.#unpause(source, journal.sourceEngineId).catch((error: unknown) => log.error({ reason: reasonOf(error) }, 'resume failed'));
+      if (target !== undefined)
+        await this.#removeFrom(target, journal.targetEngineId ?? containers.engineNameOf(target, journal.container));
+      if (source !== undefined)
+        await this.#unpause(source, journal.sourceEngineId).catch((error: unknown) =>
+          log.error({ reason: reasonOf(error) }, 'resume failed'),
+        );
       await setMigrationState(sql, journal, 'rolled-back', clock.nowMs());
     }
     await rm(this.#deps.imageFolder, { recursive: true, force: true });
@@ -399,39 +407,5 @@ function failed(message: string, cause: unknown): EcluseError {
     message: `the migration failed; ${message}`,
     mend: 'nothing was lost; see the log of the daemon',
     cause,
-  });
-}
-
-async function accepts(address: string, port: number): Promise<boolean> {
-  return await new Promise((resolve) => {
-    const socket = connect({ host: address, port, timeout: PROBE_TRY_MS });
-    const settle = (answer: boolean): void => {
-      socket.destroy();
-      resolve(answer);
-    };
-    socket.once('connect', () => {
-      settle(true);
-    });
-    socket.once('timeout', () => {
-      settle(false);
-    });
-    socket.once('error', () => {
-      settle(false);
-    });
-  });
-}
-
-async function answersHealth(address: string, port: number, path: string): Promise<boolean> {
-  return await new Promise((resolve) => {
-    const outgoing = request({ host: address, port, path, timeout: PROBE_TRY_MS, agent: false }, (response) => {
-      response.resume();
-      resolve((response.statusCode ?? 500) < 400);
-      response.once('end', () => outgoing.destroy());
-    });
-    outgoing.once('timeout', () => outgoing.destroy(new Error('no answer')));
-    outgoing.once('error', () => {
-      resolve(false);
-    });
-    outgoing.end();
   });
 }

@@ -16,10 +16,13 @@ export interface WantedRoute {
   readonly port: number;
 }
 
-export type WantedRoutes = { readonly kind: 'routes'; readonly routes: readonly WantedRoute[] } | { readonly kind: 'refused'; readonly reason: string };
+export type WantedRoutes =
+  | { readonly kind: 'routes'; readonly routes: readonly WantedRoute[] }
+  | { readonly kind: 'refused'; readonly reason: string };
 
 /** Hosts a container may name at most: each costs a certificate. */
 const HOSTS_MAX = 10;
+const PATH_CHARS_MAX = 1024;
 
 /** The host that a container gets without a label. Names may hold what a DNS label may not. */
 export function defaultHost(name: string, tenant: string, domain: string): string {
@@ -44,36 +47,58 @@ function isAllowed(host: string, tenant: Tenant, domain: string): boolean {
   return own || tenant.domains.some((allowed) => host === allowed || host.endsWith(`.${allowed}`));
 }
 
+/** Why a host may not be used, or undefined. */
+function hostRefusal(host: string, tenant: Tenant, domain: string): string | undefined {
+  if (parseRouteHost(host).kind !== 'exact') return `"${host.slice(0, 80)}" is no host name`;
+  if (isAllowed(host, tenant, domain)) return undefined;
+  const own = `NAME-${tenant.name}.${domain}`;
+  return `${host} is outside of the domains of tenant ${tenant.name} (${[own, ...tenant.domains].join(', ')})`;
+}
+
+function refused(label: string, why: string): WantedRoutes {
+  return { kind: 'refused', reason: `label ecluse.http.${label}: ${why}` };
+}
+
+function isPathPrefix(path: string): boolean {
+  return path.startsWith('/') && path.length <= PATH_CHARS_MAX && !/[\s?#]/.test(path);
+}
+
 /** The routes that a container's labels ask for, checked against what its tenant may use. */
 export function wantedRoutes(name: string, spec: ContainerSpec, tenant: Tenant, domain: string): WantedRoutes {
   const labels = spec.config.Labels ?? {};
   const hostLabel = labels['ecluse.http.host'];
   const port = portOf(spec);
-  if (port === 'invalid') return { kind: 'refused', reason: `label ecluse.http.port: "${labels['ecluse.http.port'] ?? ''}" is no port` };
+  if (port === 'invalid') return refused('port', `"${labels['ecluse.http.port'] ?? ''}" is no port`);
   if (port === undefined) {
     if (hostLabel === undefined) return { kind: 'routes', routes: [] };
     const exposed = spec.tcpPorts.length === 0 ? 'exposes no port' : `exposes the ports ${spec.tcpPorts.join(', ')}`;
-    return { kind: 'refused', reason: `label ecluse.http.host needs ecluse.http.port: the container ${exposed}` };
+    return refused('host', `it needs ecluse.http.port beside it: the container ${exposed}`);
   }
   const path = labels['ecluse.http.path'] ?? '/';
-  if (!path.startsWith('/') || path.length > 1024 || /[\s?#]/.test(path)) {
-    return { kind: 'refused', reason: `label ecluse.http.path: "${path.slice(0, 60)}" is no path prefix` };
-  }
-  const hosts = hostLabel === undefined ? [defaultHost(name, tenant.name, domain)] : hostLabel.split(',').map((host) => host.trim().toLowerCase());
-  if (hosts.length > HOSTS_MAX) return { kind: 'refused', reason: `label ecluse.http.host: more than ${String(HOSTS_MAX)} hosts` };
-  for (const host of hosts) {
-    const parsed = parseRouteHost(host);
-    if (parsed.kind !== 'exact') return { kind: 'refused', reason: `label ecluse.http.host: "${host.slice(0, 80)}" is no host name` };
-    if (!isAllowed(host, tenant, domain)) {
-      const own = `NAME-${tenant.name}.${domain}`;
-      return {
-        kind: 'refused',
-        reason: `label ecluse.http.host: ${host} is outside of the domains of tenant ${tenant.name} (${[own, ...tenant.domains].join(', ')})`,
-      };
-    }
-  }
+  if (!isPathPrefix(path)) return refused('path', `"${path.slice(0, 60)}" is no path prefix`);
+  const hosts = hostLabel?.split(',').map((host) => host.trim().toLowerCase()) ?? [defaultHost(name, tenant.name, domain)];
+  if (hosts.length > HOSTS_MAX) return refused('host', `more than ${String(HOSTS_MAX)} hosts`);
+  const refusal = hosts.map((host) => hostRefusal(host, tenant, domain)).find((reason) => reason !== undefined);
+  if (refusal !== undefined) return refused('host', refusal);
   const pathPrefix = path === '/' ? path : path.replace(/\/+$/, '');
   return { kind: 'routes', routes: hosts.map((host) => ({ host, pathPrefix, port })) };
+}
+
+/** A host among `wanted` that a container of another tenant has already, by label or by default; undefined: none. */
+export function clashingHost(
+  wanted: readonly WantedRoute[],
+  others: readonly RoutedContainer[],
+  tenants: ReadonlyMap<string, Tenant>,
+  domain: string,
+): string | undefined {
+  const hosts = new Set(wanted.map((route) => route.host));
+  for (const { row, spec } of others) {
+    const tenant = tenants.get(row.tenant);
+    const theirs = tenant === undefined ? undefined : wantedRoutes(row.name, spec, tenant, domain);
+    const clash = theirs?.kind === 'routes' ? theirs.routes.find((route) => hosts.has(route.host)) : undefined;
+    if (clash !== undefined) return clash.host;
+  }
+  return undefined;
 }
 
 /** States in which a container keeps its place in the table; without a running one its routes answer 503, not 404. */
@@ -97,7 +122,8 @@ export function routesOf(
   const oldestFirst = [...containers].toSorted((one, other) => one.row.createdMs - other.row.createdMs);
   for (const container of oldestFirst) {
     const tenant = tenants.get(container.row.tenant);
-    if (tenant === undefined || tenant.state !== 'active' || container.row.state === 'creating' || container.row.state === 'lost') continue;
+    if (tenant === undefined || tenant.state !== 'active' || container.row.state === 'creating' || container.row.state === 'lost')
+      continue;
     const wanted = wantedRoutes(container.row.name, container.spec, tenant, domain);
     if (wanted.kind === 'refused') continue;
     for (const { host, pathPrefix, port } of wanted.routes) {

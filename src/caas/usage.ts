@@ -32,24 +32,39 @@ function keyOf(row: LedgerRow, by: UsageGrouping): string {
   }
 }
 
+function emptyTotal(key: string, row: LedgerRow & { readonly name: string }, by: UsageGrouping): UsageTotal {
+  return {
+    key,
+    tenant: row.tenant,
+    name: by === 'container' ? row.name : '',
+    fromMs: row.fromMs,
+    toMs: row.toMs,
+    cpuNs: 0n,
+    memoryByteMs: 0n,
+    requests: 0n,
+    ingressBytes: 0n,
+    egressBytes: 0n,
+    heldMs: 0n,
+  };
+}
+
 /** Totals a group, in order of first use. */
 export function sumUsage(rows: readonly (LedgerRow & { readonly name: string })[], by: UsageGrouping): readonly UsageTotal[] {
   const totals = new Map<string, UsageTotal>();
   for (const row of rows) {
     const key = keyOf(row, by);
-    const before = totals.get(key);
+    const before = totals.get(key) ?? emptyTotal(key, row, by);
     totals.set(key, {
-      key,
-      tenant: before === undefined || before.tenant === row.tenant ? row.tenant : '',
-      name: by === 'container' ? row.name : '',
-      fromMs: Math.min(before?.fromMs ?? row.fromMs, row.fromMs),
-      toMs: Math.max(before?.toMs ?? row.toMs, row.toMs),
-      cpuNs: (before?.cpuNs ?? 0n) + BigInt(row.cpuNs),
-      memoryByteMs: (before?.memoryByteMs ?? 0n) + row.memoryByteMs,
-      requests: (before?.requests ?? 0n) + BigInt(row.requests),
-      ingressBytes: (before?.ingressBytes ?? 0n) + BigInt(row.ingressBytes),
-      egressBytes: (before?.egressBytes ?? 0n) + BigInt(row.egressBytes),
-      heldMs: (before?.heldMs ?? 0n) + BigInt(row.heldMs),
+      ...before,
+      tenant: before.tenant === row.tenant ? row.tenant : '',
+      fromMs: Math.min(before.fromMs, row.fromMs),
+      toMs: Math.max(before.toMs, row.toMs),
+      cpuNs: before.cpuNs + BigInt(row.cpuNs),
+      memoryByteMs: before.memoryByteMs + row.memoryByteMs,
+      requests: before.requests + BigInt(row.requests),
+      ingressBytes: before.ingressBytes + BigInt(row.ingressBytes),
+      egressBytes: before.egressBytes + BigInt(row.egressBytes),
+      heldMs: before.heldMs + BigInt(row.heldMs),
     });
   }
   return [...totals.values()];

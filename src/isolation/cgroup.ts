@@ -65,7 +65,9 @@ export class Cgroups {
    */
   async identityOf(cgroup: string): Promise<string | undefined> {
     try {
-      const { ino } = await stat(this.#version === 1 ? join(this.#mount, 'cpuacct', cgroup) : join(this.#mount, cgroup), { bigint: true });
+      const { ino } = await stat(this.#version === 1 ? join(this.#mount, 'cpuacct', cgroup) : join(this.#mount, cgroup), {
+        bigint: true,
+      });
       return `${(await readFile('/proc/sys/kernel/random/boot_id', 'utf8')).trim()}:${String(ino)}`;
     } catch (error) {
       if (codeOf(error) === 'ENOENT') return undefined;
@@ -143,7 +145,8 @@ async function foldersBelow(folder: string): Promise<readonly string[]> {
 /** A counter file: decimal digits and a newline. */
 export function parseCounter(text: string): number {
   const value = Number(text.trim());
-  if (!/^\d+\s*$/.test(text) || !Number.isSafeInteger(value)) throw new TypeError(`cgroup: "${text.slice(0, 40).trim()}" is no counter`);
+  if (!/^\d+\s*$/.test(text) || !Number.isSafeInteger(value))
+    throw new TypeError(`cgroup: "${text.slice(0, 40).trim()}" is no counter`);
   return value;
 }
 

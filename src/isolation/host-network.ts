@@ -52,7 +52,11 @@ function vethOf(network: HostNetwork): string {
 }
 
 /** The arguments that run a program inside the host's network namespace. `nsenter`, because `ip netns exec` remounts /sys. */
-export function inNamespace(network: HostNetwork, program: string, args: readonly string[]): readonly [string, readonly string[]] {
+export function inNamespace(
+  network: HostNetwork,
+  program: string,
+  args: readonly string[],
+): readonly [string, readonly string[]] {
   return network.namespace === undefined
     ? [program, args]
     : ['nsenter', [`--net=/run/netns/${network.namespace}`, program, ...args]];

@@ -75,8 +75,12 @@ export class AccessLog implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     const { promise, resolve } = Promise.withResolvers<undefined>();
-    this.#destination.once('close', () => { resolve(undefined); });
-    this.#destination.once('error', () => { resolve(undefined); });
+    this.#destination.once('close', () => {
+      resolve(undefined);
+    });
+    this.#destination.once('error', () => {
+      resolve(undefined);
+    });
     this.#destination.end();
     await promise;
   }

@@ -32,7 +32,13 @@ export interface DataPlaneOptions {
   readonly accessLogFile: string;
 }
 
-const EMPTY_TABLE: RouteTable = { version: 0, services: new Map(), byExactHost: new Map(), byWildcardHost: new Map(), byAnyHost: [] };
+const EMPTY_TABLE: RouteTable = {
+  version: 0,
+  services: new Map(),
+  byExactHost: new Map(),
+  byWildcardHost: new Map(),
+  byAnyHost: [],
+};
 
 export class DataPlane implements AsyncDisposable {
   readonly log: Log;

@@ -78,7 +78,9 @@ function route(plane: DataPlane, head: RequestHead, record: ExchangeRecord): Ser
   return matched.service;
 }
 
-type Place = { readonly kind: 'place'; readonly endpoint: Endpoint; readonly visit: Visit } | { readonly kind: 'refused'; readonly error: ExchangeError };
+type Place =
+  | { readonly kind: 'place'; readonly endpoint: Endpoint; readonly visit: Visit }
+  | { readonly kind: 'refused'; readonly error: ExchangeError };
 
 /** Hold and pick, as one step: an endpoint is entered in the same turn in which it is picked, so that a freeze sees it. */
 async function holdAndPick(
@@ -103,7 +105,12 @@ async function holdAndPick(
       resolve({ kind: 'refused', error: 'endpoint-busy' });
       return;
     }
-    const visit: Visit = { endpointId: endpoint.id, cut: () => { carrier.cut(plane.draining ? 'cut-by-drain' : 'cut-by-freeze'); } };
+    const visit: Visit = {
+      endpointId: endpoint.id,
+      cut: () => {
+        carrier.cut(plane.draining ? 'cut-by-drain' : 'cut-by-freeze');
+      },
+    };
     plane.inFlight.enter(visit);
     resolve({ kind: 'place', endpoint, visit });
   };

@@ -27,7 +27,8 @@ export function requestFraming(rawHeaders: readonly string[], httpVersion: strin
   if (encoding !== undefined) {
     if (length !== undefined) return { kind: 'refused', reason: 'both Content-Length and Transfer-Encoding' };
     if (httpVersion !== '1.1') return { kind: 'refused', reason: `Transfer-Encoding in HTTP/${httpVersion}` };
-    if (encodings.length > 1 || encoding.toLowerCase() !== 'chunked') return { kind: 'refused', reason: 'Transfer-Encoding other than chunked' };
+    if (encodings.length > 1 || encoding.toLowerCase() !== 'chunked')
+      return { kind: 'refused', reason: 'Transfer-Encoding other than chunked' };
     return { kind: 'chunked' };
   }
   if (length === undefined) return { kind: 'none' };

@@ -14,7 +14,10 @@ export interface ForwardingFacts {
   readonly hostName: string;
 }
 
-export type BodyFraming = { readonly kind: 'none' } | { readonly kind: 'fixed'; readonly bytes: number } | { readonly kind: 'chunked' };
+export type BodyFraming =
+  | { readonly kind: 'none' }
+  | { readonly kind: 'fixed'; readonly bytes: number }
+  | { readonly kind: 'chunked' };
 
 export interface RequestRewrite {
   readonly method: string;
@@ -37,7 +40,15 @@ const HOP_BY_HOP: ReadonlySet<string> = new Set([
 /** SECURITY: a client may not nominate away what routing, framing or the endpoint's trust rest on. */
 const NEVER_NOMINATED: ReadonlySet<string> = new Set(['host', 'content-length', 'authorization', 'cookie', 'expect', 'trailer']);
 /** Trailers may not change how the message was framed, routed or authenticated (RFC 9110 §6.5.1). */
-const NEVER_TRAILING: ReadonlySet<string> = new Set(['host', 'content-length', 'authorization', 'cookie', 'set-cookie', 'trailer', 'expect']);
+const NEVER_TRAILING: ReadonlySet<string> = new Set([
+  'host',
+  'content-length',
+  'authorization',
+  'cookie',
+  'set-cookie',
+  'trailer',
+  'expect',
+]);
 /** Methods for which Node frames an absent body by itself: not at all. */
 const BODYLESS_BY_DEFAULT: ReadonlySet<string> = new Set(['GET', 'HEAD', 'DELETE', 'OPTIONS', 'TRACE', 'CONNECT']);
 const REQUEST_ID = /^[A-Za-z0-9._~+/=-]+$/;
@@ -65,7 +76,10 @@ export function upstreamRequestHeaders(raw: readonly string[], rewrite: RequestR
 }
 
 /** The head that goes to the client, without any framing but Content-Length: the server side adds its own. */
-export function downstreamResponseHeaders(raw: readonly string[], response: { readonly status: number; readonly trailers: boolean }): string[] {
+export function downstreamResponseHeaders(
+  raw: readonly string[],
+  response: { readonly status: number; readonly trailers: boolean },
+): string[] {
   const nominated = nominatedBy(raw);
   const out: string[] = [];
   for (const [name, value] of pairsOf(raw)) {
@@ -133,6 +147,10 @@ function nominatedBy(raw: readonly string[]): ReadonlySet<string> {
 function isForwarding(key: string): boolean {
   const name = key.replaceAll('_', '-');
   return (
-    name === 'forwarded' || name === 'x-real-ip' || name === 'x-request-id' || name.startsWith('x-forwarded-') || name.startsWith('x-ecluse-')
+    name === 'forwarded' ||
+    name === 'x-real-ip' ||
+    name === 'x-request-id' ||
+    name.startsWith('x-forwarded-') ||
+    name.startsWith('x-ecluse-')
   );
 }

@@ -13,7 +13,9 @@ import type { Clock } from '#clock';
 import type { ExchangeError } from './error-response.ts';
 import { HELD_PER_TENANT_MAX } from './limits.ts';
 
-export type HoldOutcome = { readonly kind: 'endpoint'; readonly endpoint: Endpoint } | { readonly kind: 'refused'; readonly error: ExchangeError };
+export type HoldOutcome =
+  | { readonly kind: 'endpoint'; readonly endpoint: Endpoint }
+  | { readonly kind: 'refused'; readonly error: ExchangeError };
 
 export interface HoldRequest {
   readonly serviceId: string;
@@ -69,14 +71,18 @@ export class HoldQueue {
     }
     this.#waiting.add(request);
     this.#waitingOfTenant.set(request.tenant, waiting + 1);
-    return () => { this.#remove(request); };
+    return () => {
+      this.#remove(request);
+    };
   }
 
   freeze(endpointIds: readonly string[], deadlineMs: number): void {
     const endMs = this.#deps.clock.monotonicMs() + deadlineMs;
     for (const id of endpointIds) {
       clearTimeout(this.#freezes.get(id)?.timer);
-      const timer = setTimeout(() => { this.release(); }, deadlineMs);
+      const timer = setTimeout(() => {
+        this.release();
+      }, deadlineMs);
       this.#freezes.set(id, { endMs, timer });
     }
     this.release(); // A freeze anew can move a deadline.

@@ -55,7 +55,9 @@ export class HttpAttempt {
     this.#startMs = deps.monotonicMs();
     this.#upstream = this.#send();
     client.response.on('close', this.#onClientClose);
-    this.#deadline.arm(UPSTREAM_CONNECT_TIMEOUT_MS, () => { this.#fail('connect-timeout'); });
+    this.#deadline.arm(UPSTREAM_CONNECT_TIMEOUT_MS, () => {
+      this.#fail('connect-timeout');
+    });
   }
 
   get outcome(): Promise<AttemptOutcome> {
@@ -82,22 +84,42 @@ export class HttpAttempt {
         hostName: endpoint.hostName,
       },
     });
-    const to = { host: endpoint.address, port: endpoint.port, method: head.method, path: head.target, headers, maxHeaderSize: HEAD_BYTES_MAX };
+    const to = {
+      host: endpoint.address,
+      port: endpoint.port,
+      method: head.method,
+      path: head.target,
+      headers,
+      maxHeaderSize: HEAD_BYTES_MAX,
+    };
     // An upgraded connection is never pooled, and needs to stay half open.
     const upstream =
       head.upgrade === undefined
         ? httpRequest({ ...to, agent })
-        : httpRequest({ ...to, createConnection: () => connect({ host: endpoint.address, port: endpoint.port, allowHalfOpen: true, noDelay: true }) });
+        : httpRequest({
+            ...to,
+            createConnection: () => connect({ host: endpoint.address, port: endpoint.port, allowHalfOpen: true, noDelay: true }),
+          });
     upstream.maxHeadersCount = 0; // The default drops what exceeds it in silence; bytes are the limit.
     count(record, 'upstreamOutBytes', head.method.length + head.target.length + 12 + headerBytes(headers));
-    upstream.on('socket', (socket: Socket) => { this.#onSocket(socket); });
-    upstream.on('information', (info: InformationEvent) => { this.#onInformation(info); });
-    upstream.on('response', (response: IncomingMessage) => { this.#onResponse(response); });
-    upstream.on('error', (error) => { this.#onUpstreamError(error); });
+    upstream.on('socket', (socket: Socket) => {
+      this.#onSocket(socket);
+    });
+    upstream.on('information', (info: InformationEvent) => {
+      this.#onInformation(info);
+    });
+    upstream.on('response', (response: IncomingMessage) => {
+      this.#onResponse(response);
+    });
+    upstream.on('error', (error) => {
+      this.#onUpstreamError(error);
+    });
     upstream.on('close', () => {
       if (this.#response === undefined) this.#fail('upstream-reset');
     });
-    upstream.on('upgrade', (response: IncomingMessage, socket: Duplex, first: Buffer) => { this.#onUpgrade(response, socket, first); });
+    upstream.on('upgrade', (response: IncomingMessage, socket: Duplex, first: Buffer) => {
+      this.#onUpgrade(response, socket, first);
+    });
     return upstream;
   }
 
@@ -151,7 +173,8 @@ export class HttpAttempt {
 
   readonly #onRequestEnd = (): void => {
     this.#bodyBytesSent += 1; // An empty chunked body is sent as well: its end cannot be read twice.
-    if (this.#attempt.record.head.framing.kind === 'chunked') this.#upstream.addTrailers(passedTrailers(this.#client.request.rawTrailers));
+    if (this.#attempt.record.head.framing.kind === 'chunked')
+      this.#upstream.addTrailers(passedTrailers(this.#client.request.rawTrailers));
     this.#upstream.end();
     this.#deadline.progress();
   };
@@ -160,7 +183,8 @@ export class HttpAttempt {
     const { response } = this.#client;
     const { head } = this.#attempt.record;
     this.#deadline.progress();
-    if (this.#over || response.headersSent || head.httpVersion !== '1.1' || info.statusCode === 101 || head.upgrade !== undefined) return;
+    if (this.#over || response.headersSent || head.httpVersion !== '1.1' || info.statusCode === 101 || head.upgrade !== undefined)
+      return;
     const headers = downstreamResponseHeaders(info.rawHeaders, { status: info.statusCode, trailers: false });
     count(this.#attempt.record, 'upstreamInBytes', headerBytes(info.rawHeaders));
     count(this.#attempt.record, 'downstreamOutBytes', headerBytes(headers));
@@ -202,7 +226,9 @@ export class HttpAttempt {
   #streamResponse(response: IncomingMessage, trailers: boolean): void {
     const { record } = this.#attempt;
     const out = this.#client.response;
-    this.#deadline.arm(STREAM_IDLE_TIMEOUT_MS, () => { this.#fail('stream-idle'); });
+    this.#deadline.arm(STREAM_IDLE_TIMEOUT_MS, () => {
+      this.#fail('stream-idle');
+    });
     response.on('data', (chunk: Buffer) => {
       count(record, 'upstreamInBytes', chunk.length);
       count(record, 'downstreamOutBytes', chunk.length);
@@ -218,11 +244,15 @@ export class HttpAttempt {
       if (trailers) out.addTrailers(passedTrailers(response.rawTrailers));
       out.end();
     });
-    response.on('error', () => { this.#fail('upstream-truncated'); });
+    response.on('error', () => {
+      this.#fail('upstream-truncated');
+    });
     response.on('close', () => {
       if (!response.complete) this.#fail('upstream-truncated');
     });
-    out.on('finish', () => { this.#settle({ kind: 'done' }); });
+    out.on('finish', () => {
+      this.#settle({ kind: 'done' });
+    });
     // A head whose body comes later (a long poll, server-sent events) must not wait for it; one whose body is here goes with it.
     setImmediate(() => {
       if (!this.#over && !out.writableEnded) out.flushHeaders();
@@ -243,7 +273,9 @@ export class HttpAttempt {
     count(record, 'upstreamInBytes', headerBytes(response.rawHeaders));
     this.#headTaken = true;
     this.#deadline.disarm();
-    void this.#upgraded(async () => { await upgraded(socket, response, first); });
+    void this.#upgraded(async () => {
+      await upgraded(socket, response, first);
+    });
   }
 
   async #upgraded(spliced: () => Promise<void>): Promise<void> {

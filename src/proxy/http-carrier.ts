@@ -55,8 +55,12 @@ class HttpCarrier implements Carrier {
     const bodyless = this.head.framing.kind === 'none';
     if (!bodyless || this.#deps.draining() || this.head.refusal !== undefined) response.shouldKeepAlive = false;
     const { promise, resolve } = Promise.withResolvers<undefined>();
-    response.once('finish', () => { resolve(undefined); });
-    response.once('close', () => { resolve(undefined); });
+    response.once('finish', () => {
+      resolve(undefined);
+    });
+    response.once('close', () => {
+      resolve(undefined);
+    });
     response.writeHead(answer.status, [...answer.headers]);
     response.end(this.head.method === 'HEAD' ? undefined : answer.text);
     await promise;
@@ -69,13 +73,26 @@ class HttpCarrier implements Carrier {
     const client: ClientSide =
       upgrade === undefined
         ? { request, response }
-        : { request, response, upgraded: async (upstream, answer, first) => { await upgrade.splice({ upstream, answer, first, record: attempt.record }); } };
+        : {
+            request,
+            response,
+            upgraded: async (upstream, answer, first) => {
+              await upgrade.splice({ upstream, answer, first, record: attempt.record });
+            },
+          };
     let started: HttpAttempt;
     try {
       started = new HttpAttempt(this.#deps, client, attempt);
     } catch {
       // Node's client refuses a head that its server took: characters that a target cannot have.
-      return { kind: 'failed', error: 'bad-request', connected: false, reusedConnection: false, responseBytes: false, bodyBytesSent: 0 };
+      return {
+        kind: 'failed',
+        error: 'bad-request',
+        connected: false,
+        reusedConnection: false,
+        responseBytes: false,
+        bodyBytesSent: 0,
+      };
     }
     this.#attempt = started;
     const outcome = await started.outcome;
@@ -93,8 +110,14 @@ class HttpCarrier implements Carrier {
 
 /** Reads the rest of a body away for a while, because closing on unread bytes resets the connection and with it our response. */
 function linger(request: IncomingMessage): void {
-  const timer = setTimeout(() => { request.socket.destroy(); }, LINGER_MS);
-  request.once('end', () => { clearTimeout(timer); });
-  request.once('close', () => { clearTimeout(timer); });
+  const timer = setTimeout(() => {
+    request.socket.destroy();
+  }, LINGER_MS);
+  request.once('end', () => {
+    clearTimeout(timer);
+  });
+  request.once('close', () => {
+    clearTimeout(timer);
+  });
   request.resume();
 }

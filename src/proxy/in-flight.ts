@@ -56,9 +56,16 @@ export class InFlight {
   async #idleWithin(endpointIds: readonly string[], limitMs: number): Promise<boolean> {
     if (this.#countOfAll(endpointIds) === 0) return true;
     const { promise, resolve } = Promise.withResolvers<boolean>();
-    const waiter: Waiter = { endpointIds, idle: () => { resolve(true); } };
+    const waiter: Waiter = {
+      endpointIds,
+      idle: () => {
+        resolve(true);
+      },
+    };
     this.#waiters.add(waiter);
-    const timer = setTimeout(() => { resolve(false); }, limitMs);
+    const timer = setTimeout(() => {
+      resolve(false);
+    }, limitMs);
     try {
       return await promise;
     } finally {

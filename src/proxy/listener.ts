@@ -55,7 +55,9 @@ export class Listener implements AsyncDisposable {
         minVersion: 'TLSv1.2',
         ALPNProtocols: ['http/1.1'],
         handshakeTimeout: TLS_HANDSHAKE_TIMEOUT_MS,
-        SNICallback: (serverName, done) => { listener.#answerServerName(serverName, done); },
+        SNICallback: (serverName, done) => {
+          listener.#answerServerName(serverName, done);
+        },
       });
       listener.certificatesChanged();
       await listener.#listen(listener.#https, addresses.https);
@@ -67,7 +69,8 @@ export class Listener implements AsyncDisposable {
   certificatesChanged(): void {
     const certificate = this.#plane.defaultCertificate;
     if (this.#https === undefined || certificate === undefined) return;
-    if (certificate.certPem === this.#defaultCertificate?.certPem && certificate.keyPem === this.#defaultCertificate.keyPem) return;
+    if (certificate.certPem === this.#defaultCertificate?.certPem && certificate.keyPem === this.#defaultCertificate.keyPem)
+      return;
     this.#defaultCertificate = certificate;
     this.#https.setSecureContext({ cert: certificate.certPem, key: certificate.keyPem, minVersion: 'TLSv1.2' });
   }
@@ -98,10 +101,14 @@ export class Listener implements AsyncDisposable {
     this.#serve(server);
     const { promise, resolve, reject } = Promise.withResolvers<undefined>();
     server.once('error', reject);
-    server.listen({ ...address, exclusive: true, reusePort: true }, () => { resolve(undefined); });
+    server.listen({ ...address, exclusive: true, reusePort: true }, () => {
+      resolve(undefined);
+    });
     await promise;
     server.off('error', reject);
-    server.on('error', (error) => { this.#plane.log.error({ reason: reasonOf(error) }, 'listener failed'); });
+    server.on('error', (error) => {
+      this.#plane.log.error({ reason: reasonOf(error) }, 'listener failed');
+    });
     this.#servers.push(server);
   }
 
@@ -109,21 +116,31 @@ export class Listener implements AsyncDisposable {
     const plane = this.#plane;
     const deps: HttpAttemptDeps = {
       monotonicMs: () => plane.clock.monotonicMs(),
-      upstreamConnected: () => { plane.metrics.upstreamConnected(); },
+      upstreamConnected: () => {
+        plane.metrics.upstreamConnected();
+      },
       draining: () => plane.draining,
     };
-    const run = (carrier: Carrier): void => { void runExchange(plane, carrier); };
+    const run = (carrier: Carrier): void => {
+      void runExchange(plane, carrier);
+    };
     const onRequest = (request: IncomingMessage, response: ServerResponse): void => {
       this.#responses.set(request.socket, response);
       run(httpCarrier(deps, request, response));
     };
     server.on('request', onRequest);
     server.on('checkContinue', onRequest); // The endpoint decides whether to continue, not we.
-    const onUpgrade = (request: IncomingMessage, _socket: Duplex, first: Buffer): void => { run(upgradeCarrier(deps, request, first)); };
+    const onUpgrade = (request: IncomingMessage, _socket: Duplex, first: Buffer): void => {
+      run(upgradeCarrier(deps, request, first));
+    };
     server.on('upgrade', onUpgrade);
     server.on('connect', onUpgrade);
-    server.on('connection', (socket: Socket) => { this.#count(socket); });
-    server.on('clientError', (error: Error, socket: Duplex) => { this.#refuse(error, socket); });
+    server.on('connection', (socket: Socket) => {
+      this.#count(socket);
+    });
+    server.on('clientError', (error: Error, socket: Duplex) => {
+      this.#refuse(error, socket);
+    });
   }
 
   #count(socket: Socket): void {
@@ -159,7 +176,9 @@ export class Listener implements AsyncDisposable {
     }
     const status = refusalStatus(code);
     this.#plane.metrics.exchangeEnded('', Number(status.slice(0, 3)), 0);
-    socket.end(`HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Length: 0\r\nProxy-Status: ecluse; error=http_request_error\r\n\r\n`);
+    socket.end(
+      `HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Length: 0\r\nProxy-Status: ecluse; error=http_request_error\r\n\r\n`,
+    );
     socket.once('finish', () => socket.destroy());
   }
 }

@@ -89,10 +89,30 @@ function readOnly(registry: Registry, reads: MetricsReads): void {
   const lag = monitorEventLoopDelay({ resolution: 20 });
   lag.enable();
   const gauges: readonly { name: string; help: string; aggregator: 'sum' | 'max' | 'min'; read: () => number }[] = [
-    { name: 'ecluse_held_requests', help: 'Requests that wait for a frozen endpoint.', aggregator: 'sum', read: reads.heldRequests },
-    { name: 'ecluse_downstream_connections', help: 'Open connections of clients.', aggregator: 'sum', read: reads.downstreamConnections },
-    { name: 'ecluse_config_version', help: 'The config version that every worker serves at least.', aggregator: 'min', read: reads.configVersion },
-    { name: 'ecluse_access_log_dropped_lines', help: 'Access log lines lost to a slow disk.', aggregator: 'sum', read: reads.accessLogDropped },
+    {
+      name: 'ecluse_held_requests',
+      help: 'Requests that wait for a frozen endpoint.',
+      aggregator: 'sum',
+      read: reads.heldRequests,
+    },
+    {
+      name: 'ecluse_downstream_connections',
+      help: 'Open connections of clients.',
+      aggregator: 'sum',
+      read: reads.downstreamConnections,
+    },
+    {
+      name: 'ecluse_config_version',
+      help: 'The config version that every worker serves at least.',
+      aggregator: 'min',
+      read: reads.configVersion,
+    },
+    {
+      name: 'ecluse_access_log_dropped_lines',
+      help: 'Access log lines lost to a slow disk.',
+      aggregator: 'sum',
+      read: reads.accessLogDropped,
+    },
     {
       name: 'ecluse_worker_event_loop_lag_seconds',
       help: 'The 99th percentile of the event loop lag since the last scrape, of the worst worker.',
@@ -105,6 +125,14 @@ function readOnly(registry: Registry, reads: MetricsReads): void {
     },
   ];
   for (const { name, help, aggregator, read } of gauges) {
-    const gauge: Gauge = new Gauge({ name, help, aggregator, registers, collect: () => { gauge.set(read()); } });
+    const gauge: Gauge = new Gauge({
+      name,
+      help,
+      aggregator,
+      registers,
+      collect: () => {
+        gauge.set(read());
+      },
+    });
   }
 }

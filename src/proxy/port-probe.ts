@@ -14,7 +14,11 @@ export async function probeAddresses(addresses: ListenAddresses): Promise<Listen
 }
 
 /** The error for an address that cannot be listened on. `key` is the config key that chooses another. */
-export function listenError(address: ListenAddress | undefined, key: string, cause: { readonly code: string | undefined; readonly reason: string }): EcluseError {
+export function listenError(
+  address: ListenAddress | undefined,
+  key: string,
+  cause: { readonly code: string | undefined; readonly reason: string },
+): EcluseError {
   const at = address === undefined ? key : `${address.host}:${String(address.port)}`;
   if (cause.code === 'EADDRINUSE') {
     return new EcluseError({
@@ -35,11 +39,15 @@ export function listenError(address: ListenAddress | undefined, key: string, cau
 async function probe(address: ListenAddress, key: string): Promise<ListenAddress> {
   const server = createServer();
   const { promise, resolve, reject } = Promise.withResolvers<ListenAddress>();
-  server.once('error', (error) => { reject(listenError(address, key, { code: codeOf(error), reason: reasonOf(error) })); });
+  server.once('error', (error) => {
+    reject(listenError(address, key, { code: codeOf(error), reason: reasonOf(error) }));
+  });
   server.listen({ ...address, exclusive: true }, () => {
     const bound = server.address();
     const port = typeof bound === 'object' && bound !== null ? bound.port : address.port;
-    server.close(() => { resolve({ host: address.host, port }); });
+    server.close(() => {
+      resolve({ host: address.host, port });
+    });
   });
   return await promise;
 }

@@ -56,7 +56,11 @@ export function readHead(request: IncomingMessage): RequestHead {
     clientAddress: clientAddress(socket.remoteAddress),
     proto: tls === undefined ? 'http' : 'https',
     tls,
-    refusal: refusalOf({ rawHeaders, method, malformed: hosts.length !== 1 || target === undefined || framing.kind === 'refused' }),
+    refusal: refusalOf({
+      rawHeaders,
+      method,
+      malformed: hosts.length !== 1 || target === undefined || framing.kind === 'refused',
+    }),
   };
 }
 
@@ -73,7 +77,11 @@ export function wantedUpgrade(request: IncomingMessage): string | undefined {
   return nominated ? protocol : undefined;
 }
 
-function refusalOf(judged: { readonly rawHeaders: readonly string[]; readonly method: string; readonly malformed: boolean }): ExchangeError | undefined {
+function refusalOf(judged: {
+  readonly rawHeaders: readonly string[];
+  readonly method: string;
+  readonly malformed: boolean;
+}): ExchangeError | undefined {
   if (judged.rawHeaders.length > 2 * HEADER_COUNT_MAX) return 'head-too-large';
   if (judged.method === 'TRACE' || judged.method === 'CONNECT') return 'method-refused';
   return judged.malformed ? 'bad-request' : undefined;

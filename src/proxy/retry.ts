@@ -13,7 +13,17 @@ export interface FailedAttempt {
 
 /** What a network does. A time-out or a cut is a decision, and not made twice. */
 const BY_NETWORK: ReadonlySet<ExchangeError> = new Set<ExchangeError>(['connect-failed', 'connect-timeout', 'upstream-reset']);
-const IDEMPOTENT: ReadonlySet<string> = new Set(['GET', 'HEAD', 'OPTIONS', 'TRACE', 'PUT', 'DELETE', 'PROPFIND', 'REPORT', 'SEARCH']);
+const IDEMPOTENT: ReadonlySet<string> = new Set([
+  'GET',
+  'HEAD',
+  'OPTIONS',
+  'TRACE',
+  'PUT',
+  'DELETE',
+  'PROPFIND',
+  'REPORT',
+  'SEARCH',
+]);
 
 /**
  * Again only where the endpoint cannot have acted twice: nothing was sent, or an idle connection died under an idempotent request

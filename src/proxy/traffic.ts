@@ -41,7 +41,15 @@ export class Traffic {
     const deltas: TrafficDelta[] = [];
     for (const [key, account] of this.#accounts) {
       const { users, ...delta } = account;
-      if (delta.requests + delta.heldMs + delta.downstreamInBytes + delta.downstreamOutBytes + delta.upstreamInBytes + delta.upstreamOutBytes > 0) {
+      if (
+        delta.requests +
+          delta.heldMs +
+          delta.downstreamInBytes +
+          delta.downstreamOutBytes +
+          delta.upstreamInBytes +
+          delta.upstreamOutBytes >
+        0
+      ) {
         deltas.push(delta);
         Object.assign(account, ZERO);
       } else if (users === 0) {

@@ -69,7 +69,8 @@ export class Upgrade {
     const headers = downstreamResponseHeaders(answer.rawHeaders, { status: 101, trailers: false });
     headers.push('Connection', 'Upgrade', 'Upgrade', answer.headers.upgrade ?? '');
     let head = `HTTP/1.1 101 ${answer.statusMessage ?? ''}\r\n`;
-    for (let index = 0; index + 1 < headers.length; index += 2) head += `${headers[index] ?? ''}: ${headers[index + 1] ?? ''}\r\n`;
+    for (let index = 0; index + 1 < headers.length; index += 2)
+      head += `${headers[index] ?? ''}: ${headers[index + 1] ?? ''}\r\n`;
     count(record, 'downstreamOutBytes', headerBytes(headers));
     socket.write(`${head}\r\n`, 'latin1');
     const toClient = (bytes: number): void => {
@@ -134,7 +135,10 @@ async function spliced(splice: Splice): Promise<void> {
   const closed = (one: Duplex, other: Duplex) => (): void => {
     // What one side said before it ended still goes to the other; what it did not end was cut.
     if (!one.readableEnded || other.writableFinished) other.destroy();
-    else other.once('finish', () => { other.destroy(); });
+    else
+      other.once('finish', () => {
+        other.destroy();
+      });
     if (socket.closed && upstream.closed) resolve(undefined);
   };
   socket.once('close', closed(socket, upstream));
@@ -153,7 +157,11 @@ function pass(from: Duplex, to: Duplex, counted: (bytes: number) => void): void 
     counted(chunk.length);
     if (!to.write(chunk)) from.pause();
   });
-  to.on('drain', () => { from.resume(); });
-  from.on('end', () => { to.end(); });
+  to.on('drain', () => {
+    from.resume();
+  });
+  from.on('end', () => {
+    to.end();
+  });
   from.resume();
 }

@@ -94,7 +94,11 @@ export class WorkerPool implements AsyncDisposable {
     cluster.setupPrimary({ exec: options.workerFile, args: [], serialization: 'advanced' });
     const pool = new WorkerPool(deps, options, listen);
     try {
-      await Promise.all(Array.from({ length: options.workers }, async () => { await pool.#startSlot(); }));
+      await Promise.all(
+        Array.from({ length: options.workers }, async () => {
+          await pool.#startSlot();
+        }),
+      );
     } catch (error) {
       await pool[Symbol.asyncDispose]();
       throw error;
@@ -113,12 +117,18 @@ export class WorkerPool implements AsyncDisposable {
   }
 
   status(): WorkerStatus[] {
-    return [...this.#members].map(({ process, listening, version }) => ({ pid: process.pid, state: listening ? 'listening' : 'starting', version }));
+    return [...this.#members].map(({ process, listening, version }) => ({
+      pid: process.pid,
+      state: listening ? 'listening' : 'starting',
+      version,
+    }));
   }
 
   /** Brings all workers to a new version, or none: then it throws ECLUSE_CONFIG_REFUSED and the old version stays. */
   async apply(config: RouteConfig, certificates: readonly HostCertificate[]): Promise<void> {
-    await this.#changes.run('apply', async () => { await this.#apply({ config, certificates }); });
+    await this.#changes.run('apply', async () => {
+      await this.#apply({ config, certificates });
+    });
   }
 
   /** Holds new requests for the endpoints on all workers; returns when nothing is under way there. */
@@ -126,8 +136,13 @@ export class WorkerPool implements AsyncDisposable {
     const endMs = this.#deps.clock.monotonicMs() + options.deadlineMs;
     for (const id of endpointIds) this.#freezes.set(id, endMs);
     const results = await this.#askAll({ kind: 'freeze', endpointIds, ...options }, options.drainMs + WORKER_ACK_TIMEOUT_MS);
-    const frozen = results.map((reply) => (reply.kind === 'ack' ? reply.frozen : undefined)).filter((result) => result !== undefined);
-    return { cut: frozen.reduce((sum, { cut }) => sum + cut, 0), waitedMs: Math.max(0, ...frozen.map(({ waitedMs }) => waitedMs)) };
+    const frozen = results
+      .map((reply) => (reply.kind === 'ack' ? reply.frozen : undefined))
+      .filter((result) => result !== undefined);
+    return {
+      cut: frozen.reduce((sum, { cut }) => sum + cut, 0),
+      waitedMs: Math.max(0, ...frozen.map(({ waitedMs }) => waitedMs)),
+    };
   }
 
   /** Lets requests for the endpoints go on, in order, to where the committed config says. */
@@ -150,16 +165,20 @@ export class WorkerPool implements AsyncDisposable {
   /** Stops accepting, gives what is under way five seconds, and ends the workers. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stop.abort();
-    await Promise.all([...this.#members].map(async ({ process }) => {
-      try {
-        await process.ask({ kind: 'drain', deadlineMs: WORKER_DRAIN_MS }, WORKER_DRAIN_MS + 1000);
-      } catch {
-        process.kill(); // Gone already, or stuck.
-      }
-      const timer = setTimeout(() => { process.kill(); }, 1000);
-      await process.exit;
-      clearTimeout(timer);
-    }));
+    await Promise.all(
+      [...this.#members].map(async ({ process }) => {
+        try {
+          await process.ask({ kind: 'drain', deadlineMs: WORKER_DRAIN_MS }, WORKER_DRAIN_MS + 1000);
+        } catch {
+          process.kill(); // Gone already, or stuck.
+        }
+        const timer = setTimeout(() => {
+          process.kill();
+        }, 1000);
+        await process.exit;
+        clearTimeout(timer);
+      }),
+    );
     await Promise.all(this.#slots);
   }
 
@@ -168,7 +187,9 @@ export class WorkerPool implements AsyncDisposable {
     const participants = this.#booted();
     const compiled = participants.length === 0 ? compileRoutes(edge.config) : undefined;
     if (compiled?.kind === 'rejected') throw configRefused(version, compiled.reason);
-    const replies = await Promise.allSettled(participants.map(async ({ process }) => await process.ask({ kind: 'prepare', edge }, WORKER_ACK_TIMEOUT_MS)));
+    const replies = await Promise.allSettled(
+      participants.map(async ({ process }) => await process.ask({ kind: 'prepare', edge }, WORKER_ACK_TIMEOUT_MS)),
+    );
     const reason = replies.map(refusalOf).find((text) => text !== undefined);
     if (reason !== undefined) {
       for (const { process } of participants) process.tell({ kind: 'abort', version });
@@ -178,7 +199,11 @@ export class WorkerPool implements AsyncDisposable {
     // Who booted meanwhile has the old version and has not prepared this one.
     const late = this.#booted().filter((member) => !participants.includes(member));
     for (const { process } of late) process.tell({ kind: 'prepare', edge });
-    await Promise.all([...participants, ...late].map(async (member) => { await this.#commit(member, version); }));
+    await Promise.all(
+      [...participants, ...late].map(async (member) => {
+        await this.#commit(member, version);
+      }),
+    );
   }
 
   async #commit(member: Member, version: number): Promise<void> {
@@ -194,15 +219,20 @@ export class WorkerPool implements AsyncDisposable {
 
   /** Asks every booted worker. One that does not answer is replaced: it boots with what is committed and frozen. */
   async #askAll(message: Ask, timeoutMs: number): Promise<Reply[]> {
-    const replies = await Promise.all(this.#booted().map(async ({ process }) => {
-      try {
-        return await process.ask(message, timeoutMs);
-      } catch (error) {
-        this.#deps.log.warn({ pid: process.pid, asked: message.kind, reason: reasonOf(error) }, 'worker did not answer and is replaced');
-        process.kill();
-        return undefined;
-      }
-    }));
+    const replies = await Promise.all(
+      this.#booted().map(async ({ process }) => {
+        try {
+          return await process.ask(message, timeoutMs);
+        } catch (error) {
+          this.#deps.log.warn(
+            { pid: process.pid, asked: message.kind, reason: reasonOf(error) },
+            'worker did not answer and is replaced',
+          );
+          process.kill();
+          return undefined;
+        }
+      }),
+    );
     return replies.filter((reply) => reply !== undefined);
   }
 
@@ -248,12 +278,16 @@ export class WorkerPool implements AsyncDisposable {
     const up = Promise.withResolvers<undefined>();
     const member: Member = {
       process: new WorkerProcess({
-        online: () => { void this.#boot(member).catch(up.reject); },
+        online: () => {
+          void this.#boot(member).catch(up.reject);
+        },
         listening: () => {
           member.listening = true;
           up.resolve(undefined);
         },
-        traffic: ({ deltas }) => { this.#options.onTraffic(deltas); },
+        traffic: ({ deltas }) => {
+          this.#options.onTraffic(deltas);
+        },
       }),
       startMs: this.#deps.clock.monotonicMs(),
       booted: false,
@@ -266,7 +300,9 @@ export class WorkerPool implements AsyncDisposable {
 
   async #upWithin(member: Member, listening: Promise<undefined>): Promise<void> {
     const late = Promise.withResolvers<never>();
-    const timer = setTimeout(() => { late.reject(startFailed(`did not listen in ${String(WORKER_START_TIMEOUT_MS)} ms`)); }, WORKER_START_TIMEOUT_MS);
+    const timer = setTimeout(() => {
+      late.reject(startFailed(`did not listen in ${String(WORKER_START_TIMEOUT_MS)} ms`));
+    }, WORKER_START_TIMEOUT_MS);
     const ended = member.process.exit.then((how) => {
       this.#members.delete(member);
       clearTimeout(timer);
@@ -320,5 +356,10 @@ function configRefused(version: number, reason: string): EcluseError {
 }
 
 function startFailed(what: string): EcluseError {
-  return new EcluseError({ code: 'ECLUSE_WORKER_START', source: 'runtime', message: `a worker ${what} at start`, mend: 'see its log lines above' });
+  return new EcluseError({
+    code: 'ECLUSE_WORKER_START',
+    source: 'runtime',
+    message: `a worker ${what} at start`,
+    mend: 'see its log lines above',
+  });
 }

@@ -30,9 +30,13 @@ export class WorkerProcess {
   /** Forks the program that `cluster.setupPrimary` named. */
   constructor(events: WorkerEvents) {
     this.#worker = cluster.fork();
-    this.#worker.on('message', (message: FromWorker) => { this.#receive(message, events); });
+    this.#worker.on('message', (message: FromWorker) => {
+      this.#receive(message, events);
+    });
     this.#worker.on('error', () => undefined); // A channel that breaks shows as the exit.
-    this.#worker.once('exit', (code: number | null, signal: string | null) => { this.#ended(signal ?? `code ${String(code)}`); });
+    this.#worker.once('exit', (code: number | null, signal: string | null) => {
+      this.#ended(signal ?? `code ${String(code)}`);
+    });
   }
 
   get pid(): number {
@@ -59,7 +63,12 @@ export class WorkerProcess {
     const seq = this.tell(message);
     this.#pending.set(seq, { resolve, reject });
     const timer = setTimeout(() => {
-      reject(failure('ECLUSE_WORKER_TIMEOUT', `worker ${String(this.pid)} did not answer "${message.kind}" in ${String(timeoutMs)} ms`));
+      reject(
+        failure(
+          'ECLUSE_WORKER_TIMEOUT',
+          `worker ${String(this.pid)} did not answer "${message.kind}" in ${String(timeoutMs)} ms`,
+        ),
+      );
     }, timeoutMs);
     try {
       return await promise;
@@ -94,7 +103,8 @@ export class WorkerProcess {
 
   #ended(how: string): void {
     this.#gone = true;
-    for (const { reject } of this.#pending.values()) reject(failure('ECLUSE_WORKER_GONE', `worker ${String(this.pid)} ended (${how})`));
+    for (const { reject } of this.#pending.values())
+      reject(failure('ECLUSE_WORKER_GONE', `worker ${String(this.pid)} ended (${how})`));
     this.#exit.resolve(how);
   }
 }

@@ -4,7 +4,8 @@ import { parsePathPrefix } from './path-prefix.ts';
 import type { CompiledRoute, Route, RouteConfig, RouteTable, Service } from './route-table.ts';
 
 export type CompileResult =
-  { readonly kind: 'compiled'; readonly table: RouteTable } | { readonly kind: 'rejected'; readonly reason: string };
+  | { readonly kind: 'compiled'; readonly table: RouteTable }
+  | { readonly kind: 'rejected'; readonly reason: string };
 
 const PORT_MAX = 65_535;
 

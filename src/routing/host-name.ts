@@ -19,10 +19,14 @@ export function parseRouteHost(text: string): RouteHost {
   if (text === '*') return { kind: 'any' };
   const wildcard = text.startsWith('*.');
   const name = wildcard ? text.slice(2) : text;
-  if (text.length > HOST_LENGTH_MAX) return { kind: 'invalid', reason: `host is longer than ${String(HOST_LENGTH_MAX)} characters` };
+  if (text.length > HOST_LENGTH_MAX)
+    return { kind: 'invalid', reason: `host is longer than ${String(HOST_LENGTH_MAX)} characters` };
   for (const label of name.split('.')) {
     if (!LABEL.test(label)) {
-      return { kind: 'invalid', reason: `host "${text}": "${label}" is not a label of lower-case letters, digits and inner hyphens` };
+      return {
+        kind: 'invalid',
+        reason: `host "${text}": "${label}" is not a label of lower-case letters, digits and inner hyphens`,
+      };
     }
   }
   return wildcard ? { kind: 'wildcard', suffix: name } : { kind: 'exact', name };

@@ -1,6 +1,8 @@
 /** Paths: the prefixes that routes are written for, and the paths that requests carry. */
 
-export type PathPrefix = { readonly kind: 'prefix'; readonly prefix: string } | { readonly kind: 'invalid'; readonly reason: string };
+export type PathPrefix =
+  | { readonly kind: 'prefix'; readonly prefix: string }
+  | { readonly kind: 'invalid'; readonly reason: string };
 
 const PATH_LENGTH_MAX = 1024;
 /** The characters of RFC 3986 `pchar` and `/`. */
@@ -10,7 +12,8 @@ const DOT_SEGMENT = /\/(?:\.|%2e){1,2}(?:\/|$)/i;
 /** Reads a route's prefix. `/x` and `/x/` both give `/x`, the root gives the empty string. */
 export function parsePathPrefix(text: string): PathPrefix {
   if (!text.startsWith('/')) return { kind: 'invalid', reason: `path "${text}" does not start with /` };
-  if (text.length > PATH_LENGTH_MAX) return { kind: 'invalid', reason: `path is longer than ${String(PATH_LENGTH_MAX)} characters` };
+  if (text.length > PATH_LENGTH_MAX)
+    return { kind: 'invalid', reason: `path is longer than ${String(PATH_LENGTH_MAX)} characters` };
   if (!PATH_CHARACTERS.test(text)) return { kind: 'invalid', reason: `path "${text}" holds characters that a path cannot have` };
   const prefix = text.endsWith('/') ? text.slice(0, -1) : text;
   if (prefix.includes('//') || prefix.endsWith('/')) return { kind: 'invalid', reason: `path "${text}" has an empty segment` };

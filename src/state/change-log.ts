@@ -14,12 +14,18 @@ export interface Change {
 
 /** The write that appends to the log; goes into the batch of the change. */
 export function changeWrite(atMs: number, kind: string, key: string, data: Readonly<Record<string, unknown>> = {}): SqlWrite {
-  return { sql: 'INSERT INTO change (at_ms, kind, key, data) VALUES (?, ?, ?, ?)', values: [atMs, kind, key, JSON.stringify(data)] };
+  return {
+    sql: 'INSERT INTO change (at_ms, kind, key, data) VALUES (?, ?, ?, ?)',
+    values: [atMs, kind, key, JSON.stringify(data)],
+  };
 }
 
 /** Changes after `cursor`, oldest first, at most `limit`. */
 export async function readChanges(sql: Sql, cursor: number, limit: number): Promise<readonly Change[]> {
-  const rows = await sql.read('SELECT seq, at_ms, kind, key, data FROM change WHERE seq > ? ORDER BY seq LIMIT ?', [cursor, limit]);
+  const rows = await sql.read('SELECT seq, at_ms, kind, key, data FROM change WHERE seq > ? ORDER BY seq LIMIT ?', [
+    cursor,
+    limit,
+  ]);
   return rows.map((row) => ({
     seq: integerOf(row, 'seq'),
     atMs: integerOf(row, 'at_ms'),

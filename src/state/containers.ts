@@ -105,7 +105,15 @@ export async function updateLife(sql: Sql, row: ContainerRow, life: ContainerLif
   const writes: SqlWrite[] = [
     {
       sql: `UPDATE container SET state = ?, started_ms = ?, finished_ms = ?, restart_count = ?, address = ? WHERE id = ? AND engine_id = ?`,
-      values: [life.state, life.startedMs ?? null, life.finishedMs ?? null, life.restartCount, life.address, row.id, row.engineId],
+      values: [
+        life.state,
+        life.startedMs ?? null,
+        life.finishedMs ?? null,
+        life.restartCount,
+        life.address,
+        row.id,
+        row.engineId,
+      ],
       expectRows: 1,
     },
   ];
@@ -118,7 +126,11 @@ export async function updateLife(sql: Sql, row: ContainerRow, life: ContainerLif
 /** Binds a reserved container to the engine container that was made for it. */
 export async function bindEngine(sql: Sql, id: string, engineId: string): Promise<WriteOutcome> {
   return await sql.write([
-    { sql: `UPDATE container SET engine_id = ?, state = 'created' WHERE id = ? AND state = 'creating'`, values: [engineId, id], expectRows: 1 },
+    {
+      sql: `UPDATE container SET engine_id = ?, state = 'created' WHERE id = ? AND state = 'creating'`,
+      values: [engineId, id],
+      expectRows: 1,
+    },
   ]);
 }
 
@@ -160,7 +172,11 @@ export async function findByEngineId(sql: Sql, engineId: string): Promise<Contai
 
 /** An id prefix is looked up as a range, so that no pattern of the caller's reaches SQL. */
 export async function findByIdPrefix(sql: Sql, tenant: string, prefix: string): Promise<readonly ContainerRow[]> {
-  const rows = await sql.read('SELECT * FROM container WHERE tenant = ? AND id >= ? AND id < ? LIMIT 2', [tenant, prefix, `${prefix}g`]);
+  const rows = await sql.read('SELECT * FROM container WHERE tenant = ? AND id >= ? AND id < ? LIMIT 2', [
+    tenant,
+    prefix,
+    `${prefix}g`,
+  ]);
   return rows.map(containerOf);
 }
 

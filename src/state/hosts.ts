@@ -51,11 +51,16 @@ export async function takeHostNetwork(sql: Sql, host: string, tenant: string): P
     while (taken.has(number)) number += 1;
     if (number > HOST_NETWORKS_MAX) return undefined;
     // A conflict means that another caller took it meanwhile: look again.
-    await sql.write([{ sql: 'INSERT INTO host_network (host, tenant, number) VALUES (?, ?, ?)', values: [host, tenant, number] }]);
+    await sql.write([
+      { sql: 'INSERT INTO host_network (host, tenant, number) VALUES (?, ?, ?)', values: [host, tenant, number] },
+    ]);
   }
 }
 
-export async function listHostNetworks(sql: Sql, host: string): Promise<readonly { readonly tenant: string; readonly number: number }[]> {
+export async function listHostNetworks(
+  sql: Sql,
+  host: string,
+): Promise<readonly { readonly tenant: string; readonly number: number }[]> {
   const rows = await sql.read('SELECT tenant, number FROM host_network WHERE host = ? ORDER BY number', [host]);
   return rows.map((row) => ({ tenant: textOf(row, 'tenant'), number: integerOf(row, 'number') }));
 }

@@ -11,7 +11,11 @@ export interface TenantImage {
 function referenceWrites(tenant: string, reference: string, imageId: string): readonly SqlWrite[] {
   return [
     { sql: 'DELETE FROM image_reference WHERE tenant = ? AND reference = ?', values: [tenant, reference] },
-    { sql: 'INSERT INTO image_reference (tenant, reference, image_id) VALUES (?, ?, ?)', values: [tenant, reference, imageId], expectRows: 1 },
+    {
+      sql: 'INSERT INTO image_reference (tenant, reference, image_id) VALUES (?, ?, ?)',
+      values: [tenant, reference, imageId],
+      expectRows: 1,
+    },
   ];
 }
 
@@ -44,7 +48,9 @@ export async function dropImage(sql: Sql, tenant: string, imageId: string): Prom
 
 export async function listImages(sql: Sql, tenant: string): Promise<readonly TenantImage[]> {
   const images = await sql.read('SELECT image_id, created_ms FROM image WHERE tenant = ? ORDER BY created_ms DESC', [tenant]);
-  const references = await sql.read('SELECT reference, image_id FROM image_reference WHERE tenant = ? ORDER BY reference', [tenant]);
+  const references = await sql.read('SELECT reference, image_id FROM image_reference WHERE tenant = ? ORDER BY reference', [
+    tenant,
+  ]);
   return images.map((row) => {
     const imageId = textOf(row, 'image_id');
     return {

@@ -73,7 +73,20 @@ export function openIncarnationWrite(incarnation: Incarnation): SqlWrite {
   return {
     sql: `INSERT INTO incarnation (container, incarnation, tenant, host, name, cgroup, cgroup_identity, opened_ms, closed_ms, seq, metered_to_ms,
             cpu_ns, memory_bytes) VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL, ?, ?, ?, ?)`,
-    values: [container, incarnation.incarnation, tenant, host, name, cgroup, cgroupIdentity, openedMs, seq, meteredToMs, cpuNs, memoryBytes],
+    values: [
+      container,
+      incarnation.incarnation,
+      tenant,
+      host,
+      name,
+      cgroup,
+      cgroupIdentity,
+      openedMs,
+      seq,
+      meteredToMs,
+      cpuNs,
+      memoryBytes,
+    ],
   };
 }
 

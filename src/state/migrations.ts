@@ -45,7 +45,17 @@ export async function beginMigration(sql: Sql, row: MigrationRow, nowMs: number)
     {
       sql: `INSERT INTO migration (id, container, source_host, target_host, source_engine_id, target_engine_id, state, started_ms, updated_ms)
             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-      values: [row.id, row.container, row.sourceHost, row.targetHost, row.sourceEngineId, row.targetEngineId ?? null, row.state, nowMs, nowMs],
+      values: [
+        row.id,
+        row.container,
+        row.sourceHost,
+        row.targetHost,
+        row.sourceEngineId,
+        row.targetEngineId ?? null,
+        row.state,
+        nowMs,
+        nowMs,
+      ],
     },
     changeWrite(nowMs, 'migration.started', row.container, { id: row.id, from: row.sourceHost, to: row.targetHost }),
   ]);
@@ -54,7 +64,11 @@ export async function beginMigration(sql: Sql, row: MigrationRow, nowMs: number)
 /** Writes down the engine container that is being made on the target, before it can run. */
 export async function setMigrationTarget(sql: Sql, id: string, targetEngineId: string, nowMs: number): Promise<void> {
   await sql.write([
-    { sql: 'UPDATE migration SET target_engine_id = ?, updated_ms = ? WHERE id = ?', values: [targetEngineId, nowMs, id], expectRows: 1 },
+    {
+      sql: 'UPDATE migration SET target_engine_id = ?, updated_ms = ? WHERE id = ?',
+      values: [targetEngineId, nowMs, id],
+      expectRows: 1,
+    },
   ]);
 }
 
@@ -69,7 +83,13 @@ export async function setMigrationState(sql: Sql, row: MigrationRow, state: Migr
 export async function commitMigration(
   sql: Sql,
   row: MigrationRow,
-  target: { readonly engineId: string; readonly address: string; readonly carriedStart: string; readonly incarnation: Incarnation; readonly nowMs: number },
+  target: {
+    readonly engineId: string;
+    readonly address: string;
+    readonly carriedStart: string;
+    readonly incarnation: Incarnation;
+    readonly nowMs: number;
+  },
 ): Promise<WriteOutcome> {
   const { incarnation, nowMs } = target;
   return await sql.write([
@@ -87,7 +107,11 @@ export async function commitMigration(
       ],
       expectRows: 1,
     },
-    { sql: `UPDATE migration SET state = 'committed', updated_ms = ? WHERE id = ? AND state = 'paused'`, values: [nowMs, row.id], expectRows: 1 },
+    {
+      sql: `UPDATE migration SET state = 'committed', updated_ms = ? WHERE id = ? AND state = 'paused'`,
+      values: [nowMs, row.id],
+      expectRows: 1,
+    },
     closeIncarnationWrite(row.container, incarnation.incarnation - 1, nowMs),
     openIncarnationWrite(incarnation),
     changeWrite(nowMs, 'migration.committed', row.container, { id: row.id, from: row.sourceHost, to: row.targetHost }),

@@ -33,7 +33,8 @@ export function textOf(row: SqlRow, column: string): string {
 export function integerOf(row: SqlRow, column: string): number {
   const value = row[column];
   const number = typeof value === 'bigint' ? Number(value) : value;
-  if (typeof number !== 'number' || !Number.isSafeInteger(number)) throw new TypeError(`state: column ${column} holds no integer`);
+  if (typeof number !== 'number' || !Number.isSafeInteger(number))
+    throw new TypeError(`state: column ${column} holds no integer`);
   return number;
 }
 

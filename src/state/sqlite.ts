@@ -53,7 +53,11 @@ function stateError(file: string, thrown: unknown): EcluseError {
       mend: 'check the owner and mode of the file and its directory, and the disk',
     });
   }
-  return new EcluseError({ ...fields, code: 'ECLUSE_STATE_FAILED', message: `the state file ${file} failed: ${reasonOf(thrown)}` });
+  return new EcluseError({
+    ...fields,
+    code: 'ECLUSE_STATE_FAILED',
+    message: `the state file ${file} failed: ${reasonOf(thrown)}`,
+  });
 }
 
 class SqliteSql implements Sql {

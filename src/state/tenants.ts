@@ -19,6 +19,11 @@ export interface Tenant {
   readonly domains: readonly string[];
 }
 
+function wordsOf(json: string): readonly string[] {
+  const parsed: unknown = JSON.parse(json);
+  return Array.isArray(parsed) ? parsed.map(String) : [];
+}
+
 function tenantOf(row: SqlRow): Tenant {
   return {
     name: textOf(row, 'name'),
@@ -29,7 +34,7 @@ function tenantOf(row: SqlRow): Tenant {
       memoryBytesMax: integerOf(row, 'memory_bytes_max'),
       imagesMax: integerOf(row, 'images_max'),
     },
-    domains: (JSON.parse(textOf(row, 'domains')) as unknown[]).map(String),
+    domains: wordsOf(textOf(row, 'domains')),
   };
 }
 

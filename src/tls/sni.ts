@@ -22,7 +22,8 @@ interface Entry {
 }
 
 export type PreparedIndex =
-  { readonly kind: 'prepared'; readonly index: CertificateIndex } | { readonly kind: 'refused'; readonly reason: string };
+  | { readonly kind: 'prepared'; readonly index: CertificateIndex }
+  | { readonly kind: 'refused'; readonly reason: string };
 
 export class CertificateIndex {
   readonly #contexts: ContextCache;

@@ -22,7 +22,12 @@ export async function startHello(
   command: readonly [string, ...string[]] = [process.execPath, HELLO_FILE],
 ): Promise<HelloApp> {
   const [program, ...args] = command;
-  const child = spawn(program, args, { env: { PATH: systemPath(), ...env, PORT: '0' }, stdio: ['ignore', 'pipe', 'inherit'] });
+  const child = spawn(program, args, { env: { PATH: systemPath(), ...env, PORT: '0' }, stdio: ['ignore', 'pipe', 'pipe'] });
+  // Not inherited: where a test times out, a process left over would keep vitest waiting.
+  let complaint = '';
+  child.stderr.on('data', (chunk: Buffer) => {
+    complaint = `${complaint}${chunk.toString()}`.slice(-2000);
+  });
   const exited = Promise.withResolvers<number | null>();
   const lines: string[] = [];
   const listening = Promise.withResolvers<number>();
@@ -35,8 +40,8 @@ export async function startHello(
     listening.reject(error);
     exited.resolve(null);
   });
-  child.once('exit', (code) => {
-    listening.reject(new Error(`${command.join(' ')} ended with ${String(code)}`));
+  child.once('close', (code) => {
+    listening.reject(new Error(`${command.join(' ')} ended with ${String(code)}: ${complaint}`));
     exited.resolve(code);
   });
   const port = await listening.promise;

@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { LRUCache } from 'lru-cache';
 import * as z from 'zod';
 import type { ContainerRow } from '#state/containers.ts';
-import type { Containers } from '../containers.ts';
+import type { Containers } from '#caas/containers.ts';
 import { dockerError, noSuchExec } from './docker-error.ts';
 import { foldFields } from './go-json.ts';
 
@@ -49,7 +49,11 @@ export class Execs {
     const parsed = bodySchema.safeParse(folded.fields);
     if (!parsed.success) throw dockerError(400, parsed.error.issues[0]?.message ?? 'invalid exec');
     const { ConsoleSize: _size, ...engineBody } = parsed.data;
-    const { json } = await this.#containers.operate(row, { method: 'POST', verb: ['exec'], body: { ...engineBody, Env: engineBody.Env ?? [] } });
+    const { json } = await this.#containers.operate(row, {
+      method: 'POST',
+      verb: ['exec'],
+      body: { ...engineBody, Env: engineBody.Env ?? [] },
+    });
     const engineExecId = z.object({ Id: z.string() }).parse(json).Id;
     const id = randomBytes(32).toString('hex');
     this.#execs.set(id, { id, tenant: row.tenant, container: row.id, host: row.host, engineExecId, tty: parsed.data.Tty });

@@ -1,7 +1,7 @@
 /** `docker ps --filter`, evaluated on what the tenant sees. Pure. */
 import type { ContainerRow } from '#state/containers.ts';
-import type { ContainerSpec } from '../container-spec.ts';
-import { parseReference, wholeReference } from '../image-reference.ts';
+import type { ContainerSpec } from '#caas/container-spec.ts';
+import { parseReference, wholeReference } from '#caas/image-reference.ts';
 import { dockerError } from './docker-error.ts';
 
 type Filters = ReadonlyMap<string, readonly string[]>;

@@ -16,10 +16,11 @@ import type { Log } from '#log';
 import type { Sql } from '#state/sql.ts';
 import { tenantOfCertificate } from '#state/tenants.ts';
 import type { Tenant } from '#state/tenants.ts';
-import type { Containers } from '../containers.ts';
-import type { Images } from '../images.ts';
+import type { Containers } from '#caas/containers.ts';
+import type { Images } from '#caas/images.ts';
 import { containerHandlers } from './container-handlers.ts';
 import { dockerError } from './docker-error.ts';
+import { execHandlers } from './exec-handlers.ts';
 import { Execs } from './execs.ts';
 import { imageHandlers } from './image-handlers.ts';
 import { API_VERSION_MAX, parsePath, sendJson } from './request.ts';
@@ -63,7 +64,8 @@ export class Gateway implements AsyncDisposable {
     this.#handlers = {
       containers: containerHandlers({ clock: deps.clock, containers: deps.containers, execs }),
       images: imageHandlers({ clock: deps.clock, images: deps.images, containers: deps.containers }),
-      streams: streamHandlers({ log: deps.log, containers: deps.containers, execs }),
+      execs: execHandlers({ containers: deps.containers, execs }),
+      streams: streamHandlers({ log: deps.log, containers: deps.containers }),
       system: {
         version: async (request) => {
           sendJson(request.response, 200, versionView(deps.facts));
@@ -71,7 +73,11 @@ export class Gateway implements AsyncDisposable {
         info: async (request) => {
           const rows = await deps.containers.listOf(request.tenant.name);
           const images = (await deps.images.list(request.tenant.name)).length;
-          sendJson(request.response, 200, infoView(deps.facts, { tenant: request.tenant, rows, images, nowMs: deps.clock.nowMs() }));
+          sendJson(
+            request.response,
+            200,
+            infoView(deps.facts, { tenant: request.tenant, rows, images, nowMs: deps.clock.nowMs() }),
+          );
         },
       },
     };
@@ -129,9 +135,13 @@ export class Gateway implements AsyncDisposable {
     const { socket } = incoming;
     const certificate = socket instanceof TLSSocket && socket.authorized ? socket.getPeerCertificate() : undefined;
     const fingerprint = certificate?.fingerprint256.replaceAll(':', '').toLowerCase();
-    const tenant = fingerprint === undefined ? undefined : await tenantOfCertificate(this.#deps.sql, fingerprint, this.#deps.clock.nowMs());
+    const tenant =
+      fingerprint === undefined ? undefined : await tenantOfCertificate(this.#deps.sql, fingerprint, this.#deps.clock.nowMs());
     if (tenant === undefined) {
-      throw dockerError(403, 'ecluse: this client certificate speaks for no active tenant; get a new one with: ecluse tenant env NAME');
+      throw dockerError(
+        403,
+        'ecluse: this client certificate speaks for no active tenant; get a new one with: ecluse tenant env NAME',
+      );
     }
     return tenant;
   }
@@ -182,8 +192,11 @@ export class Gateway implements AsyncDisposable {
       return;
     }
     const status = thrown instanceof EcluseError ? thrown.status : 500;
-    if (!(thrown instanceof EcluseError)) this.#deps.log.error({ url: incoming.url, reason: reasonOf(thrown), err: thrown }, 'a Docker request failed');
-    sendJson(response, status, { message: thrown instanceof EcluseError ? errorLine(thrown) : 'ecluse: internal error, the operator has the details' });
+    if (!(thrown instanceof EcluseError))
+      this.#deps.log.error({ url: incoming.url, reason: reasonOf(thrown), err: thrown }, 'a Docker request failed');
+    sendJson(response, status, {
+      message: thrown instanceof EcluseError ? errorLine(thrown) : 'ecluse: internal error, the operator has the details',
+    });
     // What the client still sends (a large upload that was refused) is read and dropped for a moment, so that it sees the answer.
     incoming.resume();
   }
@@ -199,27 +212,31 @@ export class Gateway implements AsyncDisposable {
     incoming.socket.allowHalfOpen = true;
     socket.allowHalfOpen = true;
     try {
-      const parsed = parsePath(incoming.url ?? '/');
-      if (parsed.kind === 'refused') throw dockerError(parsed.status, parsed.message);
-      const { apiVersion, parts, query } = parsed;
-      const tenant = await this.#identify(incoming);
-      const request: HijackRequest = { tenant, method: incoming.method ?? 'GET', parts, query, apiVersion, incoming, socket, head, signal: gone.signal };
-      const [room, id = '', verb] = parts;
-      if (request.method === 'POST' && parts.length === 3 && room === 'containers' && verb === 'attach') {
-        await this.#handlers.streams.attach(request, id);
-      } else if (request.method === 'POST' && parts.length === 3 && room === 'exec' && verb === 'start') {
-        await this.#handlers.streams.execStartHijacked(request, id);
-      } else {
-        throw dockerError(404, 'page not found');
-      }
+      await this.#join({ incoming, socket, head, signal: gone.signal });
     } catch (error) {
       const status = error instanceof EcluseError ? error.status : 500;
-      if (!(error instanceof EcluseError)) this.#deps.log.error({ url: incoming.url, reason: reasonOf(error) }, 'a Docker stream failed');
+      if (!(error instanceof EcluseError))
+        this.#deps.log.error({ url: incoming.url, reason: reasonOf(error) }, 'a Docker stream failed');
       const body = `${JSON.stringify({ message: error instanceof EcluseError ? errorLine(error) : 'ecluse: internal error' })}\n`;
       socket.end(
         `HTTP/1.1 ${String(status)} Refused\r\nContent-Type: application/json\r\nContent-Length: ${String(Buffer.byteLength(body))}\r\nConnection: close\r\n\r\n${body}`,
       );
     }
+  }
+
+  /** Answers a request for a raw connection. */
+  async #join(connection: Pick<HijackRequest, 'incoming' | 'socket' | 'head' | 'signal'>): Promise<void> {
+    const { incoming } = connection;
+    const parsed = parsePath(incoming.url ?? '/');
+    if (parsed.kind === 'refused') throw dockerError(parsed.status, parsed.message);
+    const { apiVersion, parts, query } = parsed;
+    const tenant = await this.#identify(incoming);
+    const request: HijackRequest = { tenant, method: incoming.method ?? 'GET', parts, query, apiVersion, ...connection };
+    const [room, id = '', verb] = parts;
+    const route = request.method === 'POST' && parts.length === 3 ? `${room ?? ''} ${verb ?? ''}` : '';
+    if (route === 'containers attach') await this.#handlers.streams.attach(request, id);
+    else if (route === 'exec start') await this.#handlers.execs.startHijacked(request, id);
+    else throw dockerError(404, 'page not found');
   }
 
   /** Stops accepting and cuts what is open: streams of containers that the node stops have ended by then. */

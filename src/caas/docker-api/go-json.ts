@@ -8,7 +8,9 @@
 
 export type Fields = Readonly<Record<string, unknown>>;
 
-export type FoldResult = { readonly kind: 'folded'; readonly fields: Fields } | { readonly kind: 'refused'; readonly reason: string };
+export type FoldResult =
+  | { readonly kind: 'folded'; readonly fields: Fields }
+  | { readonly kind: 'refused'; readonly reason: string };
 
 /** Go's `foldName`: simple case folding, as far as it can meet an ASCII letter. */
 export function foldKey(key: string): string {
@@ -22,6 +24,10 @@ export function isZero(value: unknown): boolean {
   return typeof value === 'object' && Object.values(value).every(isZero);
 }
 
+function pathOf(place: string, key: string): string {
+  return (place === '' ? key : `${place}.${key}`).slice(0, 120);
+}
+
 /**
  * Folds the keys of one object to the spelling of `known`. Keys that are not known are dropped when zero, else refused with the reason that
  * `reasons` has for them.
@@ -33,25 +39,23 @@ export function foldFields(
   reasons: Readonly<Record<string, string>> = {},
 ): FoldResult {
   if (raw === null || raw === undefined) return { kind: 'folded', fields: {} };
-  if (typeof raw !== 'object' || Array.isArray(raw)) return { kind: 'refused', reason: `${place === '' ? 'the body' : place} must be an object` };
+  if (typeof raw !== 'object' || Array.isArray(raw))
+    return { kind: 'refused', reason: `${place || 'the body'} must be an object` };
   const canonical = new Map(known.map((key) => [foldKey(key), key]));
   const refusals = new Map(Object.entries(reasons).map(([key, reason]) => [foldKey(key), { key, reason }]));
   const seen = new Set<string>();
-  // No prototype: `__proto__` is a key like any other.
-  const fields: Record<string, unknown> = Object.create(null) as Record<string, unknown>;
+  const fields = new Map<string, unknown>();
   for (const [key, value] of Object.entries(raw)) {
     const folded = foldKey(key);
-    const at = place === '' ? key : `${place}.${key}`;
-    if (seen.has(folded)) return { kind: 'refused', reason: `${at} is given twice in different spellings` };
+    if (seen.has(folded)) return { kind: 'refused', reason: `${pathOf(place, key)} is given twice in different spellings` };
     seen.add(folded);
     const name = canonical.get(folded);
-    if (name !== undefined) {
-      fields[name] = value;
-    } else if (!isZero(value)) {
+    if (name !== undefined) fields.set(name, value);
+    else if (!isZero(value)) {
       const refusal = refusals.get(folded);
-      const named = place === '' ? (refusal?.key ?? key) : `${place}.${refusal?.key ?? key}`;
-      return { kind: 'refused', reason: `${named.slice(0, 100)} is not supported${refusal === undefined ? '' : `: ${refusal.reason}`}` };
+      const why = refusal === undefined ? '' : `: ${refusal.reason}`;
+      return { kind: 'refused', reason: `${pathOf(place, refusal?.key ?? key)} is not supported${why}` };
     }
   }
-  return { kind: 'folded', fields };
+  return { kind: 'folded', fields: Object.fromEntries(fields) };
 }

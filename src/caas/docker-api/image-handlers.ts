@@ -3,10 +3,10 @@ import type { Clock } from '#clock';
 import { once } from 'node:events';
 import type { Readable } from 'node:stream';
 import { errorLine } from '#errors';
-import { parseStoredSpec } from '../container-spec.ts';
-import type { Containers } from '../containers.ts';
-import type { Images } from '../images.ts';
-import { familiarReference } from '../image-reference.ts';
+import { parseStoredSpec } from '#caas/container-spec.ts';
+import type { Containers } from '#caas/containers.ts';
+import type { Images } from '#caas/images.ts';
+import { familiarReference } from '#caas/image-reference.ts';
 import { dockerError, noSuchImage } from './docker-error.ts';
 import { booleanOf, filtersOf, sendEmpty, sendJson } from './request.ts';
 import type { DockerRequest } from './request.ts';
@@ -23,80 +23,101 @@ function nameOf(parts: readonly string[]): string {
   return parts.join('/');
 }
 
-export function imageHandlers(deps: ImageHandlerDeps) {
-  const { images, containers } = deps;
+export interface ImageHandlers {
+  readonly list: (request: DockerRequest) => Promise<void>;
+  readonly load: (request: DockerRequest) => Promise<void>;
+  readonly create: (request: DockerRequest) => Promise<void>;
+  readonly inspect: (request: DockerRequest, name: readonly string[]) => Promise<void>;
+  readonly tag: (request: DockerRequest, name: readonly string[]) => Promise<void>;
+  readonly remove: (request: DockerRequest, name: readonly string[]) => Promise<void>;
+}
 
-  const usesOf = async (tenant: string, imageId: string): Promise<number> =>
-    (await containers.listOf(tenant)).filter((row) => parseStoredSpec(row.spec).imageId === imageId).length;
+async function usesOf(deps: ImageHandlerDeps, tenant: string, imageId: string): Promise<number> {
+  return (await deps.containers.listOf(tenant)).filter((row) => parseStoredSpec(row.spec).imageId === imageId).length;
+}
 
-  const list = async (request: DockerRequest): Promise<void> => {
-    const wanted = filtersOf(request.query).get('reference') ?? [];
-    const views = [];
-    for (const image of await images.list(request.tenant.name)) {
-      const names = image.references.map(familiarReference);
-      const matches = wanted.length === 0 || wanted.some((name) => names.some((own) => own === name || own.startsWith(`${name}:`)));
-      if (!matches) continue;
-      views.push(imageSummaryView(image, await images.inspect(image.imageId), await usesOf(request.tenant.name, image.imageId)));
+async function list(deps: ImageHandlerDeps, request: DockerRequest): Promise<void> {
+  const wanted = filtersOf(request.query).get('reference') ?? [];
+  const views = [];
+  for (const image of await deps.images.list(request.tenant.name)) {
+    const names = image.references.map(familiarReference);
+    const matches = wanted.length === 0 || wanted.some((name) => names.some((own) => own === name || own.startsWith(`${name}:`)));
+    if (!matches) continue;
+    views.push(
+      imageSummaryView(image, await deps.images.inspect(image.imageId), await usesOf(deps, request.tenant.name, image.imageId)),
+    );
+  }
+  sendJson(request.response, 200, views);
+}
+
+async function inspect(deps: ImageHandlerDeps, request: DockerRequest, parts: readonly string[]): Promise<void> {
+  const image = await deps.images.find(request.tenant.name, nameOf(parts));
+  const known = image === undefined ? undefined : await deps.images.inspect(image.imageId);
+  if (image === undefined || known === undefined) throw noSuchImage(nameOf(parts));
+  sendJson(request.response, 200, imageInspectView(image, known));
+}
+
+async function load(deps: ImageHandlerDeps, request: DockerRequest): Promise<void> {
+  const { response } = request;
+  const archive: Readable = request.incoming;
+  const progress = deps.images.load(request.tenant, archive, booleanOf(request.query, 'quiet'));
+  try {
+    for await (const line of progress) {
+      if (!response.headersSent) response.writeHead(200, { 'content-type': 'application/json' });
+      if (!response.write(`${JSON.stringify(line)}\r\n`)) await once(response, 'drain', { signal: request.signal });
     }
-    sendJson(request.response, 200, views);
-  };
+  } catch (error) {
+    if (!response.headersSent) throw error;
+    // Docker reports a failure behind the head as a line of the stream.
+    const message = errorLine(error);
+    response.write(`${JSON.stringify({ errorDetail: { message }, error: message })}\r\n`);
+  }
+  if (!response.headersSent) response.writeHead(200, { 'content-type': 'application/json' });
+  response.end();
+}
 
-  const inspect = async (request: DockerRequest, parts: readonly string[]): Promise<void> => {
-    const image = await images.find(request.tenant.name, nameOf(parts));
-    const known = image === undefined ? undefined : await images.inspect(image.imageId);
-    if (image === undefined || known === undefined) throw noSuchImage(nameOf(parts));
-    sendJson(request.response, 200, imageInspectView(image, known));
-  };
+/** `docker import` (`fromSrc=-`) and `docker pull` (`fromImage`). */
+async function create(deps: ImageHandlerDeps, request: DockerRequest): Promise<void> {
+  const { query } = request;
+  const fromImage = query.get('fromImage');
+  if (fromImage !== null && fromImage !== '') {
+    throw dockerError(501, `ecluse: pulling ${fromImage.slice(0, 200)} is not implemented yet; use docker load or docker import`);
+  }
+  if (query.get('fromSrc') !== '-') throw dockerError(400, 'ecluse: only an upload can be imported (docker import - NAME)');
+  const repository = query.get('repo') ?? '';
+  const suffix = query.get('tag') ?? '';
+  const imageId = await deps.images.import(request.tenant, request.incoming, {
+    reference: repository === '' ? undefined : `${repository}${suffix === '' ? '' : `:${suffix}`}`,
+    message: (query.get('message') ?? '').slice(0, 1000),
+    changes: query.getAll('changes').map((change) => change.slice(0, 4096)),
+  });
+  request.response.writeHead(200, { 'content-type': 'application/json' });
+  request.response.end(`${JSON.stringify({ status: imageId })}\r\n`);
+}
 
-  const load = async (request: DockerRequest): Promise<void> => {
-    const { response } = request;
-    const archive: Readable = request.incoming;
-    const progress = images.load(request.tenant, archive, booleanOf(request.query, 'quiet'));
-    try {
-      for await (const line of progress) {
-        if (!response.headersSent) response.writeHead(200, { 'content-type': 'application/json' });
-        if (!response.write(`${JSON.stringify(line)}\r\n`)) await once(response, 'drain', { signal: request.signal });
-      }
-    } catch (error) {
-      if (!response.headersSent) throw error;
-      // Docker reports a failure behind the head as a line of the stream.
-      const message = errorLine(error);
-      response.write(`${JSON.stringify({ errorDetail: { message }, error: message })}\r\n`);
-    }
-    if (!response.headersSent) response.writeHead(200, { 'content-type': 'application/json' });
-    response.end();
-  };
+async function tag(deps: ImageHandlerDeps, request: DockerRequest, parts: readonly string[]): Promise<void> {
+  const target = `${request.query.get('repo') ?? ''}:${request.query.get('tag') ?? ''}`.replace(/:$/, '');
+  await deps.images.tag(request.tenant.name, nameOf(parts), target);
+  sendEmpty(request.response, 201);
+}
 
-  /** `docker import` (`fromSrc=-`) and `docker pull` (`fromImage`). */
-  const create = async (request: DockerRequest): Promise<void> => {
-    const { query } = request;
-    const fromImage = query.get('fromImage');
-    if (fromImage !== null && fromImage !== '') {
-      throw dockerError(501, `ecluse: pulling ${fromImage.slice(0, 200)} is not implemented yet; use docker load or docker import`);
-    }
-    if (query.get('fromSrc') !== '-') throw dockerError(400, 'ecluse: only an upload can be imported (docker import - NAME)');
-    const repository = query.get('repo') ?? '';
-    const tag = query.get('tag') ?? '';
-    const imageId = await images.import(request.tenant, request.incoming, {
-      reference: repository === '' ? undefined : `${repository}${tag === '' ? '' : `:${tag}`}`,
-      message: (query.get('message') ?? '').slice(0, 1000),
-      changes: query.getAll('changes').map((change) => change.slice(0, 4096)),
-    });
-    request.response.writeHead(200, { 'content-type': 'application/json' });
-    request.response.end(`${JSON.stringify({ status: imageId })}\r\n`);
-  };
+async function remove(deps: ImageHandlerDeps, request: DockerRequest, parts: readonly string[]): Promise<void> {
+  const { tenant } = request;
+  const done = await deps.images.remove(
+    tenant.name,
+    nameOf(parts),
+    async (imageId) => (await usesOf(deps, tenant.name, imageId)) > 0,
+  );
+  sendJson(request.response, 200, done);
+}
 
-  const tag = async (request: DockerRequest, parts: readonly string[]): Promise<void> => {
-    const target = `${request.query.get('repo') ?? ''}:${request.query.get('tag') ?? ''}`.replace(/:$/, '');
-    await images.tag(request.tenant.name, nameOf(parts), target);
-    sendEmpty(request.response, 201);
+export function imageHandlers(deps: ImageHandlerDeps): ImageHandlers {
+  return {
+    list: async (request) => await list(deps, request),
+    load: async (request) => await load(deps, request),
+    create: async (request) => await create(deps, request),
+    inspect: async (request, name) => await inspect(deps, request, name),
+    tag: async (request, name) => await tag(deps, request, name),
+    remove: async (request, name) => await remove(deps, request, name),
   };
-
-  const remove = async (request: DockerRequest, parts: readonly string[]): Promise<void> => {
-    const { tenant } = request;
-    const done = await images.remove(tenant.name, nameOf(parts), async (imageId) => (await usesOf(tenant.name, imageId)) > 0);
-    sendJson(request.response, 200, done);
-  };
-
-  return { list, inspect, load, create, tag, remove };
 }

@@ -81,7 +81,8 @@ export class LogEntryParser {
 
 /** An entry as the client gets it. */
 export function encodeEntry(entry: LogEntry, withTime: boolean): Buffer {
-  const message = withTime && entry.time !== '' ? Buffer.concat([Buffer.from(`${entry.time} `, 'latin1'), entry.message]) : entry.message;
+  const message =
+    withTime && entry.time !== '' ? Buffer.concat([Buffer.from(`${entry.time} `, 'latin1'), entry.message]) : entry.message;
   if (entry.stream === 0) return message;
   const header = Buffer.alloc(FRAME_HEADER_BYTES);
   header[0] = entry.stream;

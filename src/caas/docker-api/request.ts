@@ -2,6 +2,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Duplex } from 'node:stream';
 import type { Tenant } from '#state/tenants.ts';
+import { readWhole } from '#caas/byte-stream.ts';
 import { dockerError } from './docker-error.ts';
 
 /** What is implemented; older clients negotiate down to their own, newer ones to this. */
@@ -9,6 +10,9 @@ export const API_VERSION_MAX = '1.41';
 export const API_VERSION_MIN = '1.24';
 /** The largest JSON body: a create request with 500 environment entries is far below. */
 const BODY_BYTES_MAX = 4 * 1024 * 1024;
+
+/** Ids are 64 characters, references 512; the rest is encoding. */
+const PATH_CHARS_MAX = 4096;
 
 export interface DockerRequest {
   readonly tenant: Tenant;
@@ -39,35 +43,40 @@ function numberOf(version: string): number {
   return Number(major) * 1000 + Number(minor);
 }
 
-/** Splits and decodes a request target. Anything that another parser could read differently is refused. Pure. */
-export function parsePath(target: string): ParsedPath {
-  const [path = '', search = ''] = splitOnce(target, '?');
-  if (!path.startsWith('/') || path.includes('//') || path.length > 4096) return { kind: 'refused', status: 404, message: 'page not found' };
+/** Decodes the parts of a path; undefined for one that another parser could read differently, an error text for broken encoding. */
+function decodeParts(path: string): readonly string[] | 'malformed' | undefined {
+  if (!path.startsWith('/') || path.includes('//') || path.length > PATH_CHARS_MAX) return undefined;
   const parts: string[] = [];
   for (const raw of path.slice(1).split('/')) {
-    let part: string;
     try {
-      part = decodeURIComponent(raw);
+      parts.push(decodeURIComponent(raw));
     } catch {
-      return { kind: 'refused', status: 400, message: 'malformed percent-encoding in the path' };
-    }
-    if (part === '.' || part === '..' || part.includes('\0')) return { kind: 'refused', status: 404, message: 'page not found' };
-    parts.push(part);
-  }
-  const version = /^v(\d+\.\d+)$/.exec(parts[0] ?? '')?.[1];
-  if (version !== undefined) {
-    parts.shift();
-    if (numberOf(version) > numberOf(API_VERSION_MAX)) {
-      return { kind: 'refused', status: 400, message: `client version ${version} is too new. Maximum supported API version is ${API_VERSION_MAX}` };
-    }
-    if (numberOf(version) < numberOf(API_VERSION_MIN)) {
-      return {
-        kind: 'refused',
-        status: 400,
-        message: `client version ${version} is too old. Minimum supported API version is ${API_VERSION_MIN}, please upgrade your client to a newer version`,
-      };
+      return 'malformed';
     }
   }
+  return parts.some((part) => part === '.' || part === '..' || part.includes('\0')) ? undefined : parts;
+}
+
+/** Docker's words for a version that is not served, or undefined. */
+function versionRefusal(version: string): string | undefined {
+  if (numberOf(version) > numberOf(API_VERSION_MAX)) {
+    return `client version ${version} is too new. Maximum supported API version is ${API_VERSION_MAX}`;
+  }
+  return numberOf(version) < numberOf(API_VERSION_MIN)
+    ? `client version ${version} is too old. Minimum supported API version is ${API_VERSION_MIN}, please upgrade your client to a newer version`
+    : undefined;
+}
+
+/** Splits and decodes a request target. Pure. */
+export function parsePath(target: string): ParsedPath {
+  const [path, search] = splitOnce(target, '?');
+  const decoded = decodeParts(path);
+  if (decoded === undefined) return { kind: 'refused', status: 404, message: 'page not found' };
+  if (decoded === 'malformed') return { kind: 'refused', status: 400, message: 'malformed percent-encoding in the path' };
+  const version = /^v(\d+\.\d+)$/.exec(decoded[0] ?? '')?.[1];
+  const refusal = version === undefined ? undefined : versionRefusal(version);
+  if (refusal !== undefined) return { kind: 'refused', status: 400, message: refusal };
+  const parts = version === undefined ? decoded : decoded.slice(1);
   return { kind: 'path', apiVersion: version ?? API_VERSION_MAX, parts, query: new URLSearchParams(search) };
 }
 
@@ -104,7 +113,7 @@ export function filtersOf(query: URLSearchParams): ReadonlyMap<string, readonly 
   }
   if (typeof parsed !== 'object' || parsed === null || Array.isArray(parsed)) throw dockerError(400, 'invalid filter');
   return new Map(
-    Object.entries(parsed).map(([key, value]) => {
+    Object.entries(parsed).map(([key, value]: readonly [string, unknown]) => {
       if (Array.isArray(value)) return [key, value.map(String)];
       return [key, typeof value === 'object' && value !== null ? Object.keys(value) : [String(value)]];
     }),
@@ -113,21 +122,16 @@ export function filtersOf(query: URLSearchParams): ReadonlyMap<string, readonly 
 
 /** Reads a JSON body, bounded. An empty one is undefined. */
 export async function readJson(incoming: IncomingMessage): Promise<unknown> {
-  const chunks: Buffer[] = [];
-  let bytes = 0;
-  for await (const chunk of incoming) {
-    const buffer = Buffer.from(chunk as Uint8Array);
-    bytes += buffer.length;
-    if (bytes > BODY_BYTES_MAX) throw dockerError(413, `the request body is larger than ${String(BODY_BYTES_MAX)} bytes`);
-    chunks.push(buffer);
-  }
-  return parseBody(Buffer.concat(chunks).toString('utf8'));
+  const body = await readWhole(incoming, BODY_BYTES_MAX);
+  if (body === undefined) throw dockerError(413, `the request body is larger than ${String(BODY_BYTES_MAX)} bytes`);
+  return parseBody(body.toString('utf8'));
 }
 
 function parseBody(text: string): unknown {
   if (text.trim() === '') return undefined;
   try {
-    return JSON.parse(text) as unknown;
+    const parsed: unknown = JSON.parse(text);
+    return parsed;
   } catch (error) {
     throw dockerError(400, `invalid JSON: ${error instanceof Error ? error.message.slice(0, 200) : 'unreadable'}`);
   }

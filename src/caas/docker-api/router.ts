@@ -1,14 +1,16 @@
 /** Which handler answers which method and path. What Docker has and we do not yet is refused as such, not as unknown. */
 import { dockerError } from './docker-error.ts';
-import type { containerHandlers } from './container-handlers.ts';
-import type { imageHandlers } from './image-handlers.ts';
+import type { ContainerHandlers } from './container-handlers.ts';
+import type { ExecHandlers } from './exec-handlers.ts';
+import type { ImageHandlers } from './image-handlers.ts';
 import type { DockerRequest } from './request.ts';
-import type { streamHandlers } from './stream-handlers.ts';
+import type { StreamHandlers } from './stream-handlers.ts';
 
 export interface Handlers {
-  readonly containers: ReturnType<typeof containerHandlers>;
-  readonly images: ReturnType<typeof imageHandlers>;
-  readonly streams: ReturnType<typeof streamHandlers>;
+  readonly containers: ContainerHandlers;
+  readonly execs: ExecHandlers;
+  readonly images: ImageHandlers;
+  readonly streams: StreamHandlers;
   readonly system: {
     readonly version: (request: DockerRequest) => Promise<void>;
     readonly info: (request: DockerRequest) => Promise<void>;
@@ -18,58 +20,67 @@ export interface Handlers {
 type Answer = (request: DockerRequest) => Promise<void>;
 
 /** Rooms of Docker's API that exist there and not (yet) here. */
-const ROOMS_TO_COME = new Set(['networks', 'volumes', 'build', 'commit', 'events', 'auth', 'distribution', 'system', 'containers', 'images', 'exec']);
+const ROOMS_TO_COME = new Set([
+  'networks',
+  'volumes',
+  'build',
+  'commit',
+  'events',
+  'auth',
+  'distribution',
+  'system',
+  'containers',
+  'images',
+  'exec',
+]);
 const ROOMS_OF_SWARM = new Set(['swarm', 'nodes', 'services', 'tasks', 'secrets', 'configs']);
 
-function containerRoute({ containers, streams }: Handlers, method: string, parts: readonly string[]): Answer | undefined {
-  const [, id = '', verb] = parts;
-  if (parts.length === 2) {
-    if (method === 'GET' && id === 'json') return containers.list;
-    if (method === 'POST' && id === 'create') return containers.create;
-    return method === 'DELETE' ? async (request) => await containers.remove(request, id) : undefined;
-  }
-  if (parts.length !== 3 || verb === undefined) return undefined;
-  const byRoute: Readonly<Record<string, (request: DockerRequest, reference: string) => Promise<void>>> = {
-    'GET json': containers.inspect,
-    'GET logs': streams.logs,
-    'POST start': containers.start,
-    'POST stop': containers.stop,
-    'POST restart': containers.restart,
-    'POST kill': containers.kill,
-    'POST pause': containers.pause,
-    'POST unpause': containers.unpause,
-    'POST rename': containers.rename,
-    'POST resize': containers.resize,
-    'POST wait': streams.wait,
-    'POST attach': streams.attachOutput,
-    'POST exec': streams.execCreate,
-  };
-  const handler = Object.hasOwn(byRoute, `${method} ${verb}`) ? byRoute[`${method} ${verb}`] : undefined;
+function containerRoute(handlers: Handlers, method: string, parts: readonly string[]): Answer | undefined {
+  const { containers, execs, streams } = handlers;
+  const [, id = '', verb = ''] = parts;
+  if (parts.length === 2 && method === 'GET' && id === 'json') return containers.list;
+  if (parts.length === 2 && method === 'POST' && id === 'create') return containers.create;
+  const streamRoutes = new Map([
+    ['GET logs', streams.logs],
+    ['POST wait', streams.wait],
+    ['POST attach', streams.attachOutput],
+    ['POST exec', execs.create],
+  ]);
+  const key = parts.length === 2 ? method : `${method} ${verb}`;
+  const handler = parts.length > 3 ? undefined : (streamRoutes.get(key) ?? containers.byRoute.get(key));
   return handler === undefined ? undefined : async (request) => await handler(request, id);
 }
 
 function imageRoute({ images }: Handlers, method: string, parts: readonly string[]): Answer | undefined {
-  const [, first = ''] = parts;
-  if (parts.length === 2 && method === 'GET' && first === 'json') return images.list;
-  if (parts.length === 2 && method === 'POST' && first === 'load') return images.load;
-  if (parts.length === 2 && method === 'POST' && first === 'create') return images.create;
-  const verb = parts.at(-1);
-  const name = parts.slice(1, -1);
-  if (parts.length >= 3 && method === 'GET' && verb === 'json') return async (request) => await images.inspect(request, name);
-  if (parts.length >= 3 && method === 'POST' && verb === 'tag') return async (request) => await images.tag(request, name);
-  return method === 'DELETE' && parts.length >= 2 ? async (request) => await images.remove(request, parts.slice(1)) : undefined;
+  const fixed = new Map([
+    ['GET json', images.list],
+    ['POST load', images.load],
+    ['POST create', images.create],
+  ]);
+  const verb = parts.at(-1) ?? '';
+  if (parts.length === 2 && fixed.has(`${method} ${verb}`)) return fixed.get(`${method} ${verb}`);
+  if (method === 'DELETE' && parts.length >= 2) return async (request) => await images.remove(request, parts.slice(1));
+  const named = new Map([
+    ['GET json', images.inspect],
+    ['POST tag', images.tag],
+  ]);
+  const handler = parts.length >= 3 ? named.get(`${method} ${verb}`) : undefined;
+  return handler === undefined ? undefined : async (request) => await handler(request, parts.slice(1, -1));
 }
 
-function execRoute({ streams }: Handlers, method: string, parts: readonly string[]): Answer | undefined {
-  const [, id = '', verb] = parts;
-  if (parts.length !== 3) return undefined;
-  if (method === 'POST' && verb === 'start') return async (request) => await streams.execStart(request, id);
-  if (method === 'POST' && verb === 'resize') return async (request) => await streams.execResize(request, id);
-  return method === 'GET' && verb === 'json' ? async (request) => await streams.execInspect(request, id) : undefined;
+function execRoute({ execs }: Handlers, method: string, parts: readonly string[]): Answer | undefined {
+  const [, id = '', verb = ''] = parts;
+  const routes = new Map([
+    ['POST start', execs.start],
+    ['POST resize', execs.resize],
+    ['GET json', execs.inspect],
+  ]);
+  const handler = parts.length === 3 ? routes.get(`${method} ${verb}`) : undefined;
+  return handler === undefined ? undefined : async (request) => await handler(request, id);
 }
 
 function routeOf(handlers: Handlers, method: string, parts: readonly string[]): Answer | undefined {
-  switch (parts[0]) {
+  switch (parts[0] ?? '') {
     case 'containers':
       return containerRoute(handlers, method, parts);
     case 'images':
@@ -91,8 +102,12 @@ export function findRoute(handlers: Handlers, method: string, parts: readonly st
   if (answer !== undefined) return answer;
   const room = parts[0] ?? '';
   if (ROOMS_OF_SWARM.has(room)) {
-    throw dockerError(503, 'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node to swarm and try again.');
+    throw dockerError(
+      503,
+      'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node to swarm and try again.',
+    );
   }
-  if (ROOMS_TO_COME.has(room)) throw dockerError(501, `ecluse: ${method} /${parts.join('/').slice(0, 200)} is not implemented yet`);
+  if (ROOMS_TO_COME.has(room))
+    throw dockerError(501, `ecluse: ${method} /${parts.join('/').slice(0, 200)} is not implemented yet`);
   throw dockerError(404, 'page not found');
 }

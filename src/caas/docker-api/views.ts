@@ -6,9 +6,9 @@ import { formatDuration } from '#units';
 import type { ContainerRow } from '#state/containers.ts';
 import type { TenantImage } from '#state/images.ts';
 import type { Tenant } from '#state/tenants.ts';
-import type { ContainerSpec } from '../container-spec.ts';
-import type { EngineImage, EngineInspect } from '../engine-answers.ts';
-import { familiarReference } from '../image-reference.ts';
+import type { ContainerSpec } from '#caas/container-spec.ts';
+import type { EngineImage, EngineInspect } from '#caas/engine-answers.ts';
+import { familiarReference } from '#caas/image-reference.ts';
 import { API_VERSION_MAX, API_VERSION_MIN } from './request.ts';
 
 const ZERO_TIME = '0001-01-01T00:00:00Z';
@@ -125,14 +125,77 @@ function stateView(row: ContainerRow, inspect: EngineInspect | undefined): Reado
   };
 }
 
+function hostConfigView(row: ContainerRow, spec: ContainerSpec): Readonly<Record<string, unknown>> {
+  return {
+    Binds: null,
+    ContainerIDFile: '',
+    LogConfig: { Type: 'json-file', Config: {} },
+    PortBindings: {},
+    VolumeDriver: '',
+    VolumesFrom: null,
+    Privileged: false,
+    PublishAllPorts: false,
+    CgroupParent: '',
+    Runtime: 'runsc',
+    Isolation: '',
+    Devices: [],
+    ...spec.hostConfig,
+    Memory: row.memoryBytes,
+    NetworkMode: networkMode(spec),
+  };
+}
+
+function configView(spec: ContainerSpec, inspect: EngineInspect | undefined): Readonly<Record<string, unknown>> {
+  const { config } = spec;
+  const merged = inspect?.Config ?? config; // The engine's has what the image brought in.
+  return {
+    ...config,
+    Hostname: merged.Hostname,
+    Env: merged.Env ?? [],
+    Cmd: merged.Cmd,
+    Entrypoint: merged.Entrypoint,
+    WorkingDir: merged.WorkingDir,
+    User: merged.User,
+    Labels: merged.Labels ?? {},
+    ExposedPorts: merged.ExposedPorts ?? {},
+    Volumes: null,
+    OnBuild: null,
+  };
+}
+
+function networkSettingsView(
+  row: ContainerRow,
+  spec: ContainerSpec,
+  inspect: EngineInspect | undefined,
+): Readonly<Record<string, unknown>> {
+  return {
+    Bridge: '',
+    SandboxID: '',
+    HairpinMode: false,
+    LinkLocalIPv6Address: '',
+    LinkLocalIPv6PrefixLen: 0,
+    Ports: Object.fromEntries(spec.tcpPorts.map((port) => [`${String(port)}/tcp`, null])),
+    SandboxKey: '',
+    SecondaryIPAddresses: null,
+    SecondaryIPv6Addresses: null,
+    EndpointID: '',
+    GlobalIPv6Address: '',
+    GlobalIPv6PrefixLen: 0,
+    IPv6Gateway: '',
+    Gateway: '',
+    IPAddress: row.address,
+    IPPrefixLen: row.address === '' ? 0 : 24,
+    MacAddress: '',
+    Networks: networksOf(spec, inspect),
+  };
+}
+
 export function inspectView(
   row: ContainerRow,
   spec: ContainerSpec,
   inspect: EngineInspect | undefined,
   execIds: readonly string[],
 ): Readonly<Record<string, unknown>> {
-  const networks = networksOf(spec, inspect);
-  const { config, hostConfig } = spec;
   return {
     Id: row.id,
     Created: timeOf(row.createdMs),
@@ -152,62 +215,19 @@ export function inspectView(
     ProcessLabel: '',
     AppArmorProfile: '',
     ExecIDs: execIds.length === 0 ? null : execIds,
-    HostConfig: {
-      Binds: null,
-      ContainerIDFile: '',
-      LogConfig: { Type: 'json-file', Config: {} },
-      PortBindings: {},
-      VolumeDriver: '',
-      VolumesFrom: null,
-      Privileged: false,
-      PublishAllPorts: false,
-      CgroupParent: '',
-      Runtime: 'runsc',
-      Isolation: '',
-      Devices: [],
-      ...hostConfig,
-      Memory: row.memoryBytes,
-      NetworkMode: networkMode(spec),
-    },
+    HostConfig: hostConfigView(row, spec),
     GraphDriver: { Name: 'overlay2', Data: null },
     Mounts: [],
-    Config: {
-      ...config,
-      Hostname: inspect?.Config.Hostname ?? config.Hostname,
-      Env: inspect?.Config.Env ?? config.Env ?? [],
-      Cmd: inspect?.Config.Cmd ?? config.Cmd,
-      Entrypoint: inspect?.Config.Entrypoint ?? config.Entrypoint,
-      WorkingDir: inspect?.Config.WorkingDir ?? config.WorkingDir,
-      User: inspect?.Config.User ?? config.User,
-      Labels: inspect?.Config.Labels ?? config.Labels ?? {},
-      ExposedPorts: inspect?.Config.ExposedPorts ?? config.ExposedPorts ?? {},
-      Volumes: null,
-      OnBuild: null,
-    },
-    NetworkSettings: {
-      Bridge: '',
-      SandboxID: '',
-      HairpinMode: false,
-      LinkLocalIPv6Address: '',
-      LinkLocalIPv6PrefixLen: 0,
-      Ports: Object.fromEntries(spec.tcpPorts.map((port) => [`${String(port)}/tcp`, null])),
-      SandboxKey: '',
-      SecondaryIPAddresses: null,
-      SecondaryIPv6Addresses: null,
-      EndpointID: '',
-      GlobalIPv6Address: '',
-      GlobalIPv6PrefixLen: 0,
-      IPv6Gateway: '',
-      Gateway: '',
-      IPAddress: row.address,
-      IPPrefixLen: row.address === '' ? 0 : 24,
-      MacAddress: '',
-      Networks: networks,
-    },
+    Config: configView(spec, inspect),
+    NetworkSettings: networkSettingsView(row, spec, inspect),
   };
 }
 
-export function imageSummaryView(image: TenantImage, known: EngineImage | undefined, containers: number): Readonly<Record<string, unknown>> {
+export function imageSummaryView(
+  image: TenantImage,
+  known: EngineImage | undefined,
+  containers: number,
+): Readonly<Record<string, unknown>> {
   return {
     Id: image.imageId,
     ParentId: '',
@@ -252,14 +272,27 @@ export interface PlatformFacts {
 }
 
 export function versionView(facts: PlatformFacts): Readonly<Record<string, unknown>> {
-  const engine = { Version: facts.version, ApiVersion: API_VERSION_MAX, MinAPIVersion: API_VERSION_MIN, Os: 'linux', Arch: 'amd64' };
+  const engine = {
+    Version: facts.version,
+    ApiVersion: API_VERSION_MAX,
+    MinAPIVersion: API_VERSION_MIN,
+    Os: 'linux',
+    Arch: 'amd64',
+  };
   return {
     Platform: { Name: 'Écluse' },
     Components: [
       {
         Name: 'Engine',
         Version: facts.version,
-        Details: { ApiVersion: API_VERSION_MAX, MinAPIVersion: API_VERSION_MIN, Os: 'linux', Arch: 'amd64', Experimental: 'false', KernelVersion: facts.kernel },
+        Details: {
+          ApiVersion: API_VERSION_MAX,
+          MinAPIVersion: API_VERSION_MIN,
+          Os: 'linux',
+          Arch: 'amd64',
+          Experimental: 'false',
+          KernelVersion: facts.kernel,
+        },
       },
       { Name: 'runsc', Version: facts.runtimeVersion, Details: {} },
     ],

@@ -1,0 +1,56 @@
+/** Raw streams between clients and engines, with backpressure and half-close. */
+import { once } from 'node:events';
+import type { ServerResponse } from 'node:http';
+import type { Duplex } from 'node:stream';
+import type { ContainerRow } from '#state/containers.ts';
+import { withVirtualNames } from '#caas/containers.ts';
+import { chunksOf } from '#caas/byte-stream.ts';
+import type { Containers } from '#caas/containers.ts';
+import type { EngineCall } from '#caas/engine-client.ts';
+import type { DockerRequest, HijackRequest } from './request.ts';
+
+export const RAW_STREAM = 'application/vnd.docker.raw-stream';
+
+export async function write(response: ServerResponse, chunk: Buffer, signal: AbortSignal): Promise<void> {
+  if (!response.write(chunk)) await once(response, 'drain', { signal });
+}
+
+/** An attach or exec on the engine that a container lives on; errors name what the tenant knows. */
+export async function hijackOn(
+  deps: { readonly containers: Containers },
+  row: ContainerRow,
+  call: Pick<EngineCall, 'path' | 'query' | 'body'>,
+): Promise<Duplex> {
+  try {
+    return await deps.containers.hostOf(row).client.hijack({ method: 'POST', ...call });
+  } catch (error) {
+    throw withVirtualNames(error, row);
+  }
+}
+
+/** Joins a client's raw connection with an engine's, each direction ending for itself (`echo x | docker run -i` needs that). */
+export function join(request: HijackRequest, engine: Duplex): void {
+  const { socket, head } = request;
+  socket.write(`HTTP/1.1 101 UPGRADED\r\nContent-Type: ${RAW_STREAM}\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n`);
+  if (head.length > 0) engine.write(head);
+  const end = (): void => {
+    socket.destroy();
+    engine.destroy();
+  };
+  socket.on('error', end);
+  engine.on('error', end);
+  socket.on('close', () => engine.destroy());
+  engine.on('close', () => socket.end());
+  socket.pipe(engine);
+  engine.pipe(socket);
+}
+
+/** Copies an engine's output to a client that reads only. */
+export async function pump(engine: Duplex, request: DockerRequest): Promise<void> {
+  engine.end();
+  request.signal.addEventListener('abort', () => engine.destroy(), { once: true });
+  request.response.writeHead(200, { 'content-type': RAW_STREAM });
+  request.response.flushHeaders();
+  for await (const chunk of chunksOf(engine)) await write(request.response, chunk, request.signal);
+  request.response.end();
+}
