@@ -10,7 +10,7 @@ import { dirname, join, resolve } from 'node:path';
 import { LineCounter, isNode, parseDocument } from 'yaml';
 import type { Document } from 'yaml';
 import type * as z from 'zod';
-import { adminSocketOf, checkSocketPath } from './node-paths.ts';
+import { adminSocketOf, checkEngineSocketPath, checkSocketPath } from './node-paths.ts';
 import { EcluseError, codeOf, reasonOf } from '#errors';
 import { WORKERS_MAX, configJsonSchema, configSchema } from './config-schema.ts';
 import type { ConfigProfile } from './config-schema.ts';
@@ -65,6 +65,7 @@ export async function loadConfig(request: ConfigRequest): Promise<NodeConfig> {
   const dataDir = request.dataDir === undefined ? resolve(base, data.data) : resolve(request.dataDir);
   const adminSocket = data.listen.admin ?? adminSocketOf(dataDir);
   checkSocketPath(adminSocket);
+  for (const { name, engine } of data.hosts) if (engine === 'managed') checkEngineSocketPath(dataDir, name);
   return {
     dataDir,
     listen: {

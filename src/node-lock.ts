@@ -1,37 +1,60 @@
-/** One daemon a data directory: a pid file that is believed only while the process behind it is an ecluse of this directory. */
-import { readFile, rm, writeFile } from 'node:fs/promises';
+/**
+ * One daemon a data directory. The lock is the kernel's, on a file, and ends with the process whatever ends that; it is taken through
+ * SQLite, because Node has no call for it. The pid file beside it only names the holder, and by its presence tells that one was killed.
+ */
+import { readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { DatabaseSync } from 'node:sqlite';
 import { EcluseError } from '#errors';
 
 export interface NodeLock extends AsyncDisposable {
-  /** An earlier daemon ended without removing its lock: it was killed. */
+  /** An earlier daemon ended without giving its lock back: it was killed. */
   readonly afterCrash: boolean;
 }
 
-/** The start time of a process (clock ticks since boot): with the pid it names a process for good. Undefined where it is gone. */
-async function startOf(pid: number): Promise<string | undefined> {
-  const stat = await readFile(`/proc/${String(pid)}/stat`, 'utf8').catch(() => '');
-  // The second field is the program's name in parentheses and may hold anything; start time is the 22nd field.
-  return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19];
+const SQLITE_BUSY = 5;
+
+function isBusy(thrown: unknown): boolean {
+  return typeof thrown === 'object' && thrown !== null && 'errcode' in thrown && thrown.errcode === SQLITE_BUSY;
 }
 
-export async function takeNodeLock(dataDir: string): Promise<NodeLock> {
-  const file = join(dataDir, 'node.pid');
-  const [pidText = '', start = ''] = (await readFile(file, 'utf8').catch(() => '')).trim().split(' ');
-  const pid = Number(pidText);
-  if (Number.isInteger(pid) && pid > 1 && (await startOf(pid)) === start) {
+function lockFile(dataDir: string, holder: string): DatabaseSync {
+  const lock = new DatabaseSync(join(dataDir, 'node.lock'), { timeout: 0 });
+  try {
+    lock.exec('BEGIN EXCLUSIVE'); // Nothing is ever written: the file stays empty.
+    return lock;
+  } catch (error) {
+    lock.close();
+    if (!isBusy(error)) throw error;
     throw new EcluseError({
       code: 'ECLUSE_ALREADY_RUNNING',
       source: 'usage',
-      message: `another ecluse (pid ${String(pid)}) runs with the data directory ${dataDir}`,
+      message: `another ecluse${holder === '' ? '' : ` (pid ${holder})`} runs with the data directory ${dataDir}`,
       mend: 'stop it first, or choose another directory with --data',
+      cause: error,
     });
   }
-  await writeFile(file, `${String(process.pid)} ${(await startOf(process.pid)) ?? ''}\n`, { mode: 0o600 });
+}
+
+/** Errors: ECLUSE_ALREADY_RUNNING. */
+export async function takeNodeLock(dataDir: string): Promise<NodeLock> {
+  const file = join(dataDir, 'node.pid');
+  const holder = (await readFile(file, 'utf8').catch(() => '')).trim();
+  const lock = lockFile(dataDir, holder);
+  try {
+    // In one step: on a full disk the old file stays, and with it what it tells.
+    await writeFile(`${file}.new`, `${String(process.pid)}\n`, { mode: 0o600 });
+    await rename(`${file}.new`, file);
+  } catch (error) {
+    lock.close();
+    await rm(`${file}.new`, { force: true });
+    throw error;
+  }
   return {
-    afterCrash: pidText !== '',
+    afterCrash: holder !== '',
     async [Symbol.asyncDispose](): Promise<void> {
       await rm(file, { force: true });
+      lock.close();
     },
   };
 }

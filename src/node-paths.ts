@@ -14,23 +14,26 @@ export function adminSocketOf(dataDir: string): string {
   return absolute === DATA_DIR_DEFAULT ? ADMIN_SOCKET_DEFAULT : join(absolute, 'admin.sock');
 }
 
-/** Says why the kernel would not take the path as a unix socket's, or undefined where it does. */
-export function socketPathFault(path: string): string | undefined {
-  const bytes = Buffer.byteLength(path);
-  return bytes <= SOCKET_PATH_BYTES_MAX
-    ? undefined
-    : `the path of the admin socket has ${String(bytes)} bytes, and Linux takes ${String(SOCKET_PATH_BYTES_MAX)}: ${path}`;
+/** Throws where the kernel would not take `path` as a unix socket's. */
+export function checkSocketPath(path: string): void {
+  checkLength(path, 'the admin socket', 'give a shorter directory with --data, or a shorter listen.admin in the configuration file');
 }
 
-/** Throws where `path` is too long for a unix socket. */
-export function checkSocketPath(path: string): void {
-  const fault = socketPathFault(path);
-  if (fault === undefined) return;
+/** Throws where the sockets of a managed engine would not fit below the data directory: dockerd would fail half-way, and obscurely. */
+export function checkEngineSocketPath(dataDir: string, host: string): void {
+  // The longest name that dockerd and its containerd make.
+  const path = join(dataDir, 'hosts', host, 'exec', 'containerd', 'containerd-debug.sock');
+  checkLength(path, `a socket of host ${host}`, 'give a shorter directory with --data');
+}
+
+function checkLength(path: string, what: string, mend: string): void {
+  const bytes = Buffer.byteLength(path);
+  if (bytes <= SOCKET_PATH_BYTES_MAX) return;
   throw new EcluseError({
     code: 'ECLUSE_CONFIG_INVALID',
     source: 'config',
-    message: fault,
-    mend: 'give a shorter directory with --data, or a shorter listen.admin in the configuration file',
+    message: `the path of ${what} has ${String(bytes)} bytes, and Linux takes ${String(SOCKET_PATH_BYTES_MAX)}: ${path}`,
+    mend,
     status: 400,
   });
 }

@@ -90,6 +90,24 @@ export class Cgroups {
     };
   }
 
+  /**
+   * Sets the memory limit of a cgroup again after `liftMemoryLimit`. False where the kernel cannot take it yet, because more is in use;
+   * a cgroup that is gone has no limit to set.
+   */
+  async setMemoryLimit(cgroup: string, bytes: number): Promise<boolean> {
+    const folder = this.#version === 1 ? join(this.#mount, 'memory', cgroup) : join(this.#mount, cgroup);
+    const names = this.#version === 1 ? ['memory.limit_in_bytes', 'memory.memsw.limit_in_bytes'] : ['memory.max'];
+    for (const file of names.map((name) => join(folder, name)).filter((path) => existsSync(path))) {
+      try {
+        await writeFile(file, String(bytes));
+      } catch (error) {
+        if (codeOf(error) === 'EBUSY') return false;
+        if (codeOf(error) !== 'ENOENT') throw error;
+      }
+    }
+    return true;
+  }
+
   /** The processes in a cgroup and below it. */
   async processesIn(cgroup: string): Promise<readonly number[]> {
     const found = new Set<number>();

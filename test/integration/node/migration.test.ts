@@ -1,0 +1,121 @@
+import { spawn } from 'node:child_process';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { startNode } from '../../support/node.ts';
+import type { TestNode } from '../../support/node.ts';
+import { longestGapMs, startSteadyLoad } from '../../support/steady-load.ts';
+
+interface Count {
+  readonly count: number;
+  readonly host: string;
+}
+
+function countOf(body: string): Count {
+  const parsed: unknown = JSON.parse(body);
+  if (typeof parsed !== 'object' || parsed === null || !('count' in parsed) || !('host' in parsed))
+    throw new Error(`no count: ${body}`);
+  return { count: Number(parsed.count), host: String(parsed.host) };
+}
+
+describe('migrate', () => {
+  let node: TestNode;
+
+  beforeAll(async () => {
+    node = await startNode({ demo: true });
+  });
+
+  afterAll(async () => {
+    await node[Symbol.asyncDispose]();
+  });
+
+  test('moves hello there and back five times under 100 requests a second without losing one', { timeout: 120_000 }, async () => {
+    const before = (await node.docker('demo', ['ps', '--no-trunc', '--format', '{{.ID}} {{.Names}}'])).stdout;
+    const startedAt = (await node.docker('demo', ['inspect', '-f', '{{.State.StartedAt}}', 'hello'])).stdout;
+    const follow = spawn('docker', ['logs', '-f', 'hello'], {
+      env: node.dockerEnv('demo'),
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    let followed = '';
+    follow.stdout.setEncoding('utf8').on('data', (text: string) => {
+      followed += text;
+    });
+    const load = startSteadyLoad({ port: node.ports.https, host: 'hello.localhost', path: '/count', caFile: node.caFile }, 100);
+    for (let round = 0; round < 5; round += 1) {
+      for (const host of ['b', 'a']) {
+        const moved = await node.ecluse('migrate', 'hello', '--to', host, '--json');
+        expect(moved.stderr).not.toContain('ecluse: ');
+        expect(moved.exitCode).toBe(0);
+        expect((await node.docker('demo', ['ps', '--no-trunc', '--format', '{{.ID}} {{.Names}}'])).stdout).toBe(before);
+      }
+    }
+    const samples = await load.stop();
+    expect(samples.length).toBeGreaterThan(300);
+    expect(samples.filter((sample) => sample.status !== 200)).toEqual([]);
+
+    // Every request was counted exactly once: no reset, no loss, no repetition.
+    const counts = samples.map((sample) => countOf(sample.body));
+    const sorted = counts.map((entry) => entry.count).toSorted((one, other) => one - other);
+    expect(new Set(sorted).size).toBe(sorted.length);
+    expect((sorted.at(-1) ?? 0) - (sorted[0] ?? 0)).toBe(sorted.length - 1);
+    expect(new Set(counts.map((entry) => entry.host))).toEqual(new Set(['a', 'b']));
+
+    // The log is one log: each line once, in order, and the follower has seen all of it.
+    const last = `request ${String(sorted.at(-1))} from a\n`;
+    await expect.poll(() => followed.includes(last), { timeout: 10_000 }).toBe(true);
+    follow.kill();
+    const logged = (await node.docker('demo', ['logs', 'hello'])).stdout;
+    expect(followed).toBe(logged.slice(0, followed.length));
+    const numbers = [...logged.matchAll(/^request (\d+) from/gm)].map((found) => Number(found[1]));
+    expect(numbers).toEqual(numbers.map((_, index) => index + 1));
+
+    // A move is not a start.
+    expect((await node.docker('demo', ['inspect', '-f', '{{.State.StartedAt}}', 'hello'])).stdout).toBe(startedAt);
+    process.stdout.write(
+      `longest pause seen by a client: ${longestGapMs(samples).toFixed(0)} ms over ${String(samples.length)} requests\n`,
+    );
+  });
+
+  test('refuses what cannot move, and touches nothing', async () => {
+    const same = await node.ecluse('migrate', 'hello', '--to', 'a');
+    expect(same.stderr).toMatch(/^ecluse: container hello is on host a already; choose another host\n$/);
+    expect(same.exitCode).toBe(1);
+    const unknown = await node.ecluse('migrate', 'hello', '--to', 'nowhere');
+    expect(unknown.stderr).toMatch(/^ecluse: host nowhere does not exist; choose one of: a, b\n$/);
+    const never = await node.docker('demo', ['run', '-d', '--name', 'stays', '--label', 'ecluse.migrate=never', 'hello']);
+    expect(never.exitCode).toBe(0);
+    const refused = await node.ecluse('migrate', 'stays', '--to', 'a');
+    expect(refused.stderr).toContain('ecluse.migrate=never');
+    expect((await node.docker('demo', ['inspect', '-f', '{{.State.Status}}', 'stays'])).stdout.trim()).toBe('running');
+    await node.docker('demo', ['rm', '-f', 'stays']);
+  });
+
+  test('carries files that the container wrote, deletions included', async () => {
+    const write =
+      'echo kept > /tmp/kept; mkdir /tmp/dir; echo x > /tmp/dir/x; rm /app/package.json; mv /tmp/dir /tmp/moved; ln -s kept /tmp/link';
+    const made = await node.docker('demo', [
+      'run',
+      '-d',
+      '--name',
+      'files',
+      '-u',
+      '0',
+      'hello',
+      '/bin/sh',
+      '-c',
+      `${write}; sleep 1000`,
+    ]);
+    expect(made.stderr).toBe('');
+    const look = ['exec', 'files', '/bin/sh', '-c', 'cat /tmp/link /tmp/moved/x; ls /tmp /app; stat -c "%U %a" /tmp/kept'];
+    await expect.poll(async () => (await node.docker('demo', look)).stdout, { timeout: 10_000 }).toContain('kept');
+    const before = await node.docker('demo', look);
+    expect(before.stdout).not.toContain('package.json');
+    const listed = JSON.parse((await node.ecluse('ps', '--json')).stdout) as readonly {
+      readonly name: string;
+      readonly host: string;
+    }[];
+    const host = listed.find((container) => container.name === 'files')?.host === 'b' ? 'a' : 'b';
+    const moved = await node.ecluse('migrate', 'files', '--to', host);
+    expect(moved.stderr).not.toContain('ecluse: ');
+    expect(await node.docker('demo', look)).toEqual(before);
+    await node.docker('demo', ['rm', '-f', 'files']);
+  });
+});
