@@ -177,7 +177,7 @@ export class NodeOperations implements NodeControl {
     try {
       const report = await this.#parts.migrations.migrate(row.id, target, onProgress);
       this.#parts.metrics?.countMigration('done');
-      return report;
+      return { ...report, container: `${row.tenant}/${row.name}` };
     } catch (error) {
       const isRefusal = error instanceof EcluseError && error.code === 'ECLUSE_MIGRATION_REFUSED';
       this.#parts.metrics?.countMigration(isRefusal ? 'refused' : 'failed');

@@ -27,7 +27,7 @@ function lockFile(dataDir: string, holder: string): DatabaseSync {
     lock.close();
     if (!isBusy(error)) throw error;
     throw new EcluseError({
-      code: 'ECLUSE_ALREADY_RUNNING',
+      code: 'ECLUSE_ALREADY_RUNS',
       source: 'usage',
       message: `another ecluse${holder === '' ? '' : ` (pid ${holder})`} runs with the data directory ${dataDir}`,
       mend: 'stop it first, or choose another directory with --data',
@@ -36,7 +36,7 @@ function lockFile(dataDir: string, holder: string): DatabaseSync {
   }
 }
 
-/** Errors: ECLUSE_ALREADY_RUNNING. */
+/** Errors: ECLUSE_ALREADY_RUNS. */
 export async function takeNodeLock(dataDir: string): Promise<NodeLock> {
   const file = join(dataDir, 'node.pid');
   const holder = (await readFile(file, 'utf8').catch(() => '')).trim();

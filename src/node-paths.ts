@@ -16,7 +16,11 @@ export function adminSocketOf(dataDir: string): string {
 
 /** Throws where the kernel would not take `path` as a unix socket's. */
 export function checkSocketPath(path: string): void {
-  checkLength(path, 'the admin socket', 'give a shorter directory with --data, or a shorter listen.admin in the configuration file');
+  checkLength(
+    path,
+    'the admin socket',
+    'give a shorter directory with --data, or a shorter listen.admin in the configuration file',
+  );
 }
 
 /** Throws where the sockets of a managed engine would not fit below the data directory: dockerd would fail half-way, and obscurely. */

@@ -21,10 +21,11 @@ import { Migrations } from '#caas/migration.ts';
 import { systemClock, waitFor } from '#clock';
 import { tryCommand } from '#command';
 import type { NodeConfig } from '#config';
-import { EcluseError, errorLine } from '#errors';
+import { EcluseError, codeOf, errorLine, reasonOf } from '#errors';
 import { detectCgroups } from '#isolation/cgroup.ts';
 import { probeRunsc } from '#isolation/runsc-probe.ts';
 import type { RunscCapabilities } from '#isolation/runsc-probe.ts';
+import { startLoop } from '#lifecycle';
 import { createLog } from '#log';
 import type { Log } from '#log';
 import { probeAddresses } from '#proxy/port-probe.ts';
@@ -47,6 +48,8 @@ import { packageVersion } from './version.ts';
 /** Containers get this long to end by themselves when the node stops; the whole stop is promised within 10 s. */
 const STOP_GRACE_SECONDS = 3;
 const SERVER_CERTIFICATE_DAYS = 90;
+/** Twice a day: certificates live for 90 days and are renewed 30 days before their end. */
+const RENEWAL_PERIOD_MS = 12 * 3_600_000;
 /** After a crash the old workers close their listeners when they notice; this is how long that may take. */
 const OLD_WORKERS_LIMIT_MS = 6000;
 const MEMORY_BACKED = '/dev/shm';
@@ -84,7 +87,8 @@ function withFlag(config: NodeConfig, error: EcluseError): EcluseError {
   for (const name of ['http', 'https', 'docker', 'metrics'] as const) {
     const address = config.listen[name];
     const at = address === undefined ? '' : `${address.host}:${String(address.port)}`;
-    if (at === '' || !error.message.includes(at)) continue;
+    // With what stands around it: port 80 is not port 8080.
+    if (at === '' || !error.message.includes(` ${at}:`)) continue;
     return new EcluseError({
       code: error.code,
       source: error.source,
@@ -96,6 +100,23 @@ function withFlag(config: NodeConfig, error: EcluseError): EcluseError {
   return error;
 }
 
+/** What the Docker endpoint shows: a certificate of this node's own CA, for the names that clients reach it by. */
+async function dockerCertificate(
+  config: NodeConfig,
+  authority: Authority,
+): Promise<{ readonly certPem: string; readonly keyPem: string; readonly caPem: string }> {
+  const own = [
+    'localhost',
+    '127.0.0.1',
+    '::1',
+    config.domain,
+    `docker.${config.domain}`,
+    config.listen.docker?.host ?? 'localhost',
+  ];
+  const names = [...new Set(own)].filter((name) => name !== '0.0.0.0' && name !== '::');
+  return { ...(await authority.issueServer({ names, days: SERVER_CERTIFICATE_DAYS })), caPem: authority.caPem };
+}
+
 async function openDocker(
   config: NodeConfig,
   authority: Authority,
@@ -104,17 +125,31 @@ async function openDocker(
 ): Promise<Gateway | undefined> {
   const address = config.listen.docker;
   if (address === undefined) return undefined;
-  const names = [...new Set(['localhost', '127.0.0.1', '::1', config.domain, `docker.${config.domain}`, address.host])].filter(
-    (name) => name !== '0.0.0.0' && name !== '::',
-  );
-  const { certPem, keyPem } = await authority.issueServer({ names, days: SERVER_CERTIFICATE_DAYS });
   const facts = {
     version: packageVersion(),
     kernel: release(),
     cpus: navigator.hardwareConcurrency,
     runtimeVersion: runsc.version,
   };
-  return await Gateway.open({ ...deps, facts }, { ...address, certPem, keyPem, caPem: authority.caPem });
+  return await Gateway.open({ ...deps, facts }, { ...address, ...(await dockerCertificate(config, authority)) });
+}
+
+/** Renews certificates while the node runs: those of routes in their last third, the Docker endpoint's with every round. */
+function startRenewal(
+  deps: { readonly log: Log; readonly edge: Edge; readonly gateway: Gateway | undefined; readonly authority: Authority },
+  config: NodeConfig,
+): AsyncDisposable {
+  return startLoop(
+    { log: deps.log, clock: systemClock },
+    {
+      name: 'certificates',
+      periodMs: RENEWAL_PERIOD_MS,
+      round: async () => {
+        await deps.edge.publish();
+        deps.gateway?.renew(await dockerCertificate(config, deps.authority));
+      },
+    },
+  );
 }
 
 function countTraffic(meter: Meter, deltas: readonly TrafficDelta[]): void {
@@ -140,6 +175,35 @@ async function prepareData(config: NodeConfig): Promise<void> {
   await mkdir(dirname(config.accessLogFile), { recursive: true, mode: 0o750 });
 }
 
+/** What to do where the system refuses a file of the data directory, by error code. */
+const FILE_MENDS: Readonly<Record<string, string>> = {
+  ENOSPC: 'free space on that file system',
+  EDQUOT: 'raise the quota or free space',
+  EROFS: 'mount that file system for writing, or choose another directory with --data',
+  EACCES: 'check its owner and mode, or choose another directory with --data',
+  EPERM: 'check its owner and mode, or choose another directory with --data',
+  ENOTDIR: 'choose another directory with --data',
+  EEXIST: 'choose another directory with --data',
+  EIO: 'check the disk',
+};
+
+/** Does work on files of the data directory. Errors of the system become ECLUSE_DATA_UNUSABLE, which names the directory. */
+async function inData<T>(config: NodeConfig, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    const mend = FILE_MENDS[codeOf(error) ?? ''];
+    if (mend === undefined) throw error;
+    throw new EcluseError({
+      code: 'ECLUSE_DATA_UNUSABLE',
+      source: 'runtime',
+      message: `the data directory ${config.dataDir} cannot be used: ${reasonOf(error)}`,
+      mend,
+      cause: error,
+    });
+  }
+}
+
 async function openState(
   config: NodeConfig,
   stack: AsyncDisposableStack,
@@ -154,15 +218,18 @@ async function openNode(config: NodeConfig, log: Log, say: Say): Promise<Running
   await using stack = new AsyncDisposableStack();
   const clock = systemClock;
   const startedMs = clock.nowMs();
-  await prepareData(config);
-  const lock = stack.use(await takeNodeLock(config.dataDir));
+  const lock = await inData(config, async () => {
+    await prepareData(config);
+    return stack.use(await takeNodeLock(config.dataDir));
+  });
   await checkPorts(config, lock.afterCrash);
-  const { sql, authority, certificates } = await openState(config, stack);
+  const { sql, authority, certificates } = await inData(config, async () => await openState(config, stack));
   const cgroups = await detectCgroups();
   const runsc = await probeRunsc();
 
   say(`starting ${config.hosts.map((host) => `host ${host.name} (${host.engine})`).join(', ')}`);
-  const hosts = await openHosts({ log, clock, sql, cgroups, runsc }, { dataDir: config.dataDir, wishes: config.hosts });
+  const hostDeps = { log, clock, sql, cgroups, runsc };
+  const hosts = await inData(config, async () => await openHosts(hostDeps, { dataDir: config.dataDir, wishes: config.hosts }));
   stack.defer(async () => await closeHosts(sql, hosts));
 
   const edge = new Edge({ log, clock, sql, certificates, domain: config.domain });
@@ -172,14 +239,14 @@ async function openNode(config: NodeConfig, log: Log, say: Say): Promise<Running
   stack.use(meter);
   const containers = new Containers({ log, clock, sql, hosts, images, meter, activator: edge, domain: config.domain });
   const migrations = new Migrations({ log, clock, sql, hosts, containers, meter, activator: edge, imageFolder });
-  await migrations.recover();
-  say('taking over containers');
   const recovery = { log, clock, sql, hosts, containers };
-  await reconcile(recovery);
   stack.defer(async () => {
     say('stopping containers');
     await stopAll(recovery, STOP_GRACE_SECONDS);
   });
+  await migrations.recover();
+  say('taking over containers');
+  await reconcile(recovery);
   for (const host of hosts.values()) stack.use(watchEngine({ log, clock, containers }, host));
 
   const pool = await openPool(config, { log, edge, meter });
@@ -189,6 +256,7 @@ async function openNode(config: NodeConfig, log: Log, say: Say): Promise<Running
   });
   const gateway = await openDocker(config, authority, { log, clock, sql, containers, images }, runsc);
   if (gateway !== undefined) stack.use(gateway);
+  stack.use(startRenewal({ log, edge, gateway, authority }, config));
   const metrics = await openMetrics(config, { log, pool: pool.pool, hosts, containers: async () => await containers.list() });
   if (metrics !== undefined) stack.use(metrics);
   const tenants = new Tenants({ clock, sql, authority, folder: join(config.dataDir, 'tenants') });
@@ -254,10 +322,23 @@ async function stopSignal(): Promise<NodeJS.Signals> {
   });
 }
 
+/** Where several parts failed to go, the first one's error. */
+function firstOf(thrown: unknown): unknown {
+  return thrown instanceof SuppressedError ? firstOf(thrown.suppressed) : thrown;
+}
+
 const say: Say = (line) => process.stdout.write(`ecluse: ${line}\n`);
 
 /** Runs a node until it is told to stop. Returns the exit code. Errors before "ready" are thrown, with everything undone. */
 export async function runNode(config: NodeConfig): Promise<number> {
+  if (process.geteuid?.() !== 0) {
+    throw new EcluseError({
+      code: 'ECLUSE_NOT_ROOT',
+      source: 'usage',
+      message: 'a node must run as root: it makes network namespaces, cgroups and sandboxes',
+      mend: 'start it with sudo, or as a system service',
+    });
+  }
   const log = createLog(config.demo ? 'warn' : 'info');
   const startMs = systemClock.monotonicMs();
   const stopped = stopSignal();
@@ -279,7 +360,13 @@ export async function runNode(config: NodeConfig): Promise<number> {
     exitCode = 1;
   }
   const stopMs = systemClock.monotonicMs();
-  await node.dispose();
+  try {
+    await node.dispose();
+  } catch (error) {
+    // Everything else was taken down all the same.
+    process.stderr.write(`ecluse: the stop was not complete: ${errorLine(firstOf(error))}\n`);
+    exitCode = 1;
+  }
   say(`stopped in ${((systemClock.monotonicMs() - stopMs) / 1000).toFixed(1)} s`);
   return exitCode;
 }

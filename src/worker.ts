@@ -134,6 +134,11 @@ async function onMessage(message: ToWorker): Promise<void> {
   try {
     if (message.kind === 'boot') await boot(message);
     else if (running !== undefined) await handle(running, message);
+    else if (message.kind === 'drain') {
+      // The stop came before the configuration: there is nothing to drain.
+      send({ kind: 'ack', seq: message.seq });
+      exit();
+    }
   } catch (error) {
     send({ kind: 'refused', seq: message.seq, reason: reasonOf(error) });
   }

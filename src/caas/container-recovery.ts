@@ -33,9 +33,14 @@ export async function stopAll(deps: RecoveryDeps, graceSeconds: number): Promise
 
 async function stopOne(deps: RecoveryDeps, row: ContainerRow, graceSeconds: number): Promise<void> {
   const { containers, sql, log } = deps;
+  const policy = parseStoredSpec(row.spec).hostConfig.RestartPolicy?.Name ?? '';
+  if (policy === 'always' || policy === 'unless-stopped') {
+    // A full disk must not keep the container from being stopped.
+    await setResume(sql, row.id, true).catch((error: unknown) => {
+      log.error({ container: row.id, reason: reasonOf(error) }, 'a container will not be started again by itself');
+    });
+  }
   try {
-    const policy = parseStoredSpec(row.spec).hostConfig.RestartPolicy?.Name ?? '';
-    if (policy === 'always' || policy === 'unless-stopped') await setResume(sql, row.id, true);
     if (row.state === 'paused') {
       await containers.hostOf(row).client.call({ method: 'POST', path: ['containers', row.engineId, 'unpause'] });
     }

@@ -2,7 +2,7 @@
  * What a tenant asked for: the create request, checked against an allow-list and rebuilt. Pure.
  *
  * Everything that reaches an engine is built here from parsed values; nothing of the client's bytes is passed on. Fields that could reach
- * outside of the sandbox are refused with the reason, never silently dropped (../shared/docs/DOCKER-API.md, danger table).
+ * outside of the sandbox are refused with the reason, never silently dropped.
  */
 import * as z from 'zod';
 import { foldFields } from './docker-api/go-json.ts';
@@ -97,7 +97,9 @@ const hostConfigSchema = z.object({
     .nullable()
     .default({ Name: '', MaximumRetryCount: 0 }),
   AutoRemove: z.boolean().default(false),
-  NetworkMode: z.enum(['', 'default', 'bridge', 'none']).default('default'),
+  NetworkMode: z
+    .enum(['', 'default', 'bridge', 'none'], 'only the default network and none are available yet')
+    .default('default'),
   ReadonlyRootfs: z.boolean().default(false),
   Init: z.boolean().nullable().default(null),
   ShmSize: size.default(0),
@@ -223,6 +225,33 @@ function checkNetworking(raw: unknown): string | undefined {
   return undefined;
 }
 
+type Nested =
+  | { readonly kind: 'folded'; readonly config: Fields; readonly host: Fields }
+  | { readonly kind: 'refused'; readonly reason: string };
+
+/** Folds the objects inside of the two, so that no field of theirs is dropped for its spelling. */
+function foldNested(config: Fields, host: Fields): Nested {
+  const health = foldFields(config['Healthcheck'], 'Healthcheck', Object.keys(healthcheck.shape));
+  if (health.kind === 'refused') return health;
+  const policy = foldFields(host['RestartPolicy'], 'HostConfig.RestartPolicy', ['Name', 'MaximumRetryCount']);
+  if (policy.kind === 'refused') return policy;
+  const given = host['Ulimits'];
+  const ulimits: Fields[] = [];
+  for (const entry of Array.isArray(given) ? given : []) {
+    const folded = foldFields(entry, 'HostConfig.Ulimits', Object.keys(ulimit.shape));
+    if (folded.kind === 'refused') return folded;
+    ulimits.push(folded.fields);
+  }
+  return {
+    kind: 'folded',
+    config: {
+      ...config,
+      Healthcheck: config['Healthcheck'] === undefined || config['Healthcheck'] === null ? null : health.fields,
+    },
+    host: { ...host, RestartPolicy: policy.fields, Ulimits: Array.isArray(given) ? ulimits : given },
+  };
+}
+
 function issueOf(error: z.ZodError, place: string): string {
   const issue = error.issues[0];
   const path = [place, ...(issue?.path ?? []).map(String)].filter((part) => part !== '').join('.');
@@ -274,9 +303,12 @@ export function parseCreate(body: unknown, limits: SpecLimits = SPEC_LIMITS): Sp
   const reason = checkLogConfig(LogConfig) ?? checkNetworking(NetworkingConfig);
   if (reason !== undefined) return refusal(403, reason);
 
-  const config = configSchema.safeParse(configFields);
+  const nested = foldNested(configFields, rest.fields);
+  if (nested.kind === 'refused') return refusal(403, nested.reason);
+
+  const config = configSchema.safeParse(nested.config);
   if (!config.success) return refusal(400, issueOf(config.error, ''));
-  const hostConfig = hostConfigSchema.safeParse(rest.fields);
+  const hostConfig = hostConfigSchema.safeParse(nested.host);
   if (!hostConfig.success) return refusal(400, issueOf(hostConfig.error, 'HostConfig'));
   const spec = { config: config.data, hostConfig: hostConfig.data };
   const bad = checkCombination(spec);

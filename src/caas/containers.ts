@@ -74,7 +74,7 @@ export function lifeOf(inspect: EngineInspect, row: ContainerRow): ContainerLife
     state,
     startedMs: carried ? row.startedMs : engineTimeMs(inspect.State.StartedAt),
     finishedMs: engineTimeMs(inspect.State.FinishedAt),
-    restartCount: inspect.RestartCount,
+    restartCount: carried ? row.restartCount : inspect.RestartCount,
     address: state === 'running' || state === 'paused' ? (network?.IPAddress ?? '') : '',
   };
 }
@@ -341,12 +341,21 @@ export class Containers {
     });
   }
 
-  async rename(row: ContainerRow, name: string): Promise<void> {
+  /** `docker rename`. The default host name follows the name, so it is checked like a new one. */
+  async rename(tenant: Tenant, row: ContainerRow, name: string): Promise<void> {
     const bare = name.replace(/^\//, '');
-    if (!isContainerName(bare))
+    if (bare === '') throw dockerError(400, 'Neither old nor new names may be empty');
+    if (bare === row.name) throw dockerError(400, 'Renaming a container with the same name as its current name');
+    if (!isContainerName(bare)) {
       throw dockerError(400, `Invalid container name (${name.slice(0, 130)}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed`);
-    const outcome = await renameContainer(this.#deps.sql, row.id, bare);
-    if (outcome.kind === 'conflict') throw nameTaken(bare, 'another container');
+    }
+    await this.#tenantLocks.run(tenant.name, async () => {
+      await this.#checkRoutes(bare, parseStoredSpec(row.spec), tenant, await this.list());
+      const holder = await findByName(this.#deps.sql, tenant.name, bare);
+      if (holder !== undefined) throw nameTaken(bare, `container "${holder.id}"`);
+      const outcome = await renameContainer(this.#deps.sql, row.id, bare);
+      if (outcome.kind === 'conflict') throw nameTaken(bare, 'another container');
+    });
     await this.#deps.activator.publish();
   }
 

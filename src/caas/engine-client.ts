@@ -112,6 +112,7 @@ export class EngineClient implements Disposable {
   }
 
   #unreachable(error: unknown): EcluseError {
+    if (error instanceof EcluseError) return error; // What we send failed by itself: a damaged archive.
     return new EcluseError({
       code: 'ECLUSE_ENGINE_UNREACHABLE',
       source: 'upstream',

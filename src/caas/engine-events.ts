@@ -28,7 +28,15 @@ export function watchEngine(
         log.warn({ host: host.name, engineId, reason: reasonOf(error) }, 'an engine event could not be followed up');
       });
     }
-    working = undefined;
+  };
+
+  /** One worker at a time; what is marked while it ends starts the next one. */
+  const followUp = (): void => {
+    if (working !== undefined || dirty.size === 0) return;
+    working = work().finally(() => {
+      working = undefined;
+      followUp();
+    });
   };
 
   const round = async (signal: AbortSignal): Promise<void> => {
@@ -39,12 +47,12 @@ export function watchEngine(
       signal,
     });
     for (const row of await containers.list()) if (row.host === host.name && row.engineId !== '') dirty.add(row.engineId);
-    working ??= work();
+    followUp();
     for await (const line of createInterface({ input: stream })) {
       const event = eventSchema.safeParse(JSON.parse(line));
       if (!event.success) continue;
       dirty.add(event.data.Actor.ID);
-      working ??= work();
+      followUp();
     }
   };
   const loop = startLoop(deps, { name: `events ${host.name}`, periodMs: RECONNECT_MS, round });

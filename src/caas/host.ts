@@ -7,7 +7,13 @@ import type { Clock } from '#clock';
 import { EcluseError } from '#errors';
 import type { Log } from '#log';
 import type { Cgroups } from '#isolation/cgroup.ts';
-import { applyHostRules, closeHostNetwork, openHostNetwork, tenantNetworkOf } from '#isolation/host-network.ts';
+import {
+  applyHostRules,
+  closeHostNetwork,
+  isHostNetworkOpen,
+  openHostNetwork,
+  tenantNetworkOf,
+} from '#isolation/host-network.ts';
 import type { HostNetwork } from '#isolation/host-network.ts';
 import { RUNTIME_NAME, WRAPPER_FILE, writeRuntimeSettings } from '#isolation/runtime-settings.ts';
 import type { RunscCapabilities } from '#isolation/runsc-probe.ts';
@@ -42,6 +48,7 @@ const infoSchema = z.object({
   MemTotal: z.number(),
   Driver: z.string(),
   CgroupVersion: z.string().optional(),
+  CgroupDriver: z.string().optional(),
   Runtimes: z.record(z.string(), z.object({ path: z.string().optional(), runtimeArgs: z.array(z.string()).nullish() })),
 });
 export type EngineInfo = z.infer<typeof infoSchema>;
@@ -87,16 +94,24 @@ export class Host {
     this.runsc = deps.runsc;
   }
 
+  /** Where it fails, what it made on the machine is gone again; what an earlier daemon left running stays. */
   static async open(deps: HostDeps, options: HostOptions): Promise<Host> {
-    const numbers = await listHostNetworks(deps.sql, options.name);
-    await openHostNetwork(
-      options.network,
-      numbers.map(({ number }) => tenantNetworkOf(options.network, number).bridge),
-    );
     const runtimeDir = join(options.dir, 'runsc');
-    await mkdir(runtimeDir, { recursive: true, mode: 0o700 });
-    await writeRuntimeSettings(runtimeDir, deps.runsc, cgroupPrefixOf(options));
-    if (options.engine === 'managed') {
+    const foreign = options.engine === 'managed' ? undefined : new EngineClient(options.engine.slice('unix://'.length));
+    if (foreign !== undefined) await checkForeignEngine(foreign, options, runtimeDir);
+    const wasOpen = await isHostNetworkOpen(options.network);
+    try {
+      const numbers = await listHostNetworks(deps.sql, options.name);
+      await openHostNetwork(
+        options.network,
+        numbers.map(({ number }) => tenantNetworkOf(options.network, number).bridge),
+      );
+      await mkdir(runtimeDir, { recursive: true, mode: 0o700 });
+      await writeRuntimeSettings(runtimeDir, deps.runsc, cgroupPrefixOf(options));
+      if (foreign !== undefined) {
+        const runscRoot = join(FOREIGN_EXEC_ROOT, 'runtime-runc', 'moby');
+        return new Host(deps, options, { client: foreign, managed: undefined, runtimeDir, runscRoot });
+      }
       const managed = await ManagedEngine.open(deps, {
         host: options.name,
         dir: options.dir,
@@ -104,11 +119,10 @@ export class Host {
         cgroupPrefix: cgroupPrefixOf(options),
       });
       return new Host(deps, options, { client: managed.client, managed, runtimeDir, runscRoot: managed.runscRoot });
+    } catch (error) {
+      if (!wasOpen) await closeHostNetwork(options.network, options.engine === 'managed' ? 'with-bridges' : 'rules-only');
+      throw error;
     }
-    const client = new EngineClient(options.engine.slice('unix://'.length));
-    await checkForeignEngine(client, options, runtimeDir);
-    const runscRoot = join(FOREIGN_EXEC_ROOT, 'runtime-runc', 'moby');
-    return new Host(deps, options, { client, managed: undefined, runtimeDir, runscRoot });
   }
 
   get isManaged(): boolean {
@@ -176,7 +190,9 @@ export class Host {
     await this.#managed?.[Symbol.asyncDispose]();
     this.client[Symbol.dispose]();
     await this.#endLeftovers();
-    await closeHostNetwork(this.network);
+    await this.#managed?.clearAway();
+    // The bridges of an engine that is not ours belong to networks that it keeps.
+    await closeHostNetwork(this.network, this.isManaged ? 'with-bridges' : 'rules-only');
     await this.#deps.cgroups.remove(this.cgroupPrefix);
     await this.#deps.cgroups.remove('/ecluse'); // Only if no other node of this machine has something in it: rmdir refuses otherwise.
   }
@@ -208,6 +224,14 @@ function cgroupPrefixOf(options: HostOptions): string {
 async function checkForeignEngine(client: EngineClient, options: HostOptions, runtimeDir: string): Promise<void> {
   const { json } = await client.call({ method: 'GET', path: ['info'] });
   const info = infoSchema.parse(json);
+  if (info.CgroupDriver !== undefined && info.CgroupDriver !== 'cgroupfs') {
+    throw new EcluseError({
+      code: 'ECLUSE_ENGINE_UNFIT',
+      source: 'config',
+      message: `the Docker engine ${options.engine} of host ${options.name} has the cgroup driver ${info.CgroupDriver}, under which use cannot be metered`,
+      mend: 'set "exec-opts": ["native.cgroupdriver=cgroupfs"] in /etc/docker/daemon.json and restart docker, or use engine: managed',
+    });
+  }
   const runtime = info.Runtimes[RUNTIME_NAME];
   if (runtime?.path === WRAPPER_FILE && (runtime.runtimeArgs ?? []).includes(runtimeDir)) return;
   const entry = { runtimes: { [RUNTIME_NAME]: { path: WRAPPER_FILE, runtimeArgs: ['--ecluse-dir', runtimeDir] } } };

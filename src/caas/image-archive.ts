@@ -29,8 +29,17 @@ export interface RewrittenArchive {
   readonly references: Promise<ReadonlyMap<string, string>>;
 }
 
-function rewriteManifest(text: string, rename: (whole: string) => string, renamed: Map<string, string>): string {
+export interface RewriteOptions {
+  /** The engine's name for a whole reference of the archive. */
+  readonly rename: (whole: string) => string;
+  readonly imagesMax: number;
+}
+
+function rewriteManifest(text: string, { rename, imagesMax }: RewriteOptions, renamed: Map<string, string>): string {
   const manifest = manifestSchema.parse(JSON.parse(text));
+  if (manifest.length > imagesMax) {
+    throw new TypeError(`it has ${String(manifest.length)} images, and the quota leaves room for ${String(imagesMax)}`);
+  }
   return JSON.stringify(
     manifest.map((image) => ({
       Config: image.Config,
@@ -52,22 +61,61 @@ async function manifestText(body: Readable): Promise<string> {
   return text.toString('utf8');
 }
 
+type PlainHeader = Partial<Header> & Pick<Header, 'name'>;
+
+/**
+ * The header that the engine gets: rebuilt from parsed fields. PAX records do not pass: Go's tar reader takes names from some that
+ * tar-stream does not know (GNU.sparse.name). Names must be as the engine will clean them, and nothing may lie below a link, or
+ * `x/../manifest.json` would be the manifest that was not rewritten.
+ */
+function checkedHeader(header: Header, links: Set<string>): PlainHeader {
+  const name = header.name.replace(/^\.\//, '').replace(/\/$/, '');
+  const parts = name.split('/');
+  const isRoot = header.type === 'directory' && (name === '.' || name === '');
+  if (!isRoot && parts.some((part) => part === '' || part === '.' || part === '..')) {
+    throw new TypeError(`the path ${header.name.slice(0, 100)} is not plain`);
+  }
+  if (parts.some((_part, index) => index > 0 && links.has(parts.slice(0, index).join('/')))) {
+    throw new TypeError(`the path ${header.name.slice(0, 100)} leads through a link`);
+  }
+  const { mtime, type } = header;
+  const base = { name: isRoot ? './' : name, mode: 0o644, mtime };
+  switch (type) {
+    case 'file':
+    case 'contiguous-file':
+      return { ...base, type: 'file', size: header.size };
+    case 'directory':
+      return { ...base, type: 'directory', mode: 0o755, size: 0 };
+    case 'symlink':
+      // docker save writes those for layers that images share.
+      links.add(name);
+      return { ...base, type: 'symlink', linkname: header.linkname, size: 0 };
+    case 'link':
+    case 'fifo':
+    case 'block-device':
+    case 'character-device':
+    default:
+      throw new TypeError(`${header.name.slice(0, 100)} is neither a file, a directory nor a symbolic link`);
+  }
+}
+
 /** Rewrites an archive. A damaged one makes the returned stream fail with Docker's kind of message. */
-export function rewriteImageArchive(source: Readable, rename: (whole: string) => string): RewrittenArchive {
+export function rewriteImageArchive(source: Readable, options: RewriteOptions): RewrittenArchive {
   const reader = extract();
   const writer = pack();
   const renamed = new Map<string, string>();
+  const links = new Set<string>();
   let entries = 0;
   const copy = async (header: Header, body: Readable): Promise<void> => {
     entries += 1;
     if (entries > ENTRIES_MAX) throw new TypeError(`more than ${String(ENTRIES_MAX)} entries`);
-    const name = header.name.replace(/^\.\//, '');
-    if (LEFT_OUT.has(name)) {
+    const checked = checkedHeader(header, links);
+    if (LEFT_OUT.has(checked.name)) {
       body.resume();
-    } else if (name === 'manifest.json') {
-      writer.entry({ name: 'manifest.json', mode: 0o644 }, rewriteManifest(await manifestText(body), rename, renamed));
+    } else if (checked.name === 'manifest.json') {
+      writer.entry({ name: 'manifest.json', mode: 0o644 }, rewriteManifest(await manifestText(body), options, renamed));
     } else {
-      await pipeline(body, writer.entry(header));
+      await pipeline(body, writer.entry(checked));
     }
   };
   const references = (async () => {

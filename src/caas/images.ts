@@ -9,6 +9,7 @@ import { KeyedLock } from '#lifecycle';
 import type { Log } from '#log';
 import { countHolders, dropImage, dropReference, listImages, putImage } from '#state/images.ts';
 import type { TenantImage } from '#state/images.ts';
+import type { ContainerRow } from '#state/containers.ts';
 import type { Sql } from '#state/sql.ts';
 import type { Tenant } from '#state/tenants.ts';
 import { dockerError, noSuchImage } from './docker-api/docker-error.ts';
@@ -89,9 +90,12 @@ export class Images {
   async *load(tenant: Tenant, archive: Readable, quiet: boolean): AsyncGenerator<Readonly<Record<string, unknown>>> {
     await this.#checkQuota(tenant);
     const host = this.#intake();
-    const rewritten = rewriteImageArchive(archive, (whole) => {
-      const { repository, tag } = engineReference(tenant.name, whole);
-      return `${repository}:${tag}`;
+    const rewritten = rewriteImageArchive(archive, {
+      imagesMax: tenant.quota.imagesMax - (await this.list(tenant.name)).length,
+      rename: (whole) => {
+        const { repository, tag } = engineReference(tenant.name, whole);
+        return `${repository}:${tag}`;
+      },
     });
     const answer = await host.client.stream(
       { method: 'POST', path: ['images', 'load'], query: { quiet }, headers: { 'content-type': 'application/x-tar' } },
@@ -172,31 +176,31 @@ export class Images {
     await this.#hold(tenant, image.imageId, whole);
   }
 
-  /** `docker rmi`. `inUse`: whether the tenant has containers of an image. Returns Docker's list of what was done. */
+  /**
+   * `docker rmi`. `usersOf`: the tenant's containers of an image. Returns Docker's list of what was done. Forced, a name goes while
+   * containers use its image; the image itself stays for them, without a name.
+   */
   async remove(
     tenant: string,
     reference: string,
-    inUse: (imageId: string) => Promise<boolean>,
+    options: { readonly force: boolean; readonly usersOf: (imageId: string) => readonly ContainerRow[] },
   ): Promise<readonly Readonly<Record<string, string>>[]> {
     const image = await this.find(tenant, reference);
     if (image === undefined) throw noSuchImage(reference);
     const parsed = parseReference(reference);
     const whole = parsed === undefined ? undefined : image.references.find((held) => held === wholeReference(parsed));
     const done: Record<string, string>[] = [];
+    const [user] = options.usersOf(image.imageId);
     const isLast = whole === undefined || image.references.length <= 1;
-    if (isLast && (await inUse(image.imageId))) {
-      throw dockerError(
-        409,
-        `conflict: unable to remove repository reference "${reference}" (must force) - a container is using its image`,
-      );
-    }
+    const conflict = removalConflict({ image, user, force: options.force, reference, isNamed: whole !== undefined });
+    if (conflict !== undefined) throw dockerError(409, `conflict: ${conflict}`);
     const dropped = whole === undefined ? image.references : [whole];
     for (const held of dropped) {
       await dropReference(this.#deps.sql, tenant, held);
       await this.#untag(tenant, held);
       done.push({ Untagged: familiarReference(held) });
     }
-    if (isLast) {
+    if (isLast && user === undefined) {
       await dropImage(this.#deps.sql, tenant, image.imageId);
       if ((await countHolders(this.#deps.sql, image.imageId)) === 0) await this.#forget(image.imageId);
       done.push({ Deleted: image.imageId });
@@ -242,6 +246,34 @@ export class Images {
       });
     });
   }
+}
+
+/** Why an image or its name cannot go, in moby's words (`daemon/images/image_delete.go`); undefined: it can. */
+function removalConflict(request: {
+  readonly image: TenantImage;
+  readonly user: ContainerRow | undefined;
+  readonly force: boolean;
+  readonly reference: string;
+  readonly isNamed: boolean;
+}): string | undefined {
+  const { image, user, force, reference, isNamed } = request;
+  const shortImage = image.imageId.slice('sha256:'.length, 'sha256:'.length + 12);
+  const shortUser = user?.id.slice(0, 12) ?? '';
+  if (isNamed) {
+    if (user === undefined || force || image.references.length > 1) return undefined;
+    return `unable to remove repository reference "${reference}" (must force) - container ${shortUser} is using its referenced image ${shortImage}`;
+  }
+  if (user !== undefined) {
+    const how = user.state === 'running' || user.state === 'paused' ? 'running' : 'stopped';
+    if (how === 'running')
+      return `unable to delete ${shortImage} (cannot be forced) - image is being used by running container ${shortUser}`;
+    return force
+      ? undefined
+      : `unable to delete ${shortImage} (must be forced) - image is being used by stopped container ${shortUser}`;
+  }
+  return image.references.length > 1 && !force
+    ? `unable to delete ${shortImage} (must be forced) - image is referenced in multiple repositories`
+    : undefined;
 }
 
 async function inspectOn(host: Host, name: string): Promise<EngineImage | undefined> {

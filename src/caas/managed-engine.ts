@@ -9,6 +9,7 @@
  * watches and (on `stop`) ends it; it signals only a process that it has seen to be its own, by pid file and command line.
  */
 import { spawn } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
 import { closeSync, existsSync, openSync, statSync, truncateSync } from 'node:fs';
 import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -17,6 +18,7 @@ import { waitFor } from '#clock';
 import { EcluseError } from '#errors';
 import { startLoop } from '#lifecycle';
 import type { Log } from '#log';
+import { endShims, unmountBelow } from '#isolation/host-leftovers.ts';
 import type { HostNetwork } from '#isolation/host-network.ts';
 import { inNamespace } from '#isolation/host-network.ts';
 import { RUNTIME_NAME, WRAPPER_FILE } from '#isolation/runtime-settings.ts';
@@ -41,6 +43,8 @@ export class ManagedEngine implements AsyncDisposable {
   readonly #deps: { readonly log: Log; readonly clock: Clock };
   readonly #options: ManagedEngineOptions;
   #watch: AsyncDisposable | undefined;
+  /** The dockerd that we started last; undefined while the one in charge was adopted. */
+  #child: ChildProcess | undefined;
   #restarts = 0;
 
   private constructor(deps: { readonly log: Log; readonly clock: Clock }, options: ManagedEngineOptions) {
@@ -56,12 +60,18 @@ export class ManagedEngine implements AsyncDisposable {
     await writeFile(join(options.dir, 'daemon.json'), `${JSON.stringify(daemonConfig(options), undefined, 2)}\n`);
     if ((await engine.#pid()) === undefined) await engine.#spawn();
     else deps.log.info({ host: options.host }, 'engine of an earlier daemon adopted');
-    await engine.#untilAlive();
+    try {
+      await engine.#untilAlive();
+    } catch (error) {
+      // One that we started for nothing goes again; an adopted one may have containers.
+      if (engine.#child !== undefined) await engine.stop();
+      throw error;
+    }
     engine.#watch = startLoop(engine.#deps, {
       name: `engine ${options.host}`,
       periodMs: WATCH_PERIOD_MS,
-      round: async () => {
-        await engine.#keepAlive();
+      round: async (signal) => {
+        await engine.#keepAlive(signal);
       },
     });
     return engine;
@@ -73,17 +83,26 @@ export class ManagedEngine implements AsyncDisposable {
   }
 
   async #pid(): Promise<number | undefined> {
-    const text = await readFile(join(this.#options.dir, 'dockerd.pid'), 'utf8').catch(() => '');
-    const pid = Number(text.trim());
-    if (!Number.isInteger(pid) || pid <= 1) return undefined;
-    // A pid file can be older than a reboot: the command line tells whether the process is ours.
-    const commandLine = await readFile(`/proc/${String(pid)}/cmdline`, 'utf8').catch(() => '');
-    return commandLine.includes(join(this.#options.dir, 'daemon.json')) ? pid : undefined;
+    const mark = join(this.#options.dir, 'daemon.json');
+    const pid = await readPid(join(this.#options.dir, 'dockerd.pid'));
+    if (await isProcessOf(pid, mark)) return pid;
+    // dockerd writes its pid file only when it is half-way up; until then our child is it. Its command line is no proof yet: between fork
+    // and exec it is our own.
+    const child = this.#child;
+    return child !== undefined && child.exitCode === null && child.signalCode === null ? child.pid : undefined;
+  }
+
+  /** dockerd waits for a containerd whose pid file names any process at all: one that is dead and not yet reaped, or that of a stranger. */
+  async #forgetDeadContainerd(): Promise<void> {
+    const folder = join(this.#options.dir, 'exec', 'containerd');
+    const file = join(folder, 'containerd.pid');
+    if (!(await isProcessOf(await readPid(file), join(folder, 'containerd.toml')))) await rm(file, { force: true });
   }
 
   async #spawn(): Promise<void> {
     const { dir, network } = this.#options;
     await rm(join(dir, 'dockerd.pid'), { force: true });
+    await this.#forgetDeadContainerd();
     const logFile = join(dir, 'dockerd.log');
     if (existsSync(logFile) && statSync(logFile).size > LOG_BYTES_MAX) truncateSync(logFile);
     const out = openSync(logFile, 'a', 0o600);
@@ -95,6 +114,7 @@ export class ManagedEngine implements AsyncDisposable {
         this.#deps.log.error({ reason: error.message }, 'dockerd could not be started');
       });
       child.unref();
+      this.#child = child;
     } finally {
       closeSync(out);
     }
@@ -102,22 +122,26 @@ export class ManagedEngine implements AsyncDisposable {
 
   async #untilAlive(): Promise<void> {
     const { dir, host } = this.#options;
-    const alive = await waitFor(this.#deps.clock, async () => ((await this.client.isAlive()) ? true : undefined), {
-      limitMs: START_LIMIT_MS,
-      stepMs: 50,
-    });
-    if (alive === true) return;
+    const answer = await waitFor(
+      this.#deps.clock,
+      async () => {
+        if (await this.client.isAlive()) return 'alive';
+        return (await this.#pid()) === undefined ? 'gone' : undefined;
+      },
+      { limitMs: START_LIMIT_MS, stepMs: 50 },
+    );
+    if (answer === 'alive') return;
     const log = await readFile(join(dir, 'dockerd.log'), 'utf8').catch(() => '');
     const last = log.trim().split('\n').at(-1) ?? 'it said nothing';
     throw new EcluseError({
       code: 'ECLUSE_ENGINE_NOT_STARTED',
       source: 'runtime',
-      message: `dockerd of host ${host} did not serve within ${String(START_LIMIT_MS / 1000)} s: ${last.slice(0, 300)}`,
+      message: `dockerd of host ${host} ${answer === 'gone' ? 'ended at its start' : `did not serve within ${String(START_LIMIT_MS / 1000)} s`}: ${last.slice(0, 300)}`,
       mend: `read ${join(dir, 'dockerd.log')} and run: ecluse doctor`,
     });
   }
 
-  async #keepAlive(): Promise<void> {
+  async #keepAlive(signal: AbortSignal): Promise<void> {
     if ((await this.#pid()) !== undefined) {
       if (this.#restarts > 0 && (await this.client.isAlive())) this.#restarts = 0;
       return;
@@ -126,10 +150,8 @@ export class ManagedEngine implements AsyncDisposable {
     const backOffMs = Math.min(30_000, 250 * 2 ** Math.min(this.#restarts, 7));
     this.#deps.log.error({ restarts: this.#restarts, backOffMs }, 'dockerd is gone, starting it again');
     await this.#spawn();
-    await waitFor(this.#deps.clock, async () => ((await this.client.isAlive()) ? true : undefined), {
-      limitMs: backOffMs + 10_000,
-      stepMs: 100,
-    });
+    const isDone = async (): Promise<true | undefined> => (signal.aborted || (await this.client.isAlive()) ? true : undefined);
+    await waitFor(this.#deps.clock, isDone, { limitMs: backOffMs + 10_000, stepMs: 100 });
   }
 
   /** Ends dockerd and the watch over it. Containers should be stopped before: live-restore would leave them running. */
@@ -149,12 +171,29 @@ export class ManagedEngine implements AsyncDisposable {
     }
   }
 
+  /** After `stop`: takes down what the engine should have taken down itself, and did not because it was killed at some time. */
+  async clearAway(): Promise<void> {
+    const shims = await endShims(this.#options.dir);
+    if (shims.length > 0) this.#deps.log.warn({ shims }, 'shims of an engine that is gone were left and are killed');
+    await unmountBelow(this.#options.dir);
+  }
+
   /** Lets go without ending dockerd. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#watch?.[Symbol.asyncDispose]();
     this.#watch = undefined;
     this.client[Symbol.dispose]();
   }
+}
+
+async function readPid(file: string): Promise<number> {
+  return Number((await readFile(file, 'utf8').catch(() => '')).trim());
+}
+
+/** Whether the process lives and its command line names `mark`: a pid file can be older than a reboot, and a dead process has no words. */
+async function isProcessOf(pid: number, mark: string): Promise<boolean> {
+  if (!Number.isInteger(pid) || pid <= 1) return false;
+  return (await readFile(`/proc/${String(pid)}/cmdline`, 'utf8').catch(() => '')).includes(mark);
 }
 
 /** dockerd's configuration. Rules and forwarding are ours (isolation/host-network.ts), so dockerd must not touch iptables. */

@@ -6,6 +6,7 @@
  * metered: after a crash the CPU counter goes on from there, once, and the memory of the gap counts at the last known value.
  */
 import type { Clock } from '#clock';
+import { reasonOf } from '#errors';
 import { KeyedLock, startLoop } from '#lifecycle';
 import type { Log } from '#log';
 import type { CgroupUsage, Cgroups } from '#isolation/cgroup.ts';
@@ -282,7 +283,13 @@ export class Meter implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#loop?.[Symbol.asyncDispose]();
     this.#loop = undefined;
-    for (const container of this.#running.keys()) await this.flush(container);
+    for (const container of this.#running.keys()) {
+      try {
+        await this.flush(container);
+      } catch (error) {
+        this.#deps.log.error({ container, reason: reasonOf(error) }, 'the last use of a container could not be written down');
+      }
+    }
     this.#running.clear();
   }
 }

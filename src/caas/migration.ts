@@ -20,24 +20,23 @@ import { waitFor } from '#clock';
 import { runCommand } from '#command';
 import { EcluseError, reasonOf } from '#errors';
 import type { Log } from '#log';
-import { checkImageRoom, saveCheckpoint, stageImage, unstageImage } from '#isolation/checkpoint.ts';
+import { checkImageRoom, saveCheckpoint, stageImage } from '#isolation/checkpoint.ts';
 import type { CgroupUsage } from '#isolation/cgroup.ts';
 import type { Activator } from '#routing/activator.ts';
 import type { ContainerRow } from '#state/containers.ts';
-import { beginMigration, commitMigration, listOpenMigrations, setMigrationState, setMigrationTarget } from '#state/migrations.ts';
+import { beginMigration, commitMigration, setMigrationState, setMigrationTarget } from '#state/migrations.ts';
 import type { MigrationRow } from '#state/migrations.ts';
 import type { Sql } from '#state/sql.ts';
 import { parseStoredSpec } from './container-spec.ts';
 import type { ContainerSpec } from './container-spec.ts';
 import type { Containers } from './containers.ts';
-import { inspectSchema } from './engine-answers.ts';
 import type { EngineInspect } from './engine-answers.ts';
-import { EngineError } from './engine-client.ts';
 import type { Host } from './host.ts';
 import type { Meter } from './meter.ts';
 import { refusalOf } from './migration-check.ts';
 import { copyFiles } from './migration-copy.ts';
 import { probeOnce } from './migration-probe.ts';
+import { limitMemory, recoverMigrations, removeCopy, removePaused, unpause } from './migration-recovery.ts';
 
 export interface MigrationDeps {
   readonly log: Log;
@@ -76,8 +75,6 @@ const HOLD_DEADLINE_MS = 30_000;
 /** Requests in flight get this long to end by themselves before they are cut. */
 const DRAIN_MS = 2_000;
 const PROBE_LIMIT_MS = 10_000;
-/** How long an engine may take to notice that a sandbox ended. */
-const EXIT_SEEN_LIMIT_MS = 5_000;
 
 interface Move {
   readonly journal: MigrationRow;
@@ -268,9 +265,8 @@ export class Migrations {
 
   async #finish(move: Move): Promise<void> {
     move.progress('clean up', `the paused copy on ${move.source.name} goes`);
-    await this.#removePaused(move.source, { tenant: move.row.tenant, id: move.row.id, engineId: move.row.engineId });
+    await removePaused(this.#deps.clock, move.source, move.row);
     await rm(move.imageDir, { recursive: true, force: true });
-    await move.source.cgroups.remove(move.source.cgroupOf(move.row.tenant, move.row.id));
     await setMigrationState(this.#deps.sql, move.journal, 'done', this.#deps.clock.nowMs());
   }
 
@@ -289,7 +285,7 @@ export class Migrations {
     };
     // The source first: it is what people wait for.
     if (done.paused) {
-      await attempt('resume', async () => await this.#unpause(source, row.engineId));
+      await attempt('resume', async () => await unpause(source, row.engineId));
       await attempt('meter', async () => {
         await this.#deps.meter.resume(row.id, row.incarnation);
       });
@@ -301,97 +297,25 @@ export class Migrations {
     }
     if (done.target !== '') {
       await attempt('target', async () => {
-        await this.#removeFrom(target, done.target);
-        await unstageImage(target.runtimeDir, done.target);
-        await target.cgroups.remove(target.cgroupOf(row.tenant, row.id));
+        await removeCopy(target, { tenant: row.tenant, id: row.id, engineId: done.target });
       });
     }
     await attempt('image', async () => {
       await rm(move.imageDir, { recursive: true, force: true });
     });
+    if (done.paused) {
+      await attempt('limit', async () => {
+        await limitMemory(this.#deps.clock, source, row);
+      });
+    }
     await attempt('journal', async () => {
       await setMigrationState(this.#deps.sql, journal, 'rolled-back', this.#deps.clock.nowMs());
     });
   }
 
-  async #unpause(host: Host, engineId: string): Promise<void> {
-    try {
-      await host.client.call({ method: 'POST', path: ['containers', engineId, 'unpause'] });
-    } catch (error) {
-      // Not paused (yet): the failure came before the pause.
-      if (!(error instanceof EngineError && /is not paused/.test(error.message))) throw error;
-    }
-  }
-
-  /**
-   * Removes a paused container without waking it: two running copies must never be. Engines wait 10 s for a paused container to react to a
-   * kill, so its processes are ended first.
-   */
-  async #removePaused(
-    host: Host,
-    container: { readonly tenant: string; readonly id: string; readonly engineId: string },
-  ): Promise<void> {
-    for (const pid of await host.cgroups.processesIn(`${host.cgroupOf(container.tenant, container.id)}/${container.engineId}`)) {
-      try {
-        process.kill(pid, 'SIGKILL');
-      } catch {
-        // It ended with its sandbox.
-      }
-    }
-    await waitFor(
-      this.#deps.clock,
-      async () => {
-        const answer = await this.#stateOf(host, container.engineId);
-        return answer === 'running' || answer === 'paused' ? undefined : answer;
-      },
-      { limitMs: EXIT_SEEN_LIMIT_MS, stepMs: 20 },
-    );
-    await this.#removeFrom(host, container.engineId);
-  }
-
-  async #stateOf(host: Host, engineId: string): Promise<string> {
-    try {
-      const { json } = await host.client.call({ method: 'GET', path: ['containers', engineId, 'json'] });
-      return inspectSchema.parse(json).State.Status;
-    } catch (error) {
-      if (error instanceof EngineError && error.status === 404) return 'gone';
-      throw error;
-    }
-  }
-
-  async #removeFrom(host: Host, name: string): Promise<void> {
-    try {
-      await host.client.call({ method: 'DELETE', path: ['containers', name], query: { force: true, v: true } });
-    } catch (error) {
-      if (!(error instanceof EngineError && error.status === 404)) throw error;
-    }
-  }
-
   /** Finishes or undoes what a daemon left in the middle. Called before anything serves. */
   async recover(): Promise<void> {
-    const { sql, clock, hosts, containers, log } = this.#deps;
-    for (const journal of await listOpenMigrations(sql)) {
-      log.warn({ container: journal.container, state: journal.state }, 'a migration was interrupted');
-      const source = hosts.get(journal.sourceHost);
-      const target = hosts.get(journal.targetHost);
-      if (journal.state === 'committed') {
-        const row = await containers.find(journal.container);
-        if (source !== undefined) {
-          const place = { tenant: row?.tenant ?? '', id: journal.container, engineId: journal.sourceEngineId };
-          await this.#removePaused(source, place);
-        }
-        await setMigrationState(sql, journal, 'done', clock.nowMs());
-        continue;
-      }
-      if (target !== undefined)
-        await this.#removeFrom(target, journal.targetEngineId ?? containers.engineNameOf(target, journal.container));
-      if (source !== undefined)
-        await this.#unpause(source, journal.sourceEngineId).catch((error: unknown) =>
-          log.error({ reason: reasonOf(error) }, 'resume failed'),
-        );
-      await setMigrationState(sql, journal, 'rolled-back', clock.nowMs());
-    }
-    await rm(this.#deps.imageFolder, { recursive: true, force: true });
+    await recoverMigrations(this.#deps);
   }
 }
 

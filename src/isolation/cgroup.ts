@@ -2,7 +2,7 @@
  * The cgroup files of one kernel, v1 or v2: counters for the meter, limits for a checkpoint, clean-up at the end.
  *
  * A cgroup is named by its path below the controllers' mounts (`/ecluse/SCOPE/TENANT/ID`), the same in every v1 tree.
- * Memory is the working set, `usage − inactive_file` (PLATFORM.md: a gVisor application's memory is shmem, so RSS is wrong).
+ * Memory is the working set, `usage − inactive_file` (a gVisor application's memory is shmem to the kernel, so RSS is wrong).
  */
 import { existsSync } from 'node:fs';
 import { readdir, readFile, rmdir, stat, writeFile } from 'node:fs/promises';
@@ -77,7 +77,7 @@ export class Cgroups {
 
   /**
    * Lifts the memory limit of a cgroup and returns the way back. A checkpoint into tmpfs is charged to the sandbox that writes it, so
-   * that without this a container could be killed by its own checkpoint (PLATFORM.md).
+   * that without this a container could be killed by its own checkpoint.
    */
   async liftMemoryLimit(cgroup: string): Promise<() => Promise<void>> {
     const folder = this.#version === 1 ? join(this.#mount, 'memory', cgroup) : join(this.#mount, cgroup);

@@ -142,6 +142,12 @@ export async function chooseOctet(seed: number, taken: ReadonlySet<number>): Pro
   });
 }
 
+/** Whether the host's rules are on the machine: an earlier daemon that was killed left them, maybe with containers behind them. */
+export async function isHostNetworkOpen(network: HostNetwork): Promise<boolean> {
+  const table = `ecluse_${network.scope}_${String(network.index)}`;
+  return (await tryCommand('nft', ['list', 'table', 'inet', table])).exitCode === 0;
+}
+
 /** Makes the host's namespace with its link, if it has one, and its rules. Safe to repeat. */
 export async function openHostNetwork(network: HostNetwork, bridges: readonly string[]): Promise<void> {
   if (network.namespace !== undefined) await openNamespace(network, network.namespace);
@@ -185,8 +191,9 @@ export async function disableForwarding(): Promise<void> {
 }
 
 /** Removes everything that `openHostNetwork` and the engine made for this host: rules, bridges, link, namespace. Safe to repeat. */
-export async function closeHostNetwork(network: HostNetwork): Promise<void> {
+export async function closeHostNetwork(network: HostNetwork, extent: 'with-bridges' | 'rules-only'): Promise<void> {
   await tryCommand('nft', ['delete', 'table', 'inet', `ecluse_${network.scope}_${String(network.index)}`]);
+  if (network.namespace === undefined && extent === 'rules-only') return;
   if (network.namespace === undefined) {
     for (const name of await readdir('/sys/class/net')) {
       if (name.startsWith(`e${network.scope}h${String(network.index)}t`)) await tryCommand('ip', ['link', 'delete', name]);

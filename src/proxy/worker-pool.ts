@@ -162,7 +162,7 @@ export class WorkerPool implements AsyncDisposable {
     await this.#askAll({ kind: 'reopen-log' }, WORKER_ACK_TIMEOUT_MS);
   }
 
-  /** Stops accepting, gives what is under way five seconds, and ends the workers. */
+  /** Stops accepting, gives what is under way four seconds, and ends the workers. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stop.abort();
     await Promise.all(
@@ -268,7 +268,7 @@ export class WorkerPool implements AsyncDisposable {
         await next.up;
         log.info({ pid: member.process.pid, version: member.version }, 'worker listens');
       } catch (error) {
-        log.error({ pid: member.process.pid, reason: reasonOf(error) }, 'worker did not start');
+        if (!this.#stop.signal.aborted) log.error({ pid: member.process.pid, reason: reasonOf(error) }, 'worker did not start');
         member.process.kill();
       }
     }

@@ -8,6 +8,8 @@ export interface HostRow {
   readonly engine: string;
   /** Containers of this host live in 10.OCTET.0.0/16. */
   readonly networkOctet: number;
+  /** Part of the names of its interfaces and rules, and its for good: the order in the configuration may change. 0 to 9. */
+  readonly position: number;
   readonly createdMs: number;
 }
 
@@ -19,6 +21,7 @@ function hostOf(row: SqlRow): HostRow {
     name: textOf(row, 'name'),
     engine: textOf(row, 'engine'),
     networkOctet: integerOf(row, 'network_octet'),
+    position: integerOf(row, 'position'),
     createdMs: integerOf(row, 'created_ms'),
   };
 }
@@ -32,8 +35,8 @@ export async function putHost(sql: Sql, host: HostRow): Promise<void> {
   await sql.write([
     { sql: 'DELETE FROM host WHERE name = ?', values: [host.name] },
     {
-      sql: 'INSERT INTO host (name, engine, network_octet, created_ms) VALUES (?, ?, ?, ?)',
-      values: [host.name, host.engine, host.networkOctet, host.createdMs],
+      sql: 'INSERT INTO host (name, engine, network_octet, position, created_ms) VALUES (?, ?, ?, ?, ?)',
+      values: [host.name, host.engine, host.networkOctet, host.position, host.createdMs],
       expectRows: 1,
     },
     changeWrite(host.createdMs, 'host.put', host.name),

@@ -11,7 +11,7 @@ export const SCHEMA_VERSIONS: readonly (readonly string[])[] = [
        containers_max BIGINT NOT NULL, memory_bytes_max BIGINT NOT NULL, images_max BIGINT NOT NULL, domains TEXT NOT NULL)`,
     `CREATE TABLE tenant_certificate (
        fingerprint TEXT PRIMARY KEY, tenant TEXT NOT NULL REFERENCES tenant(name) ON DELETE CASCADE, not_after_ms BIGINT NOT NULL)`,
-    `CREATE TABLE host (name TEXT PRIMARY KEY, engine TEXT NOT NULL, network_octet BIGINT NOT NULL, created_ms BIGINT NOT NULL)`,
+    `CREATE TABLE host (name TEXT PRIMARY KEY, engine TEXT NOT NULL, network_octet BIGINT NOT NULL, position BIGINT NOT NULL, created_ms BIGINT NOT NULL)`,
     `CREATE TABLE host_network (
        host TEXT NOT NULL, tenant TEXT NOT NULL, number BIGINT NOT NULL, PRIMARY KEY (host, tenant), UNIQUE (host, number))`,
     `CREATE TABLE container (

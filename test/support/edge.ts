@@ -39,7 +39,9 @@ export async function startEdge(options: EdgeOptions): Promise<Edge> {
       accessLogFile,
       logLevel: 'error',
       initial: { config: options.config, certificates: options.certificates ?? [] },
-      onTraffic: (deltas) => { traffic.push(...deltas); },
+      onTraffic: (deltas) => {
+        traffic.push(...deltas);
+      },
     },
   );
   return {

@@ -30,7 +30,9 @@ export interface Answer {
 export async function ask(options: Ask): Promise<Answer> {
   const response = await open(options);
   const chunks: Buffer[] = [];
-  response.on('data', (chunk: Buffer) => { chunks.push(chunk); });
+  response.on('data', (chunk: Buffer) => {
+    chunks.push(chunk);
+  });
   await finished(response);
   const { statusCode = 0, headers, rawHeaders, trailers } = response;
   return { status: statusCode, headers, rawHeaders, trailers, body: Buffer.concat(chunks) };
@@ -67,9 +69,13 @@ export async function exchangeBytes(port: number, bytes: string): Promise<string
 export async function readAll(socket: Socket): Promise<string> {
   const { promise, resolve } = Promise.withResolvers<string>();
   let text = '';
-  socket.on('data', (chunk: Buffer) => { text += chunk.toString('latin1'); });
+  socket.on('data', (chunk: Buffer) => {
+    text += chunk.toString('latin1');
+  });
   socket.on('error', () => undefined);
-  socket.on('close', () => { resolve(text); });
+  socket.on('close', () => {
+    resolve(text);
+  });
   return await promise;
 }
 
@@ -81,7 +87,9 @@ export async function readUntil(socket: Socket, wanted: string): Promise<string>
     text += chunk.toString('latin1');
     if (text.includes(wanted)) resolve(text);
   };
-  const onClose = (): void => { reject(new Error(`closed before ${JSON.stringify(wanted)}: ${JSON.stringify(text)}`)); };
+  const onClose = (): void => {
+    reject(new Error(`closed before ${JSON.stringify(wanted)}: ${JSON.stringify(text)}`));
+  };
   socket.on('data', onData);
   socket.once('close', onClose);
   try {

@@ -40,7 +40,7 @@ export interface TestNode extends AsyncDisposable {
   readonly ports: NodePorts;
   readonly caFile: string;
   /** Everything it printed so far. */
-  output(): string;
+  readonly output: () => string;
   /** `ecluse ARGS` against this node. */
   ecluse(...args: readonly string[]): Promise<CommandAnswer>;
   /** `docker ARGS` as a tenant of this node. */
@@ -74,7 +74,12 @@ export async function run(
     const child = execFile(
       program,
       [...args],
-      { env: options.env ?? process.env, timeout: options.timeoutMs ?? 60_000, killSignal: 'SIGKILL', maxBuffer: 256 * 1024 * 1024 },
+      {
+        env: options.env ?? process.env,
+        timeout: options.timeoutMs ?? 60_000,
+        killSignal: 'SIGKILL',
+        maxBuffer: 256 * 1024 * 1024,
+      },
       (error, stdout, stderr) => {
         const code = error === null ? 0 : typeof error.code === 'number' ? error.code : 1;
         resolve({ exitCode: code, stdout, stderr: error?.killed === true ? `${stderr}\n[timed out]` : stderr });
@@ -91,7 +96,11 @@ export async function freshDataDir(): Promise<string> {
 }
 
 /** Starts `ecluse up` without waiting for anything. */
-export function spawnNode(dataDir: string, ports: NodePorts, args: readonly string[]): { readonly process: ChildProcess; output(): string } {
+export function spawnNode(
+  dataDir: string,
+  ports: NodePorts,
+  args: readonly string[],
+): { readonly process: ChildProcess; readonly output: () => string } {
   const listen = Object.entries(ports).flatMap(([name, port]) => [`--${name}`, `127.0.0.1:${String(port)}`]);
   const child = spawn(ECLUSE, ['up', '--data', dataDir, ...listen, ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
   let text = '';
@@ -128,7 +137,9 @@ export async function startNode(options: NodeOptions = {}): Promise<TestNode> {
     args.push('--config', file);
   }
   const { process: child, output } = spawnNode(dataDir, ports, args);
-  const stop = async (signal: NodeJS.Signals = 'SIGTERM'): Promise<{ readonly exitCode: number | null; readonly tookMs: number }> => {
+  const stop = async (
+    signal: NodeJS.Signals = 'SIGTERM',
+  ): Promise<{ readonly exitCode: number | null; readonly tookMs: number }> => {
     const startMs = performance.now();
     if (child.exitCode === null && child.signalCode === null) {
       child.kill(signal);
@@ -154,7 +165,8 @@ export async function startNode(options: NodeOptions = {}): Promise<TestNode> {
     caFile: join(dataDir, 'tls', 'ca.pem'),
     output,
     ecluse: async (...rest) => await run(ECLUSE, rest, { env: { ...process.env, ECLUSE_DATA: dataDir } }),
-    docker: async (tenant, rest, input) => await run('docker', rest, { env: env(tenant), ...(input === undefined ? {} : { input }) }),
+    docker: async (tenant, rest, input) =>
+      await run('docker', rest, { env: env(tenant), ...(input === undefined ? {} : { input }) }),
     dockerEnv: env,
     stop,
     async [Symbol.asyncDispose](): Promise<void> {

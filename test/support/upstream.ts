@@ -36,7 +36,9 @@ export async function startRawUpstream(onSocket: (socket: Socket) => void): Prom
 /** The whole body of a request. */
 export async function bodyOf(request: IncomingMessage): Promise<Buffer> {
   const chunks: Buffer[] = [];
-  request.on('data', (chunk: Buffer) => { chunks.push(chunk); });
+  request.on('data', (chunk: Buffer) => {
+    chunks.push(chunk);
+  });
   await finished(request);
   return Buffer.concat(chunks);
 }
@@ -51,18 +53,29 @@ async function listening(server: RawServer): Promise<Upstream> {
   });
   const { promise, resolve, reject } = Promise.withResolvers<undefined>();
   server.once('error', reject);
-  server.listen({ host: '127.0.0.1', port: 0 }, () => { resolve(undefined); });
+  server.listen({ host: '127.0.0.1', port: 0 }, () => {
+    resolve(undefined);
+  });
   await promise;
   const address = server.address();
   const port = typeof address === 'object' && address !== null ? address.port : 0;
   return {
     port,
     connections: () => accepted,
-    endpoint: (overrides) => ({ id: `e${String(port)}`, address: '127.0.0.1', port, hostName: 'alpha', generation: 1, ...overrides }),
+    endpoint: (overrides) => ({
+      id: `e${String(port)}`,
+      address: '127.0.0.1',
+      port,
+      hostName: 'alpha',
+      generation: 1,
+      ...overrides,
+    }),
     [Symbol.asyncDispose]: async () => {
       for (const socket of sockets) socket.destroy();
       const closed = Promise.withResolvers<undefined>();
-      server.close(() => { closed.resolve(undefined); });
+      server.close(() => {
+        closed.resolve(undefined);
+      });
       await closed.promise;
     },
   };

@@ -100,7 +100,7 @@ async function remove(deps: ContainerHandlerDeps, request: DockerRequest, refere
 
 async function rename(deps: ContainerHandlerDeps, request: DockerRequest, reference: string): Promise<void> {
   const row = await deps.containers.resolve(request.tenant.name, reference);
-  await deps.containers.rename(row, request.query.get('name') ?? '');
+  await deps.containers.rename(request.tenant, row, request.query.get('name') ?? '');
   sendEmpty(request.response, 204);
 }
 
@@ -113,8 +113,9 @@ async function resize(deps: ContainerHandlerDeps, request: DockerRequest, refere
 
 async function inspect(deps: ContainerHandlerDeps, request: DockerRequest, reference: string): Promise<void> {
   const row = await deps.containers.resolve(request.tenant.name, reference);
-  const view = inspectView(row, parseStoredSpec(row.spec), await inspectQuietly(deps, row), deps.execs.idsOf(row.id));
-  sendJson(request.response, 200, view);
+  const engine = await inspectQuietly(deps, row);
+  const execIds = deps.execs.idsOf(row, engine?.ExecIDs ?? []);
+  sendJson(request.response, 200, inspectView(row, parseStoredSpec(row.spec), engine, execIds));
 }
 
 export function containerHandlers(deps: ContainerHandlerDeps): ContainerHandlers {

@@ -9,7 +9,6 @@ import { foldFields } from './go-json.ts';
 
 export interface Exec {
   readonly id: string;
-  readonly tenant: string;
   readonly container: string;
   readonly host: string;
   readonly engineExecId: string;
@@ -17,7 +16,7 @@ export interface Exec {
 }
 
 /** Engines forget ended sessions after minutes; the oldest of more than this many are certainly over. */
-const EXECS_MAX = 10_000;
+const EXECS_PER_TENANT_MAX = 2000;
 
 const bodySchema = z.object({
   AttachStdin: z.boolean().default(false),
@@ -34,7 +33,8 @@ const bodySchema = z.object({
 
 export class Execs {
   readonly #containers: Containers;
-  readonly #execs = new LRUCache<string, Exec>({ max: EXECS_MAX });
+  /** By tenant, so that one that makes many cannot push out another's. */
+  readonly #execs = new Map<string, LRUCache<string, Exec>>();
 
   constructor(containers: Containers) {
     this.#containers = containers;
@@ -56,18 +56,23 @@ export class Execs {
     });
     const engineExecId = z.object({ Id: z.string() }).parse(json).Id;
     const id = randomBytes(32).toString('hex');
-    this.#execs.set(id, { id, tenant: row.tenant, container: row.id, host: row.host, engineExecId, tty: parsed.data.Tty });
+    const own = this.#execs.get(row.tenant) ?? new LRUCache<string, Exec>({ max: EXECS_PER_TENANT_MAX });
+    this.#execs.set(row.tenant, own);
+    own.set(id, { id, container: row.id, host: row.host, engineExecId, tty: parsed.data.Tty });
     return id;
   }
 
   /** A session of this tenant; anything else does not exist. */
   find(tenant: string, id: string): Exec {
-    const exec = this.#execs.get(id);
-    if (exec?.tenant !== tenant) throw noSuchExec(id);
+    const exec = this.#execs.get(tenant)?.get(id);
+    if (exec === undefined) throw noSuchExec(id);
     return exec;
   }
 
-  idsOf(container: string): readonly string[] {
-    return [...this.#execs.values()].filter((exec) => exec.container === container).map((exec) => exec.id);
+  /** The sessions of a container that still run, by what its engine says. */
+  idsOf(row: ContainerRow, engineExecIds: readonly string[]): readonly string[] {
+    if (engineExecIds.length === 0) return [];
+    const own = [...(this.#execs.get(row.tenant)?.values() ?? [])];
+    return own.filter((exec) => engineExecIds.includes(exec.engineExecId)).map((exec) => exec.id);
   }
 }

@@ -50,7 +50,7 @@ const MATCHERS: Readonly<Record<string, Matcher>> = {
 /** Every filter key must match with at least one of its values; labels with all of them. */
 export function matchesFilters(row: ContainerRow, spec: ContainerSpec, filters: Filters, all: readonly ContainerRow[]): boolean {
   for (const [key, wanted] of filters) {
-    const matcher = MATCHERS[key];
+    const matcher = Object.hasOwn(MATCHERS, key) ? MATCHERS[key] : undefined;
     if (matcher === undefined) throw dockerError(400, `Invalid filter '${key.slice(0, 60)}'`);
     const matches = (value: string): boolean => matcher(value, row, spec, all);
     if (!(key === 'label' ? wanted.every(matches) : wanted.some(matches))) return false;

@@ -6,12 +6,13 @@
  */
 import { createServer } from 'node:https';
 import type { Server } from 'node:https';
+import { STATUS_CODES } from 'node:http';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { TLSSocket } from 'node:tls';
 import type { Clock } from '#clock';
-import { EcluseError, errorLine, reasonOf } from '#errors';
+import { codeOf, EcluseError, reasonOf } from '#errors';
 import type { Log } from '#log';
 import type { Sql } from '#state/sql.ts';
 import { tenantOfCertificate } from '#state/tenants.ts';
@@ -19,7 +20,7 @@ import type { Tenant } from '#state/tenants.ts';
 import type { Containers } from '#caas/containers.ts';
 import type { Images } from '#caas/images.ts';
 import { containerHandlers } from './container-handlers.ts';
-import { dockerError } from './docker-error.ts';
+import { answerTo, dockerError } from './docker-error.ts';
 import { execHandlers } from './exec-handlers.ts';
 import { Execs } from './execs.ts';
 import { imageHandlers } from './image-handlers.ts';
@@ -50,13 +51,25 @@ export interface GatewayOptions {
 
 /** Connections of all tenants; each `logs -f` and `attach` holds one. */
 const CONNECTIONS_MAX = 10_000;
+/** Of one tenant, so that none can take all connections. */
+const REQUESTS_PER_TENANT_MAX = 1000;
+/** Who has no certificate yet must not hold a connection for long. */
+const HANDSHAKE_TIMEOUT_MS = 10_000;
 const HEADERS_TIMEOUT_MS = 30_000;
+
+/** What the HTTP parser refused, by its code; the rest is 400. */
+const PARSER_ANSWERS: ReadonlyMap<string, readonly [number, string]> = new Map([
+  ['HPE_HEADER_OVERFLOW', [431, 'the request line and headers are too large']],
+  ['ERR_HTTP_REQUEST_TIMEOUT', [408, 'the request head did not arrive in time']],
+]);
 
 export class Gateway implements AsyncDisposable {
   readonly #deps: GatewayDeps;
   readonly #server: Server;
   readonly #handlers: Handlers;
   readonly #sockets = new Set<Socket>();
+  /** Requests and streams under way, by tenant. */
+  readonly #open = new Map<string, number>();
 
   private constructor(deps: GatewayDeps, options: GatewayOptions) {
     this.#deps = deps;
@@ -89,6 +102,7 @@ export class Gateway implements AsyncDisposable {
       rejectUnauthorized: true,
       minVersion: 'TLSv1.3',
       ALPNProtocols: ['http/1.1'],
+      handshakeTimeout: HANDSHAKE_TIMEOUT_MS,
       headersTimeout: HEADERS_TIMEOUT_MS,
       requestTimeout: 0, // `docker load` of a large image takes as long as it takes; its progress is the client's to watch.
       noDelay: true,
@@ -107,8 +121,9 @@ export class Gateway implements AsyncDisposable {
     this.#server.on('upgrade', (incoming, socket, head) => {
       void this.#onUpgrade(incoming, socket, head);
     });
-    this.#server.on('clientError', (_error, socket) => {
-      if (socket.writable) socket.end('HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n');
+    this.#server.on('clientError', (error, socket) => {
+      const [status, message] = PARSER_ANSWERS.get(codeOf(error) ?? '') ?? [400, 'the request is no HTTP'];
+      if (socket.writable) endWith(socket, status, message);
     });
   }
 
@@ -131,6 +146,16 @@ export class Gateway implements AsyncDisposable {
     return gateway;
   }
 
+  /** Serves another certificate from the next handshake on; connections stay. */
+  renew(certificate: Pick<GatewayOptions, 'certPem' | 'keyPem' | 'caPem'>): void {
+    this.#server.setSecureContext({
+      cert: certificate.certPem,
+      key: certificate.keyPem,
+      ca: certificate.caPem,
+      minVersion: 'TLSv1.3',
+    });
+  }
+
   async #identify(incoming: IncomingMessage): Promise<Tenant> {
     const { socket } = incoming;
     const certificate = socket instanceof TLSSocket && socket.authorized ? socket.getPeerCertificate() : undefined;
@@ -144,6 +169,21 @@ export class Gateway implements AsyncDisposable {
       );
     }
     return tenant;
+  }
+
+  /** Counts a request until its connection or answer is over. */
+  #admit(tenant: Tenant, gone: AbortSignal): void {
+    const count = this.#open.get(tenant.name) ?? 0;
+    if (gone.aborted) throw dockerError(400, 'the client is gone');
+    if (count >= REQUESTS_PER_TENANT_MAX) {
+      throw dockerError(429, `ecluse: tenant ${tenant.name} has ${String(count)} requests and streams open; end some first`);
+    }
+    this.#open.set(tenant.name, count + 1);
+    gone.addEventListener('abort', () => {
+      const left = (this.#open.get(tenant.name) ?? 1) - 1;
+      if (left === 0) this.#open.delete(tenant.name);
+      else this.#open.set(tenant.name, left);
+    });
   }
 
   async #onRequest(incoming: IncomingMessage, response: ServerResponse): Promise<void> {
@@ -181,6 +221,7 @@ export class Gateway implements AsyncDisposable {
     }
     const { apiVersion, parts, query } = parsed;
     const tenant = await this.#identify(incoming);
+    this.#admit(tenant, signal);
     const request: DockerRequest = { tenant, method, parts, query, apiVersion, incoming, response, signal };
     await findRoute(this.#handlers, method, parts)(request);
   }
@@ -191,12 +232,10 @@ export class Gateway implements AsyncDisposable {
       if (!response.writableEnded) response.destroy();
       return;
     }
-    const status = thrown instanceof EcluseError ? thrown.status : 500;
-    if (!(thrown instanceof EcluseError))
-      this.#deps.log.error({ url: incoming.url, reason: reasonOf(thrown), err: thrown }, 'a Docker request failed');
-    sendJson(response, status, {
-      message: thrown instanceof EcluseError ? errorLine(thrown) : 'ecluse: internal error, the operator has the details',
-    });
+    const { status, message, told } = answerTo(thrown);
+    if (!told) this.#deps.log.error({ url: incoming.url, reason: reasonOf(thrown), err: thrown }, 'a Docker request failed');
+    if (status === 408) response.setHeader('connection', 'close'); // What comes late is the rest of a body, not a request.
+    sendJson(response, status, { message });
     // What the client still sends (a large upload that was refused) is read and dropped for a moment, so that it sees the answer.
     incoming.resume();
   }
@@ -214,13 +253,9 @@ export class Gateway implements AsyncDisposable {
     try {
       await this.#join({ incoming, socket, head, signal: gone.signal });
     } catch (error) {
-      const status = error instanceof EcluseError ? error.status : 500;
-      if (!(error instanceof EcluseError))
-        this.#deps.log.error({ url: incoming.url, reason: reasonOf(error) }, 'a Docker stream failed');
-      const body = `${JSON.stringify({ message: error instanceof EcluseError ? errorLine(error) : 'ecluse: internal error' })}\n`;
-      socket.end(
-        `HTTP/1.1 ${String(status)} Refused\r\nContent-Type: application/json\r\nContent-Length: ${String(Buffer.byteLength(body))}\r\nConnection: close\r\n\r\n${body}`,
-      );
+      const { status, message, told } = answerTo(error);
+      if (!told) this.#deps.log.error({ url: incoming.url, reason: reasonOf(error), err: error }, 'a Docker stream failed');
+      endWith(socket, status, message);
     }
   }
 
@@ -231,6 +266,7 @@ export class Gateway implements AsyncDisposable {
     if (parsed.kind === 'refused') throw dockerError(parsed.status, parsed.message);
     const { apiVersion, parts, query } = parsed;
     const tenant = await this.#identify(incoming);
+    this.#admit(tenant, connection.signal);
     const request: HijackRequest = { tenant, method: incoming.method ?? 'GET', parts, query, apiVersion, ...connection };
     const [room, id = '', verb] = parts;
     const route = request.method === 'POST' && parts.length === 3 ? `${room ?? ''} ${verb ?? ''}` : '';
@@ -249,4 +285,11 @@ export class Gateway implements AsyncDisposable {
       for (const socket of this.#sockets) socket.destroy();
     });
   }
+}
+
+/** Writes a whole error answer to a bare connection and ends it. */
+function endWith(socket: Duplex, status: number, message: string): void {
+  const body = `${JSON.stringify({ message })}\n`;
+  const head = ['Content-Type: application/json', `Content-Length: ${String(Buffer.byteLength(body))}`, 'Connection: close'];
+  socket.end(`HTTP/1.1 ${String(status)} ${STATUS_CODES[status] ?? 'Refused'}\r\n${head.join('\r\n')}\r\n\r\n${body}`);
 }

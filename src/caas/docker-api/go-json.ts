@@ -17,11 +17,13 @@ export function foldKey(key: string): string {
   return key.toLowerCase().replaceAll('\u017F', 's').replaceAll('\u212A', 'k');
 }
 
-/** True for values that mean "not set": what clients send for every field they do not use. */
+/**
+ * True for values that mean "not set": what clients send for every field they do not use. A list or a map with anything in it is set:
+ * `Volumes: {"/data": {}}` and `PortBindings: {"80/tcp": [{"HostPort": ""}]}` are requests.
+ */
 export function isZero(value: unknown): boolean {
   if (value === null || value === undefined || value === '' || value === 0 || value === false) return true;
-  if (Array.isArray(value)) return value.every(isZero);
-  return typeof value === 'object' && Object.values(value).every(isZero);
+  return typeof value === 'object' && Object.keys(value).length === 0;
 }
 
 function pathOf(place: string, key: string): string {

@@ -2,12 +2,11 @@
 import type { Clock } from '#clock';
 import { once } from 'node:events';
 import type { Readable } from 'node:stream';
-import { errorLine } from '#errors';
 import { parseStoredSpec } from '#caas/container-spec.ts';
 import type { Containers } from '#caas/containers.ts';
 import type { Images } from '#caas/images.ts';
 import { familiarReference } from '#caas/image-reference.ts';
-import { dockerError, noSuchImage } from './docker-error.ts';
+import { answerTo, dockerError, noSuchImage } from './docker-error.ts';
 import { booleanOf, filtersOf, sendEmpty, sendJson } from './request.ts';
 import type { DockerRequest } from './request.ts';
 import { imageInspectView, imageSummaryView } from './views.ts';
@@ -69,7 +68,7 @@ async function load(deps: ImageHandlerDeps, request: DockerRequest): Promise<voi
   } catch (error) {
     if (!response.headersSent) throw error;
     // Docker reports a failure behind the head as a line of the stream.
-    const message = errorLine(error);
+    const { message } = answerTo(error);
     response.write(`${JSON.stringify({ errorDetail: { message }, error: message })}\r\n`);
   }
   if (!response.headersSent) response.writeHead(200, { 'content-type': 'application/json' });
@@ -103,11 +102,11 @@ async function tag(deps: ImageHandlerDeps, request: DockerRequest, parts: readon
 
 async function remove(deps: ImageHandlerDeps, request: DockerRequest, parts: readonly string[]): Promise<void> {
   const { tenant } = request;
-  const done = await deps.images.remove(
-    tenant.name,
-    nameOf(parts),
-    async (imageId) => (await usesOf(deps, tenant.name, imageId)) > 0,
-  );
+  const users = (await deps.containers.listOf(tenant.name)).map((row) => ({ row, imageId: parseStoredSpec(row.spec).imageId }));
+  const done = await deps.images.remove(tenant.name, nameOf(parts), {
+    force: booleanOf(request.query, 'force'),
+    usersOf: (imageId) => users.filter((user) => user.imageId === imageId).map((user) => user.row),
+  });
   sendJson(request.response, 200, done);
 }
 

@@ -10,6 +10,8 @@ export const API_VERSION_MAX = '1.41';
 export const API_VERSION_MIN = '1.24';
 /** The largest JSON body: a create request with 500 environment entries is far below. */
 const BODY_BYTES_MAX = 4 * 1024 * 1024;
+/** Clients build a JSON body before they send it; one that trickles holds a connection. */
+const BODY_LIMIT_MS = 10_000;
 
 /** Ids are 64 characters, references 512; the rest is encoding. */
 const PATH_CHARS_MAX = 4096;
@@ -120,9 +122,15 @@ export function filtersOf(query: URLSearchParams): ReadonlyMap<string, readonly 
   );
 }
 
-/** Reads a JSON body, bounded. An empty one is undefined. */
+/** Reads a JSON body, bounded in size and time. An empty one is undefined. */
 export async function readJson(incoming: IncomingMessage): Promise<unknown> {
-  const body = await readWhole(incoming, BODY_BYTES_MAX);
+  const { promise: late, reject } = Promise.withResolvers<never>();
+  const timer = setTimeout(() => {
+    reject(dockerError(408, `the request body did not arrive within ${String(BODY_LIMIT_MS / 1000)} s`));
+  }, BODY_LIMIT_MS);
+  const body = await Promise.race([readWhole(incoming, BODY_BYTES_MAX), late]).finally(() => {
+    clearTimeout(timer);
+  });
   if (body === undefined) throw dockerError(413, `the request body is larger than ${String(BODY_BYTES_MAX)} bytes`);
   return parseBody(body.toString('utf8'));
 }

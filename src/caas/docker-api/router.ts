@@ -33,6 +33,8 @@ const ROOMS_TO_COME = new Set([
   'images',
   'exec',
 ]);
+/** Networks that containers are shown to be in. */
+const NETWORKS_BUILT_IN = new Set(['bridge', 'none']);
 const ROOMS_OF_SWARM = new Set(['swarm', 'nodes', 'services', 'tasks', 'secrets', 'configs']);
 
 function containerRoute(handlers: Handlers, method: string, parts: readonly string[]): Answer | undefined {
@@ -96,6 +98,15 @@ function routeOf(handlers: Handlers, method: string, parts: readonly string[]): 
   }
 }
 
+/**
+ * `docker inspect NAME` asks for a container, an image, a network and a volume in turn, and goes on only where it hears 404. Tenants have
+ * no networks or volumes of their own yet, so none has that name.
+ */
+function absentText(room: string, name: string): string | undefined {
+  if (room === 'networks' && !NETWORKS_BUILT_IN.has(name)) return `network ${name.slice(0, 200)} not found`;
+  return room === 'volumes' ? `get ${name.slice(0, 200)}: no such volume` : undefined;
+}
+
 /** The handler of a request; refusals are thrown in Docker's words. */
 export function findRoute(handlers: Handlers, method: string, parts: readonly string[]): Answer {
   const answer = routeOf(handlers, method, parts);
@@ -107,6 +118,8 @@ export function findRoute(handlers: Handlers, method: string, parts: readonly st
       'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node to swarm and try again.',
     );
   }
+  const absent = method === 'GET' && parts.length === 2 ? absentText(room, parts[1] ?? '') : undefined;
+  if (absent !== undefined) throw dockerError(404, absent);
   if (ROOMS_TO_COME.has(room))
     throw dockerError(501, `ecluse: ${method} /${parts.join('/').slice(0, 200)} is not implemented yet`);
   throw dockerError(404, 'page not found');

@@ -8,8 +8,10 @@ import type { Log } from '#log';
 import type { ContainerRow } from '#state/containers.ts';
 import { chunksOf, readWhole } from '#caas/byte-stream.ts';
 import { parseStoredSpec } from '#caas/container-spec.ts';
+import { withVirtualNames } from '#caas/containers.ts';
 import type { Containers } from '#caas/containers.ts';
 import { EngineError } from '#caas/engine-client.ts';
+import type { EngineCall } from '#caas/engine-client.ts';
 import { dockerError } from './docker-error.ts';
 import { encodeEntry, LogEntryParser, sinceOf } from './log-entries.ts';
 import type { LogEntry } from './log-entries.ts';
@@ -38,6 +40,15 @@ interface LogCursor {
   time: string;
 }
 
+/** A stream of the engine that a container lives on; errors name what the tenant knows. */
+async function streamOf(deps: StreamHandlerDeps, row: ContainerRow, call: EngineCall): Promise<IncomingMessage> {
+  try {
+    return await deps.containers.hostOf(row).client.stream(call);
+  } catch (error) {
+    throw withVirtualNames(error, row);
+  }
+}
+
 async function engineLogs(
   deps: StreamHandlerDeps,
   row: ContainerRow,
@@ -45,7 +56,7 @@ async function engineLogs(
   cursor: LogCursor,
 ): Promise<IncomingMessage> {
   const resumed = cursor.time !== '';
-  return await deps.containers.hostOf(row).client.stream({
+  return await streamOf(deps, row, {
     method: 'GET',
     path: ['containers', row.engineId, 'logs'],
     query: {
@@ -93,13 +104,16 @@ async function logs(deps: StreamHandlerDeps, request: DockerRequest, reference: 
   request.response.writeHead(200, { 'content-type': RAW_STREAM });
   request.response.flushHeaders();
   for (;;) {
+    let broken: unknown;
     try {
       await copyLogs(source, request, { tty, cursor });
     } catch (error) {
       if (request.signal.aborted) return;
       deps.log.debug({ container: row.id, reason: reasonOf(error) }, 'log stream of an engine broke');
+      broken = error;
     }
     const next = booleanOf(request.query, 'follow') ? await movedTo(deps, row) : undefined;
+    if (next === undefined && broken !== undefined) throw new EngineError(502, `the engine ended the log: ${reasonOf(broken)}`);
     if (next === undefined) break;
     row = next;
     source = await engineLogs(deps, row, request, cursor);
@@ -121,7 +135,7 @@ async function waitOnce(
   condition: string,
   signal: AbortSignal,
 ): Promise<IncomingMessage> {
-  return await deps.containers.hostOf(row).client.stream({
+  return await streamOf(deps, row, {
     method: 'POST',
     path: ['containers', row.engineId, 'wait'],
     query: { condition: condition === '' ? undefined : condition },
