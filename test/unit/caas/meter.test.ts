@@ -1,0 +1,142 @@
+/** The meter over a real store and a cgroup tree of plain files: what is billed, and what never is. */
+import { mkdir, mkdtemp, rename, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { Meter } from '#caas/meter.ts';
+import { sumUsage } from '#caas/usage.ts';
+import type { Clock } from '#clock';
+import { Cgroups } from '#isolation/cgroup.ts';
+import { createLog } from '#log';
+import { readLedger } from '#state/ledger.ts';
+import { openSqlite } from '#state/sqlite.ts';
+import type { Sql } from '#state/sql.ts';
+
+const CGROUP = '/ecluse/t-a/acme/c1';
+const BASE = { container: 'c1', incarnation: 1, tenant: 'acme', host: 'a', name: 'web', cgroup: CGROUP };
+const MIB = 1024 * 1024;
+
+describe('Meter', () => {
+  let folder: string;
+  let sql: Sql;
+  let nowMs: number;
+  let wake: (() => void)[];
+  let meter: Meter;
+
+  // The loop sleeps until a test wakes it; everything else is driven by calls.
+  const clock: Clock = {
+    nowMs: () => nowMs,
+    monotonicMs: () => nowMs,
+    sleep: async (_ms, signal) =>
+      await new Promise((resolve, reject) => {
+        wake.push(resolve);
+        signal?.addEventListener('abort', () => {
+          reject(new Error('stopped'));
+        });
+      }),
+  };
+  const counters = async (cpuNs: number, memoryBytes: number): Promise<void> => {
+    await mkdir(join(folder, 'cpuacct', CGROUP), { recursive: true });
+    await mkdir(join(folder, 'memory', CGROUP), { recursive: true });
+    await writeFile(join(folder, 'cpuacct', CGROUP, 'cpuacct.usage'), `${String(cpuNs)}\n`);
+    await writeFile(join(folder, 'memory', CGROUP, 'memory.usage_in_bytes'), `${String(memoryBytes + MIB)}\n`);
+    await writeFile(join(folder, 'memory', CGROUP, 'memory.stat'), `cache 1\ntotal_inactive_file ${String(MIB)}\n`);
+  };
+  const total = async () =>
+    sumUsage(await readLedger(sql, { tenant: undefined, sinceMs: 0, untilMs: Number.MAX_SAFE_INTEGER }), 'container')[0];
+  const openMeter = async (): Promise<Meter> =>
+    await Meter.open({
+      log: createLog('silent'),
+      clock,
+      sql,
+      cgroups: new Cgroups(1, [join(folder, 'cpuacct'), join(folder, 'memory')], folder),
+    });
+
+  beforeEach(async () => {
+    folder = await mkdtemp('/tmp/meter-');
+    nowMs = 1_000_000;
+    wake = [];
+    sql = openSqlite(join(folder, 'state.db'));
+    meter = await openMeter();
+  });
+
+  afterEach(async () => {
+    await meter[Symbol.asyncDispose]();
+    await sql[Symbol.asyncDispose]();
+    await rm(folder, { recursive: true, force: true });
+  });
+
+  test('bills exactly what the CPU counter grew by, and memory over time', async () => {
+    await counters(5_000, 10 * MIB);
+    await meter.openIncarnation(await meter.startingPoint(BASE));
+    nowMs += 2_000;
+    await counters(9_000, 20 * MIB);
+    await meter.flush('c1');
+    nowMs += 1_000;
+    await counters(9_500, 0);
+    await meter.close('c1');
+    const usage = await total();
+    expect(usage?.cpuNs).toBe(4_500n);
+    expect(usage?.memoryByteMs).toBe(BigInt(2_000 * 10 * MIB + 1_000 * 20 * MIB));
+  });
+
+  test('goes on from the cursor after a crash, and counts nothing twice', async () => {
+    await counters(0, MIB);
+    await meter.openIncarnation(await meter.startingPoint(BASE));
+    nowMs += 1_000;
+    await counters(1_000, MIB);
+    await meter.flush('c1');
+    await counters(1_700, MIB); // The daemon dies before it writes this down: no dispose.
+    nowMs += 5_000;
+    const next = await openMeter();
+    await counters(2_000, MIB);
+    await next.close('c1');
+    expect((await total())?.cpuNs).toBe(2_000n);
+    await next[Symbol.asyncDispose]();
+    // The first meter is a zombie now: what it still tries to write is refused.
+    await meter.flush('c1');
+    expect((await total())?.cpuNs).toBe(2_000n);
+  });
+
+  test('takes a new cgroup of the same path for a new incarnation, whatever its counter says', async () => {
+    await counters(1_000, MIB);
+    await meter.openIncarnation(await meter.startingPoint({ ...BASE }));
+    await counters(3_000, MIB);
+    await meter.flush('c1');
+    await rename(join(folder, 'cpuacct', '/ecluse'), join(folder, 'old')); // Kept, so that its inode number is not given out again.
+    await counters(50_000, MIB); // Larger than before: a plain difference would read 47 000.
+    await meter.close('c1');
+    expect((await total())?.cpuNs).toBe(52_000n);
+  });
+
+  test('a suspended incarnation is not billed for what the platform did meanwhile', async () => {
+    await counters(0, MIB);
+    await meter.openIncarnation(await meter.startingPoint(BASE));
+    await counters(1_000, MIB);
+    await meter.suspend('c1', { cpuNs: 1_000, memoryBytes: MIB });
+    await counters(9_000, MIB); // A checkpoint that was rolled back.
+    await meter.resume('c1', 1);
+    await counters(9_400, MIB);
+    await meter.close('c1');
+    expect((await total())?.cpuNs).toBe(1_400n);
+  });
+
+  test('a clock that goes backwards never makes a negative interval', async () => {
+    await counters(0, MIB);
+    await meter.openIncarnation(await meter.startingPoint(BASE));
+    nowMs -= 60_000;
+    await counters(500, MIB);
+    await meter.flush('c1');
+    const [row] = await readLedger(sql, { tenant: 'acme', sinceMs: 0, untilMs: Number.MAX_SAFE_INTEGER });
+    expect(row?.toMs).toBeGreaterThanOrEqual(row?.fromMs ?? Number.NaN);
+    expect(row?.memoryByteMs).toBe(0n);
+    expect(row?.cpuNs).toBe(500);
+  });
+
+  test('a container that does not run writes no rows', async () => {
+    await meter.openIncarnation(await meter.startingPoint(BASE));
+    nowMs += 60_000;
+    await meter.flush('c1');
+    await meter.flush('c1');
+    expect(await readLedger(sql, { tenant: undefined, sinceMs: 0, untilMs: Number.MAX_SAFE_INTEGER })).toEqual([]);
+  });
+});

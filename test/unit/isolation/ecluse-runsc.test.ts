@@ -1,0 +1,125 @@
+/** The OCI wrapper, run for real with a program in runsc's place that writes down how it was called. */
+import { execFile } from 'node:child_process';
+import { chmod, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { WRAPPER_FILE } from '#isolation/runtime-settings.ts';
+
+const execute = promisify(execFile);
+const ID = 'a'.repeat(64);
+
+describe('ecluse-runsc', () => {
+  let folder: string;
+  let calls: string;
+
+  const settings = async (more: string): Promise<void> => {
+    await writeFile(
+      join(folder, 'settings'),
+      `RUNSC='${join(folder, 'fake-runsc')}'\nRUNSC_FLAGS='--flag=1'\nMASK_PROC_SYS_NET=0\nHAS_UPDATE=0\nCGROUP_PREFIX=/ecluse/test-a\n${more}`,
+    );
+  };
+  const wrapper = async (...args: readonly string[]): Promise<string> => {
+    await execute(WRAPPER_FILE, ['--ecluse-dir', folder, ...args]);
+    return (await readFile(calls, 'utf8')).trim();
+  };
+  const bundle = async (config: unknown): Promise<string> => {
+    const path = join(folder, 'bundle');
+    await mkdir(path, { recursive: true });
+    await writeFile(join(path, 'config.json'), JSON.stringify(config));
+    return path;
+  };
+
+  beforeEach(async () => {
+    folder = await mkdtemp('/tmp/wrapper-');
+    calls = join(folder, 'calls');
+    await writeFile(join(folder, 'fake-runsc'), `#!/bin/sh\necho "$@" >>'${calls}'\n[ ! -e '${folder}/broken' ] || exit 9\n`);
+    await chmod(join(folder, 'fake-runsc'), 0o755);
+    await settings('');
+  });
+
+  afterEach(async () => {
+    await rm(folder, { recursive: true, force: true });
+  });
+
+  test('create takes annotations out and keeps the cgroup where it may be', async () => {
+    const path = await bundle({
+      ociVersion: '1.0.2',
+      annotations: { 'dev.gvisor.flag.debug': 'true' },
+      linux: { cgroupsPath: `/ecluse/test-a/acme/v/${ID}` },
+      process: { env: ['A="quoted" and $dollar `tick`'] },
+    });
+    const called = await wrapper('--root', '/r', '--log', join(folder, 'log'), 'create', '--bundle', path, ID);
+    expect(called).toBe(`--flag=1 --root /r --log ${join(folder, 'log')} create --bundle ${path} ${ID}`);
+    const config: unknown = JSON.parse(await readFile(join(path, 'config.json'), 'utf8'));
+    expect(config).toEqual({
+      ociVersion: '1.0.2',
+      annotations: {},
+      linux: { cgroupsPath: `/ecluse/test-a/acme/v/${ID}` },
+      process: { env: ['A="quoted" and $dollar `tick`'] },
+    });
+    expect(await readFile(join(folder, 'cgroup', ID), 'utf8')).toBe('/ecluse/test-a/acme/v');
+  });
+
+  test('create moves a container of a foreign cgroup below ours', async () => {
+    const path = await bundle({ linux: { cgroupsPath: `/docker/${ID}` } });
+    await wrapper('create', '--bundle', path, ID);
+    const config: unknown = JSON.parse(await readFile(join(path, 'config.json'), 'utf8'));
+    expect(config).toMatchObject({ linux: { cgroupsPath: `/ecluse/test-a/_engine/${ID}` } });
+  });
+
+  test('create refuses a config that is no JSON, and calls nothing', async () => {
+    const path = join(folder, 'bundle');
+    await mkdir(path);
+    await writeFile(join(path, 'config.json'), '{ broken');
+    await expect(execute(WRAPPER_FILE, ['--ecluse-dir', folder, 'create', '--bundle', path, ID])).rejects.toMatchObject({
+      code: 1,
+    });
+    expect(existsSync(calls)).toBe(false);
+  });
+
+  test('start gives the container resolvers that it can reach', async () => {
+    const seen = join(folder, 'seen-resolv.conf');
+    await writeFile(seen, 'nameserver 127.0.0.11\n');
+    await writeFile(join(folder, 'resolv.conf'), 'nameserver 192.0.2.53\n');
+    const path = await bundle({ mounts: [{ destination: '/etc/resolv.conf', source: seen }] });
+    await wrapper('create', '--bundle', path, ID);
+    expect(await readFile(seen, 'utf8')).toBe('nameserver 127.0.0.11\n');
+    await wrapper('start', ID);
+    expect(await readFile(seen, 'utf8')).toBe('nameserver 192.0.2.53\n');
+  });
+
+  test('start becomes restore while a snapshot is staged, once', async () => {
+    const image = join(folder, 'image');
+    await mkdir(image);
+    await mkdir(join(folder, 'staged'));
+    await writeFile(join(folder, 'staged', ID), image);
+    expect(await wrapper('--root', '/r', 'start', ID)).toBe(`--flag=1 --root /r restore --detach --image-path ${image} ${ID}`);
+    await rm(calls);
+    expect(await wrapper('--root', '/r', 'start', ID)).toBe(`--flag=1 --root /r start ${ID}`);
+  });
+
+  test('a failed restore keeps its exit code and does not come again', async () => {
+    const image = join(folder, 'image');
+    await mkdir(image);
+    await mkdir(join(folder, 'staged'));
+    await writeFile(join(folder, 'staged', ID), image);
+    await writeFile(join(folder, 'broken'), '');
+    await expect(wrapper('start', ID)).rejects.toMatchObject({ code: 9 });
+    expect(existsSync(join(folder, 'staged', ID))).toBe(false);
+    expect(existsSync(join(folder, 'staged', `${ID}.failed`))).toBe(true);
+  });
+
+  test('other commands pass as they are', async () => {
+    expect(await wrapper('--root', '/r', 'kill', ID, '9')).toBe(`--flag=1 --root /r kill ${ID} 9`);
+  });
+
+  test('refuses to run without its directory, without settings, and with an id that is none', async () => {
+    await expect(execute(WRAPPER_FILE, ['create', ID])).rejects.toMatchObject({ code: 1 });
+    await expect(execute(WRAPPER_FILE, ['--ecluse-dir', folder, 'start', '../../etc/passwd'])).rejects.toMatchObject({ code: 1 });
+    await rm(join(folder, 'settings'));
+    await expect(execute(WRAPPER_FILE, ['--ecluse-dir', folder, 'start', ID])).rejects.toMatchObject({ code: 1 });
+    expect(existsSync(calls)).toBe(false);
+  });
+});
