@@ -268,7 +268,7 @@ export class WorkerPool implements AsyncDisposable {
         await next.up;
         log.info({ pid: member.process.pid, version: member.version }, 'worker listens');
       } catch (error) {
-        if (!this.#stop.signal.aborted) log.error({ pid: member.process.pid, reason: reasonOf(error) }, 'worker did not start');
+        log.error({ pid: member.process.pid, reason: reasonOf(error) }, 'worker did not start');
         member.process.kill();
       }
     }

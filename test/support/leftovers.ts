@@ -1,6 +1,7 @@
 /** What a node left on the machine: everything outside of its data directory that bears its name. */
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { expect } from 'vitest';
 import { scopeOf } from '#caas/host.ts';
 import { run } from './node.ts';
 
@@ -21,6 +22,14 @@ export async function leftoversOf(dataDir: string): Promise<readonly string[]> {
     socketsOf(dataDir),
   ]);
   return found.flat();
+}
+
+/** Asserts that a node is gone without a trace. `forwarding`: what `forwardingToKeep` said before it began. */
+export async function expectNothingLeft(dataDir: string, forwarding?: string): Promise<void> {
+  expect(await leftoversOf(dataDir)).toEqual([]);
+  const now = await forwardingToKeep();
+  // Where another node ran at either time it may be on for that one.
+  expect(now ?? forwarding).toBe(forwarding ?? now);
 }
 
 /** `ip_forward`, if a node that starts now and stops again must leave it so: undefined while others on the machine need it on. */

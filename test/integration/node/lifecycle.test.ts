@@ -10,15 +10,15 @@ import { DatabaseSync } from 'node:sqlite';
 import { text } from 'node:stream/consumers';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { spawn } from 'node:child_process';
-import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { scopeOf } from '#caas/host.ts';
-import { forwardingToKeep, leftoversOf } from '../../support/leftovers.ts';
+import { expectNothingLeft, forwardingToKeep, leftoversOf } from '../../support/leftovers.ts';
 import { freePorts, freshDataDir, run, startNode } from '../../support/node.ts';
 import type { NodePorts, TestNode } from '../../support/node.ts';
 
 const TENANT = 'demo';
 const HELLO = 'hello.localhost';
-/** Twice what a container's processor time may differ from the kernel's counter would be noticed on a bill. */
+/** How far a bill may be from the kernel's counter. */
 const BILLING_ERROR_MAX = 0.001;
 
 let dataDir: string;
@@ -29,13 +29,6 @@ beforeAll(async () => {
   dataDir = await freshDataDir();
   ports = await freePorts();
   forwarding = await forwardingToKeep();
-});
-
-afterEach(async () => {
-  expect(await leftoversOf(dataDir)).toEqual([]);
-  if (forwarding !== undefined && (await forwardingToKeep()) !== undefined) {
-    expect(await forwardingToKeep()).toBe(forwarding);
-  }
 });
 
 afterAll(async () => {
@@ -83,6 +76,10 @@ async function countOf(node: TestNode, host = HELLO): Promise<number> {
   return Number(field(JSON.parse(body), 'count'));
 }
 
+function listOf(value: unknown): readonly unknown[] {
+  return Array.isArray(value) ? value.map((item: unknown) => item) : [];
+}
+
 function field(value: unknown, name: string): unknown {
   return typeof value === 'object' && value !== null ? Reflect.get(value, name) : undefined;
 }
@@ -105,14 +102,18 @@ async function json(node: TestNode, ...args: readonly string[]): Promise<unknown
 }
 
 async function workersOf(node: TestNode): Promise<readonly number[]> {
-  const workers = field(await json(node, 'status'), 'workers');
-  return Array.isArray(workers) ? workers.map((worker) => Number(field(worker, 'pid'))) : [];
+  return listOf(field(await json(node, 'status'), 'workers')).map((worker) => Number(field(worker, 'pid')));
 }
 
 async function hostOf(node: TestNode, name: string): Promise<string> {
   const rows = await json(node, 'ps', '-a');
   const list: readonly unknown[] = Array.isArray(rows) ? rows : [];
-  return String(field(list.find((row) => field(row, 'name') === name), 'host'));
+  return String(
+    field(
+      list.find((row) => field(row, 'name') === name),
+      'host',
+    ),
+  );
 }
 
 function isAlive(pid: number): boolean {
@@ -134,9 +135,13 @@ async function cpuOfCgroup(id: string, host: string): Promise<number> {
 }
 
 async function cpuBilled(node: TestNode, id: string): Promise<number> {
-  const totals = await json(node, 'usage', '--by', 'container');
-  const list: readonly unknown[] = Array.isArray(totals) ? totals : [];
-  return Number(field(list.find((total) => field(total, 'key') === id), 'cpuNs'));
+  const totals = listOf(await json(node, 'usage', '--by', 'container'));
+  return Number(
+    field(
+      totals.find((total) => field(total, 'key') === id),
+      'cpuNs',
+    ),
+  );
 }
 
 function expectSameCpu(billed: number, counted: number): void {
@@ -152,7 +157,7 @@ function expectContiguousLedger(): void {
     const before = rows[index - 1];
     const isFirst = before?.['container'] !== row['container'] || before?.['incarnation'] !== row['incarnation'];
     expect(row['seq']).toBe(isFirst ? 1 : Number(before?.['seq']) + 1);
-    if (!isFirst) expect(row['from_ms']).toBe(before?.['to_ms']);
+    expect(row['from_ms']).toBe(isFirst ? row['from_ms'] : before?.['to_ms']);
     expect(Number(row['to_ms'])).toBeGreaterThanOrEqual(Number(row['from_ms']));
     expect(Number(row['cpu_ns'])).toBeGreaterThanOrEqual(0);
   }
@@ -162,8 +167,7 @@ function expectContiguousLedger(): void {
 async function engineContainers(host: string): Promise<readonly unknown[]> {
   const socket = join(dataDir, 'hosts', host, 'docker.sock');
   const { stdout } = await run('curl', ['-s', '--max-time', '10', '--unix-socket', socket, 'http://x/containers/json?all=1']);
-  const parsed: unknown = JSON.parse(stdout);
-  return Array.isArray(parsed) ? parsed : [];
+  return listOf(JSON.parse(stdout));
 }
 
 /** SIGKILL to the node's primary process, as the kernel's memory killer would. */
@@ -175,9 +179,9 @@ async function killNode(node: TestNode): Promise<void> {
 /** Asks on and on until `done`; the answers that were not 200. Requests that begin together with what breaks them are the caller's to bear. */
 async function failuresUntil(node: TestNode, done: () => Promise<boolean>): Promise<readonly string[]> {
   const failures: string[] = [];
-  let isDone = false;
+  const stop = new AbortController();
   const asking = (async (): Promise<void> => {
-    while (!isDone) {
+    while (!stop.signal.aborted) {
       const answer = await get(node, '/count').catch((error: unknown) => ({ status: 0, body: String(error) }));
       if (answer.status !== 200) failures.push(`${String(answer.status)} ${answer.body}`);
       await sleep(20);
@@ -186,127 +190,11 @@ async function failuresUntil(node: TestNode, done: () => Promise<boolean>): Prom
   try {
     await expect.poll(done, { timeout: 15_000, interval: 100 }).toBe(true);
   } finally {
-    isDone = true;
+    stop.abort();
     await asking;
   }
   return failures;
 }
-
-test('the demo answers, ends what is under way at SIGTERM, and is back within ten seconds', async () => {
-  {
-    await using node = await startDemo();
-    expect(await get(node, '/healthz')).toMatchObject({ status: 200 });
-    const wait = ['hello', '/bin/busybox', 'sh', '-c', 'trap exit TERM; sleep 1000 & wait'];
-    await docker(node, 'run', '--detach', '--name', 'once', ...wait);
-    await docker(node, 'run', '--detach', '--name', 'keeper', '--restart', 'always', ...wait);
-    const echo = await open(node, '/echo', { method: 'POST' });
-    echo.outgoing.write('begun before the signal');
-    const response = await echo.response;
-    const body = text(response);
-    const stopped = node.stop('SIGTERM');
-    await sleep(1000);
-    echo.outgoing.end(', ended after it');
-    expect(await body).toBe('begun before the signal, ended after it');
-    const { exitCode, tookMs } = await stopped;
-    expect(exitCode).toBe(0);
-    expect(tookMs).toBeLessThan(10_000);
-    expect(await leftoversOf(dataDir)).toEqual([]);
-  }
-  const startMs = performance.now();
-  await using node = await startDemo();
-  const tookMs = performance.now() - startMs;
-  process.stdout.write(`the second start took ${(tookMs / 1000).toFixed(1)} s\n`);
-  expect(tookMs).toBeLessThan(10_000);
-  expect(await stateOf(node, 'keeper')).toBe('running');
-  expect(await stateOf(node, 'once')).toBe('exited');
-  expect(await countOf(node)).toBe(1);
-  await docker(node, 'rm', '--force', 'keeper', 'once');
-});
-
-test('SIGINT ends it within ten seconds whatever is open', async () => {
-  await using node = await startDemo();
-  // The first process of its namespace does not react to a signal that it does not handle.
-  await docker(node, 'run', '--detach', '--rm', '--name', 'stubborn', 'hello', '/bin/busybox', 'sleep', '1000');
-  const stream = await open(node, '/stream');
-  stream.outgoing.end();
-  const events = text(await stream.response).catch((error: unknown) => String(error));
-  const logs = spawn('docker', ['logs', '--follow', 'hello'], { env: node.dockerEnv(TENANT), stdio: 'ignore' });
-  const followed = once(logs, 'exit');
-  const { exitCode, tookMs } = await node.stop('SIGINT');
-  expect(exitCode).toBe(0);
-  expect(tookMs).toBeLessThan(10_000);
-  process.stdout.write(`the slowest stop took ${(tookMs / 1000).toFixed(1)} s\n`);
-  await Promise.all([events, followed]);
-});
-
-test('after kill -9 running containers are adopted and nothing is counted twice', async () => {
-  const name = 'adopted';
-  const host = `${name}-${TENANT}.localhost`;
-  await using first = await startDemo();
-  const id = await docker(first, 'run', '--detach', '--name', name, 'hello');
-  await expect.poll(async () => (await get(first, '/healthz', host)).status).toBe(200);
-  for (let count = 1; count <= 20; count += 1) expect(await countOf(first, host)).toBe(count);
-  const startedAt = await docker(first, 'inspect', '--format', '{{.State.StartedAt}}', name);
-  expect(await cpuBilled(first, id)).toBeGreaterThan(0); // An interval is in the ledger; the use after it is not.
-  for (let count = 21; count <= 60; count += 1) await countOf(first, host);
-  const workers = await workersOf(first);
-  await killNode(first);
-
-  await using node = await startDemo();
-  expect(await stateOf(node, name)).toBe('running');
-  expect(await docker(node, 'inspect', '--format', '{{.State.StartedAt}}', name)).toBe(startedAt);
-  expect(await countOf(node, host)).toBe(61);
-  await expect.poll(() => workers.filter(isAlive), { timeout: 8000 }).toEqual([]);
-  await docker(node, 'kill', name);
-  await docker(node, 'wait', name);
-  expectSameCpu(await cpuBilled(node, id), await cpuOfCgroup(id, await hostOf(node, name)));
-  expectContiguousLedger();
-  await docker(node, 'rm', name);
-});
-
-test('a container that is gone is billed what the kernel counted', async () => {
-  await using node = await startDemo();
-  const burn = 'while :; do :; done';
-  const id = await docker(node, 'run', '--detach', '--name', 'burner', 'hello', '/bin/busybox', 'timeout', '3', '/bin/busybox', 'sh', '-c', burn);
-  await docker(node, 'wait', 'burner');
-  const counted = await cpuOfCgroup(id, await hostOf(node, 'burner'));
-  expect(counted).toBeGreaterThan(2e9);
-  await docker(node, 'rm', 'burner');
-  expectSameCpu(await cpuBilled(node, id), counted);
-  expectContiguousLedger();
-});
-
-test('an engine that is killed is started again while its containers go on', async () => {
-  await using node = await startDemo();
-  const host = await hostOf(node, 'hello');
-  const startedAt = await docker(node, 'inspect', '--format', '{{.State.StartedAt}}', 'hello');
-  const before = await countOf(node);
-  const pid = Number(await readFile(join(dataDir, 'hosts', host, 'dockerd.pid'), 'utf8'));
-  process.kill(pid, 'SIGKILL');
-  await expect.poll(() => isAlive(pid)).toBe(false);
-  const failures = await failuresUntil(node, async () => {
-    const { exitCode, stdout } = await node.docker(TENANT, ['ps', '--format', '{{.Names}}']);
-    const engine = Number(await readFile(join(dataDir, 'hosts', host, 'dockerd.pid'), 'utf8').catch(() => '0'));
-    return exitCode === 0 && stdout.includes('hello') && engine !== pid && (await engineContainers(host).catch(() => [])).length > 0;
-  });
-  expect(failures).toEqual([]);
-  expect(await countOf(node)).toBeGreaterThan(before);
-  expect(await docker(node, 'inspect', '--format', '{{.State.StartedAt}}', 'hello')).toBe(startedAt);
-  expect(await docker(node, 'exec', 'hello', '/bin/busybox', 'echo', 'still there')).toBe('still there');
-});
-
-test('a worker that is killed is replaced while requests go on', async () => {
-  await using node = await startDemo();
-  const before = await workersOf(node);
-  const [victim = 0] = before;
-  process.kill(victim, 'SIGKILL');
-  await expect.poll(() => isAlive(victim)).toBe(false);
-  const failures = await failuresUntil(node, async () => {
-    const now = await workersOf(node);
-    return now.length === before.length && !now.includes(victim);
-  });
-  expect(failures).toEqual([]);
-});
 
 /** Asks for a move and kills the node as soon as it says that it has come to `phase`. */
 async function killAtPhase(node: TestNode, target: string, phase: string): Promise<void> {
@@ -317,10 +205,11 @@ async function killAtPhase(node: TestNode, target: string, phase: string): Promi
     headers: { 'content-type': 'application/json' },
   });
   outgoing.end(JSON.stringify({ to: target }));
-  const response = await new Promise<IncomingMessage>((resolve, reject) => outgoing.once('response', resolve).once('error', reject));
+  const response = await new Promise<IncomingMessage>((resolve, reject) =>
+    outgoing.once('response', resolve).once('error', reject),
+  );
   const seen: string[] = [];
-  const ignore = (): void => undefined;
-  response.on('error', ignore);
+  response.on('error', () => undefined); // The node is killed while it talks.
   for await (const line of createInterface({ input: response })) {
     seen.push(line);
     if (field(field(JSON.parse(line), 'progress'), 'phase') !== phase) continue;
@@ -330,44 +219,191 @@ async function killAtPhase(node: TestNode, target: string, phase: string): Promi
   throw new Error(`the migration ended without the phase ${phase}:\n${seen.join('\n')}`);
 }
 
-test.each([
-  { phase: 'checkpoint', moves: false },
-  { phase: 'restore', moves: false },
-  { phase: 'clean up', moves: true },
-])('a migration that is cut off at "$phase" leaves one container', async ({ phase, moves }) => {
-  await using first = await startDemo();
-  const source = await hostOf(first, 'hello');
-  const target = source === 'a' ? 'b' : 'a';
-  const before = await countOf(first);
-  await killAtPhase(first, target, phase);
-
-  await using node = await startDemo();
-  const host = await hostOf(node, 'hello');
-  const other = host === 'a' ? 'b' : 'a';
-  expect(host).toBe(moves ? target : source);
-  expect(await countOf(node)).toBe(before + 1);
-  expect(await stateOf(node, 'hello')).toBe('running');
-  expect(await engineContainers(host)).toMatchObject([{ State: 'running' }]);
-  expect(await engineContainers(other)).toEqual([]);
-  expect(await readdir(join(dataDir, 'hosts', other, 'runsc', 'staged'))).toEqual([]);
-  expect(await leftoversOf(dataDir)).not.toContainEqual(expect.stringContaining('/dev/shm'));
-  const inside = await docker(node, 'exec', 'hello', '/bin/busybox', 'echo', 'awake');
-  expect(inside).toBe('awake');
-  expect(await memoryLimitOf(host)).toBe(256 * 1024 ** 2);
-  expectContiguousLedger();
-});
-
 /** The kernel's memory limit of the one container on a host. */
 async function memoryLimitOf(host: string): Promise<number> {
   const [container] = await engineContainers(host);
   const engineId = String(field(container, 'Id'));
   const folder = `ecluse/${scopeOf(dataDir)}-${host}/${TENANT}`;
   const read = async (root: string, file: string): Promise<string> => {
-    const [id = ''] = await readdir(join(root, folder)).catch(() => []);
-    const ids = await readdir(join(root, folder), { withFileTypes: true }).catch(() => []);
-    const parent = ids.filter((entry) => entry.isDirectory()).map((entry) => entry.name);
-    return await readFile(join(root, folder, parent[0] ?? id, engineId, file), 'utf8').catch(() => '');
+    const entries = await readdir(join(root, folder), { withFileTypes: true }).catch(() => []);
+    const id = entries.find((entry) => entry.isDirectory())?.name ?? '';
+    return await readFile(join(root, folder, id, engineId, file), 'utf8').catch(() => '');
   };
   const v1 = await read('/sys/fs/cgroup/memory', 'memory.limit_in_bytes');
   return Number(v1 === '' ? await read('/sys/fs/cgroup', 'memory.max') : v1);
 }
+
+describe('a life', () => {
+  afterEach(async () => {
+    await expectNothingLeft(dataDir, forwarding);
+  });
+
+  test('the demo answers, ends what is under way at SIGTERM, and is back within ten seconds', async () => {
+    {
+      await using node = await startDemo();
+      expect(await get(node, '/healthz')).toMatchObject({ status: 200 });
+      const wait = ['hello', '/bin/busybox', 'sh', '-c', 'trap exit TERM; sleep 1000 & wait'];
+      await docker(node, 'run', '--detach', '--name', 'once', ...wait);
+      await docker(node, 'run', '--detach', '--name', 'keeper', '--restart', 'always', ...wait);
+      const echo = await open(node, '/echo', { method: 'POST' });
+      echo.outgoing.write('begun before the signal');
+      const response = await echo.response;
+      const body = text(response);
+      const stopped = node.stop('SIGTERM');
+      await sleep(1000);
+      echo.outgoing.end(', ended after it');
+      expect(await body).toBe('begun before the signal, ended after it');
+      const { exitCode, tookMs } = await stopped;
+      expect(exitCode).toBe(0);
+      expect(tookMs).toBeLessThan(10_000);
+      expect(await leftoversOf(dataDir)).toEqual([]);
+    }
+    const startMs = performance.now();
+    await using node = await startDemo();
+    const tookMs = performance.now() - startMs;
+    process.stdout.write(`the second start took ${(tookMs / 1000).toFixed(1)} s\n`);
+    expect(tookMs).toBeLessThan(10_000);
+    expect(await stateOf(node, 'keeper')).toBe('running');
+    expect(await stateOf(node, 'once')).toBe('exited');
+    expect(await countOf(node)).toBe(1);
+    await docker(node, 'rm', '--force', 'keeper', 'once');
+  });
+
+  test('SIGINT ends it within ten seconds whatever is open', async () => {
+    await using node = await startDemo();
+    const ignore = 'trap "" TERM; while :; do sleep 1; done';
+    await docker(node, 'run', '--detach', '--rm', '--name', 'stubborn', 'hello', '/bin/busybox', 'sh', '-c', ignore);
+    const stream = await open(node, '/stream');
+    stream.outgoing.end();
+    const events = text(await stream.response).catch((error: unknown) => String(error));
+    const logs = spawn('docker', ['logs', '--follow', 'hello'], { env: node.dockerEnv(TENANT), stdio: 'ignore' });
+    const followed = once(logs, 'exit');
+    const { exitCode, tookMs } = await node.stop('SIGINT');
+    expect(exitCode).toBe(0);
+    expect(tookMs).toBeLessThan(10_000);
+    process.stdout.write(`the slowest stop took ${(tookMs / 1000).toFixed(1)} s\n`);
+    await Promise.all([events, followed]);
+  });
+
+  test('after kill -9 running containers are adopted and nothing is counted twice', async () => {
+    const name = 'adopted';
+    const host = `${name}-${TENANT}.localhost`;
+    await using first = await startDemo();
+    const id = await docker(first, 'run', '--detach', '--name', name, 'hello');
+    await expect.poll(async () => (await get(first, '/healthz', host)).status).toBe(200);
+    for (let count = 1; count <= 20; count += 1) expect(await countOf(first, host)).toBe(count);
+    const startedAt = await docker(first, 'inspect', '--format', '{{.State.StartedAt}}', name);
+    expect(await cpuBilled(first, id)).toBeGreaterThan(0); // An interval is in the ledger; the use after it is not.
+    for (let count = 21; count <= 60; count += 1) await countOf(first, host);
+    const workers = await workersOf(first);
+    await killNode(first);
+
+    await using node = await startDemo();
+    expect(await stateOf(node, name)).toBe('running');
+    expect(await docker(node, 'inspect', '--format', '{{.State.StartedAt}}', name)).toBe(startedAt);
+    expect(await countOf(node, host)).toBe(61);
+    await expect.poll(() => workers.filter(isAlive), { timeout: 8000 }).toEqual([]);
+    await docker(node, 'kill', name);
+    await docker(node, 'wait', name);
+    expectSameCpu(await cpuBilled(node, id), await cpuOfCgroup(id, await hostOf(node, name)));
+    expectContiguousLedger();
+    await docker(node, 'rm', name);
+  });
+
+  test.each([
+    { phase: 'checkpoint', moves: false },
+    { phase: 'restore', moves: false },
+    { phase: 'clean up', moves: true },
+  ])('a migration that is cut off at "$phase" leaves one container', async ({ phase, moves }) => {
+    await using first = await startDemo();
+    const source = await hostOf(first, 'hello');
+    const target = source === 'a' ? 'b' : 'a';
+    const before = await countOf(first);
+    await killAtPhase(first, target, phase);
+
+    await using node = await startDemo();
+    const host = await hostOf(node, 'hello');
+    const other = host === 'a' ? 'b' : 'a';
+    expect(host).toBe(moves ? target : source);
+    expect(await countOf(node)).toBe(before + 1);
+    expect(await stateOf(node, 'hello')).toBe('running');
+    expect(await engineContainers(host)).toMatchObject([{ State: 'running' }]);
+    expect(await engineContainers(other)).toEqual([]);
+    expect(await readdir(join(dataDir, 'hosts', other, 'runsc', 'staged'))).toEqual([]);
+    expect(await leftoversOf(dataDir)).not.toContainEqual(expect.stringContaining('/dev/shm'));
+    const inside = await docker(node, 'exec', 'hello', '/bin/busybox', 'echo', 'awake');
+    expect(inside).toBe('awake');
+    expect(await memoryLimitOf(host)).toBe(256 * 1024 ** 2);
+    expectContiguousLedger();
+  });
+});
+
+describe('while it runs', () => {
+  let node: TestNode;
+
+  beforeAll(async () => {
+    node = await startDemo();
+  });
+
+  afterAll(async () => {
+    await node.stop();
+    await expectNothingLeft(dataDir, forwarding);
+  });
+
+  test('a container that is gone is billed what the kernel counted', async () => {
+    const burn = 'while :; do :; done';
+    const id = await docker(
+      node,
+      'run',
+      '--detach',
+      '--name',
+      'burner',
+      'hello',
+      '/bin/busybox',
+      'timeout',
+      '3',
+      '/bin/busybox',
+      'sh',
+      '-c',
+      burn,
+    );
+    await docker(node, 'wait', 'burner');
+    const counted = await cpuOfCgroup(id, await hostOf(node, 'burner'));
+    expect(counted).toBeGreaterThan(2e9);
+    await docker(node, 'rm', 'burner');
+    expectSameCpu(await cpuBilled(node, id), counted);
+    expectContiguousLedger();
+  });
+
+  test('an engine that is killed is started again while its containers go on', async () => {
+    const host = await hostOf(node, 'hello');
+    const startedAt = await docker(node, 'inspect', '--format', '{{.State.StartedAt}}', 'hello');
+    const before = await countOf(node);
+    const pid = Number(await readFile(join(dataDir, 'hosts', host, 'dockerd.pid'), 'utf8'));
+    process.kill(pid, 'SIGKILL');
+    await expect.poll(() => isAlive(pid)).toBe(false);
+    const failures = await failuresUntil(node, async () => {
+      const { exitCode, stdout } = await node.docker(TENANT, ['ps', '--format', '{{.Names}}']);
+      const engine = Number(await readFile(join(dataDir, 'hosts', host, 'dockerd.pid'), 'utf8').catch(() => '0'));
+      return (
+        exitCode === 0 && stdout.includes('hello') && engine !== pid && (await engineContainers(host).catch(() => [])).length > 0
+      );
+    });
+    expect(failures).toEqual([]);
+    expect(await countOf(node)).toBeGreaterThan(before);
+    expect(await docker(node, 'inspect', '--format', '{{.State.StartedAt}}', 'hello')).toBe(startedAt);
+    expect(await docker(node, 'exec', 'hello', '/bin/busybox', 'echo', 'still there')).toBe('still there');
+  });
+
+  test('a worker that is killed is replaced while requests go on', async () => {
+    const before = await workersOf(node);
+    const [victim = 0] = before;
+    process.kill(victim, 'SIGKILL');
+    await expect.poll(() => isAlive(victim)).toBe(false);
+    const failures = await failuresUntil(node, async () => {
+      const now = await workersOf(node);
+      return now.length === before.length && !now.includes(victim);
+    });
+    expect(failures).toEqual([]);
+  });
+});

@@ -28,7 +28,10 @@ describe('requestFraming()', () => {
   });
 
   test('never forwards two framings', () => {
-    const field = fc.tuple(fc.constantFrom('Content-Length', 'content-LENGTH', 'Transfer-Encoding', 'X'), fc.constantFrom('5', 'chunked', '0', 'x'));
+    const field = fc.tuple(
+      fc.constantFrom('Content-Length', 'content-LENGTH', 'Transfer-Encoding', 'X'),
+      fc.constantFrom('5', 'chunked', '0', 'x'),
+    );
     fc.assert(
       fc.property(fc.array(field, { maxLength: 5 }), (fields) => {
         const framings = fields.filter(([name]) => name !== 'X').length;

@@ -19,13 +19,21 @@ describe('HoldQueue', () => {
     outcomes = [];
     services = new Map([['app', { id: 'app', tenant: 't', endpoints: [endpoint('a'), endpoint('b')] }]]);
     queue = new HoldQueue({
-      clock: { nowMs: () => nowMs, monotonicMs: () => nowMs, sleep: async () => { await Promise.resolve(); } },
+      clock: {
+        nowMs: () => nowMs,
+        monotonicMs: () => nowMs,
+        sleep: async () => {
+          await Promise.resolve();
+        },
+      },
       serviceOf: (id) => services.get(id),
       inFlightOf: () => 0,
     });
   });
 
-  afterEach(() => { vi.useRealTimers(); });
+  afterEach(() => {
+    vi.useRealTimers();
+  });
 
   function acquire(name: string, avoid: readonly string[] = []): () => void {
     return queue.acquire({
@@ -33,7 +41,9 @@ describe('HoldQueue', () => {
       tenant: 't',
       avoid: new Set(avoid),
       settle: (outcome, held) => {
-        outcomes.push(`${name} ${outcome.kind === 'endpoint' ? `${outcome.endpoint.id}:${String(outcome.endpoint.port)}` : outcome.error}${held ? ' held' : ''}`);
+        outcomes.push(
+          `${name} ${outcome.kind === 'endpoint' ? `${outcome.endpoint.id}:${String(outcome.endpoint.port)}` : outcome.error}${held ? ' held' : ''}`,
+        );
       },
     });
   }

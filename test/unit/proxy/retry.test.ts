@@ -1,7 +1,14 @@
 import { describe, expect, test } from 'vitest';
 import { mayRetry } from '#proxy/retry.ts';
 
-const REUSED_DIED = { error: 'upstream-reset', method: 'GET', connected: true, reusedConnection: true, responseBytes: false, bodyBytesSent: 0 } as const;
+const REUSED_DIED = {
+  error: 'upstream-reset',
+  method: 'GET',
+  connected: true,
+  reusedConnection: true,
+  responseBytes: false,
+  bodyBytesSent: 0,
+} as const;
 
 describe('mayRetry()', () => {
   test.each([

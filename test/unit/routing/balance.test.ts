@@ -2,8 +2,18 @@ import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { pickEndpoint } from '#routing/balance.ts';
 
-function serviceOf(count: number): { endpoints: { id: string; address: string; port: number; hostName: string; generation: number }[] } {
-  return { endpoints: Array.from({ length: count }, (_, index) => ({ id: String(index), address: '::1', port: 1, hostName: 'h', generation: 1 })) };
+function serviceOf(count: number): {
+  endpoints: { id: string; address: string; port: number; hostName: string; generation: number }[];
+} {
+  return {
+    endpoints: Array.from({ length: count }, (_, index) => ({
+      id: String(index),
+      address: '::1',
+      port: 1,
+      hostName: 'h',
+      generation: 1,
+    })),
+  };
 }
 
 describe('pickEndpoint()', () => {

@@ -38,7 +38,11 @@ describe('compileRoutes()', () => {
   });
 
   test('gives a table that can cross processes', () => {
-    const result = compileRoutes({ version: 7, services: [{ id: 's', tenant: 't', endpoints: [ENDPOINT] }], routes: [{ host: '*', pathPrefix: '/', serviceId: 's' }] });
+    const result = compileRoutes({
+      version: 7,
+      services: [{ id: 's', tenant: 't', endpoints: [ENDPOINT] }],
+      routes: [{ host: '*', pathPrefix: '/', serviceId: 's' }],
+    });
     expect(structuredClone(result)).toEqual(result);
   });
 });

@@ -15,7 +15,14 @@ function tableOf(routes: readonly Route[]): RouteTable | undefined {
 function reference(routes: readonly Route[], host: string, path: string): Route | undefined {
   let best: { readonly route: Route; readonly score: number } | undefined;
   for (const route of routes) {
-    const level = route.host === host ? 3 : route.host === '*' ? 1 : route.host === `*.${host.split('.').slice(1).join('.')}` && host.includes('.') ? 2 : 0;
+    const level =
+      route.host === host
+        ? 3
+        : route.host === '*'
+          ? 1
+          : route.host === `*.${host.split('.').slice(1).join('.')}` && host.includes('.')
+            ? 2
+            : 0;
     const wanted = route.pathPrefix.split('/').filter((segment) => segment !== '');
     const given = path.split('/').slice(1);
     if (level === 0 || !wanted.every((segment, index) => given[index] === segment)) continue;
@@ -27,9 +34,20 @@ function reference(routes: readonly Route[], host: string, path: string): Route 
 
 const label = fc.constantFrom('a', 'b', 'c');
 const hostName = fc.array(label, { minLength: 1, maxLength: 3 }).map((labels) => labels.join('.'));
-const routeHost = fc.oneof(hostName, hostName.map((name) => `*.${name}`), fc.constant('*'));
+const routeHost = fc.oneof(
+  hostName,
+  hostName.map((name) => `*.${name}`),
+  fc.constant('*'),
+);
 const path = fc.array(fc.constantFrom('x', 'xy', 'y'), { maxLength: 3 }).map((segments) => `/${segments.join('/')}`);
-const route = fc.record({ host: routeHost, pathPrefix: fc.oneof(path, path.map((text) => (text === '/' ? text : `${text}/`))), serviceId: fc.constant('s') });
+const route = fc.record({
+  host: routeHost,
+  pathPrefix: fc.oneof(
+    path,
+    path.map((text) => (text === '/' ? text : `${text}/`)),
+  ),
+  serviceId: fc.constant('s'),
+});
 
 describe('matchRoute()', () => {
   test('agrees with the reference on every table', () => {
