@@ -153,6 +153,9 @@ const CAPABILITIES_ALLOWED = new Set(
   ),
 );
 
+/** What dockerode leaves in the body of its own options; Docker does not read it there, and it goes no further. */
+const CLIENT_OPTIONS = ['name', 'platform', 'abortSignal'];
+
 const OUTSIDE = 'it would reach outside of the sandbox';
 const CONFIG_REASONS: Readonly<Record<string, string>> = {
   Volumes: 'volumes are not implemented yet',
@@ -290,7 +293,7 @@ function checkCombination(spec: Omit<ContainerSpec, 'imageId' | 'tcpPorts'>): Sp
 /** Parses the body of `POST /containers/create`. */
 export function parseCreate(body: unknown, limits: SpecLimits = SPEC_LIMITS): SpecResult {
   const configKeys = Object.keys(configSchema.shape);
-  const outer = foldFields(body, '', [...configKeys, 'HostConfig', 'NetworkingConfig'], CONFIG_REASONS);
+  const outer = foldFields(body, '', [...configKeys, 'HostConfig', 'NetworkingConfig', ...CLIENT_OPTIONS], CONFIG_REASONS);
   if (outer.kind === 'refused') return refusal(403, outer.reason);
   const { HostConfig, NetworkingConfig, ...configFields } = outer.fields;
   const hostKeys = Object.keys(hostConfigSchema.shape);

@@ -31,10 +31,17 @@ export interface EngineCall {
   readonly signal?: AbortSignal;
 }
 
-/** An error answer of an engine. `status` and `message` are Docker's. */
+/** Files below an engine's own directories (DATA/hosts/NAME, /var/lib/docker, /run/docker): where they are is the operator's business. */
+const ENGINE_PATH = /(?:\/[^\s:'"]*\/hosts\/[a-z0-9-]+|\/var\/lib\/docker|(?:\/var)?\/run\/docker)\/[^\s:'"]*/g;
+
+export function withoutEnginePaths(message: string): string {
+  return message.replaceAll(ENGINE_PATH, '(engine file)');
+}
+
+/** An error answer of an engine. `status` and `message` are Docker's, without the engine's paths. */
 export class EngineError extends EcluseError {
   constructor(status: number, message: string) {
-    super({ code: 'ECLUSE_ENGINE_REFUSED', source: 'upstream', message, status });
+    super({ code: 'ECLUSE_ENGINE_REFUSED', source: 'upstream', message: withoutEnginePaths(message), status });
     this.name = 'EngineError';
   }
 }

@@ -106,6 +106,7 @@ export function rewriteImageArchive(source: Readable, options: RewriteOptions): 
   const renamed = new Map<string, string>();
   const links = new Set<string>();
   let entries = 0;
+  let hasManifest = false;
   const copy = async (header: Header, body: Readable): Promise<void> => {
     entries += 1;
     if (entries > ENTRIES_MAX) throw new TypeError(`more than ${String(ENTRIES_MAX)} entries`);
@@ -113,6 +114,7 @@ export function rewriteImageArchive(source: Readable, options: RewriteOptions): 
     if (LEFT_OUT.has(checked.name)) {
       body.resume();
     } else if (checked.name === 'manifest.json') {
+      hasManifest = true;
       writer.entry({ name: 'manifest.json', mode: 0o644 }, rewriteManifest(await manifestText(body), options, renamed));
     } else {
       await pipeline(body, writer.entry(checked));
@@ -123,8 +125,14 @@ export function rewriteImageArchive(source: Readable, options: RewriteOptions): 
       const feeding = pipeline(source, reader);
       // The loop below reports what goes wrong; this only keeps the rejection from being unhandled until then.
       feeding.catch(() => undefined);
-      for await (const entry of reader) await copy(entry.header, Readable.from(entry, { objectMode: false }));
+      for await (const entry of reader) {
+        const body = Readable.from(entry, { objectMode: false });
+        // An entry that is left half-read fails when the reader is torn down; by then its fault is known.
+        body.on('error', () => undefined);
+        await copy(entry.header, body);
+      }
       await feeding;
+      if (!hasManifest) throw new TypeError('it has no manifest.json');
       writer.finalize();
       return renamed;
     } catch (error) {
@@ -134,5 +142,15 @@ export function rewriteImageArchive(source: Readable, options: RewriteOptions): 
     }
   })();
   references.catch(() => undefined); // The consumer of the archive sees the same error first.
-  return { archive: Readable.from(writer, { objectMode: false }), references };
+  return { archive: Readable.from(bytesOf(writer, references), { objectMode: false }), references };
+}
+
+/** What the engine reads. A fault has the reason that `references` has: the writer may have been torn down by a part of it. */
+async function* bytesOf(writer: AsyncIterable<unknown>, references: Promise<unknown>): AsyncGenerator<unknown> {
+  try {
+    yield* writer;
+  } catch (error) {
+    await references;
+    throw error;
+  }
 }

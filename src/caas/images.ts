@@ -13,7 +13,7 @@ import type { ContainerRow } from '#state/containers.ts';
 import type { Sql } from '#state/sql.ts';
 import type { Tenant } from '#state/tenants.ts';
 import { dockerError, noSuchImage } from './docker-api/docker-error.ts';
-import { EngineError } from './engine-client.ts';
+import { EngineError, withoutEnginePaths } from './engine-client.ts';
 import { imageSchema } from './engine-answers.ts';
 import type { EngineImage } from './engine-answers.ts';
 import type { Host } from './host.ts';
@@ -105,7 +105,8 @@ export class Images {
     for await (const line of jsonLines(answer)) {
       const id = typeof line['stream'] === 'string' ? /^Loaded image ID: (sha256:[0-9a-f]{64})/.exec(line['stream']) : null;
       if (id?.[1] !== undefined) untagged.push(id[1]);
-      else if (typeof line['stream'] !== 'string') yield line;
+      else if (typeof line['error'] === 'string') yield errorLine(line['error']);
+      else if (typeof line['status'] === 'string') yield progressLine(line);
     }
     for (const [whole] of await rewritten.references) {
       const { repository, tag } = engineReference(tenant.name, whole);
@@ -148,7 +149,7 @@ export class Images {
     );
     let imageId: string | undefined;
     for await (const line of jsonLines(answer)) {
-      if (typeof line['error'] === 'string') throw dockerError(500, line['error']);
+      if (typeof line['error'] === 'string') throw new EngineError(500, line['error']);
       const found = typeof line['status'] === 'string' ? /sha256:[0-9a-f]{64}/.exec(line['status']) : null;
       imageId = found?.[0] ?? imageId;
     }
@@ -228,7 +229,8 @@ export class Images {
           { method: 'POST', path: ['images', 'load'], query: { quiet: true }, headers: { 'content-type': 'application/x-tar' } },
           archive.pipe(new PassThrough()),
         );
-        for await (const line of jsonLines(answer)) if (typeof line['error'] === 'string') throw dockerError(500, line['error']);
+        for await (const line of jsonLines(answer))
+          if (typeof line['error'] === 'string') throw new EngineError(500, line['error']);
         // A name keeps the engine's own pruning away from it.
         await target.client.call({
           method: 'POST',
@@ -303,6 +305,25 @@ async function* jsonLines(stream: Readable): AsyncGenerator<JsonLine> {
     const parsed = lineSchema.safeParse(tryJson(line));
     if (parsed.success) yield parsed.data; // An engine that writes something else here says nothing we could use.
   }
+}
+
+/** A failure in a progress stream, as Docker writes it. */
+function errorLine(message: string): JsonLine {
+  const told = withoutEnginePaths(message);
+  return { errorDetail: { message: told }, error: told };
+}
+
+const progressSchema = z.object({
+  status: z.string(),
+  id: z.string().optional(),
+  progress: z.string().optional(),
+  progressDetail: z.object({ current: z.number().optional(), total: z.number().optional() }).optional(),
+});
+
+/** An engine's progress line, rebuilt. */
+function progressLine(line: JsonLine): JsonLine {
+  const parsed = progressSchema.safeParse(line);
+  return parsed.success ? parsed.data : { status: '' };
 }
 
 function tryJson(text: string): unknown {

@@ -56,7 +56,8 @@ async function execPlace(
 }
 
 function startBody(body: unknown, tty: boolean): { readonly Detach: boolean; readonly Tty: boolean } {
-  const folded = foldFields(body, '', ['Detach', 'Tty', 'ConsoleSize']);
+  // The last ones are dockerode's own options, which it leaves in the body.
+  const folded = foldFields(body, '', ['Detach', 'Tty', 'ConsoleSize', 'hijack', 'stdin', 'abortSignal']);
   if (folded.kind === 'refused') throw dockerError(400, `ecluse: ${folded.reason}`);
   return { Detach: folded.fields['Detach'] === true, Tty: tty };
 }

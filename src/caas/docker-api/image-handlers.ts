@@ -9,6 +9,7 @@ import { familiarReference } from '#caas/image-reference.ts';
 import { answerTo, dockerError, noSuchImage } from './docker-error.ts';
 import { booleanOf, filtersOf, sendEmpty, sendJson } from './request.ts';
 import type { DockerRequest } from './request.ts';
+import { namesToList } from './image-filters.ts';
 import { imageInspectView, imageSummaryView } from './views.ts';
 
 export interface ImageHandlerDeps {
@@ -36,15 +37,13 @@ async function usesOf(deps: ImageHandlerDeps, tenant: string, imageId: string): 
 }
 
 async function list(deps: ImageHandlerDeps, request: DockerRequest): Promise<void> {
-  const wanted = filtersOf(request.query).get('reference') ?? [];
+  const filters = filtersOf(request.query);
   const views = [];
   for (const image of await deps.images.list(request.tenant.name)) {
-    const names = image.references.map(familiarReference);
-    const matches = wanted.length === 0 || wanted.some((name) => names.some((own) => own === name || own.startsWith(`${name}:`)));
-    if (!matches) continue;
-    views.push(
-      imageSummaryView(image, await deps.images.inspect(image.imageId), await usesOf(deps, request.tenant.name, image.imageId)),
-    );
+    const known = await deps.images.inspect(image.imageId);
+    const names = namesToList(filters, image.references.map(familiarReference), known);
+    if (names === undefined) continue;
+    views.push(imageSummaryView(image, names, known, await usesOf(deps, request.tenant.name, image.imageId)));
   }
   sendJson(request.response, 200, views);
 }

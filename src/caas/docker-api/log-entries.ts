@@ -19,11 +19,12 @@ const FRAME_HEADER_BYTES = 8;
 /** Docker splits longer lines at 16 KiB; the rest is headroom for the timestamp. */
 const ENTRY_BYTES_MAX = 64 * 1024;
 const TIME_CHARS = '2006-01-02T15:04:05.000000000Z'.length;
+const STAMP = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z$/;
 
 function entryOf(stream: number, payload: Buffer): LogEntry {
-  const isStamped = payload.length > TIME_CHARS && payload[TIME_CHARS] === 0x20;
-  return isStamped
-    ? { stream, time: payload.toString('latin1', 0, TIME_CHARS), message: payload.subarray(TIME_CHARS + 1) }
+  const time = payload.toString('latin1', 0, TIME_CHARS);
+  return STAMP.test(time) && payload[TIME_CHARS] === 0x20
+    ? { stream, time, message: payload.subarray(TIME_CHARS + 1) }
     : { stream, time: '', message: payload };
 }
 

@@ -225,13 +225,14 @@ export function inspectView(
 
 export function imageSummaryView(
   image: TenantImage,
+  names: readonly string[],
   known: EngineImage | undefined,
   containers: number,
 ): Readonly<Record<string, unknown>> {
   return {
     Id: image.imageId,
     ParentId: '',
-    RepoTags: image.references.length === 0 ? null : image.references.map(familiarReference),
+    RepoTags: names.length === 0 ? null : names,
     RepoDigests: null,
     Created: Math.floor((Date.parse(known?.Created ?? '') || image.createdMs) / 1000),
     Size: known?.Size ?? 0,

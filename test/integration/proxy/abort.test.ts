@@ -44,7 +44,10 @@ describe('a worker', () => {
 
   beforeAll(async () => {
     upstream = await startRawUpstream(behave);
-    edge = await startEdge({ config: configOf([upstream.endpoint({ id: 'c1' })]), certificates: [await makeCertificate('app.test')] });
+    edge = await startEdge({
+      config: configOf([upstream.endpoint({ id: 'c1' })]),
+      certificates: [await makeCertificate('app.test')],
+    });
   });
 
   afterAll(async () => {
@@ -60,7 +63,9 @@ describe('a worker', () => {
       rounds.push(closeAfter({ port: edge.httpPort, tlsPort: edge.httpsPort, request, index }));
     }
     await Promise.all(rounds);
-    await eventually(async () => ((await edge.pool.metrics()).includes('\necluse_downstream_connections 0\n') ? true : undefined));
+    await eventually(async () =>
+      (await edge.pool.metrics()).includes('\necluse_downstream_connections 0\n') ? true : undefined,
+    );
     expect(edge.pool.status()[0]?.pid).toBe(pid);
     expect((await edge.pool.freeze(['c1'], { deadlineMs: 1000, drainMs: 5000 })).cut).toBe(0);
     await edge.pool.thaw(['c1']);
@@ -78,7 +83,12 @@ describe('a worker', () => {
 });
 
 /** Sends a request and goes away after some turns of the event loop, in one of three ways. */
-async function closeAfter(plan: { readonly port: number; readonly tlsPort: number; readonly request: string; readonly index: number }): Promise<void> {
+async function closeAfter(plan: {
+  readonly port: number;
+  readonly tlsPort: number;
+  readonly request: string;
+  readonly index: number;
+}): Promise<void> {
   const { port, tlsPort, request, index } = plan;
   const tls = index % 4 === 3;
   const socket = tls
@@ -86,11 +96,16 @@ async function closeAfter(plan: { readonly port: number; readonly tlsPort: numbe
     : connect({ host: '127.0.0.1', port });
   const closed = readAll(socket);
   socket.write(request);
-  for (let turn = 0; turn < (index * 7) % 40; turn += 1) await new Promise((resolve) => { setImmediate(resolve); });
+  for (let turn = 0; turn < (index * 7) % 40; turn += 1)
+    await new Promise((resolve) => {
+      setImmediate(resolve);
+    });
   if (index % 3 === 0) socket.end();
   else if (index % 3 === 1 || tls) socket.destroy();
   else socket.resetAndDestroy();
   // An endpoint that stays silent keeps a half-closed client waiting: it goes in the end.
-  setTimeout(() => { socket.destroy(); }, 1000);
+  setTimeout(() => {
+    socket.destroy();
+  }, 1000);
   await closed;
 }

@@ -5,8 +5,31 @@ import { ask } from '../../support/http-client.ts';
 import { startUpstream } from '../../support/upstream.ts';
 
 const KEYS = [
-  ['time', 'requestId', 'traceId', 'configVersion', 'route', 'service', 'endpoint', 'tenant', 'client', 'method', 'host', 'path', 'status'],
-  ['downstreamInBytes', 'downstreamOutBytes', 'upstreamInBytes', 'upstreamOutBytes', 'totalMs', 'holdMs', 'connectMs', 'firstByteMs'],
+  [
+    'time',
+    'requestId',
+    'traceId',
+    'configVersion',
+    'route',
+    'service',
+    'endpoint',
+    'tenant',
+    'client',
+    'method',
+    'host',
+    'path',
+    'status',
+  ],
+  [
+    'downstreamInBytes',
+    'downstreamOutBytes',
+    'upstreamInBytes',
+    'upstreamOutBytes',
+    'totalMs',
+    'holdMs',
+    'connectMs',
+    'firstByteMs',
+  ],
   ['tlsVersion', 'sni', 'alpn', 'errorCode'],
 ].flat();
 
@@ -24,7 +47,15 @@ describe('the access log', () => {
     const lines = await edge.accessLog(7);
     expect(lines.length).toBe(7);
     for (const line of lines) expect(Object.keys(line)).toEqual(KEYS);
-    expect(lines[0]).toMatchObject({ traceId: 'ab'.repeat(16), configVersion: 1, route: 'app.test/', service: 'app', endpoint: 'c1', tenant: 'acme', path: '/a' });
+    expect(lines[0]).toMatchObject({
+      traceId: 'ab'.repeat(16),
+      configVersion: 1,
+      route: 'app.test/',
+      service: 'app',
+      endpoint: 'c1',
+      tenant: 'acme',
+      path: '/a',
+    });
     expect(lines[0]).toMatchObject({ method: 'GET', host: 'app.test', status: 200, client: '127.0.0.1', errorCode: null });
     expect(lines[5]).toMatchObject({ status: 404, errorCode: 'unknown-host', endpoint: null, tenant: null });
     expect(lines[6]).toMatchObject({ status: 502, errorCode: 'upstream-reset' });

@@ -42,15 +42,19 @@ describe('an exchange with one endpoint', () => {
       socket.once('data', (chunk: Buffer) => {
         const text = chunk.toString('latin1');
         if (text.startsWith('GET /raw/cut')) socket.end('HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf');
-        else if (text.startsWith('GET /raw/chunkcut')) socket.end('HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n');
+        else if (text.startsWith('GET /raw/chunkcut'))
+          socket.end('HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n');
         else if (text.startsWith('GET /raw/both')) {
           socket.end('HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n');
         } else if (text.startsWith('GET /raw/early')) {
-          socket.end('HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\nHTTP/1.1 200 OK\r\nX-Up: 1\r\nConnection: close, x-hop\r\nX-Hop: 1\r\nContent-Length: 2\r\n\r\nok');
+          socket.end(
+            'HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\nHTTP/1.1 200 OK\r\nX-Up: 1\r\nConnection: close, x-hop\r\nX-Hop: 1\r\nContent-Length: 2\r\n\r\nok',
+          );
         } else if (text.startsWith('GET /raw/trailers')) {
           socket.end('HTTP/1.1 200 OK\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX-Sum: 7\r\n\r\n');
         } else if (text.startsWith('GET /raw/die')) socket.destroy();
-        else if (text.startsWith('GET /raw/echo')) socket.end(`HTTP/1.1 200 OK\r\nContent-Length: ${String(chunk.length)}\r\n\r\n${text}`);
+        else if (text.startsWith('GET /raw/echo'))
+          socket.end(`HTTP/1.1 200 OK\r\nContent-Length: ${String(chunk.length)}\r\n\r\n${text}`);
         else socket.end('HTTP/1.1 500 What\r\nContent-Length: 0\r\n\r\n');
       });
     });
@@ -88,8 +92,20 @@ describe('an exchange with one endpoint', () => {
   });
 
   test('streams 10 MiB up unchanged, with a length and chunked', async () => {
-    const fixed = await ask({ port: edge.httpPort, method: 'POST', path: '/sum', body: payload, headers: { 'content-length': payload.length } });
-    const chunked = await ask({ port: edge.httpPort, method: 'DELETE', path: '/sum', body: payload, headers: { 'transfer-encoding': 'chunked' } });
+    const fixed = await ask({
+      port: edge.httpPort,
+      method: 'POST',
+      path: '/sum',
+      body: payload,
+      headers: { 'content-length': payload.length },
+    });
+    const chunked = await ask({
+      port: edge.httpPort,
+      method: 'DELETE',
+      path: '/sum',
+      body: payload,
+      headers: { 'transfer-encoding': 'chunked' },
+    });
     expect([fixed.body.toString(), chunked.body.toString()]).toEqual([sha256(payload), sha256(payload)]);
   });
 
@@ -154,7 +170,9 @@ describe('an exchange with one endpoint', () => {
 
   test('lets the endpoint answer Expect: 100-continue', async () => {
     const socket = connect({ host: '127.0.0.1', port: edge.httpPort });
-    socket.write('POST /sum HTTP/1.1\r\nHost: app.test\r\nExpect: 100-continue\r\nContent-Length: 2\r\nConnection: close\r\n\r\n');
+    socket.write(
+      'POST /sum HTTP/1.1\r\nHost: app.test\r\nExpect: 100-continue\r\nContent-Length: 2\r\nConnection: close\r\n\r\n',
+    );
     expect(await readUntil(socket, '\r\n\r\n')).toBe('HTTP/1.1 100 Continue\r\n\r\n');
     socket.write('ok');
     expect(await readAll(socket)).toContain(sha256(Buffer.from('ok')));
@@ -201,7 +219,9 @@ describe('an exchange with one endpoint', () => {
     while (steady < 20) {
       steady = sent === last ? steady + 1 : 0;
       last = sent;
-      await new Promise((resolve) => { setTimeout(resolve, 20); });
+      await new Promise((resolve) => {
+        setTimeout(resolve, 20);
+      });
     }
     expect(sent).toBeLessThan(64 * MIB);
     response.destroy();

@@ -16,7 +16,9 @@ async function record(request: IncomingMessage, response: ServerResponse, seen: 
 const LONG = { deadlineMs: 30_000, drainMs: 5_000 };
 
 async function heldRequests(edge: Edge, count: number): Promise<void> {
-  await eventually(async () => ((await edge.pool.metrics()).includes(`\necluse_held_requests ${String(count)}\n`) ? true : undefined));
+  await eventually(async () =>
+    (await edge.pool.metrics()).includes(`\necluse_held_requests ${String(count)}\n`) ? true : undefined,
+  );
 }
 
 describe('WorkerPool.freeze() and thaw()', () => {
@@ -124,7 +126,9 @@ describe('WorkerPool.freeze() and thaw()', () => {
     streaming.on('error', () => undefined);
     streaming.resume();
     const silent = ask({ port: edge.httpPort, path: '/silent' });
-    await eventually(async () => ((await edge.pool.metrics()).includes('\necluse_downstream_connections 2\n') ? true : undefined));
+    await eventually(async () =>
+      (await edge.pool.metrics()).includes('\necluse_downstream_connections 2\n') ? true : undefined,
+    );
     const frozen = await edge.pool.freeze(['c1'], { deadlineMs: 5_000, drainMs: 100 });
     expect(frozen.cut).toBe(2);
     expect(frozen.waitedMs).toBeGreaterThanOrEqual(99);
@@ -156,7 +160,9 @@ describe('WorkerPool.freeze() and thaw()', () => {
     await edge.pool.freeze(['c1'], LONG);
     const pid = edge.pool.status()[0]?.pid ?? 0;
     process.kill(pid, 'SIGKILL');
-    await eventually(() => (edge.pool.status().some((worker) => worker.pid !== pid && worker.state === 'listening') ? true : undefined));
+    await eventually(() =>
+      edge.pool.status().some((worker) => worker.pid !== pid && worker.state === 'listening') ? true : undefined,
+    );
     const held = ask({ port: edge.httpPort });
     await heldRequests(edge, 1);
     await edge.pool.thaw(['c1']);

@@ -33,7 +33,9 @@ test('a POST that could not be connected goes to another endpoint, its body whol
   await using gone = await startUpstream((_request, response) => response.end());
   const dead = gone.endpoint({ id: 'dead' });
   await gone[Symbol.asyncDispose]();
-  await using alive = await startUpstream((request, response) => { request.pipe(response); });
+  await using alive = await startUpstream((request, response) => {
+    request.pipe(response);
+  });
   await using edge = await startEdge({ config: configOf([dead, alive.endpoint()]) });
   for (let index = 0; index < 4; index += 1) {
     const answer = await ask({ port: edge.httpPort, method: 'POST', body: 'body' });
@@ -61,7 +63,9 @@ test('a worker whose primary was killed finishes what is under way and ends', as
   const program = join(import.meta.dirname, '../../support/primary.ts');
   const primary = spawn(process.execPath, [program, String(upstream.port)], { stdio: ['ignore', 'pipe', 'inherit'] });
   const { promise: ready, resolve: isReady } = Promise.withResolvers<string>();
-  primary.stdout.once('data', (chunk: Buffer) => { isReady(chunk.toString()); });
+  primary.stdout.once('data', (chunk: Buffer) => {
+    isReady(chunk.toString());
+  });
   const [port = 0, pid = 0] = (await ready).split(' ').map(Number);
   const answer = ask({ port });
   await arrived;

@@ -6,7 +6,8 @@ import { configOf, startEdge } from '../../support/edge.ts';
 import { readAll, readUntil } from '../../support/http-client.ts';
 import { startRawUpstream } from '../../support/upstream.ts';
 
-const ASK = 'GET /ws HTTP/1.1\r\nHost: app.test\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: k\r\n\r\n';
+const ASK =
+  'GET /ws HTTP/1.1\r\nHost: app.test\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: k\r\n\r\n';
 const AGREE = 'HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: a\r\n\r\n';
 
 function echoOnce(socket: Socket, seen: string[]): void {
@@ -20,12 +21,16 @@ function echoOnce(socket: Socket, seen: string[]): void {
 describe('an upgrade', () => {
   test('passes bytes both ways and each end of a stream on its own', async () => {
     const seen: string[] = [];
-    await using upstream = await startRawUpstream((socket) => { echoOnce(socket, seen); });
+    await using upstream = await startRawUpstream((socket) => {
+      echoOnce(socket, seen);
+    });
     await using edge = await startEdge({ config: configOf([upstream.endpoint()]) });
     const socket = connect({ host: '127.0.0.1', port: edge.httpPort, allowHalfOpen: true });
     socket.write(ASK);
     const head = await readUntil(socket, 'hello ');
-    expect(head).toMatch(/^HTTP\/1\.1 101 Switching Protocols\r\nSec-WebSocket-Accept: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nhello $/);
+    expect(head).toMatch(
+      /^HTTP\/1\.1 101 Switching Protocols\r\nSec-WebSocket-Accept: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nhello $/,
+    );
     expect(seen[0]).toMatch(/\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n$/);
     const payload = 'x'.repeat(1_000_000);
     socket.end(payload); // Half-close: the echo still comes.
@@ -36,7 +41,9 @@ describe('an upgrade', () => {
   });
 
   test('is cut by a freeze and counted', async () => {
-    await using upstream = await startRawUpstream((socket) => { echoOnce(socket, []); });
+    await using upstream = await startRawUpstream((socket) => {
+      echoOnce(socket, []);
+    });
     await using edge = await startEdge({ config: configOf([upstream.endpoint({ id: 'c1' })]) });
     const socket = connect({ host: '127.0.0.1', port: edge.httpPort });
     socket.write(ASK);
@@ -69,7 +76,9 @@ describe('an upgrade', () => {
     });
     await using edge = await startEdge({ config: configOf([upstream.endpoint()]) });
     const socket = connect({ host: '127.0.0.1', port: edge.httpPort });
-    socket.write('GET / HTTP/1.1\r\nHost: app.test\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA\r\n\r\n');
+    socket.write(
+      'GET / HTTP/1.1\r\nHost: app.test\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA\r\n\r\n',
+    );
     await readUntil(socket, '\r\n\r\nok');
     socket.destroy();
     expect(seen[0]).not.toMatch(/upgrade|http2/i);

@@ -14,7 +14,9 @@ describe('WorkerPool', () => {
   test('open() says which port is in use and which key chooses another', async () => {
     const taken = createServer();
     const { promise, resolve } = Promise.withResolvers<undefined>();
-    taken.listen({ host: '127.0.0.1', port: 0 }, () => { resolve(undefined); });
+    taken.listen({ host: '127.0.0.1', port: 0 }, () => {
+      resolve(undefined);
+    });
     await promise;
     const address = taken.address();
     const port = typeof address === 'object' && address !== null ? address.port : 0;
@@ -29,7 +31,10 @@ describe('WorkerPool', () => {
         onTraffic: () => undefined,
       },
     );
-    await expect(opened).rejects.toMatchObject({ code: 'ECLUSE_PORT_IN_USE', mend: 'stop it, or set another address under listen.https in ecluse.yaml' });
+    await expect(opened).rejects.toMatchObject({
+      code: 'ECLUSE_PORT_IN_USE',
+      mend: 'stop it, or set another address under listen.https in ecluse.yaml',
+    });
     await expect(opened).rejects.toThrow(`127.0.0.1:${String(port)}`);
     taken.close();
   });
@@ -63,7 +68,9 @@ describe('WorkerPool', () => {
     process.kill(killed?.pid ?? 0, 'SIGKILL');
     const status = await eventually(() => {
       const now = edge.pool.status();
-      return now.length === 2 && now.every((worker) => worker.state === 'listening' && worker.pid !== killed?.pid) ? now : undefined;
+      return now.length === 2 && now.every((worker) => worker.state === 'listening' && worker.pid !== killed?.pid)
+        ? now
+        : undefined;
     });
     expect(status.map((worker) => worker.version)).toEqual([5, 5]);
     for (let index = 0; index < 20; index += 1) expect((await ask({ port: edge.httpPort })).status).toBe(200);
