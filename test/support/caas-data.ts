@@ -43,7 +43,10 @@ export function specOf(body: Readonly<Record<string, unknown>> = {}, tcpPorts: r
 }
 
 /** What an engine says of a running container. */
-export function inspectOf(state: Readonly<Record<string, unknown>> = {}, rest: Readonly<Record<string, unknown>> = {}): EngineInspect {
+export function inspectOf(
+  state: Readonly<Record<string, unknown>> = {},
+  rest: Readonly<Record<string, unknown>> = {},
+): EngineInspect {
   return inspectSchema.parse({
     Id: ENGINE_ID,
     Path: 'sleep',
@@ -65,7 +68,9 @@ export function inspectOf(state: Readonly<Record<string, unknown>> = {}, rest: R
     },
     Config: { Hostname: 'h', Env: ['A=b'], Cmd: ['sleep', '1'], Labels: { x: 'y' } },
     GraphDriver: { Name: 'overlay2', Data: { UpperDir: '/var/lib/docker/overlay2/u' } },
-    NetworkSettings: { Networks: { 'ecluse-abcdef-acme': { IPAddress: '10.90.1.2', IPPrefixLen: 24, Gateway: '10.90.1.1', MacAddress: '02:42' } } },
+    NetworkSettings: {
+      Networks: { 'ecluse-abcdef-acme': { IPAddress: '10.90.1.2', IPPrefixLen: 24, Gateway: '10.90.1.1', MacAddress: '02:42' } },
+    },
     ...rest,
   });
 }

@@ -9,8 +9,9 @@ type Matcher = (wanted: string, row: ContainerRow, spec: ContainerSpec, all: rea
 
 const labelMatches: Matcher = (wanted, _row, spec) => {
   const at = wanted.indexOf('=');
-  const value = spec.config.Labels?.[at === -1 ? wanted : wanted.slice(0, at)];
-  return at === -1 ? value !== undefined : value === wanted.slice(at + 1);
+  const labels = spec.config.Labels ?? {};
+  const key = at === -1 ? wanted : wanted.slice(0, at);
+  return Object.hasOwn(labels, key) && (at === -1 || labels[key] === wanted.slice(at + 1));
 };
 
 /** Docker takes a regular expression here; a plain substring or an anchored name covers what clients send, and cannot run away. */

@@ -11,6 +11,7 @@ import { busyboxTar, credentialsOf } from '../../support/docker-api.ts';
 import { imageArchive } from '../../support/image-archive.ts';
 import { addTenant, run, startNode } from '../../support/node.ts';
 import type { CommandAnswer, TestNode } from '../../support/node.ts';
+import { containing, including, matching } from '../../support/matchers.ts';
 
 /** Debian's client and, where there is one, a newer one. */
 const CLIENTS = ['/usr/bin/docker', '/usr/local/bin/docker'].filter((path) => existsSync(path));
@@ -23,7 +24,7 @@ beforeAll(async () => {
   await addTenant(node, 'acme', '--domain', 'shop.test');
   rootFs = await busyboxTar(node.dataDir);
   const imported = await node.docker('acme', ['import', '-', 'bb'], rootFs);
-  expect(imported).toMatchObject({ exitCode: 0, stdout: expect.stringMatching(/^sha256:[0-9a-f]{64}\n$/) });
+  expect(imported).toMatchObject({ exitCode: 0, stdout: matching(/^sha256:[0-9a-f]{64}\n$/) });
 });
 
 afterAll(async () => {
@@ -80,7 +81,7 @@ describe.each(CLIENTS)('%s', (program) => {
 
   test('a program that does not exist is exit code 127 and leaves nothing', async () => {
     const answer = await client(['run', '--rm', 'bb', '/nonexistent']);
-    expect(answer).toMatchObject({ exitCode: 127, stderr: expect.stringContaining('no such file or directory') });
+    expect(answer).toMatchObject({ exitCode: 127, stderr: containing('no such file or directory') });
     expect((await client(['ps', '-aq'])).stdout).toBe('');
   });
 
@@ -100,7 +101,7 @@ describe.each(CLIENTS)('%s', (program) => {
     expect(answer).toMatchObject({
       exitCode: 1,
       stdout: '[]\n',
-      stderr: expect.stringMatching(/error: no such object: nothing/i),
+      stderr: matching(/error: no such object: nothing/i),
     });
   });
 
@@ -128,7 +129,7 @@ describe('containers', () => {
     expect((await out('ps', '-q', '--no-trunc')).trim()).toBe(id);
     expect(await docker('ps', '--filter', 'nonsense=1')).toMatchObject({
       exitCode: 1,
-      stderr: expect.stringContaining("'nonsense'"),
+      stderr: containing("'nonsense'"),
     });
 
     const started = await out('inspect', '--format', '{{.State.StartedAt}}', 'one');
@@ -143,11 +144,11 @@ describe('containers', () => {
     expect(await out('start', 'one')).toBe('one\n');
     expect(await docker('rm', 'one')).toMatchObject({
       exitCode: 1,
-      stderr: expect.stringContaining('You cannot remove a running container'),
+      stderr: containing('You cannot remove a running container'),
     });
     expect(await out('stop', '-t', '0', 'one')).toBe('one\n');
     expect(await out('stop', 'one')).toBe('one\n');
-    expect(await docker('kill', 'one')).toMatchObject({ exitCode: 1, stderr: expect.stringContaining('is not running') });
+    expect(await docker('kill', 'one')).toMatchObject({ exitCode: 1, stderr: containing('is not running') });
     expect(await out('rm', 'one', 'two')).toBe('one\ntwo\n');
   });
 
@@ -161,8 +162,8 @@ describe('containers', () => {
     await out('run', '-d', '--name', 'one', 'bb', 'sleep', '100');
     await out('pause', 'one');
     expect(await out('ps', '--format', '{{.Status}}')).toMatch(/\(Paused\)\n$/);
-    expect(await docker('exec', 'one', 'true')).toMatchObject({ exitCode: 1, stderr: expect.stringContaining('is paused') });
-    expect(await docker('pause', 'one')).toMatchObject({ exitCode: 1, stderr: expect.stringContaining('already paused') });
+    expect(await docker('exec', 'one', 'true')).toMatchObject({ exitCode: 1, stderr: containing('is paused') });
+    expect(await docker('pause', 'one')).toMatchObject({ exitCode: 1, stderr: containing('already paused') });
     await out('unpause', 'one');
     expect(await out('exec', 'one', 'echo', 'on')).toBe('on\n');
   });
@@ -196,7 +197,7 @@ describe('containers', () => {
     const [view] = JSON.parse(text) as readonly Record<string, never>[];
     expect(view).toMatchObject({
       Name: '/one',
-      Config: { Image: 'bb', Cmd: ['sleep', '1'], Labels: { x: 'y' }, Env: expect.arrayContaining(['A=b']) },
+      Config: { Image: 'bb', Cmd: ['sleep', '1'], Labels: { x: 'y' }, Env: including('A=b') },
       HostConfig: {
         Memory: 128 * 1024 ** 2,
         RestartPolicy: { Name: 'on-failure', MaximumRetryCount: 3 },
@@ -213,15 +214,15 @@ describe('containers', () => {
     const conflict = `The container name "/one" is already in use by container "${id}"`;
     expect(await docker('run', '--name', 'one', 'bb', 'true')).toMatchObject({
       exitCode: 125,
-      stderr: expect.stringContaining(conflict),
+      stderr: containing(conflict),
     });
     await out('create', '--name', 'two', 'bb', 'true');
-    expect(await docker('rename', 'two', 'one')).toMatchObject({ exitCode: 1, stderr: expect.stringContaining(conflict) });
+    expect(await docker('rename', 'two', 'one')).toMatchObject({ exitCode: 1, stderr: containing(conflict) });
     await out('rename', 'one', 'three');
     await out('rename', 'two', 'one');
     expect((await out('ps', '-a', '--format', '{{.Names}}')).trim().split('\n').toSorted()).toEqual(['one', 'three']);
     expect(await docker('rename', 'one', '')).toMatchObject({ exitCode: 1 });
-    expect(await docker('rename', 'one', 'one')).toMatchObject({ exitCode: 1, stderr: expect.stringContaining('same name') });
+    expect(await docker('rename', 'one', 'one')).toMatchObject({ exitCode: 1, stderr: containing('same name') });
   });
 
   test('refusals have Docker’s words and exit codes', async () => {
@@ -235,12 +236,12 @@ describe('containers', () => {
       ['kill', 'no'],
     ]) {
       const answer = await docker(...args);
-      expect(answer, args.join(' ')).toMatchObject({ exitCode: 1, stderr: expect.stringContaining('No such container: no') });
+      expect(answer, args.join(' ')).toMatchObject({ exitCode: 1, stderr: containing('No such container: no') });
     }
     const badName = 'Invalid container name (a b), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed';
     expect(await docker('create', '--name', 'a b', 'bb')).toMatchObject({
       exitCode: 1,
-      stderr: expect.stringContaining(badName),
+      stderr: containing(badName),
     });
     const missing = await docker('run', 'absent');
     expect(missing.exitCode).toBe(125);
@@ -268,7 +269,7 @@ describe('containers', () => {
     ];
     for (const [args, reason] of refused) {
       const answer = await docker('run', ...args, 'bb', 'true');
-      expect(answer, args.join(' ')).toMatchObject({ exitCode: 125, stderr: expect.stringContaining(reason) });
+      expect(answer, args.join(' ')).toMatchObject({ exitCode: 125, stderr: containing(reason) });
     }
     expect(await out('ps', '-aq')).toBe('');
   });
@@ -301,17 +302,17 @@ describe('images', () => {
     expect(id).toMatch(/^sha256:[0-9a-f]{64}$/);
     expect(await docker('rmi', id)).toMatchObject({
       exitCode: 1,
-      stderr: expect.stringContaining('image is referenced in multiple repositories'),
+      stderr: containing('image is referenced in multiple repositories'),
     });
     expect(await out('rmi', 'other', 'shop:1')).toBe('Untagged: other:latest\nUntagged: shop:1\n');
     expect(await out('rmi', id)).toBe(`Untagged: example.test:5000/team/shop:2\nDeleted: ${id}\n`);
     expect(await docker('rmi', 'shop:1')).toMatchObject({
       exitCode: 1,
-      stderr: expect.stringContaining('No such image: shop:1'),
+      stderr: containing('No such image: shop:1'),
     });
     expect(await docker('tag', 'shop:1', 'x')).toMatchObject({
       exitCode: 1,
-      stderr: expect.stringContaining('No such image: shop:1'),
+      stderr: containing('No such image: shop:1'),
     });
   });
 
@@ -321,9 +322,7 @@ describe('images', () => {
     const user = (await out('ps', '-q')).trim();
     expect(await docker('rmi', 'used:1')).toMatchObject({
       exitCode: 1,
-      stderr: expect.stringContaining(
-        `unable to remove repository reference "used:1" (must force) - container ${user} is using its`,
-      ),
+      stderr: containing(`unable to remove repository reference "used:1" (must force) - container ${user} is using its`),
     });
     expect(await out('rmi', '-f', 'used:1')).toBe('Untagged: used:1\n');
     await out('restart', '-t', '0', 'user');
@@ -338,7 +337,7 @@ describe('images', () => {
     await node.docker('acme', ['import', '-c', 'VOLUME /data', '-', 'vol'], rootFs);
     expect(await docker('run', 'vol', 'true')).toMatchObject({
       exitCode: 125,
-      stderr: expect.stringContaining('image vol declares volumes, and volumes are not implemented yet'),
+      stderr: containing('image vol declares volumes, and volumes are not implemented yet'),
     });
     expect(await out('ps', '-aq')).toBe('');
     await out('rmi', 'vol', 'changed:2');
@@ -358,11 +357,11 @@ describe('API versions', () => {
   test('too old and too new are refused as Docker does', async () => {
     expect(await withVersion('1.23', 'ps')).toMatchObject({
       exitCode: 1,
-      stderr: expect.stringContaining('client version 1.23 is too old. Minimum supported API version is 1.24'),
+      stderr: containing('client version 1.23 is too old. Minimum supported API version is 1.24'),
     });
     expect(await withVersion('1.99', 'ps')).toMatchObject({
       exitCode: 1,
-      stderr: expect.stringContaining('client version 1.99 is too new. Maximum supported API version is 1.41'),
+      stderr: containing('client version 1.99 is too new. Maximum supported API version is 1.41'),
     });
   });
 });
@@ -394,7 +393,7 @@ describe('dockerode', () => {
     await container.remove();
     await expect(container.inspect()).rejects.toMatchObject({
       statusCode: 404,
-      json: { message: expect.stringContaining('No such container') },
+      json: { message: containing('No such container') },
     });
   });
 

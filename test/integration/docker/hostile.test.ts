@@ -15,6 +15,7 @@ import type { ApiAnswer, ApiCall, Credentials } from '../../support/docker-api.t
 import { imageArchive } from '../../support/image-archive.ts';
 import { addTenant, startNode } from '../../support/node.ts';
 import type { TestNode } from '../../support/node.ts';
+import { anyText, containing, matching } from '../../support/matchers.ts';
 
 let node: TestNode;
 let acme: Credentials;
@@ -145,10 +146,10 @@ describe('create', () => {
     expect(made.status).toBe(201);
     const body = { HostConfig: { Privileged: true, Binds: ['/:/host'] } };
     const old = await call({ method: 'POST', path: '/v1.23/containers/box/start', body });
-    expect([old.status, messageOf(old)]).toEqual([400, expect.stringContaining('client version 1.23 is too old')]);
+    expect([old.status, messageOf(old)]).toEqual([400, containing('client version 1.23 is too old')]);
     for (const version of ['/v1.24', '/v1.41', '']) {
       const answer = await call({ method: 'POST', path: `${version}/containers/box/start`, body });
-      expect([answer.status, messageOf(answer)]).toEqual([400, expect.stringContaining('non-empty request body')]);
+      expect([answer.status, messageOf(answer)]).toEqual([400, containing('non-empty request body')]);
     }
     const checkpoint = await call({ method: 'POST', path: '/v1.41/containers/box/start?checkpoint=../../x&checkpoint-dir=/etc' });
     expect(checkpoint.status).toBe(204);
@@ -221,9 +222,9 @@ describe('paths and queries', () => {
 
   test('requests that are too large are refused and the next one is served', async () => {
     const large = await call({ method: 'POST', path: '/containers/create', body: `{"Image":"${'x'.repeat(5 * 1024 * 1024)}"}` });
-    expect([large.status, messageOf(large)]).toEqual([413, expect.stringContaining('larger than 4194304 bytes')]);
+    expect([large.status, messageOf(large)]).toEqual([413, containing('larger than 4194304 bytes')]);
     const query = await call({ path: `/containers/json?filters=${'x'.repeat(100_000)}` });
-    expect([query.status, messageOf(query)]).toEqual([431, expect.stringContaining('too large')]);
+    expect([query.status, messageOf(query)]).toEqual([431, containing('too large')]);
     expect((await call({ path: '/_ping' })).text).toBe('OK');
   });
 });
@@ -339,7 +340,7 @@ describe('archives', () => {
       const answer = await load(body);
       expect([answer.status, messageOf(answer)], name).toEqual([
         400,
-        expect.stringMatching(/^the archive is no docker save archive or is damaged: /),
+        matching(/^the archive is no docker save archive or is damaged: /),
       ]);
       expect(answer.text).not.toContain(node.dataDir);
     }
@@ -362,8 +363,8 @@ describe('archives', () => {
 
   test('what the engine finds wrong comes through without its paths', async () => {
     const answer = await load(await tar([{ name: 'manifest.json' }, manifest('x:1')]));
-    expect([answer.status, answer.text]).toEqual([200, expect.stringContaining('no such file or directory')]);
-    expect(JSON.parse(answer.text)).toEqual({ error: expect.any(String), errorDetail: { message: expect.any(String) } });
+    expect([answer.status, answer.text]).toEqual([200, containing('no such file or directory')]);
+    expect(JSON.parse(answer.text)).toEqual({ error: anyText(), errorDetail: { message: anyText() } });
     expect(answer.text).not.toContain(node.dataDir);
   });
 
@@ -407,7 +408,7 @@ describe('archives', () => {
     const loading = load(slow).catch((error: unknown) => error);
     expect((await node.docker('acme', ['images', '-q', 'half'])).stdout).toBe('');
     slow.end(archive.subarray(1000));
-    expect(await loading).toMatchObject({ status: 200, text: expect.stringContaining('Loaded image: half:1') });
+    expect(await loading).toMatchObject({ status: 200, text: containing('Loaded image: half:1') });
     await node.docker('acme', ['rmi', 'half:1']);
   });
 });

@@ -12,6 +12,7 @@ import { busyboxTar, callApi, connectTls, credentialsOf } from '../../support/do
 import type { ApiAnswer, ApiCall, Credentials } from '../../support/docker-api.ts';
 import { addTenant, run, startNode } from '../../support/node.ts';
 import type { TestNode } from '../../support/node.ts';
+import { containing } from '../../support/matchers.ts';
 
 let node: TestNode;
 let acme: Credentials;
@@ -186,17 +187,17 @@ describe('names', () => {
     const taken = 'the host name aa-b-c.localhost is in use by another tenant';
     expect(await node.docker('c', ['create', '--name', 'aa-b', 'bb', 'true'])).toMatchObject({
       exitCode: 1,
-      stderr: expect.stringContaining(taken),
+      stderr: containing(taken),
     });
     await docker('c', 'create', '--name', 'other', 'bb', 'true');
     expect(await node.docker('c', ['rename', 'other', 'aa-b'])).toMatchObject({
       exitCode: 1,
-      stderr: expect.stringContaining(taken),
+      stderr: containing(taken),
     });
     await docker('b-c', 'create', '-l', 'ecluse.http.host=www.shared.test', 'bb', 'true');
     expect(await node.docker('c', ['create', '-l', 'ecluse.http.host=WWW.shared.test', 'bb', 'true'])).toMatchObject({
       exitCode: 1,
-      stderr: expect.stringContaining('www.shared.test is in use by another tenant'),
+      stderr: containing('www.shared.test is in use by another tenant'),
     });
   });
 });
@@ -308,7 +309,7 @@ describe('credentials', () => {
     expect(await ping()).toBe('HTTP/1.1 403');
     expect(await node.docker('initech', ['ps'])).toMatchObject({
       exitCode: 1,
-      stderr: expect.stringContaining('no active tenant'),
+      stderr: containing('no active tenant'),
     });
     expect(await node.ecluse('tenant', 'set', 'initech', '--state', 'active')).toMatchObject({ exitCode: 0 });
     expect(await ping()).toBe('HTTP/1.1 200');
@@ -323,22 +324,22 @@ describe('quotas', () => {
     expect(await node.docker('small', ['load'], archive)).toMatchObject({ exitCode: 0 });
     expect(await node.docker('small', ['create', 'one:1', 'true'])).toMatchObject({
       exitCode: 1,
-      stderr: expect.stringContaining('would add up to 536870912 bytes, its quota is 268435456; set a smaller one with --memory'),
+      stderr: containing('would add up to 536870912 bytes, its quota is 268435456; set a smaller one with --memory'),
     });
     await docker('small', 'create', '-m', '128m', 'one:1', 'true');
     await docker('small', 'create', '-m', '64m', 'one:1', 'true');
     expect(await node.docker('small', ['create', '-m', '64m', 'one:1', 'true'])).toMatchObject({
       exitCode: 1,
-      stderr: expect.stringContaining('tenant small has 2 containers, its quota is 2'),
+      stderr: containing('tenant small has 2 containers, its quota is 2'),
     });
     expect(await node.docker('small', ['import', '-', 'two'], rootFs)).toMatchObject({ exitCode: 0 });
     expect(await node.docker('small', ['import', '-', 'three'], rootFs)).toMatchObject({
       exitCode: 1,
-      stderr: expect.stringContaining('tenant small holds 2 images, its quota is 2'),
+      stderr: containing('tenant small holds 2 images, its quota is 2'),
     });
     expect(await node.docker('small', ['load'], archive)).toMatchObject({
       exitCode: 1,
-      stderr: expect.stringContaining('its quota is 2'),
+      stderr: containing('its quota is 2'),
     });
   });
 });

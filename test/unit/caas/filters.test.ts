@@ -5,7 +5,11 @@ import { matchesFilters } from '#caas/docker-api/filters.ts';
 import { namesToList } from '#caas/docker-api/image-filters.ts';
 import { rowOf, specOf } from '../../support/caas-data.ts';
 
-const rows = [rowOf({ id: 'c'.repeat(64), name: 'newest' }), rowOf({ id: 'b'.repeat(64), name: 'web', state: 'exited' }), rowOf({ id: 'a'.repeat(64), name: 'web-2', state: 'lost' })];
+const rows = [
+  rowOf({ id: 'c'.repeat(64), name: 'newest' }),
+  rowOf({ id: 'b'.repeat(64), name: 'web', state: 'exited' }),
+  rowOf({ id: 'a'.repeat(64), name: 'web-2', state: 'lost' }),
+];
 const spec = specOf({ Labels: { tier: 'web', empty: '' } });
 
 function names(filters: Readonly<Record<string, readonly string[]>>): readonly string[] {
@@ -31,6 +35,7 @@ describe('matchesFilters()', () => {
     expect(names({ label: ['tier'] })).toHaveLength(3);
     expect(names({ label: ['tier=web', 'empty='] })).toHaveLength(3);
     expect(names({ label: ['tier=web', 'other'] })).toHaveLength(0);
+    expect(names({ label: ['toString'] })).toHaveLength(0);
   });
 
   test('takes the order of creation', () => {
@@ -40,14 +45,24 @@ describe('matchesFilters()', () => {
   });
 
   test('refuses what it does not know, names of objects’ own methods too', () => {
-    for (const key of ['nonsense', 'constructor', '__proto__', 'toString']) expect(() => names({ [key]: ['x'], name: ['web'] })).toThrow('Invalid filter');
+    for (const key of ['nonsense', 'constructor', '__proto__', 'toString'])
+      expect(() => names({ [key]: ['x'], name: ['web'] })).toThrow('Invalid filter');
   });
 });
 
 describe('namesToList()', () => {
-  const image = imageSchema.parse({ Id: `sha256:${'1'.repeat(64)}`, Created: '', Size: 1, Architecture: '', Os: '', Config: { Labels: { a: 'b' } } });
-  const list = (filters: Readonly<Record<string, readonly string[]>>, own: readonly string[] = ['shop:1', 'team/shop:2']): readonly string[] | undefined =>
-    namesToList(new Map(Object.entries(filters)), own, image);
+  const image = imageSchema.parse({
+    Id: `sha256:${'1'.repeat(64)}`,
+    Created: '',
+    Size: 1,
+    Architecture: '',
+    Os: '',
+    Config: { Labels: { a: 'b' } },
+  });
+  const list = (
+    filters: Readonly<Record<string, readonly string[]>>,
+    own: readonly string[] = ['shop:1', 'team/shop:2'],
+  ): readonly string[] | undefined => namesToList(new Map(Object.entries(filters)), own, image);
 
   test('matches references by Go’s path patterns, and shows the matching names only', () => {
     expect(list({})).toEqual(['shop:1', 'team/shop:2']);

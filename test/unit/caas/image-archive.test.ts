@@ -31,7 +31,8 @@ async function rewrite(archive: Buffer | Readable, imagesMax = 10): Promise<unkn
     reader.end(bytes);
     for await (const entry of reader) {
       expect(entry.header.pax).toBeNull();
-      files[entry.header.name] = entry.header.type === 'symlink' ? `-> ${String(entry.header.linkname)}` : (await buffer(entry)).toString('utf8');
+      files[entry.header.name] =
+        entry.header.type === 'symlink' ? `-> ${String(entry.header.linkname)}` : (await buffer(entry)).toString('utf8');
     }
     return { files, references: [...(await rewritten.references)] };
   } catch (error) {
@@ -99,7 +100,10 @@ describe('rewriteImageArchive()', () => {
       ['JSON', [[{ name: 'manifest.json', type: 'symlink', linkname: 'x' }, '']]],
       ['manifest.json is larger than 4194304 bytes', [[{ name: 'manifest.json' }, `[${' '.repeat(5 * 1024 * 1024)}]`]]],
       ['is no image reference', [[{ name: 'manifest.json' }, manifest('A B')]]],
-      ['it has 11 images, and the quota leaves room for 10', [[{ name: 'manifest.json' }, JSON.stringify(Array.from({ length: 11 }, () => ({ Config: 'c' })))]]],
+      [
+        'it has 11 images, and the quota leaves room for 10',
+        [[{ name: 'manifest.json' }, JSON.stringify(Array.from({ length: 11 }, () => ({ Config: 'c' })))]],
+      ],
     ];
     for (const [reason, entries] of cases) {
       const wanted = new RegExp(`^the archive is no docker save archive or is damaged: .*${reason}`);
@@ -111,7 +115,12 @@ describe('rewriteImageArchive()', () => {
 
   test('a fault is a refusal, wherever the bytes are cut or changed', async () => {
     const archive = await tar([{ name: 'l.tar' }, 'x'.repeat(2000)], [{ name: 'manifest.json' }, manifest('x:1')]);
-    const change = fc.record({ cut: fc.nat(archive.length), at: fc.nat(archive.length - 1), byte: fc.nat(255), chunk: fc.integer({ min: 1, max: 3000 }) });
+    const change = fc.record({
+      cut: fc.nat(archive.length),
+      at: fc.nat(archive.length - 1),
+      byte: fc.nat(255),
+      chunk: fc.integer({ min: 1, max: 3000 }),
+    });
     await fc.assert(
       fc.asyncProperty(change, async ({ cut, at, byte, chunk }) => {
         const damaged = Buffer.from(archive);

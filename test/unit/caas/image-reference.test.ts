@@ -10,7 +10,9 @@ function whole(text: string): string | undefined {
 
 const label = fc.stringMatching(/^[a-z0-9]{1,8}$/);
 const domain = fc.constantFrom('', 'a.test/', 'localhost/', 'x:5000/', 'docker.io/');
-const reference = fc.tuple(domain, fc.array(label, { minLength: 1, maxLength: 3 }), fc.constantFrom('', ':1', ':v1.2-x_3')).map(([host, parts, tag]) => `${host}${parts.join('/')}${tag}`);
+const reference = fc
+  .tuple(domain, fc.array(label, { minLength: 1, maxLength: 3 }), fc.constantFrom('', ':1', ':v1.2-x_3'))
+  .map(([host, parts, tag]) => `${host}${parts.join('/')}${tag}`);
 
 describe('parseReference()', () => {
   test('makes short names whole, as Docker does', () => {
@@ -27,7 +29,23 @@ describe('parseReference()', () => {
   });
 
   test('refuses what is none', () => {
-    for (const text of ['', 'UPPER', 'a b', 'a//b', '/a', 'a/', 'a:', 'a:b:c', '-a', 'a..b', `x@sha256:${'0'.repeat(64)}`, 'a/../b', 'x'.repeat(600), 'a:/b', '\u0430']) {
+    for (const text of [
+      '',
+      'UPPER',
+      'a b',
+      'a//b',
+      '/a',
+      'a/',
+      'a:',
+      'a:b:c',
+      '-a',
+      'a..b',
+      `x@sha256:${'0'.repeat(64)}`,
+      'a/../b',
+      'x'.repeat(600),
+      'a:/b',
+      '\u0430',
+    ]) {
       expect(whole(text), text).toBeUndefined();
     }
   });
@@ -45,7 +63,9 @@ describe('parseReference()', () => {
 
 describe('engineReference()', () => {
   test('differs by tenant and by reference, and says nothing of either', () => {
-    const names = ['acme', 'globex', 'ac', 'a'].flatMap((tenant) => ['x:1', 'x:2', 'me\0x:1'].map((name) => engineReference(tenant, name).repository));
+    const names = ['acme', 'globex', 'ac', 'a'].flatMap((tenant) =>
+      ['x:1', 'x:2', 'me\0x:1'].map((name) => engineReference(tenant, name).repository),
+    );
     expect(new Set(names).size).toBe(names.length);
     for (const name of names) expect(name).toMatch(/^ecluse\/[0-9a-f]{40}$/);
   });

@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { WRAPPER_FILE } from '#isolation/runtime-settings.ts';
+import { containing } from '../../support/matchers.ts';
 
 const execute = promisify(execFile);
 const ID = 'a'.repeat(64);
@@ -109,6 +110,54 @@ describe('ecluse-runsc', () => {
     await expect(wrapper('start', ID)).rejects.toMatchObject({ code: 9 });
     expect(existsSync(join(folder, 'staged', ID))).toBe(false);
     expect(existsSync(join(folder, 'staged', `${ID}.failed`))).toBe(true);
+  });
+
+  test('create refuses a cgroup that climbs out of its place', async () => {
+    const path = await bundle({ linux: { cgroupsPath: `/ecluse/test-a/../../${ID}` } });
+    await expect(wrapper('create', '--bundle', path, ID)).rejects.toMatchObject({
+      code: 1,
+      stderr: containing('climbs out'),
+    });
+    expect(existsSync(calls)).toBe(false);
+  });
+
+  test('start refuses where the staged snapshot is gone, and says so in the engine’s log', async () => {
+    await mkdir(join(folder, 'staged'));
+    await writeFile(join(folder, 'staged', ID), join(folder, 'gone'));
+    const log = join(folder, 'log.json');
+    await expect(wrapper('--log', log, '--log-format', 'json', 'start', ID)).rejects.toMatchObject({ code: 1 });
+    expect(existsSync(calls)).toBe(false);
+    expect(JSON.parse(await readFile(log, 'utf8'))).toEqual({
+      level: 'error',
+      msg: `ecluse-runsc: the staged snapshot ${join(folder, 'gone')} is gone`,
+    });
+  });
+
+  test('delete forgets the container and keeps the exit code', async () => {
+    const path = await bundle({ linux: { cgroupsPath: `/ecluse/test-a/acme/v/${ID}` } });
+    await wrapper('create', '--bundle', path, ID);
+    expect(await wrapper('--root', '/r', 'delete', '--force', ID)).toContain(`--flag=1 --root /r delete --force ${ID}`);
+    expect(['cgroup', 'resolv'].filter((name) => existsSync(join(folder, name, ID)))).toEqual([]);
+    await writeFile(join(folder, 'broken'), '');
+    await expect(wrapper('--root', '/r', 'delete', ID)).rejects.toMatchObject({ code: 9 });
+  });
+
+  test('update is runsc’s where it has one, and refuses an unknown container and limits that no file takes', async () => {
+    const resources = join(folder, 'resources.json');
+    await writeFile(resources, '{"pids":{"limit":7}}');
+    await expect(wrapper('update', '--resources', resources, ID)).rejects.toMatchObject({
+      code: 1,
+      stderr: containing('is not known'),
+    });
+    await mkdir(join(folder, 'cgroup'));
+    await writeFile(join(folder, 'cgroup', ID), '/ecluse/test-a/nowhere');
+    await expect(wrapper('update', '--resources', resources, ID)).rejects.toMatchObject({
+      code: 1,
+      stderr: containing('.pids.limit = 7 was refused'),
+    });
+    expect(existsSync(calls)).toBe(false);
+    await settings('HAS_UPDATE=1\n');
+    expect(await wrapper('update', '--resources', resources, ID)).toBe(`--flag=1 update --resources ${resources} ${ID}`);
   });
 
   test('other commands pass as they are', async () => {

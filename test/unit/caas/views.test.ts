@@ -1,0 +1,126 @@
+/** What tenants see: Docker's shapes, and nothing of the host. */
+import { describe, expect, test } from 'vitest';
+import { imageSchema } from '#caas/engine-answers.ts';
+import {
+  imageInspectView,
+  imageSummaryView,
+  infoView,
+  inspectView,
+  statusText,
+  summaryView,
+  versionView,
+} from '#caas/docker-api/views.ts';
+import { ENGINE_ID, inspectOf, rowOf, specOf, tenantNamed } from '../../support/caas-data.ts';
+import { containing } from '../../support/matchers.ts';
+
+const NOW = Date.UTC(2026, 0, 1, 0, 5);
+
+describe('statusText()', () => {
+  test('has Docker’s words for every state', () => {
+    const healthy = inspectOf({ Health: { Status: 'healthy', FailingStreak: 0 } });
+    const starting = inspectOf({ Health: { Status: 'starting', FailingStreak: 0 } });
+    const ended = inspectOf({ ExitCode: 137 });
+    const finishedMs = NOW - 3_600_000;
+    expect(statusText(rowOf(), inspectOf(), NOW)).toBe('Up 5 minutes');
+    expect(statusText(rowOf(), healthy, NOW)).toBe('Up 5 minutes (healthy)');
+    expect(statusText(rowOf(), starting, NOW)).toBe('Up 5 minutes (health: starting)');
+    expect(statusText(rowOf({ state: 'paused' }), inspectOf(), NOW)).toBe('Up 5 minutes (Paused)');
+    expect(statusText(rowOf({ state: 'exited', finishedMs }), ended, NOW)).toBe('Exited (137) About an hour ago');
+    expect(statusText(rowOf({ state: 'restarting', finishedMs: NOW - 1000 }), ended, NOW)).toBe('Restarting (137) 1 second ago');
+    expect(statusText(rowOf({ state: 'created' }), undefined, NOW)).toBe('Created');
+    expect(statusText(rowOf({ state: 'lost' }), undefined, NOW)).toBe('Dead');
+    expect(statusText(rowOf({ startedMs: NOW + 5000 }), inspectOf(), NOW)).toBe('Up Less than a second');
+  });
+});
+
+describe('containers', () => {
+  const HIDDEN = ['/var/lib/docker', ENGINE_ID, 'ecluse-abcdef', '4711', '"a"'];
+
+  test('show the tenant’s words and no place, process or name of the host', () => {
+    const row = rowOf({ restartCount: 2 });
+    const spec = specOf({ HostConfig: { Memory: 2 ** 27 } }, [80, 81]);
+    for (const view of [summaryView(row, spec, inspectOf(), NOW), inspectView(row, spec, inspectOf(), ['e1'])]) {
+      const text = JSON.stringify(view);
+      for (const secret of HIDDEN) expect(text).not.toContain(secret);
+    }
+    expect(inspectView(row, spec, inspectOf(), ['e1'])).toMatchObject({
+      Id: row.id,
+      Name: '/web',
+      RestartCount: 2,
+      ExecIDs: ['e1'],
+      State: { Status: 'running', Running: true, Pid: 1, StartedAt: '2026-01-01T00:00:00.000Z' },
+      HostConfig: { Memory: row.memoryBytes, Privileged: false, CgroupParent: '', NetworkMode: 'default' },
+      NetworkSettings: {
+        IPAddress: '10.90.1.2',
+        Ports: { '80/tcp': null, '81/tcp': null },
+        Networks: { bridge: { IPAddress: '10.90.1.2' } },
+      },
+    });
+  });
+
+  test('are shown from the store where their host is away or lost them', () => {
+    expect(summaryView(rowOf(), specOf(), undefined, NOW)).toMatchObject({
+      State: 'running',
+      Status: 'Up 5 minutes',
+      Image: 'shop:1',
+    });
+    expect(inspectView(rowOf({ state: 'lost', address: '' }), specOf(), undefined, [])).toMatchObject({
+      ExecIDs: null,
+      State: {
+        Status: 'dead',
+        Dead: true,
+        Running: false,
+        Pid: 0,
+        Error: containing('remove it and create it again'),
+      },
+    });
+  });
+
+  test('without a network have none', () => {
+    expect(inspectView(rowOf({ address: '' }), specOf({ HostConfig: { NetworkMode: 'none' } }), inspectOf(), [])).toMatchObject({
+      HostConfig: { NetworkMode: 'none' },
+      NetworkSettings: { Networks: {}, IPAddress: '' },
+    });
+  });
+});
+
+describe('images', () => {
+  const image = { imageId: `sha256:${'1'.repeat(64)}`, createdMs: 5000, references: ['docker.io/library/shop:1', 'a.test/b:2'] };
+  const known = imageSchema.parse({
+    Id: image.imageId,
+    Created: '2026-01-01T00:00:00Z',
+    Size: 7,
+    Architecture: 'amd64',
+    Os: 'linux',
+  });
+
+  test('have short names, and null where there is none', () => {
+    expect(imageSummaryView(image, ['shop:1'], known, 2)).toMatchObject({
+      RepoTags: ['shop:1'],
+      Size: 7,
+      Containers: 2,
+      Created: Date.UTC(2026, 0, 1) / 1000,
+    });
+    expect(imageSummaryView(image, [], undefined, 0)).toMatchObject({ RepoTags: null, Size: 0, Created: 5 });
+    expect(imageInspectView(image, known)).toMatchObject({
+      RepoTags: ['shop:1', 'a.test/b:2'],
+      Architecture: 'amd64',
+      GraphDriver: { Data: null },
+    });
+  });
+});
+
+test('version and info tell of the platform and the tenant’s quota', () => {
+  const facts = { version: '1.2.3', kernel: '6.1', cpus: 2, runtimeVersion: 'r' };
+  expect(versionView(facts)).toMatchObject({ Version: '1.2.3', ApiVersion: '1.41', MinAPIVersion: '1.24' });
+  const rows = [rowOf(), rowOf({ state: 'paused' }), rowOf({ state: 'exited' }), rowOf({ state: 'lost' })];
+  expect(infoView(facts, { tenant: tenantNamed('acme'), rows, images: 3, nowMs: NOW })).toMatchObject({
+    Containers: 4,
+    ContainersRunning: 1,
+    ContainersPaused: 1,
+    ContainersStopped: 2,
+    Images: 3,
+    MemTotal: 2 ** 30,
+    SystemTime: new Date(NOW).toISOString(),
+  });
+});
