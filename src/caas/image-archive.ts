@@ -106,7 +106,7 @@ export function rewriteImageArchive(source: Readable, options: RewriteOptions): 
   const renamed = new Map<string, string>();
   const links = new Set<string>();
   let entries = 0;
-  let hasManifest = false;
+  let manifests = 0;
   const copy = async (header: Header, body: Readable): Promise<void> => {
     entries += 1;
     if (entries > ENTRIES_MAX) throw new TypeError(`more than ${String(ENTRIES_MAX)} entries`);
@@ -114,7 +114,7 @@ export function rewriteImageArchive(source: Readable, options: RewriteOptions): 
     if (LEFT_OUT.has(checked.name)) {
       body.resume();
     } else if (checked.name === 'manifest.json') {
-      hasManifest = true;
+      manifests += 1;
       writer.entry({ name: 'manifest.json', mode: 0o644 }, rewriteManifest(await manifestText(body), options, renamed));
     } else {
       await pipeline(body, writer.entry(checked));
@@ -132,7 +132,7 @@ export function rewriteImageArchive(source: Readable, options: RewriteOptions): 
         await copy(entry.header, body);
       }
       await feeding;
-      if (!hasManifest) throw new TypeError('it has no manifest.json');
+      if (manifests === 0) throw new TypeError('it has no manifest.json');
       writer.finalize();
       return renamed;
     } catch (error) {
@@ -146,7 +146,7 @@ export function rewriteImageArchive(source: Readable, options: RewriteOptions): 
 }
 
 /** What the engine reads. A fault has the reason that `references` has: the writer may have been torn down by a part of it. */
-async function* bytesOf(writer: AsyncIterable<unknown>, references: Promise<unknown>): AsyncGenerator<unknown> {
+async function* bytesOf(writer: AsyncIterable<unknown>, references: Promise<unknown>): AsyncGenerator {
   try {
     yield* writer;
   } catch (error) {

@@ -4,7 +4,7 @@ import { request } from 'node:https';
 import type { IncomingMessage, OutgoingHttpHeaders } from 'node:http';
 import { join } from 'node:path';
 import { buffer } from 'node:stream/consumers';
-import type { Readable } from 'node:stream';
+import { Readable } from 'node:stream';
 import { connect } from 'node:tls';
 import type { TLSSocket } from 'node:tls';
 import { writeBusyboxImage } from './busybox-image.ts';
@@ -40,8 +40,7 @@ export async function credentialsOf(node: TestNode, tenant: string): Promise<Cre
 /** One request on a connection of its own; rejects where the connection is cut before the answer ends. */
 export async function callApi(node: TestNode, credentials: Credentials, call: ApiCall): Promise<ApiAnswer> {
   const { body } = call;
-  const isStream = typeof body === 'object' && body !== null && 'pipe' in body;
-  const isRaw = body === undefined || typeof body === 'string' || Buffer.isBuffer(body) || isStream;
+  const isRaw = body === undefined || typeof body === 'string' || Buffer.isBuffer(body) || body instanceof Readable;
   const { promise, resolve, reject } = Promise.withResolvers<IncomingMessage>();
   const outgoing = request(
     {
@@ -56,7 +55,7 @@ export async function callApi(node: TestNode, credentials: Credentials, call: Ap
     resolve,
   );
   outgoing.once('error', reject);
-  if (isStream) (body as Readable).pipe(outgoing);
+  if (body instanceof Readable) body.pipe(outgoing);
   else outgoing.end(isRaw ? body : JSON.stringify(body));
   const response = await promise;
   outgoing.on('error', () => undefined); // The answer may come before all of the body went.

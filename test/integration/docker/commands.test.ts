@@ -194,17 +194,19 @@ describe('containers', () => {
   test('inspect shows what was asked for and nothing of the host', async () => {
     await out('create', '--name', 'one', '-e', 'A=b', '-m', '128m', '--restart', 'on-failure:3', '-l', 'x=y', 'bb', 'sleep', '1');
     const text = await out('inspect', 'one');
-    const [view] = JSON.parse(text) as readonly Record<string, never>[];
-    expect(view).toMatchObject({
-      Name: '/one',
-      Config: { Image: 'bb', Cmd: ['sleep', '1'], Labels: { x: 'y' }, Env: including('A=b') },
-      HostConfig: {
-        Memory: 128 * 1024 ** 2,
-        RestartPolicy: { Name: 'on-failure', MaximumRetryCount: 3 },
-        Privileged: false,
-        CgroupParent: '',
+    const views: unknown = JSON.parse(text);
+    expect(views).toMatchObject([
+      {
+        Name: '/one',
+        Config: { Image: 'bb', Cmd: ['sleep', '1'], Labels: { x: 'y' }, Env: including('A=b') },
+        HostConfig: {
+          Memory: 128 * 1024 ** 2,
+          RestartPolicy: { Name: 'on-failure', MaximumRetryCount: 3 },
+          Privileged: false,
+          CgroupParent: '',
+        },
       },
-    });
+    ]);
     expect(text).not.toContain(node.dataDir);
     expect(text).not.toContain('ecluse-');
   });

@@ -29,7 +29,7 @@ describe('foldKey()', () => {
   test('is the same for every spelling of a name', () => {
     const name = 'HostConfigNetworkModeBinds';
     const spellings = fc.array(fc.nat(2), { minLength: name.length, maxLength: name.length }).map((choices) =>
-      [...name]
+      Array.from(name)
         .map((letter, index) => {
           const lower = letter.toLowerCase();
           const odd = lower === 's' ? '\u017F' : lower === 'k' ? '\u212A' : lower;
@@ -87,7 +87,8 @@ describe('foldFields()', () => {
     fc.assert(
       fc.property(fc.dictionary(fc.string(), fc.jsonValue()), (body) => {
         const result = foldFields(body, '', ['Image', 'Env']);
-        if (result.kind === 'folded') for (const key of Object.keys(result.fields)) expect(['Image', 'Env']).toContain(key);
+        const names = result.kind === 'folded' ? Object.keys(result.fields) : [];
+        expect(names.filter((name) => name !== 'Image' && name !== 'Env')).toEqual([]);
       }),
     );
   });

@@ -32,7 +32,7 @@ async function rewrite(archive: Buffer | Readable, imagesMax = 10): Promise<unkn
     for await (const entry of reader) {
       expect(entry.header.pax).toBeNull();
       files[entry.header.name] =
-        entry.header.type === 'symlink' ? `-> ${String(entry.header.linkname)}` : (await buffer(entry)).toString('utf8');
+        entry.header.type === 'symlink' ? `-> ${entry.header.linkname}` : (await buffer(entry)).toString('utf8');
     }
     return { files, references: [...(await rewritten.references)] };
   } catch (error) {
@@ -128,7 +128,8 @@ describe('rewriteImageArchive()', () => {
         const chunks: Buffer[] = [];
         for (let from = 0; from < cut; from += chunk) chunks.push(damaged.subarray(from, Math.min(cut, from + chunk)));
         const result = await rewrite(Readable.from(chunks));
-        if (typeof result === 'string') expect(result).toMatch(/^the archive is no docker save archive or is damaged: /);
+        const refusal = 'the archive is no docker save archive or is damaged: ';
+        expect(typeof result === 'string' ? result.slice(0, refusal.length) : refusal).toBe(refusal);
       }),
       { numRuns: 100 },
     );

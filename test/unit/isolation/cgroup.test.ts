@@ -107,7 +107,8 @@ describe('processes and removal', () => {
       'memory/e/a/b/cgroup.procs': '9\n',
     });
     const pids = await (await detectCgroups(mount)).processesIn('/e');
-    expect(pids.toSorted()).toEqual([7, 8, 9]);
+    expect(new Set(pids)).toEqual(new Set([7, 8, 9]));
+    expect(pids).toHaveLength(3);
   });
 
   test('removal takes children first, and says where something is left', async () => {
