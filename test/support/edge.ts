@@ -28,6 +28,15 @@ export interface EdgeOptions {
 
 export async function startEdge(options: EdgeOptions): Promise<Edge> {
   const directory = await mkdtemp(join(tmpdir(), 'ecluse-edge-'));
+  try {
+    return await openEdge(options, directory);
+  } catch (error) {
+    await rm(directory, { recursive: true, force: true });
+    throw error;
+  }
+}
+
+async function openEdge(options: EdgeOptions, directory: string): Promise<Edge> {
   const accessLogFile = join(directory, 'access.log');
   const traffic: TrafficDelta[] = [];
   const pool = await WorkerPool.open(
