@@ -55,7 +55,7 @@ function reportText({ container, from, to, totalMs, pausedMs, heldMs, imageBytes
   const lines = [
     `${container} moved from ${from} to ${to} in ${spanText(totalMs)}`,
     `longest pause: ${spanText(pausedMs)}`,
-    ...(heldMs === undefined ? [] : [`longest wait of a request: ${spanText(heldMs)}`]),
+    `requests held for at most: ${spanText(heldMs)}`,
     `memory image: ${formatBytes(imageBytes)}`,
     `requests and streams cut: ${String(cut)}`,
   ];

@@ -116,8 +116,8 @@ export interface MigrationReport {
   readonly totalMs: number;
   /** How long the container did not run. */
   readonly pausedMs: number;
-  /** The longest that a request waited; undefined where none did. */
-  readonly heldMs: number | undefined;
+  /** From the freeze to the release: no request waited longer. */
+  readonly heldMs: number;
   readonly imageBytes: number;
   /** Requests and streams that were cut. */
   readonly cut: number;
