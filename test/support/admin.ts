@@ -51,7 +51,7 @@ const REPORT: MigrationReport = {
   to: 'b',
   totalMs: 2340,
   pausedMs: 312,
-  heldMs: 1600,
+  heldMs: 325,
   imageBytes: 3 * 1024 ** 2,
   cut: 0,
 };

@@ -155,7 +155,7 @@ export DOCKER_CERT_PATH='/tmp/it'\''s acme'
   test('migrate reports, and says why it failed', async () => {
     expect(await remote('migrate acme/web --to b')).toEqual({
       code: 0,
-      out: 'acme/web moved from a to b in 2.34 s\nlongest pause: 312 ms\nmemory image: 3.00 MiB\nrequests and streams cut: 0\n',
+      out: 'acme/web moved from a to b in 2.34 s\nlongest pause: 312 ms\nrequests held for at most: 325 ms\nmemory image: 3.00 MiB\nrequests and streams cut: 0\n',
       err: '',
     });
     expect(JSON.parse((await remote('migrate acme/web --to b --json')).out)).toMatchObject({ pausedMs: 312 });
