@@ -5,7 +5,7 @@
  *             metrics → admin API → ready
  * Order down: admin API, Docker endpoint → workers drained → containers stopped → books closed → engines and networks gone → store
  */
-import { mkdir } from 'node:fs/promises';
+import { mkdir, rm } from 'node:fs/promises';
 import { release } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -235,6 +235,9 @@ async function openNode(config: NodeConfig, log: Log, say: Say): Promise<Running
   const edge = new Edge({ log, clock, sql, certificates, domain: config.domain });
   const images = new Images({ log, clock, sql, hosts });
   const imageFolder = join(MEMORY_BACKED, `ecluse-${scopeOf(config.dataDir)}`);
+  stack.defer(async () => {
+    await rm(imageFolder, { recursive: true, force: true });
+  });
   const meter = await Meter.open({ log, clock, sql, cgroups });
   stack.use(meter);
   const containers = new Containers({ log, clock, sql, hosts, images, meter, activator: edge, domain: config.domain });

@@ -1,5 +1,6 @@
 import { spawn } from 'node:child_process';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { expectNothingLeft } from '../../support/leftovers.ts';
 import { startNode } from '../../support/node.ts';
 import type { TestNode } from '../../support/node.ts';
 import { longestGapMs, startSteadyLoad } from '../../support/steady-load.ts';
@@ -25,6 +26,7 @@ describe('migrate', () => {
 
   afterAll(async () => {
     await node[Symbol.asyncDispose]();
+    await expectNothingLeft(node.dataDir);
   });
 
   test('moves hello there and back five times under 100 requests a second without losing one', { timeout: 120_000 }, async () => {
