@@ -51,18 +51,36 @@ export interface TestNode extends AsyncDisposable {
   stop(signal?: NodeJS.Signals): Promise<{ readonly exitCode: number | null; readonly tookMs: number }>;
 }
 
+/** Ports that nobody listens on. All are held at once before any is let go: one after the other could be the same. */
+async function takePorts(count: number): Promise<readonly number[]> {
+  const servers = Array.from({ length: count }, () => createServer().listen(0, '127.0.0.1'));
+  const ports = await Promise.all(
+    servers.map(async (server) => {
+      if (!server.listening) await once(server, 'listening');
+      const address = server.address();
+      if (typeof address !== 'object' || address === null) throw new Error('no port');
+      return address.port;
+    }),
+  );
+  await Promise.all(
+    servers.map(async (server) => {
+      server.close();
+      await once(server, 'close');
+    }),
+  );
+  return ports;
+}
+
 export async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const address = server.address();
-  server.close();
-  await once(server, 'close');
-  if (typeof address !== 'object' || address === null) throw new Error('no port');
-  return address.port;
+  const [port] = await takePorts(1);
+  if (port === undefined) throw new Error('no port');
+  return port;
 }
 
 export async function freePorts(): Promise<NodePorts> {
-  return { http: await freePort(), https: await freePort(), docker: await freePort(), metrics: await freePort() };
+  const [http, https, docker, metrics] = await takePorts(4);
+  if (http === undefined || https === undefined || docker === undefined || metrics === undefined) throw new Error('no ports');
+  return { http, https, docker, metrics };
 }
 
 export async function run(
