@@ -1,6 +1,7 @@
 /** `ps` and `migrate`: containers of all tenants. */
 import type { AdminClient } from '#admin/client.ts';
-import type { ContainerView, MigrationReport } from '#admin/node-control.ts';
+import type { ContainerView } from '#admin/node-control.ts';
+import type { MigrationReport } from '#caas/migration.ts';
 import { formatBytes, formatDuration } from '#units';
 import { writeJson } from './cli-output.ts';
 import type { Output } from './cli-output.ts';

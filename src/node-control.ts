@@ -4,8 +4,6 @@ import { EcluseError } from '#errors';
 import type {
   ContainerReading,
   ContainerView,
-  MigrationProgress,
-  MigrationReport,
   NodeControl,
   NodeStatus,
   ContainerFilter,
@@ -22,6 +20,7 @@ import type { Meter } from '#caas/meter.ts';
 import type { Migrations } from '#caas/migration.ts';
 import { wantedRoutes } from '#caas/routes.ts';
 import { sumUsage } from '#caas/usage.ts';
+import type { MigrationProgress, MigrationReport } from '#caas/migration.ts';
 import type { UsageGrouping, UsageTotal } from '#caas/usage.ts';
 import type { WorkerPool } from '#proxy/worker-pool.ts';
 import { readChanges } from '#state/change-log.ts';

@@ -4,6 +4,7 @@
  * The answers are not checked field by field: the daemon is the same program, started from the same package.
  */
 import { request as startRequest } from 'node:http';
+import type { MigrationProgress, MigrationReport } from '#caas/migration.ts';
 import type { IncomingMessage } from 'node:http';
 import { StringDecoder } from 'node:string_decoder';
 import type { UsageTotal } from '#caas/usage.ts';
@@ -13,16 +14,7 @@ import type { Change } from '#state/change-log.ts';
 import { errorFromApi } from './api-error.ts';
 import { exactJson, parseExactJson } from './exact-json.ts';
 import { ANSWER_BYTES_MAX, ANSWER_TIMEOUT_MS } from './limits.ts';
-import type {
-  ContainerReading,
-  ContainerView,
-  MigrationProgress,
-  MigrationReport,
-  NodeControl,
-  NodeStatus,
-  TenantEnv,
-  TenantView,
-} from './node-control.ts';
+import type { ContainerReading, ContainerView, NodeControl, NodeStatus, TenantEnv, TenantView } from './node-control.ts';
 
 export interface AdminClient extends NodeControl {
   /** The newest `count` changes, oldest first. */

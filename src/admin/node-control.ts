@@ -2,6 +2,7 @@
  * What an operator can see and change of a running node: implemented by the node, called by the admin API, and offered again on the
  * other side of the socket by the client. Everything but `onProgress` is plain data.
  */
+import type { MigrationProgress, MigrationReport } from '#caas/migration.ts';
 import type { UsageGrouping, UsageTotal } from '#caas/usage.ts';
 import type { Change } from '#state/change-log.ts';
 import type { ContainerState } from '#state/containers.ts';
@@ -101,26 +102,6 @@ export interface UsageQuery {
   readonly sinceMs: number;
   readonly untilMs: number;
   readonly by: UsageGrouping;
-}
-
-export interface MigrationProgress {
-  readonly phase: string;
-  readonly detail: string;
-  readonly elapsedMs: number;
-}
-
-export interface MigrationReport {
-  readonly container: string;
-  readonly from: string;
-  readonly to: string;
-  readonly totalMs: number;
-  /** How long the container did not run. */
-  readonly pausedMs: number;
-  /** From the freeze to the release: no request waited longer. */
-  readonly heldMs: number;
-  readonly imageBytes: number;
-  /** Requests and streams that were cut. */
-  readonly cut: number;
 }
 
 export interface NodeControl {
