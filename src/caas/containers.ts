@@ -9,7 +9,7 @@ import type { Clock } from '#clock';
 import { EcluseError } from '#errors';
 import { KeyedLock } from '#lifecycle';
 import type { Log } from '#log';
-import { RUNTIME_NAME } from '#isolation/runtime-settings.ts';
+import { forgetFinalCounters, RUNTIME_NAME } from '#isolation/runtime-settings.ts';
 import type { Activator } from '#routing/activator.ts';
 import {
   bindEngine,
@@ -363,7 +363,9 @@ export class Containers {
   async #finish(row: ContainerRow): Promise<void> {
     await this.#deps.meter.close(row.id);
     await deleteContainer(this.#deps.sql, row, this.#deps.clock.nowMs());
-    await this.hostOf(row).cgroups.remove(this.hostOf(row).cgroupOf(row.tenant, row.id));
+    const host = this.hostOf(row);
+    await host.cgroups.remove(host.cgroupOf(row.tenant, row.id));
+    if (row.engineId !== '') await forgetFinalCounters(host.runtimeDir, row.engineId);
     await this.#deps.activator.publish();
   }
 

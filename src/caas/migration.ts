@@ -22,6 +22,7 @@ import { EcluseError, reasonOf } from '#errors';
 import type { Log } from '#log';
 import { checkImageRoom, saveCheckpoint, stageImage } from '#isolation/checkpoint.ts';
 import type { CgroupUsage } from '#isolation/cgroup.ts';
+import { forgetFinalCounters } from '#isolation/runtime-settings.ts';
 import type { Activator } from '#routing/activator.ts';
 import type { ContainerRow } from '#state/containers.ts';
 import { beginMigration, commitMigration, setMigrationState, setMigrationTarget } from '#state/migrations.ts';
@@ -266,6 +267,7 @@ export class Migrations {
   async #finish(move: Move): Promise<void> {
     move.progress('clean up', `the paused copy on ${move.source.name} goes`);
     await removePaused(this.#deps.clock, move.source, move.row);
+    await forgetFinalCounters(move.source.runtimeDir, move.row.engineId);
     await rm(move.imageDir, { recursive: true, force: true });
     await setMigrationState(this.#deps.sql, move.journal, 'done', this.#deps.clock.nowMs());
   }

@@ -1,5 +1,5 @@
 /** What `ecluse-runsc` (the OCI wrapper beside this file) is told about the machine: written before an engine starts. */
-import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { RunscCapabilities } from './runsc-probe.ts';
@@ -32,6 +32,14 @@ export function resolvConfFor(hostResolvConf: string): string {
   const lines = hostResolvConf.split('\n').filter((line) => /^(?:nameserver|search|options)\s/.test(line));
   const usable = lines.filter((line) => !/^nameserver\s+(?:127\.|::1)/.test(line));
   return `${(usable.some((line) => line.startsWith('nameserver')) ? usable : [...usable, RESOLVER_FALLBACK]).join('\n')}\n`;
+}
+
+/**
+ * Forgets the final counters that the wrapper wrote for a container whose books are closed. They are what is left to read by hand where a daemon
+ * was away; without this there would be one file for every container that ever was.
+ */
+export async function forgetFinalCounters(dir: string, engineId: string): Promise<void> {
+  await rm(join(dir, 'final', engineId), { force: true });
 }
 
 /** Writes the wrapper's directory: settings, resolv.conf and the folders it expects. */

@@ -1,4 +1,6 @@
 import { spawn } from 'node:child_process';
+import { readdir } from 'node:fs/promises';
+import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { expectNothingLeft } from '../../support/leftovers.ts';
 import { startNode } from '../../support/node.ts';
@@ -68,6 +70,9 @@ describe('migrate', () => {
     expect(followed).toBe(logged.slice(0, followed.length));
     const numbers = [...logged.matchAll(/^request (\d+) from/gm)].map((found) => Number(found[1]));
     expect(numbers).toEqual(numbers.map((_, index) => index + 1));
+
+    // Nothing is kept of the copies that were left behind.
+    expect(await readdir(join(node.dataDir, 'hosts', 'b', 'runsc', 'final'))).toEqual([]);
 
     // A move is not a start.
     expect((await node.docker('demo', ['inspect', '-f', '{{.State.StartedAt}}', 'hello'])).stdout).toBe(startedAt);
