@@ -67,7 +67,7 @@ async function runLocal(command: Exclude<Command, RemoteCommand>, output: Output
       return DONE;
     }
     case 'config-schema': {
-      const { configJsonSchema } = await import('./config-schema.ts');
+      const { configJsonSchema } = await import('./config.ts');
       output.write(`${JSON.stringify(configJsonSchema(), undefined, 2)}\n`);
       return DONE;
     }

@@ -1,4 +1,7 @@
-/** The schema of `ecluse.yaml`: its keys, their meaning and their defaults. Nothing else of the program knows a default. */
+/**
+ * The schema of `ecluse.yaml`: its keys, their meaning and their defaults. Nothing else of the program knows a default. Keys about the data plane
+ * are in `proxy/config.ts`; `config.ts` puts both together.
+ */
 import * as z from 'zod';
 import { DATA_DIR_DEFAULT } from './node-paths.ts';
 import { LISTEN_ADDRESS_EXAMPLES, LISTEN_ADDRESS_PATTERN, formatListenAddress, parseListenAddress } from './listen-address.ts';
@@ -133,70 +136,64 @@ function listenSchema(defaults: Defaults) {
     });
 }
 
-/** The schema with the defaults of a profile. The return type is the schema itself, which only inference can spell. */
+/** What describes the file as a whole. */
+export const CONFIG_DESCRIPTION = 'Configuration of an Écluse node (ecluse.yaml). All keys are optional.';
+
+/** The schema with the defaults of a profile, without the keys of folders. The return type is the schema itself, which only inference can spell. */
 // oxlint-disable-next-line typescript/explicit-module-boundary-types -- see above
 export function configSchema(profile: ConfigProfile) {
   const defaults = DEFAULTS[profile];
-  return z
-    .strictObject({
-      data: z
-        .string()
-        .min(1, { error: 'an empty path' })
-        .prefault(DATA_DIR_DEFAULT)
-        .describe('The directory of everything that must survive: state, keys, engines, snapshots. Relative to this file.'),
-      listen: listenSchema(defaults).prefault({}).describe('Addresses that the node listens on.'),
-      workers: z
-        .union(
-          [
-            z.literal('auto'),
-            z.int({ error: workersFault }).min(1, { error: workersFault }).max(WORKERS_MAX, { error: workersFault }),
-          ],
-          {
-            error: workersFault,
-          },
-        )
-        .prefault(defaults.workers)
-        .describe('Data-plane processes. "auto": one for each processor.'),
-      state: z
-        .literal('sqlite', {
-          error: ({ input }) =>
-            typeof input === 'string' && /^postgres(?:ql)?:/.test(input)
-              ? 'a PostgreSQL store is not implemented yet; write "sqlite", or leave the key out'
-              : `${quoted(input)} is not a store; write "sqlite"`,
-        })
-        .prefault('sqlite')
-        .describe('The store: "sqlite", a file in the data directory.'),
-      hosts: z
-        .array(host)
-        .min(1, { error: 'an empty list; a node needs a host to put containers on' })
-        .max(HOSTS_MAX, { error: `more than ${String(HOSTS_MAX)} hosts` })
-        .prefault([...defaults.hosts])
-        .superRefine((hosts, context) => {
-          const fault = hostsFault(hosts);
-          if (fault !== undefined) context.addIssue({ code: 'custom', message: fault });
-        })
-        .describe(
-          'Docker Engines with gVisor that containers are placed on. The first managed one lives in the network of the machine.',
-        ),
-      domain: z
-        .string()
-        .regex(/^(?=.{1,190}$)[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)*$/, {
-          error: ({ input }) => `${quoted(input)} is not a domain; write it in small letters like "apps.example.com"`,
-        })
-        .prefault('localhost')
-        .describe('A container without a host label is reached at NAME-TENANT.DOMAIN.'),
-      accessLog: z
-        .string()
-        .min(1, { error: 'an empty path' })
-        .optional()
-        .describe(
-          'The file of the access log, one JSON line an exchange. Relative to this file. Default: DATA/logs/access.jsonl.',
-        ),
-    })
-    .describe('Configuration of an Écluse node (ecluse.yaml). All keys are optional.');
-}
-
-/** The JSON Schema of `ecluse.yaml`, for editors; kept in docs/config.schema.json. */
-export function configJsonSchema(): object {
-  return z.toJSONSchema(configSchema('node'), { io: 'input' });
+  return z.strictObject({
+    data: z
+      .string()
+      .min(1, { error: 'an empty path' })
+      .prefault(DATA_DIR_DEFAULT)
+      .describe('The directory of everything that must survive: state, keys, engines, snapshots. Relative to this file.'),
+    listen: listenSchema(defaults).prefault({}).describe('Addresses that the node listens on.'),
+    workers: z
+      .union(
+        [
+          z.literal('auto'),
+          z.int({ error: workersFault }).min(1, { error: workersFault }).max(WORKERS_MAX, { error: workersFault }),
+        ],
+        {
+          error: workersFault,
+        },
+      )
+      .prefault(defaults.workers)
+      .describe('Data-plane processes. "auto": one for each processor.'),
+    state: z
+      .literal('sqlite', {
+        error: ({ input }) =>
+          typeof input === 'string' && /^postgres(?:ql)?:/.test(input)
+            ? 'a PostgreSQL store is not implemented yet; write "sqlite", or leave the key out'
+            : `${quoted(input)} is not a store; write "sqlite"`,
+      })
+      .prefault('sqlite')
+      .describe('The store: "sqlite", a file in the data directory.'),
+    hosts: z
+      .array(host)
+      .min(1, { error: 'an empty list; a node needs a host to put containers on' })
+      .max(HOSTS_MAX, { error: `more than ${String(HOSTS_MAX)} hosts` })
+      .prefault([...defaults.hosts])
+      .superRefine((hosts, context) => {
+        const fault = hostsFault(hosts);
+        if (fault !== undefined) context.addIssue({ code: 'custom', message: fault });
+      })
+      .describe(
+        'Docker Engines with gVisor that containers are placed on. The first managed one lives in the network of the machine.',
+      ),
+    domain: z
+      .string()
+      .regex(/^(?=.{1,190}$)[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)*$/, {
+        error: ({ input }) => `${quoted(input)} is not a domain; write it in small letters like "apps.example.com"`,
+      })
+      .prefault('localhost')
+      .describe('A container without a host label is reached at NAME-TENANT.DOMAIN.'),
+    accessLog: z
+      .string()
+      .min(1, { error: 'an empty path' })
+      .optional()
+      .describe('The file of the access log, one JSON line an exchange. Relative to this file. Default: DATA/logs/access.jsonl.'),
+  });
 }

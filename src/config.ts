@@ -9,10 +9,12 @@ import { availableParallelism } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { LineCounter, isNode, parseDocument } from 'yaml';
 import type { Document } from 'yaml';
-import type * as z from 'zod';
+import * as z from 'zod';
 import { adminSocketOf, checkEngineSocketPath, checkSocketPath } from './node-paths.ts';
 import { EcluseError, codeOf, reasonOf } from '#errors';
-import { WORKERS_MAX, configJsonSchema, configSchema } from './config-schema.ts';
+import { edgeFault, edgeKeys, edgeLimitsOf } from '#proxy/config.ts';
+import type { EdgeLimits } from '#proxy/config.ts';
+import { CONFIG_DESCRIPTION, WORKERS_MAX, configSchema } from './config-schema.ts';
 import type { ConfigProfile } from './config-schema.ts';
 import type { ListenAddress } from './listen-address.ts';
 import { nearestWord } from './suggest.ts';
@@ -31,6 +33,11 @@ export interface NodeConfig {
   readonly hosts: readonly { readonly name: string; /** `managed`, or `unix:///path`. */ readonly engine: string }[];
   readonly domain: string;
   readonly accessLogFile: string;
+  readonly edge: EdgeLimits;
+  /** Addresses and networks that `parseTrustedProxies` takes. */
+  readonly trustedProxies: readonly string[];
+  /** Whether connections of trusted proxies begin with a PROXY header. */
+  readonly proxyProtocol: boolean;
   readonly demo: boolean;
 }
 
@@ -51,6 +58,22 @@ const FILE_BYTES_MAX = 1024 * 1024;
 /** More problems than these are one mistake, seen many times. */
 const PROBLEMS_MAX = 20;
 
+/** All keys: those of the kernel and those of folders. */
+function fileSchema(profile: ConfigProfile) {
+  return configSchema(profile)
+    .extend(edgeKeys)
+    .superRefine((written, context) => {
+      const fault = edgeFault(written);
+      if (fault !== undefined) context.addIssue({ code: 'custom', path: ['proxyProtocol'], message: fault });
+    })
+    .describe(CONFIG_DESCRIPTION);
+}
+
+/** The JSON Schema of `ecluse.yaml`, for editors; kept in docs/config.schema.json. */
+export function configJsonSchema(): object {
+  return z.toJSONSchema(fileSchema('node'), { io: 'input' });
+}
+
 /** Reads and checks everything. Errors: ECLUSE_CONFIG_INVALID, whose message has one line a problem. */
 export async function loadConfig(request: ConfigRequest): Promise<NodeConfig> {
   const file = request.file === undefined ? undefined : await readConfigFile(request.file);
@@ -58,7 +81,7 @@ export async function loadConfig(request: ConfigRequest): Promise<NodeConfig> {
   const overridden = Object.fromEntries(Object.entries(request.overrides).filter(([, text]) => text !== undefined));
   const asked = Object.keys(overridden).length === 0 ? written : withListen(written, overridden);
   const profile: ConfigProfile = request.demo ? 'demo' : 'node';
-  const parsed = configSchema(profile).safeParse(asked, { error: plainMessage });
+  const parsed = fileSchema(profile).safeParse(asked, { error: plainMessage });
   if (!parsed.success) throw invalid(inOrder(parsed.error.issues.flatMap((issue) => problemsOf(issue, file))));
   const { data } = parsed;
   const base = request.file === undefined ? process.cwd() : dirname(resolve(request.file));
@@ -79,6 +102,9 @@ export async function loadConfig(request: ConfigRequest): Promise<NodeConfig> {
     hosts: data.hosts,
     domain: data.domain,
     accessLogFile: data.accessLog === undefined ? join(dataDir, 'logs', 'access.jsonl') : resolve(base, data.accessLog),
+    edge: edgeLimitsOf(data.edge),
+    trustedProxies: data.trustedProxies,
+    proxyProtocol: data.proxyProtocol,
     demo: request.demo,
   };
 }

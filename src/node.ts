@@ -293,6 +293,8 @@ async function openPool(
       workerFile: fileURLToPath(new URL('./worker.ts', import.meta.url)),
       listen: { http: config.listen.http, https: config.listen.https },
       accessLogFile: config.accessLogFile,
+      limits: config.edge,
+      trust: { trustedProxies: config.trustedProxies, proxyProtocol: config.proxyProtocol },
       initial: await deps.edge.initial(),
       onTraffic: (deltas) => {
         countTraffic(deps.meter, deltas);

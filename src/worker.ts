@@ -27,15 +27,18 @@ function send(message: FromWorker): void {
 }
 
 function pushTraffic(plane: DataPlane): void {
-  const deltas = plane.traffic.collect();
+  const deltas = plane.collectTraffic();
   if (deltas.length === 0) return;
-  plane.metrics.trafficMoved(deltas);
+  plane.counters.trafficMoved(deltas);
   send({ kind: 'traffic', deltas });
 }
 
 async function boot(message: ToWorker & { readonly kind: 'boot' }): Promise<void> {
   const { options, edge, freezes, seq } = message;
-  const plane = new DataPlane({ log: createLog(options.logLevel), clock: systemClock }, { accessLogFile: options.accessLogFile });
+  const plane = new DataPlane({ log: createLog(options.logLevel), clock: systemClock }, {
+    accessLogFile: options.accessLogFile,
+    limits: options.limits,
+  });
   const state: Running = { plane, listener: undefined };
   running = state;
   const refused = plane.prepare(edge);
@@ -49,7 +52,7 @@ async function boot(message: ToWorker & { readonly kind: 'boot' }): Promise<void
     pushTraffic(plane);
   }, TRAFFIC_PERIOD_MS).unref();
   try {
-    state.listener = await Listener.open(plane, options.listen);
+    state.listener = await Listener.open(plane, options.listen, options.trust);
   } catch (error) {
     const code = codeOf(error);
     send({ kind: 'refused', seq, reason: reasonOf(error), ...(code === undefined ? {} : { code }) });

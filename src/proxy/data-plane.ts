@@ -9,14 +9,25 @@ import type { Endpoint, RouteTable, Service } from '#routing/route-table.ts';
 import { CertificateIndex } from '#tls/sni.ts';
 import type { HostCertificate } from '#tls/certificate.ts';
 import type { Clock } from '#clock';
+import { reasonOf } from '#errors';
 import type { Log } from '#log';
-import { AccessLog } from './access-log.ts';
+import { AccessLogFile } from './access-log-file.ts';
+import { Budgets } from './budget.ts';
+import type { ConnectionDeps } from './connection/deps.ts';
+import type { Downstream } from './connection/downstream.ts';
+import { createHeadReading } from './connection/head-reader.ts';
+import type { Upstream } from './connection/upstream.ts';
+import { Counters } from './counters.ts';
+import { Endpoints } from './endpoints.ts';
+import type { EdgeLimits } from './edge-limits.ts';
 import { HoldQueue } from './hold.ts';
-import { InFlight } from './in-flight.ts';
 import { Metrics } from './metrics.ts';
 import type { EdgeConfig, FreezeOptions, FreezeResult } from './protocol.ts';
+import { settle } from './record.ts';
+import type { ExchangeRecord } from './record.ts';
+import { TimingWheel } from './timing-wheel.ts';
 import { Traffic } from './traffic.ts';
-import { UpstreamPool } from './upstream-pool.ts';
+import type { TrafficDelta } from './protocol.ts';
 
 interface Snapshot {
   readonly table: RouteTable;
@@ -30,6 +41,8 @@ export interface DataPlaneDeps {
 
 export interface DataPlaneOptions {
   readonly accessLogFile: string;
+  /** This worker's. */
+  readonly limits: EdgeLimits;
 }
 
 const EMPTY_TABLE: RouteTable = {
@@ -43,13 +56,20 @@ const EMPTY_TABLE: RouteTable = {
 export class DataPlane implements AsyncDisposable {
   readonly log: Log;
   readonly clock: Clock;
-  readonly inFlight = new InFlight();
-  readonly upstreams = new UpstreamPool();
-  readonly traffic = new Traffic();
+  readonly limits: EdgeLimits;
+  readonly counters = new Counters();
+  readonly traffic = new Traffic(this.counters);
+  readonly endpoints: Endpoints<Upstream> = new Endpoints<Upstream>(this.traffic);
+  readonly budgets: Budgets;
   readonly holds: HoldQueue;
   readonly metrics: Metrics;
-  readonly accessLog: AccessLog;
-  /** Open connections of clients; kept by the listener. */
+  readonly accessLog: AccessLogFile;
+  readonly connectionDeps: ConnectionDeps;
+  /** How often the progress of clients is looked at. */
+  readonly progressWindowMs: number;
+  /** Connections that speak HTTP. */
+  readonly downstreams = new Set<Downstream>();
+  /** Open connections of clients, handshakes included; kept by the listener. */
   downstreamConnections = 0;
 
   #snapshot: Snapshot = { table: EMPTY_TABLE, certificates: CertificateIndex.empty() };
@@ -58,17 +78,27 @@ export class DataPlane implements AsyncDisposable {
   #draining = false;
 
   constructor(deps: DataPlaneDeps, options: DataPlaneOptions) {
-    this.log = deps.log;
-    this.clock = deps.clock;
+    const { log, clock } = deps;
+    const { limits } = options;
+    this.log = log;
+    this.clock = clock;
+    this.limits = limits;
+    this.budgets = new Budgets(limits.tenant);
+    this.progressWindowMs =
+      limits.totalTimeoutMs > 0 ? Math.min(limits.progressWindowMs, limits.totalTimeoutMs) : limits.progressWindowMs;
     this.holds = new HoldQueue({
-      clock: deps.clock,
+      clock,
       serviceOf: (serviceId) => this.serviceOf(serviceId),
-      inFlightOf: (endpointId) => this.inFlight.countOf(endpointId),
+      inFlightOf: (endpointId) => this.endpoints.countOf(endpointId),
     });
-    this.accessLog = new AccessLog(deps.log, options.accessLogFile);
+    this.accessLog = new AccessLogFile(log, options.accessLogFile);
+    this.connectionDeps = this.#makeConnectionDeps();
     this.metrics = new Metrics({
+      counters: this.counters,
+      refusals: () => this.budgets.refusals(),
       heldRequests: () => this.holds.size,
       downstreamConnections: () => this.downstreamConnections,
+      idleUpstreamConnections: () => this.endpoints.idleConnections,
       configVersion: () => this.version,
       accessLogDropped: () => this.accessLog.droppedLines,
     });
@@ -119,7 +149,7 @@ export class DataPlane implements AsyncDisposable {
     if (this.#prepared?.table.version !== version) return false;
     this.#snapshot = this.#prepared;
     this.#prepared = undefined;
-    this.upstreams.keepOnly(endpointsOf(this.#snapshot.table));
+    this.endpoints.keepOnly(endpointsOf(this.#snapshot.table));
     this.holds.release();
     return true;
   }
@@ -131,8 +161,8 @@ export class DataPlane implements AsyncDisposable {
   /** Holds new requests for `endpointIds` and returns when nothing is under way there and no idle connection is left. */
   async freeze(endpointIds: readonly string[], options: FreezeOptions): Promise<FreezeResult> {
     this.holds.freeze(endpointIds, options.deadlineMs);
-    const result = await this.inFlight.emptied(this.clock, endpointIds, options.drainMs);
-    this.upstreams.retire(new Set(endpointIds));
+    const result = await this.endpoints.emptied(this.clock, endpointIds, options.drainMs);
+    this.endpoints.retire(new Set(endpointIds));
     return result;
   }
 
@@ -144,8 +174,23 @@ export class DataPlane implements AsyncDisposable {
     this.#underWay += 1;
   }
 
-  exchangeEnds(): void {
+  /** Accounts for an exchange, counts it and writes its line. Once for each that began. */
+  exchangeEnded(record: ExchangeRecord, tenant: string): void {
+    const totalMs = this.clock.monotonicMs() - record.startMs;
+    const account = record.account ?? this.#accountWithoutEndpoint(tenant);
+    settle(account, record);
+    account.requests += 1;
+    account.heldMs += Math.round(record.holdMs);
+    if (record.holdMs > 0) this.counters.held(record.holdMs);
+    this.counters.exchangeEnded(account.counters, record.status, totalMs);
+    this.accessLog.write(record, totalMs);
     this.#underWay -= 1;
+  }
+
+  /** What moved since the last call, streams that are still open included. */
+  collectTraffic(): TrafficDelta[] {
+    for (const downstream of this.downstreams) downstream.settle();
+    return this.traffic.collect();
   }
 
   /** Exchanges that have not ended. */
@@ -153,19 +198,67 @@ export class DataPlane implements AsyncDisposable {
     return this.#underWay;
   }
 
+  /** Runs something in a turn of its own, so that it does not meet a half-done step. */
+  later(step: () => void): void {
+    setImmediate(() => {
+      try {
+        step();
+      } catch (error) {
+        this.log.error({ reason: reasonOf(error) }, 'a step failed');
+      }
+    });
+  }
+
   startDraining(): void {
     this.#draining = true;
+  }
+
+  closeIdleDownstreams(): void {
+    for (const downstream of this.downstreams) downstream.closeIdle();
   }
 
   /** Ends everything that is still under way: what waits is refused, what is at an endpoint is cut. */
   cutAll(): void {
     this.holds.refuseAll('cut-by-drain');
-    this.inFlight.cutAll();
+    this.endpoints.cutAll();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    this.upstreams[Symbol.dispose]();
+    this.endpoints[Symbol.dispose]();
+    this.connectionDeps.wheel[Symbol.dispose]();
     await this.accessLog[Symbol.asyncDispose]();
+  }
+
+  #accountWithoutEndpoint(tenant: string): ReturnType<Traffic['open']> {
+    const account = this.traffic.open(tenant, undefined);
+    this.traffic.close(account);
+    return account;
+  }
+
+  #makeConnectionDeps(): ConnectionDeps {
+    const { limits, clock, counters, log } = this;
+    return {
+      limits,
+      chunkLimits: {
+        extensionBytesMax: limits.chunkExtensionBytesMax,
+        extensionBytesTotalMax: limits.chunkExtensionBytesTotalMax,
+        trailerBytesMax: limits.trailerBytesMax,
+        trailerCountMax: limits.trailerCountMax,
+      },
+      wheel: new TimingWheel(clock, {
+        onError: (thrown) => {
+          log.error({ reason: reasonOf(thrown) }, 'a time-out failed');
+        },
+      }),
+      requestHeads: createHeadReading('request', limits),
+      responseHeads: createHeadReading('response', limits),
+      upstreamConnected: () => {
+        counters.upstreamConnected();
+      },
+      poisoned: () => {
+        counters.upstreamPoisoned();
+      },
+    };
   }
 }
 

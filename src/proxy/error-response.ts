@@ -1,4 +1,5 @@
 /** Answers that Écluse gives itself. Names in `Proxy-Status` are those of RFC 9209 §2.3, which say whose fault it was. */
+import { STATUS_CODES } from 'node:http';
 import { RETRY_AFTER_SECONDS } from './limits.ts';
 
 /** Why an exchange did not end well; also the `errorCode` of the access log. */
@@ -23,6 +24,16 @@ export type ExchangeError =
   | 'cut-by-freeze'
   | 'cut-by-drain'
   | 'client-aborted'
+  | 'client-too-slow'
+  | 'uri-too-long'
+  | 'body-too-large'
+  | 'expectation-failed'
+  | 'misdirected'
+  | 'method-unknown'
+  | 'version-refused'
+  | 'overloaded'
+  | 'tenant-busy'
+  | 'total-timeout'
   | 'internal';
 
 export interface LocalAnswer {
@@ -60,6 +71,16 @@ const ANSWERS: Readonly<Record<ExchangeError, ErrorAnswer>> = {
   'cut-by-freeze': answer(503, 'destination_unavailable', 'the service moved while the request was under way', true),
   'cut-by-drain': answer(503, 'destination_unavailable', 'the proxy is shutting down', true),
   'client-aborted': answer(499, 'http_request_error', 'the client went away'),
+  'client-too-slow': answer(408, 'http_request_error', 'the client reads or writes too slowly'),
+  'uri-too-long': answer(414, 'http_request_error', 'the request line is too long'),
+  'body-too-large': answer(413, 'http_request_error', 'the request body is too large'),
+  'expectation-failed': answer(417, 'http_request_error', 'only the expectation 100-continue can be met'),
+  misdirected: answer(421, 'http_request_error', 'this connection does not serve that authority'),
+  'method-unknown': answer(501, 'http_request_error', 'the method or transfer coding is not one that can be served'),
+  'version-refused': answer(505, 'http_request_error', 'the HTTP version is not 1.0 or 1.1'),
+  overloaded: answer(503, 'proxy_internal_response', 'the proxy has too many requests under way', true),
+  'tenant-busy': answer(503, 'connection_limit_reached', 'this tenant has too many requests under way', true),
+  'total-timeout': answer(504, 'http_response_timeout', 'the exchange took too long'),
   internal: answer(500, 'proxy_internal_error', 'the proxy failed'),
 };
 
@@ -90,6 +111,41 @@ export function errorAnswer(error: ExchangeError, requestId: string): LocalAnswe
     ],
   };
 }
+
+/** The error that a status of the codec stands for. */
+export function errorOfStatus(status: number): ExchangeError {
+  return BY_STATUS.get(status) ?? 'bad-request';
+}
+
+/** The whole answer in HTTP/1.1. `detail` says more exactly what is wrong; `connection` is `close`, `keep-alive` or nothing. */
+export function errorText(
+  error: ExchangeError,
+  facts: { readonly requestId: string; readonly detail: string | undefined; readonly connection: string; readonly bodyless: boolean },
+): { readonly head: string; readonly body: string } {
+  const { status, proxyStatus, text, again } = ANSWERS[error];
+  const body = `${facts.detail ?? text}\n`;
+  const head =
+    `HTTP/1.1 ${String(status)} ${STATUS_CODES[status] ?? ''}\r\n` +
+    `Content-Type: text/plain; charset=utf-8\r\nContent-Length: ${String(Buffer.byteLength(body))}\r\n` +
+    `Cache-Control: no-store\r\nDate: ${new Date().toUTCString()}\r\nProxy-Status: ecluse; error=${proxyStatus}\r\n` +
+    (facts.requestId === '' ? '' : `X-Request-Id: ${facts.requestId}\r\n`) +
+    (again ? `Retry-After: ${String(RETRY_AFTER_SECONDS)}\r\n` : '') +
+    (status === 405 ? 'Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n' : '') +
+    (facts.connection === '' ? '' : `Connection: ${facts.connection}\r\n`);
+  return { head: `${head}\r\n`, body: facts.bodyless ? '' : body };
+}
+
+const BY_STATUS: ReadonlyMap<number, ExchangeError> = new Map([
+  [400, 'bad-request'],
+  [413, 'body-too-large'],
+  [414, 'uri-too-long'],
+  [417, 'expectation-failed'],
+  [421, 'misdirected'],
+  [431, 'head-too-large'],
+  [501, 'method-unknown'],
+  [503, 'overloaded'],
+  [505, 'version-refused'],
+]);
 
 function answer(status: number, proxyStatus: string, text: string, again = false): ErrorAnswer {
   return { status, proxyStatus, text, again };

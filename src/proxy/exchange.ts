@@ -1,167 +1,213 @@
 /**
- * One exchange: a request and what became of it.
+ * One exchange after the other of one stream of a client: requests and what became of them.
  *
- * Knows phases, not HTTP: route → admit → hold and pick → carry (again where that is safe) → finish. How bytes move is the carrier's affair,
- * behind `Carrier`; this seam is where the engine can be exchanged. `finish` always runs, once, and writes the access log.
+ * Knows phases, not bytes: route → admit → hold and pick → carry (again where that is safe) → finish. How bytes move is the port's affair.
+ * LIFECYCLE: idle → begin → (held →) carried → … → idle. Every exchange that began ends once, in `finish`, which accounts for it and writes
+ * the access log. PERF: no promises, no closures and no objects on this path; one `Exchange` serves a whole connection.
  */
-import { normaliseRequestHost } from '#routing/host-name.ts';
-import { matchRoute } from '#routing/match.ts';
+import { findRoute, isKnownHost, soleRoute } from '#routing/match.ts';
 import { pathOf } from '#routing/path-prefix.ts';
-import type { Endpoint, Service } from '#routing/route-table.ts';
-import { reasonOf } from '#errors';
-import type { AttemptOutcome, Carrier } from './carrier.ts';
-import { errorAnswer, statusOf } from './error-response.ts';
-import type { ExchangeError } from './error-response.ts';
-import { accessLogLine, count, moveToAccount, openRecord } from './exchange-record.ts';
-import type { ExchangeRecord } from './exchange-record.ts';
-import type { HoldOutcome } from './hold.ts';
-import type { Visit } from './in-flight.ts';
-import { ATTEMPTS_MAX, UPSTREAM_CONNECTIONS_MAX } from './limits.ts';
+import type { CompiledRoute, Endpoint } from '#routing/route-table.ts';
+import type { TenantBudget } from './budget.ts';
+import type { Upstream } from './connection/upstream.ts';
 import type { DataPlane } from './data-plane.ts';
-import type { RequestHead } from './request-head.ts';
+import type { EndpointPool, Visit } from './endpoints.ts';
+import { statusOf } from './error-response.ts';
+import type { ExchangeError } from './error-response.ts';
+import type { HoldRequest } from './hold.ts';
+import { ATTEMPTS_MAX } from './limits.ts';
+import { settle } from './record.ts';
+import type { ExchangeRecord } from './record.ts';
 import { mayRetry } from './retry.ts';
+import type { FailedAttempt } from './retry.ts';
 
-/** Runs an exchange to its end. Never rejects. */
-export async function runExchange(plane: DataPlane, carrier: Carrier): Promise<void> {
-  const record = openRecord(plane.clock, carrier.head, plane.version);
-  plane.exchangeBegins();
-  try {
-    const error = await runPhases(plane, carrier, record);
-    if (error !== undefined) await answerError(plane, carrier, { record, error });
-  } catch (fault) {
-    plane.log.error({ requestId: record.requestId, reason: reasonOf(fault) }, 'exchange failed');
-    record.error = 'internal';
-    carrier.cut('internal');
-  } finally {
-    finish(plane, record);
+/** Moves the bytes of an exchange. */
+export interface ExchangePort {
+  readonly record: ExchangeRecord;
+  /** The path of the request, without its query. */
+  requestPath(): string;
+  /** Sends the request to an endpoint of `pool`. */
+  carry(pool: EndpointPool<Upstream>): void;
+  /** Answers without an endpoint. The exchange is finished by the port when that is written. */
+  answer(error: ExchangeError): void;
+  /** Ends the attempt under way, visibly for the client if it has seen a part of the response. */
+  cutAttempt(error: ExchangeError): void;
+}
+
+export class Exchange implements Visit, HoldRequest {
+  readonly #plane: DataPlane;
+  readonly #port: ExchangePort;
+  readonly avoid = new Set<string>();
+  serviceId = '';
+  tenant = '';
+  #route: CompiledRoute | undefined;
+  #pool: EndpointPool<Upstream> | undefined;
+  #budget: TenantBudget | undefined;
+  #attempts = 0;
+  #heldSinceMs = -1;
+  #active = false;
+
+  constructor(plane: DataPlane, port: ExchangePort) {
+    this.#plane = plane;
+    this.#port = port;
   }
-}
 
-/** The phases; returns the error that is still to be answered. */
-async function runPhases(plane: DataPlane, carrier: Carrier, record: ExchangeRecord): Promise<ExchangeError | undefined> {
-  const { head } = carrier;
-  if (head.refusal !== undefined) return head.refusal;
-  const service = route(plane, head, record);
-  if (typeof service === 'string') return service;
-  const avoid = new Set<string>();
-  for (let attempt = 1; ; attempt += 1) {
-    const place = await holdAndPick(plane, carrier, { record, service, avoid });
-    if (place.kind === 'refused') return place.error;
-    const { endpoint } = place;
-    const outcome = await carryTo(plane, carrier, { record, place });
-    if (outcome.kind === 'done') return undefined;
-    if (outcome.kind === 'broken') {
-      record.error = outcome.error;
-      if (record.status === 0) record.status = statusOf(outcome.error);
-      return undefined;
-    }
-    if (attempt >= ATTEMPTS_MAX || !mayRetry({ method: head.method, ...outcome })) return outcome.error;
-    if (outcome.connected) {
-      plane.upstreams.retire(new Set([endpoint.id])); // One idle connection was dead; its siblings are as old.
-    } else {
-      avoid.add(endpoint.id);
-      if (!plane.hasOther(service.id, avoid)) return outcome.error;
-    }
+  get active(): boolean {
+    return this.#active;
   }
-}
 
-/** Route: a pure lookup in the current table. Gives the error where nothing matches. */
-function route(plane: DataPlane, head: RequestHead, record: ExchangeRecord): Service | ExchangeError {
-  const host = normaliseRequestHost(head.authority);
-  if (host === undefined) return 'bad-request';
-  record.host = host;
-  const matched = matchRoute(plane.table, host, pathOf(head.target));
-  if (matched.kind === 'no-route') return matched.reason;
-  record.route = `${matched.route.host}${matched.route.pathPrefix}`;
-  record.service = matched.service.id;
-  record.tenant = matched.service.tenant;
-  return matched.service;
-}
+  /** Whether it waits for a frozen endpoint. */
+  get held(): boolean {
+    return this.#heldSinceMs >= 0;
+  }
 
-type Place =
-  | { readonly kind: 'place'; readonly endpoint: Endpoint; readonly visit: Visit }
-  | { readonly kind: 'refused'; readonly error: ExchangeError };
+  /** Opens the record of a request whose head came, or was refused. */
+  open(): void {
+    const { record } = this.#port;
+    const { clock } = this.#plane;
+    this.#active = true;
+    record.startMs = clock.monotonicMs();
+    record.startWallMs = clock.nowMs();
+    record.configVersion = this.#plane.version;
+    this.#plane.exchangeBegins();
+  }
 
-/** Hold and pick, as one step: an endpoint is entered in the same turn in which it is picked, so that a freeze sees it. */
-async function holdAndPick(
-  plane: DataPlane,
-  carrier: Carrier,
-  wish: { readonly record: ExchangeRecord; readonly service: Service; readonly avoid: ReadonlySet<string> },
-): Promise<Place> {
-  const { record, service, avoid } = wish;
-  const { promise, resolve } = Promise.withResolvers<Place>();
-  const startMs = plane.clock.monotonicMs();
-  let settled = false;
-  const settle = (outcome: HoldOutcome, held: boolean): void => {
-    if (settled) return;
-    settled = true;
-    if (held) record.holdMs += plane.clock.monotonicMs() - startMs;
-    if (outcome.kind === 'refused') {
-      resolve(outcome);
+  /** Finds the route of the open exchange. Gives the error where there is none. */
+  route(host: string): ExchangeError | undefined {
+    const { record } = this.#port;
+    const { table } = this.#plane;
+    record.host = host;
+    const route = soleRoute(table, host) ?? findRoute(table, host, pathOf(this.#port.requestPath()));
+    if (route === undefined) return isKnownHost(table, host) ? 'unknown-path' : 'unknown-host';
+    this.#route = route;
+    record.route = route;
+    this.serviceId = route.service.id;
+    this.tenant = route.service.tenant;
+    return undefined;
+  }
+
+  get matched(): CompiledRoute | undefined {
+    return this.#route;
+  }
+
+  /** Admits the routed exchange and carries it to an endpoint, now or after a hold. */
+  start(): void {
+    const budget = this.#plane.budgets.of(this.tenant);
+    if (!budget.tryEnter('exchanges')) {
+      this.refuse('tenant-busy');
       return;
     }
-    const { endpoint } = outcome;
-    if (plane.inFlight.countOf(endpoint.id) >= UPSTREAM_CONNECTIONS_MAX) {
-      resolve({ kind: 'refused', error: 'endpoint-busy' });
+    this.#budget = budget;
+    this.#attempts = 0;
+    if (this.avoid.size > 0) this.avoid.clear();
+    this.#place();
+  }
+
+  /** Answers with an error of our own. */
+  refuse(error: ExchangeError): void {
+    const { record } = this.#port;
+    record.error = error;
+    record.status = statusOf(error);
+    this.#port.answer(error);
+  }
+
+  /** The hold queue has decided. */
+  settle(decision: Endpoint | ExchangeError): void {
+    if (this.#heldSinceMs >= 0) {
+      this.#port.record.holdMs += this.#plane.clock.monotonicMs() - this.#heldSinceMs;
+      this.#heldSinceMs = -1;
+      this.#budget?.leave('heldRequests');
+    }
+    if (typeof decision === 'string') {
+      this.refuse(decision);
       return;
     }
-    const visit: Visit = {
-      endpointId: endpoint.id,
-      cut: () => {
-        carrier.cut(plane.draining ? 'cut-by-drain' : 'cut-by-freeze');
-      },
-    };
-    plane.inFlight.enter(visit);
-    resolve({ kind: 'place', endpoint, visit });
-  };
-  const cancel = plane.holds.acquire({ serviceId: service.id, tenant: service.tenant, avoid, settle });
-  carrier.onGone(() => {
-    cancel();
-    settle({ kind: 'refused', error: 'client-aborted' }, true);
-  });
-  return await promise;
-}
-
-async function carryTo(
-  plane: DataPlane,
-  carrier: Carrier,
-  work: { readonly record: ExchangeRecord; readonly place: Place & { readonly kind: 'place' } },
-): Promise<AttemptOutcome> {
-  const { record, place } = work;
-  const { endpoint, visit } = place;
-  record.endpoint = endpoint;
-  moveToAccount(plane.traffic, record);
-  try {
-    return await carrier.carry({ endpoint, agent: plane.upstreams.agentFor(endpoint), record });
-  } finally {
-    plane.inFlight.leave(visit);
+    const { endpoints, limits } = this.#plane;
+    const pool = endpoints.poolOf(this.tenant, decision);
+    if (pool.load.visits.size >= limits.upstreamConnectionsMax) {
+      this.refuse('endpoint-busy');
+      return;
+    }
+    // In the same turn in which it is picked, so that a freeze sees it.
+    endpoints.enter(pool, this);
+    this.#pool = pool;
+    const { record } = this.#port;
+    record.endpoint = pool.endpoint;
+    record.account = pool.account;
+    this.#attempts += 1;
+    this.#port.carry(pool);
   }
-}
 
-async function answerError(
-  plane: DataPlane,
-  carrier: Carrier,
-  refusal: { readonly record: ExchangeRecord; readonly error: ExchangeError },
-): Promise<void> {
-  const { record, error } = refusal;
-  record.error = error;
-  record.status = statusOf(error);
-  if (record.account === undefined) moveToAccount(plane.traffic, record);
-  if (error === 'client-aborted') return;
-  const answer = errorAnswer(error, record.requestId);
-  count(record, 'downstreamOutBytes', answer.text.length);
-  await carrier.answer(answer);
-}
-
-function finish(plane: DataPlane, record: ExchangeRecord): void {
-  const totalMs = plane.clock.monotonicMs() - record.startMs;
-  if (record.account !== undefined) {
-    record.account.requests += 1;
-    record.account.heldMs += Math.round(record.holdMs);
-    plane.traffic.close(record.account);
+  /** An attempt failed before anything of a response reached the client: again, or answer. */
+  attemptFailed(attempt: FailedAttempt): void {
+    const pool = this.#pool;
+    const { record } = this.#port;
+    if (record.account !== undefined) settle(record.account, record);
+    this.#leave();
+    if (this.#attempts >= ATTEMPTS_MAX || !mayRetry(attempt) || pool === undefined) {
+      this.refuse(attempt.error);
+      return;
+    }
+    const { endpoint } = pool;
+    if (attempt.connected) this.#plane.endpoints.retire(new Set([endpoint.id])); // One idle connection was dead; its siblings are as old.
+    else {
+      this.avoid.add(endpoint.id);
+      if (!this.#plane.hasOther(this.serviceId, this.avoid)) {
+        this.refuse(attempt.error);
+        return;
+      }
+    }
+    this.#plane.counters.retried();
+    this.#place();
   }
-  if (record.holdMs > 0) plane.metrics.held(record.holdMs / 1000);
-  plane.metrics.exchangeEnded(record.tenant ?? '', record.status, totalMs / 1000);
-  plane.accessLog.write(accessLogLine(record, totalMs));
-  plane.exchangeEnds();
+
+  /** The client is gone, or will be: ends a hold. What is under way at an endpoint is the port's to end. */
+  abandon(error: ExchangeError): void {
+    const { record } = this.#port;
+    record.error = error;
+    if (record.status === 0) record.status = statusOf(error);
+    if (this.#heldSinceMs >= 0) {
+      this.#plane.holds.leave(this);
+      record.holdMs += this.#plane.clock.monotonicMs() - this.#heldSinceMs;
+      this.#heldSinceMs = -1;
+      this.#budget?.leave('heldRequests');
+    }
+  }
+
+  /** For freezes and drains: ends the exchange at its endpoint. */
+  cut(): void {
+    this.#port.cutAttempt(this.#plane.draining ? 'cut-by-drain' : 'cut-by-freeze');
+  }
+
+  /** Ends the exchange, whatever became of it. Once. */
+  finish(): void {
+    if (!this.#active) return;
+    this.#active = false;
+    this.#plane.exchangeEnded(this.#port.record, this.tenant);
+    this.#leave();
+    this.#budget?.leave('exchanges');
+    this.#budget = undefined;
+    this.#route = undefined;
+    this.tenant = '';
+  }
+
+  #place(): void {
+    const decision = this.#plane.holds.decide(this);
+    if (decision !== 'wait') {
+      this.settle(decision);
+      return;
+    }
+    if (this.#budget?.tryEnter('heldRequests') !== true) {
+      this.refuse('hold-full');
+      return;
+    }
+    this.#heldSinceMs = this.#plane.clock.monotonicMs();
+    this.#plane.holds.wait(this);
+  }
+
+  #leave(): void {
+    if (this.#pool === undefined) return;
+    this.#plane.endpoints.leave(this.#pool, this);
+    this.#pool = undefined;
+  }
 }

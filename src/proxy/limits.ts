@@ -35,6 +35,8 @@ export const HELD_PER_TENANT_MAX = 1024;
 export const RETRY_AFTER_SECONDS = 1;
 /** How long the rest of a request body is read away after its response, so that the client gets to read the response. */
 export const LINGER_MS = 2_000;
+/** And how much of it: what was on its way when we answered. */
+export const LINGER_BYTES_MAX = 4 * 1024 * 1024;
 /** Longest X-Request-Id that is taken over from a client. */
 export const REQUEST_ID_LENGTH_MAX = 128;
 

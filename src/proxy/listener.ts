@@ -1,67 +1,70 @@
 /**
  * The sockets that clients reach: plain HTTP and HTTPS.
  *
- * Each worker has listening sockets of its own (`reusePort`): the kernel spreads connections, and none goes by way of the primary.
+ * Each worker has listening sockets of its own (`reusePort`): the kernel spreads connections, and none goes by way of the primary
+ * (`npm run bench -- accept`).
  */
-import { Server as HttpServer } from 'node:http';
-import type { IncomingMessage, ServerOptions, ServerResponse } from 'node:http';
-import { Server as HttpsServer } from 'node:https';
-import type { Socket } from 'node:net';
-import type { Duplex } from 'node:stream';
-import type { SecureContext } from 'node:tls';
+import { createServer } from 'node:net';
+import type { Server, Socket } from 'node:net';
+import { TLSSocket, createServer as createTlsServer } from 'node:tls';
+import type { SecureContext, Server as TlsServer } from 'node:tls';
 import { codeOf, reasonOf } from '#errors';
 import type { HostCertificate } from '#tls/certificate.ts';
-import type { Carrier } from './carrier.ts';
+import { ClientPeer, plainAddress } from './connection/client-peer.ts';
+import type { PeerFacts } from './connection/client-peer.ts';
+import { Downstream } from './connection/downstream.ts';
 import type { DataPlane } from './data-plane.ts';
-import { runExchange } from './exchange.ts';
-import type { HttpAttemptDeps } from './http-attempt.ts';
-import { httpCarrier, upgradeCarrier } from './http-carrier.ts';
-import {
-  CONNECTIONS_CHECK_MS,
-  CONNECTIONS_PER_WORKER_MAX,
-  DOWNSTREAM_IDLE_MS,
-  HEAD_BYTES_MAX,
-  HEADERS_TIMEOUT_MS,
-  TLS_HANDSHAKE_TIMEOUT_MS,
-} from './limits.ts';
-import type { ListenAddress, ListenAddresses } from './protocol.ts';
-import { wantedUpgrade } from './request-head.ts';
-
-type Server = HttpServer | HttpsServer;
+import { readPreface } from './preface.ts';
+import type { ListenAddress, ListenAddresses, TrustOptions } from './protocol.ts';
+import type { TlsFacts } from './record.ts';
+import { isTrusted, parseTrustedProxies } from './trusted-proxies.ts';
+import type { TrustedProxies } from './trusted-proxies.ts';
+import { provePlain, proveTls } from './wire/fast-read.ts';
+import type { ReadPath } from './wire/wire.ts';
 
 /** How often a draining listener looks whether it is done. */
 const DRAIN_STEP_MS = 20;
+
+interface ReadPaths {
+  readonly plain: ReadPath;
+  readonly tls: ReadPath;
+}
 
 export class Listener implements AsyncDisposable {
   readonly #plane: DataPlane;
   readonly #servers: Server[] = [];
   readonly #sockets = new Set<Socket>();
-  /** The response that is under way on a connection, so that an error answer is not written into it. */
-  readonly #responses = new WeakMap<Duplex, ServerResponse>();
-  #https: HttpsServer | undefined;
+  readonly #paths: ReadPaths;
+  readonly #trusted: TrustedProxies;
+  readonly #proxyProtocol: boolean;
+  /** What PROXY headers told of connections whose handshake is under way, by peer. */
+  readonly #introduced = new Map<string, PeerFacts>();
+  #https: TlsServer | undefined;
+  #handshakes = 0;
   #defaultCertificate: HostCertificate | undefined;
 
-  private constructor(plane: DataPlane) {
+  private constructor(plane: DataPlane, paths: ReadPaths, trust: TrustOptions) {
     this.#plane = plane;
+    this.#paths = paths;
+    const parsed = parseTrustedProxies(trust.trustedProxies);
+    this.#trusted = parsed.kind === 'trusted' ? parsed.trusted : { networks: [] };
+    this.#proxyProtocol = trust.proxyProtocol;
   }
 
   /** Listens on all addresses, or rejects with Node's error. */
-  static async open(plane: DataPlane, addresses: ListenAddresses): Promise<Listener> {
-    const listener = new Listener(plane);
-    if (addresses.http !== undefined) await listener.#listen(new HttpServer(serverOptions()), addresses.http);
-    if (addresses.https !== undefined) {
-      listener.#https = new HttpsServer({
-        ...serverOptions(),
-        minVersion: 'TLSv1.2',
-        ALPNProtocols: ['http/1.1'],
-        handshakeTimeout: TLS_HANDSHAKE_TIMEOUT_MS,
-        SNICallback: (serverName, done) => {
-          listener.#answerServerName(serverName, done);
-        },
-      });
-      listener.certificatesChanged();
-      await listener.#listen(listener.#https, addresses.https);
+  static async open(plane: DataPlane, addresses: ListenAddresses, trust: TrustOptions): Promise<Listener> {
+    const [plain, tls] = await Promise.all([provePlain(), proveTls()]);
+    if (!plain || !tls) plane.log.warn({ plain, tls }, 'this Node does not read accepted sockets into our buffers; the slower way is used');
+    const listener = new Listener(plane, { plain: { fast: plain }, tls: { fast: tls } }, trust);
+    if (addresses.http !== undefined) {
+      await listener.#listen(
+        createServer({ allowHalfOpen: true, noDelay: true }, (socket) => {
+          listener.#accept(socket);
+        }),
+        addresses.http,
+      );
     }
+    if (addresses.https !== undefined) await listener.#listen(listener.#makeTlsServer(), addresses.https);
     return listener;
   }
 
@@ -82,9 +85,10 @@ export class Listener implements AsyncDisposable {
     this.#plane.startDraining();
     for (const server of this.#servers) server.close();
     while (this.#plane.underWay > 0 && clock.monotonicMs() < endMs) {
-      for (const server of this.#servers) server.closeIdleConnections();
+      this.#plane.closeIdleDownstreams();
       await clock.sleep(DRAIN_STEP_MS);
     }
+    this.#plane.closeIdleDownstreams();
     this.#plane.cutAll();
     await clock.sleep(DRAIN_STEP_MS); // The last answers leave.
   }
@@ -96,9 +100,10 @@ export class Listener implements AsyncDisposable {
   }
 
   async #listen(server: Server, address: ListenAddress): Promise<void> {
-    server.maxHeadersCount = 0; // The default drops what exceeds it in silence; bytes are the limit, and the count is judged.
-    server.maxConnections = CONNECTIONS_PER_WORKER_MAX;
-    this.#serve(server);
+    server.maxConnections = this.#plane.limits.connectionsMax;
+    server.on('connection', (socket: Socket) => {
+      this.#count(socket);
+    });
     const { promise, resolve, reject } = Promise.withResolvers<undefined>();
     server.once('error', reject);
     server.listen({ ...address, exclusive: true, reusePort: true }, () => {
@@ -112,40 +117,93 @@ export class Listener implements AsyncDisposable {
     this.#servers.push(server);
   }
 
-  #serve(server: Server): void {
-    const plane = this.#plane;
-    const deps: HttpAttemptDeps = {
-      monotonicMs: () => plane.clock.monotonicMs(),
-      upstreamConnected: () => {
-        plane.metrics.upstreamConnected();
+  #makeTlsServer(): Server {
+    const { limits } = this.#plane;
+    const server = createTlsServer({
+      noDelay: true,
+      minVersion: 'TLSv1.2',
+      ALPNProtocols: ['http/1.1'],
+      handshakeTimeout: limits.tlsHandshakeTimeoutMs,
+      SNICallback: (serverName, done) => {
+        this.#answerServerName(serverName, done);
       },
-      draining: () => plane.draining,
-    };
-    const run = (carrier: Carrier): void => {
-      void runExchange(plane, carrier);
-    };
-    const onRequest = (request: IncomingMessage, response: ServerResponse): void => {
-      this.#responses.set(request.socket, response);
-      run(httpCarrier(deps, request, response));
-    };
-    server.on('request', onRequest);
-    server.on('checkContinue', onRequest); // The endpoint decides whether to continue, not we.
-    const onUpgrade = (request: IncomingMessage, _socket: Duplex, first: Buffer): void => {
-      run(upgradeCarrier(deps, request, first));
-    };
-    server.on('upgrade', onUpgrade);
-    server.on('connect', onUpgrade);
-    server.on('connection', (socket: Socket) => {
-      this.#count(socket);
     });
-    server.on('clientError', (error: Error, socket: Duplex) => {
-      this.#refuse(error, socket);
+    server.on('secureConnection', (socket) => {
+      this.#handshakes -= 1;
+      this.#serve(socket, socketFacts(socket, tlsFacts(socket)), this.#paths.tls);
     });
+    server.on('tlsClientError', (error, socket) => {
+      this.#handshakes -= 1;
+      this.#plane.log.debug({ code: codeOf(error), reason: reasonOf(error) }, 'TLS handshake failed');
+      socket.destroy();
+    });
+    this.#https = server;
+    this.certificatesChanged();
+    if (!this.#proxyProtocol) return this.#guarded(server);
+    // PROXY headers come before the handshake: a plain server reads them, and hands the sockets on.
+    return createServer({ noDelay: true }, (socket) => {
+      this.#accept(socket, server);
+    });
+  }
+
+  /** Counts handshakes; those over the limit are closed before they cost anything. */
+  #guarded(server: TlsServer): TlsServer {
+    server.prependListener('connection', (socket: Socket) => {
+      this.#beginHandshake(socket);
+    });
+    return server;
+  }
+
+  #beginHandshake(socket: Socket): boolean {
+    this.#handshakes += 1;
+    if (this.#handshakes <= this.#plane.limits.tlsHandshakesMax) return true;
+    this.#plane.counters.handshakeRefused();
+    socket.destroy();
+    return false;
+  }
+
+  #accept(socket: Socket, tls?: TlsServer): void {
+    const facts = socketFacts(socket, undefined);
+    if (!this.#proxyProtocol || !isTrusted(this.#trusted, facts.address)) {
+      this.#handOn(socket, facts, tls);
+      return;
+    }
+    readPreface(socket, { wheel: this.#plane.connectionDeps.wheel, timeoutMs: this.#plane.limits.headTimeoutMs }, (told) => {
+      if (typeof told === 'string') {
+        this.#plane.log.debug({ peer: facts.address, reason: told }, 'PROXY header refused');
+        socket.destroy();
+      } else this.#handOn(socket, told.kind === 'local' ? facts : proxied(told), tls);
+    });
+  }
+
+  #handOn(socket: Socket, facts: PeerFacts, tls: TlsServer | undefined): void {
+    if (tls === undefined) {
+      this.#serve(socket, facts, this.#paths.plain);
+      return;
+    }
+    if (!this.#beginHandshake(socket)) return;
+    const key = peerKey(socket);
+    this.#introduced.set(key, facts);
+    socket.once('close', () => {
+      this.#introduced.delete(key);
+    });
+    tls.emit('connection', socket);
+  }
+
+  #serve(socket: Socket, facts: PeerFacts, path: ReadPath): void {
+    socket.allowHalfOpen = true; // Not on the TLS server: there a client that ends during its handshake would stay until its time-out.
+    const introduced = socket instanceof TLSSocket ? this.#introduced.get(peerKey(socket)) : undefined;
+    const told = introduced === undefined ? facts : { ...introduced, tls: facts.tls };
+    // Whom a PROXY header names is a client, and no proxy by that.
+    const peer = new ClientPeer({ ...told, trusted: isTrusted(this.#trusted, told.address) }, path, this.#trusted);
+    // oxlint-disable-next-line no-new -- it belongs to the plane's set as long as its socket lives
+    new Downstream(this.#plane, socket, peer);
   }
 
   #count(socket: Socket): void {
     this.#sockets.add(socket);
     this.#plane.downstreamConnections += 1;
+    socket.on('error', () => undefined); // `close` follows and is handled.
     socket.once('close', () => {
       this.#sockets.delete(socket);
       this.#plane.downstreamConnections -= 1;
@@ -163,42 +221,43 @@ export class Listener implements AsyncDisposable {
       done(new Error('certificate failed'));
     }
   }
-
-  /** What the parser refuses, or what came too slowly, never becomes an exchange. */
-  #refuse(error: Error, socket: Duplex): void {
-    const code = codeOf(error);
-    this.#plane.log.debug({ code, reason: reasonOf(error) }, 'client refused');
-    const response = this.#responses.get(socket);
-    const begun = response?.headersSent === true && !response.writableFinished;
-    if (code === 'ECONNRESET' || begun || !socket.writable) {
-      socket.destroy();
-      return;
-    }
-    const status = refusalStatus(code);
-    this.#plane.metrics.exchangeEnded('', Number(status.slice(0, 3)), 0);
-    socket.end(
-      `HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Length: 0\r\nProxy-Status: ecluse; error=http_request_error\r\n\r\n`,
-    );
-    socket.once('finish', () => socket.destroy());
-  }
 }
 
-function refusalStatus(code: string | undefined): string {
-  if (code === 'HPE_HEADER_OVERFLOW') return '431 Request Header Fields Too Large';
-  if (code === 'HPE_CHUNK_EXTENSIONS_OVERFLOW') return '413 Payload Too Large';
-  return code === 'ERR_HTTP_REQUEST_TIMEOUT' ? '408 Request Timeout' : '400 Bad Request';
-}
-
-function serverOptions(): ServerOptions {
+function socketFacts(socket: Socket, tls: TlsFacts | undefined): PeerFacts {
   return {
-    insecureHTTPParser: false,
-    requireHostHeader: true,
-    maxHeaderSize: HEAD_BYTES_MAX,
-    headersTimeout: HEADERS_TIMEOUT_MS,
-    requestTimeout: 0, // A body may take as long as it moves; the exchange watches that.
-    connectionsCheckingInterval: CONNECTIONS_CHECK_MS,
-    keepAliveTimeout: DOWNSTREAM_IDLE_MS,
-    noDelay: true,
-    shouldUpgradeCallback: (request) => wantedUpgrade(request) !== undefined,
+    address: plainAddress(socket.remoteAddress),
+    port: socket.remotePort ?? 0,
+    localAddress: plainAddress(socket.localAddress),
+    localPort: socket.localPort ?? 0,
+    tls,
+    trusted: false,
   };
+}
+
+function proxied(told: {
+  readonly sourceAddress: string;
+  readonly sourcePort: number;
+  readonly destinationAddress: string;
+  readonly destinationPort: number;
+}): PeerFacts {
+  return {
+    address: plainAddress(told.sourceAddress),
+    port: told.sourcePort,
+    localAddress: plainAddress(told.destinationAddress),
+    localPort: told.destinationPort,
+    tls: undefined,
+    trusted: false,
+  };
+}
+
+function tlsFacts(socket: TLSSocket): TlsFacts {
+  return {
+    version: socket.getProtocol() ?? undefined,
+    sni: typeof socket.servername === 'string' ? socket.servername : undefined,
+    alpn: typeof socket.alpnProtocol === 'string' ? socket.alpnProtocol : undefined,
+  };
+}
+
+function peerKey(socket: Socket): string {
+  return `${socket.remoteAddress ?? ''} ${String(socket.remotePort ?? 0)}`;
 }

@@ -4,6 +4,7 @@
  * A request of the primary carries `seq`; its answer (`ack`, `refused` or `metrics`) carries the same. IPC keeps the order, and a
  * worker handles `boot`, `prepare`, `commit`, `freeze` and `thaw` on receipt, so a later message sees what an earlier one did.
  */
+import type { EdgeLimits } from './edge-limits.ts';
 import type { RouteConfig } from '#routing/route-table.ts';
 import type { HostCertificate } from '#tls/certificate.ts';
 
@@ -36,8 +37,18 @@ export interface FreezeResult {
   readonly waitedMs: number;
 }
 
+/** Whose word about clients is believed. */
+export interface TrustOptions {
+  readonly trustedProxies: readonly string[];
+  /** Whether connections of trusted proxies begin with a PROXY header. */
+  readonly proxyProtocol: boolean;
+}
+
 export interface WorkerOptions {
   readonly listen: ListenAddresses;
+  /** The worker's own: shares of what is the node's. */
+  readonly limits: EdgeLimits;
+  readonly trust: TrustOptions;
   readonly accessLogFile: string;
   readonly logLevel: 'debug' | 'info' | 'warn' | 'error' | 'silent';
 }
@@ -59,7 +70,7 @@ export type ToWorker =
   | { readonly kind: 'reopen-log'; readonly seq: number }
   | { readonly kind: 'drain'; readonly seq: number; readonly deadlineMs: number };
 
-/** What moved since the last message, for one endpoint of one tenant. Bytes are heads and bodies, without TLS and chunk framing. */
+/** What moved since the last message, for one endpoint of one tenant. Bytes are those of HTTP on the wire, without TLS. */
 export interface TrafficDelta {
   readonly tenant: string;
   /** Undefined for what was answered without an endpoint. */

@@ -1,12 +1,13 @@
 /** Accounts of what moved, per tenant and endpoint. Long streams count while they run, not when they end. */
+import type { Counters, TenantCounters } from './counters.ts';
 import type { TrafficDelta } from './protocol.ts';
-
-export type TrafficField = 'downstreamInBytes' | 'downstreamOutBytes' | 'upstreamInBytes' | 'upstreamOutBytes';
 
 /** The counters of one account since the last collection. */
 export interface Account {
   readonly tenant: string;
   readonly endpointId: string | undefined;
+  /** What metrics count for the tenant. */
+  readonly counters: TenantCounters;
   /** Exchanges that still write here. */
   users: number;
   requests: number;
@@ -18,14 +19,19 @@ export interface Account {
 }
 
 export class Traffic {
+  readonly #counters: Counters;
   readonly #accounts = new Map<string, Account>();
+
+  constructor(counters: Counters) {
+    this.#counters = counters;
+  }
 
   /** The account to write to. To be given back with `close`. */
   open(tenant: string, endpointId: string | undefined): Account {
     const key = `${tenant}\n${endpointId ?? ''}`;
     let account = this.#accounts.get(key);
     if (account === undefined) {
-      account = { tenant, endpointId, users: 0, ...ZERO };
+      account = { tenant, endpointId, counters: this.#counters.tenant(tenant), users: 0, ...ZERO };
       this.#accounts.set(key, account);
     }
     account.users += 1;
@@ -40,7 +46,7 @@ export class Traffic {
   collect(): TrafficDelta[] {
     const deltas: TrafficDelta[] = [];
     for (const [key, account] of this.#accounts) {
-      const { users, ...delta } = account;
+      const { users, counters: _counters, ...delta } = account;
       if (
         delta.requests +
           delta.heldMs +

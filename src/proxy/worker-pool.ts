@@ -21,9 +21,20 @@ import {
   WORKER_DRAIN_MS,
   WORKER_START_TIMEOUT_MS,
 } from './limits.ts';
+import { shareLimits } from './budget.ts';
+import { EDGE_LIMITS } from './edge-limits.ts';
+import type { EdgeLimits } from './edge-limits.ts';
 import { aggregateMetrics } from './metrics.ts';
 import { listenError, probeAddresses } from './port-probe.ts';
-import type { EdgeConfig, FreezeOptions, FreezeResult, ListenAddresses, TrafficDelta, WorkerOptions } from './protocol.ts';
+import type {
+  EdgeConfig,
+  FreezeOptions,
+  FreezeResult,
+  ListenAddresses,
+  TrafficDelta,
+  TrustOptions,
+  WorkerOptions,
+} from './protocol.ts';
 import { WorkerProcess } from './worker-process.ts';
 import type { Ask, Reply } from './worker-process.ts';
 
@@ -40,6 +51,9 @@ export interface WorkerPoolOptions {
   readonly listen: ListenAddresses;
   readonly accessLogFile: string;
   readonly logLevel?: WorkerOptions['logLevel'];
+  /** Of the whole node. */
+  readonly limits?: EdgeLimits;
+  readonly trust?: TrustOptions;
   readonly initial: EdgeConfig;
   readonly onTraffic: (deltas: readonly TrafficDelta[]) => void;
 }
@@ -60,6 +74,7 @@ interface Member {
 }
 
 const WORKERS_MAX = 256;
+const NOBODY_TRUSTED: TrustOptions = { trustedProxies: [], proxyProtocol: false };
 
 export class WorkerPool implements AsyncDisposable {
   readonly #deps: WorkerPoolDeps;
@@ -321,11 +336,12 @@ export class WorkerPool implements AsyncDisposable {
     const nowMs = this.#deps.clock.monotonicMs();
     member.booted = true;
     member.version = this.version;
-    const { accessLogFile, logLevel = 'info' } = this.#options;
+    const { accessLogFile, logLevel = 'info', limits = EDGE_LIMITS, trust = NOBODY_TRUSTED, workers } = this.#options;
+    const shares = { ...limits, tenant: shareLimits(limits.tenant, workers) };
     const reply = await member.process.ask(
       {
         kind: 'boot',
-        options: { listen: this.#listen, accessLogFile, logLevel },
+        options: { listen: this.#listen, limits: shares, trust, accessLogFile, logLevel },
         edge: this.#committed,
         freezes: [...this.#freezes].map(([id, endMs]) => ({ endpointIds: [id], deadlineMs: Math.max(0, endMs - nowMs) })),
       },

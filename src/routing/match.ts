@@ -12,15 +12,36 @@ export type MatchResult =
   | { readonly kind: 'match'; readonly route: Route; readonly service: Service }
   | { readonly kind: 'no-route'; readonly reason: 'unknown-host' | 'unknown-path' };
 
+/** The route of a host that has one only, for all its paths: nothing need be known of the path then. */
+export function soleRoute(table: RouteTable, host: string): CompiledRoute | undefined {
+  const exact = table.byExactHost.get(host);
+  if (exact?.length !== 1) return undefined;
+  const [only] = exact;
+  return only?.prefix === '' ? only : undefined;
+}
+
+/** Finds the route of a normalised host (`normaliseRequestHost`) and path (`pathOf`). */
+export function findRoute(table: RouteTable, host: string, path: string): CompiledRoute | undefined {
+  return (
+    firstBelow(table.byExactHost.get(host), path) ?? firstBelow(ofWildcard(table, host), path) ?? firstBelow(table.byAnyHost, path)
+  );
+}
+
+/** Whether there is a route for any path of `host`. */
+export function isKnownHost(table: RouteTable, host: string): boolean {
+  return table.byExactHost.has(host) || ofWildcard(table, host) !== undefined || table.byAnyHost.length > 0;
+}
+
 /** Finds the route of a normalised host (`normaliseRequestHost`) and path (`pathOf`). */
 export function matchRoute(table: RouteTable, host: string, path: string): MatchResult {
-  const exact = table.byExactHost.get(host);
-  const dot = host.indexOf('.');
-  const wildcard = dot === -1 ? undefined : table.byWildcardHost.get(host.slice(dot + 1));
-  const found = firstBelow(exact, path) ?? firstBelow(wildcard, path) ?? firstBelow(table.byAnyHost, path);
+  const found = findRoute(table, host, path);
   if (found !== undefined) return { kind: 'match', route: found.route, service: found.service };
-  const known = exact !== undefined || wildcard !== undefined || table.byAnyHost.length > 0;
-  return { kind: 'no-route', reason: known ? 'unknown-path' : 'unknown-host' };
+  return { kind: 'no-route', reason: isKnownHost(table, host) ? 'unknown-path' : 'unknown-host' };
+}
+
+function ofWildcard(table: RouteTable, host: string): readonly CompiledRoute[] | undefined {
+  const dot = host.indexOf('.');
+  return dot === -1 ? undefined : table.byWildcardHost.get(host.slice(dot + 1));
 }
 
 function firstBelow(routes: readonly CompiledRoute[] | undefined, path: string): CompiledRoute | undefined {

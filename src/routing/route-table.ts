@@ -19,6 +19,8 @@ export interface Service {
   readonly id: string;
   readonly tenant: string;
   readonly endpoints: readonly Endpoint[];
+  /** The version of the PROXY protocol that its endpoints want every connection to begin with. Absent: none. */
+  readonly sendProxy?: 1 | 2 | undefined;
 }
 
 export interface Route {
@@ -27,6 +29,8 @@ export interface Route {
   /** A prefix by segments: `/x` and `/x/` are the same and match `/x` and `/x/…`, not `/xy`. */
   readonly pathPrefix: string;
   readonly serviceId: string;
+  /** Whether CONNECT is passed on to the endpoint. Absent: it is refused. */
+  readonly connect?: boolean | undefined;
 }
 
 /** All routes and services of one config version, as the control plane sends them. */

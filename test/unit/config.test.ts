@@ -3,10 +3,10 @@ import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { loadConfig } from '#config';
+import { configJsonSchema, loadConfig } from '#config';
 import type { NodeConfig } from '#config';
 import { EcluseError } from '#errors';
-import { configJsonSchema } from '../../src/config-schema.ts';
+import { EDGE_LIMITS } from '#proxy/edge-limits.ts';
 import { nearestWord } from '../../src/suggest.ts';
 
 const NO_OVERRIDES = { http: undefined, https: undefined, docker: undefined, metrics: undefined };
@@ -51,6 +51,9 @@ describe('loadConfig()', () => {
       hosts: [{ name: 'local', engine: 'managed' }],
       domain: 'localhost',
       accessLogFile: '/var/lib/ecluse/logs/access.jsonl',
+      edge: EDGE_LIMITS,
+      trustedProxies: [],
+      proxyProtocol: false,
       demo: false,
     });
     expect(config.workers).toBeGreaterThanOrEqual(1);
@@ -73,6 +76,9 @@ describe('loadConfig()', () => {
       ],
       domain: 'localhost',
       accessLogFile: '/d/logs/access.jsonl',
+      edge: EDGE_LIMITS,
+      trustedProxies: [],
+      proxyProtocol: false,
       demo: true,
     });
     const overrides = { ...NO_OVERRIDES, http: ':1', metrics: 'off' };
@@ -154,6 +160,111 @@ domain: Exa mple
     [Buffer.from([0xff, 0xfe, 0x00]), /the file is not UTF-8 text/],
     [' '.repeat(1024 * 1024 + 1), /more than 1 MiB/],
   ])('refuses %j', async (text, said) => {
+    const [first = ''] = await problems(text);
+    expect(first).toMatch(said);
+  });
+
+  test('reads every key of the edge', async () => {
+    const text = `trustedProxies: [10.0.0.0/8, 192.0.2.7, "2001:db8::/32"]
+proxyProtocol: true
+edge:
+  limits: { lineSize: 8k, headSize: 64 KiB, fieldCount: 64, chunkExtensionSize: 0B, chunkExtensionsSize: 1KiB, trailersSize: 4096B,
+    trailerCount: 8, requestBodySize: 1.5GiB, connections: 100, tlsHandshakes: 5, upstreamConnections: 6, upstreamIdleConnections: 0,
+    progressSize: off }
+  timeouts: { head: 5s, idle: 1m, tlsHandshake: 3s, connect: 250ms, firstByte: 1h, streamIdle: 24h, total: 90s, progress: 10s,
+    upstreamIdle: 4s }
+  tenant: { connections: 10, exchanges: 11, heldRequests: 0, bufferedSize: 1MiB, upgradedStreams: 12 }
+`;
+    expect(await load(text)).toMatchObject({
+      trustedProxies: ['10.0.0.0/8', '192.0.2.7', '2001:db8::/32'],
+      proxyProtocol: true,
+      edge: {
+        lineBytesMax: 8192,
+        headBytesMax: 65_536,
+        fieldCountMax: 64,
+        chunkExtensionBytesMax: 0,
+        chunkExtensionBytesTotalMax: 1024,
+        trailerBytesMax: 4096,
+        trailerCountMax: 8,
+        requestBodyBytesMax: 1_610_612_736,
+        connectionsMax: 100,
+        tlsHandshakesMax: 5,
+        upstreamConnectionsMax: 6,
+        upstreamIdleSocketsMax: 0,
+        headTimeoutMs: 5_000,
+        idleTimeoutMs: 60_000,
+        tlsHandshakeTimeoutMs: 3_000,
+        connectTimeoutMs: 250,
+        firstByteTimeoutMs: 3_600_000,
+        streamIdleTimeoutMs: 86_400_000,
+        totalTimeoutMs: 90_000,
+        progressWindowMs: 10_000,
+        progressBytesMin: 0,
+        upstreamIdleMs: 4_000,
+        tenant: { connections: 10, exchanges: 11, heldRequests: 0, bufferedBytes: 1_048_576, upgradedStreams: 12 },
+      },
+    });
+  });
+
+  test('one key of the edge leaves the defaults of the others', async () => {
+    expect((await load('edge: { timeouts: { head: 5s } }')).edge).toEqual({ ...EDGE_LIMITS, headTimeoutMs: 5_000 });
+    expect((await load('edge: { timeouts: { total: off } }')).edge).toEqual(EDGE_LIMITS);
+    expect((await load('edge: {}')).edge).toEqual(EDGE_LIMITS);
+  });
+
+  test('says every problem of the edge with its line, its path and what was meant', async () => {
+    const text = `trustedProxies:
+  - 10.0.0.1/8
+proxyProtocol: on
+edge:
+  limit: {}
+  limits:
+    headSize: 1MiB
+    lineSize: 16 potatoes
+    fieldCount: 12.5
+    requestBodySize: 17
+  timeouts:
+    head: 30
+    conect: 2s
+    idle: off
+    streamIdle: 25h
+    total: 10ms
+  tenant:
+    exchanges: many
+    bufferedBytes: 1MiB
+`;
+    expect(await problems(text)).toEqual([
+      'ecluse.yaml:2: trustedProxies[0]: "10.0.0.1/8" is an address inside of a network; write "10.0.0.0/8" for the network, or "10.0.0.1" for the address alone',
+      'ecluse.yaml:3: proxyProtocol: "on" is neither true nor false',
+      'ecluse.yaml:5: edge.limit: unknown key; did you mean limits?',
+      'ecluse.yaml:7: edge.limits.headSize: "1MiB" is not from 1KiB to 256KiB',
+      'ecluse.yaml:8: edge.limits.lineSize: "16 potatoes" is not a size; write it like "512B", "16KiB" or "1GiB"',
+      'ecluse.yaml:9: edge.limits.fieldCount: 12.5 is not a number from 16 to 1024',
+      'ecluse.yaml:10: edge.limits.requestBodySize: 17 is not a size; write it like "512B", "16KiB" or "1GiB"',
+      'ecluse.yaml:12: edge.timeouts.head: 30 is not a duration; write it like "500ms", "30s" or "10m"',
+      'ecluse.yaml:13: edge.timeouts.conect: unknown key; did you mean connect?',
+      'ecluse.yaml:14: edge.timeouts.idle: "off" is not a duration; write it like "500ms", "30s" or "10m"',
+      'ecluse.yaml:15: edge.timeouts.streamIdle: "25h" is not from 1s to 24h',
+      'ecluse.yaml:16: edge.timeouts.total: "10ms" is not from 1s to 24h',
+      'ecluse.yaml:18: edge.tenant.exchanges: "many" is not a number from 1 to 1000000',
+      'ecluse.yaml:19: edge.tenant.bufferedBytes: unknown key; did you mean bufferedSize?',
+    ]);
+  });
+
+  test.each([
+    ['edge: 3', /edge: 3 is not a mapping of keys/],
+    ['edge: { limits: { lineSize: 64KiB } }', /edge\.limits\.lineSize: a line cannot be longer than headSize/],
+    ['edge: { limits: { chunkExtensionSize: 4KiB, chunkExtensionsSize: 1KiB } }', /cannot be longer than chunkExtensionsSize/],
+    ['edge: { limits: { headSize: 1e9KiB } }', /is not a size/],
+    ['edge: { limits: { headSize: -1KiB } }', /is not a size/],
+    [`edge: { limits: { headSize: ${'9'.repeat(400)}GiB } }`, /is not from 1KiB to 256KiB/],
+    ['edge: { limits: { progressSize: 0B } }', /"0B" is not from 1B to 1MiB/],
+    ['edge: { limits: { connections: 0 } }', /0 is not a number from 16 to 1000000/],
+    ['trustedProxies: 10.0.0.0/8', /trustedProxies: "10\.0\.0\.0\/8" is not a list/],
+    ['trustedProxies: [10]', /trustedProxies\[0\]: 10 is not an address or a network/],
+    ['trustedProxies: [proxy.example]', /"proxy\.example" is neither an address nor a network/],
+    ['proxyProtocol: true', /proxyProtocol: no header would be read: trustedProxies is empty/],
+  ])('refuses the edge of %j', async (text, said) => {
     const [first = ''] = await problems(text);
     expect(first).toMatch(said);
   });

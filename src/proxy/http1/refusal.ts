@@ -49,6 +49,9 @@ export const REFUSED = {
   trailerForbidden: -36,
   trailersTooLong: -37,
   expectation: -38,
+  misdirected: -39,
+  bodyTooLong: -40,
+  overloaded: -41,
 } as const;
 
 const REFUSALS: ReadonlyMap<number, Refusal> = new Map([
@@ -90,6 +93,9 @@ const REFUSALS: ReadonlyMap<number, Refusal> = new Map([
   [REFUSED.trailerForbidden, refusal(400, 'a trailer that may only be a header')],
   [REFUSED.trailersTooLong, refusal(431, 'the trailers are too many or too long')],
   [REFUSED.expectation, refusal(417, 'Expect is not 100-continue')],
+  [REFUSED.misdirected, refusal(421, 'the request target names another scheme than the connection has')],
+  [REFUSED.bodyTooLong, refusal(413, 'the body is too long')],
+  [REFUSED.overloaded, refusal(503, 'too many requests are half sent')],
 ]);
 
 const UNKNOWN: Refusal = { status: 400, reason: 'the message is malformed' };

@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { HoldQueue } from '#proxy/hold.ts';
-import { HELD_PER_TENANT_MAX } from '#proxy/limits.ts';
+import type { HoldRequest } from '#proxy/hold.ts';
 import type { Endpoint, Service } from '#routing/route-table.ts';
 
 function endpoint(id: string, port = 1): Endpoint {
@@ -35,17 +35,25 @@ describe('HoldQueue', () => {
     vi.useRealTimers();
   });
 
+  /** Decides at once, or waits; returns what takes the request out of the queue. */
   function acquire(name: string, avoid: readonly string[] = []): () => void {
-    return queue.acquire({
+    const told = (decision: Endpoint | string, held: boolean): void => {
+      const what = typeof decision === 'string' ? decision : `${decision.id}:${String(decision.port)}`;
+      outcomes.push(`${name} ${what}${held ? ' held' : ''}`);
+    };
+    const request: HoldRequest = {
       serviceId: 'app',
-      tenant: 't',
       avoid: new Set(avoid),
-      settle: (outcome, held) => {
-        outcomes.push(
-          `${name} ${outcome.kind === 'endpoint' ? `${outcome.endpoint.id}:${String(outcome.endpoint.port)}` : outcome.error}${held ? ' held' : ''}`,
-        );
+      settle: (decision) => {
+        told(decision, true);
       },
-    });
+    };
+    const decision = queue.decide(request);
+    if (decision === 'wait') queue.wait(request);
+    else told(decision, false);
+    return () => {
+      queue.leave(request);
+    };
   }
 
   test('gives an endpoint that is not frozen at once', () => {
@@ -92,12 +100,5 @@ describe('HoldQueue', () => {
     queue.thaw(['b']);
     acquire('3');
     expect(outcomes).toEqual(['1 hold-expired held', '2 hold-expired', '3 b:1']);
-  });
-
-  test('bounds what one tenant can have waiting', () => {
-    queue.freeze(['a', 'b'], 1000);
-    for (let index = 0; index < HELD_PER_TENANT_MAX; index += 1) acquire('n');
-    acquire('last');
-    expect(outcomes).toEqual(['last hold-full']);
   });
 });

@@ -1,0 +1,17 @@
+/** What the connections of a worker share. */
+import type { ChunkLimits } from '../http1/limits.ts';
+import type { EdgeLimits } from '../edge-limits.ts';
+import type { TimingWheel } from '../timing-wheel.ts';
+import type { HeadReading } from './head-reader.ts';
+
+export interface ConnectionDeps {
+  readonly limits: EdgeLimits;
+  readonly chunkLimits: ChunkLimits;
+  readonly wheel: TimingWheel;
+  readonly requestHeads: HeadReading;
+  readonly responseHeads: HeadReading;
+  /** A connection to an endpoint was made. */
+  upstreamConnected(): void;
+  /** A connection to an endpoint said something that was not asked for. */
+  poisoned(): void;
+}

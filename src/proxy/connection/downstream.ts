@@ -1,0 +1,461 @@
+/**
+ * A client's connection of HTTP/1.x: reads one request after the other, has each carried, and closes or goes on after its answer.
+ *
+ * LIFECYCLE: idle → head → (parked →) body → wait → idle …, or → linger → closed; to tunnel where a switch of protocols is agreed.
+ * `parked`: the request is held, or its connection to an endpoint is being made; `body`: the rest of it is being sent; `wait`: it was sent whole.
+ * What comes after a request waits in `#rest`, at most one read of it, and then in TCP.
+ */
+import type { EndpointPool } from '../endpoints.ts';
+import type { ExchangeError } from '../error-response.ts';
+import { errorOfStatus, errorText } from '../error-response.ts';
+import { Exchange } from '../exchange.ts';
+import type { ExchangePort } from '../exchange.ts';
+import { FIELD, isIn } from '../http1/field-names.ts';
+import { NEED_MORE, parseHead } from '../http1/head.ts';
+import { METHOD, valueEnd, valueStart } from '../http1/head-view.ts';
+import type { HeadView } from '../http1/head-view.ts';
+import { REFUSED, refusalOf } from '../http1/refusal.ts';
+import { hostKey } from '../http1/target.ts';
+import type { DataPlane } from '../data-plane.ts';
+import { LINGER_BYTES_MAX, LINGER_MS } from '../limits.ts';
+import { createRecord, resetRecord, settle } from '../record.ts';
+import type { ExchangeRecord } from '../record.ts';
+import { createRequestId, writeRequestId } from '../request-id.ts';
+import { createWheelEntry } from '../timing-wheel.ts';
+import type { TimeoutOwner, WheelEntry } from '../timing-wheel.ts';
+import { readTraceparent } from '../trace-context.ts';
+import { SHARED_BUFFER } from '../wire/buffers.ts';
+import { Wire } from '../wire/wire.ts';
+import type { WireOwner } from '../wire/wire.ts';
+import { BodyFollower } from './body-follower.ts';
+import type { ClientPeer } from './client-peer.ts';
+import { HeadReader } from './head-reader.ts';
+import { Passage } from './passage.ts';
+import type { PassageEnd } from './passage.ts';
+import { createRequestFacts, judgeRequest } from './request-facts.ts';
+import type { Upstream } from './upstream.ts';
+import type { Socket } from 'node:net';
+
+const STATE = { idle: 0, head: 1, parked: 2, body: 3, wait: 4, linger: 5, tunnel: 6, closed: 7 } as const;
+
+/** Room for the heads of most clients; it grows with the longest. */
+const KEPT_BYTES = 512;
+/** A client that says it sends no more, as `nc -N` does, still gets its answer; one that went away looks the same, and is given up after this. */
+const HALF_CLOSED_MS = 1_000;
+/** What is left of a body of known length, from where on reads go into buffers of their own. */
+const LONG_BODY_BYTES = 32 * 1024;
+
+export class Downstream implements WireOwner, TimeoutOwner, ExchangePort, PassageEnd {
+  readonly record: ExchangeRecord;
+  readonly wire: Wire;
+  readonly facts: ReturnType<typeof createRequestFacts> = createRequestFacts();
+  readonly peer: ClientPeer;
+  readonly #plane: DataPlane;
+  readonly #exchange: Exchange;
+  readonly #passage: Passage;
+  readonly #reader: HeadReader;
+  readonly #body: BodyFollower;
+  readonly #timer: WheelEntry;
+  readonly #requestId = createRequestId();
+  #state: number = STATE.idle;
+  /** The raw head of the request at hand, for the log and for another attempt. */
+  #kept: Buffer = SHARED_BUFFER;
+  /** While the head at hand lies where it was read: what came of its body with it. */
+  #live = false;
+  #pieceStart = 0;
+  #pieceEnd = 0;
+  /** What came of the body with the head, where the request had to wait. */
+  #piece: Buffer | undefined;
+  #rest: Buffer | undefined;
+  #halfClosed = false;
+  /** Bytes that a client moved, when its progress was looked at last. */
+  #movedBytes = 0;
+  #lingerBytes = 0;
+  #tenant = '';
+
+  constructor(plane: DataPlane, socket: Socket, peer: ClientPeer) {
+    this.#plane = plane;
+    this.peer = peer;
+    this.record = createRecord(peer.address, peer.tls);
+    this.#exchange = new Exchange(plane, this);
+    this.#reader = new HeadReader(plane.connectionDeps.requestHeads, SHARED_BUFFER);
+    this.#body = new BodyFollower(plane.connectionDeps.chunkLimits);
+    this.#timer = createWheelEntry(this);
+    this.wire = Wire.accepted(socket, this, peer.readPath);
+    this.#passage = new Passage(plane, this, this.#exchange);
+    plane.downstreams.add(this);
+    plane.connectionDeps.wheel.arm(this.#timer, plane.limits.headTimeoutMs);
+  }
+
+  /** Whether the connection may serve another request after the one at hand. */
+  get persistent(): boolean {
+    return this.facts.persistent && !this.#halfClosed && !this.#plane.draining;
+  }
+
+  get minor(): number {
+    return this.facts.minor;
+  }
+
+  get wallMs(): number {
+    return this.record.startWallMs;
+  }
+
+  get requestWhole(): boolean {
+    return this.#body.whole;
+  }
+
+  /** Closes a connection that has no request under way; for drains. */
+  closeIdle(): void {
+    if (this.#state === STATE.idle) this.#close();
+  }
+
+  /** Brings the account of the exchange at hand up to date. */
+  settle(): void {
+    const { record } = this;
+    if (record.account !== undefined && this.#exchange.active) settle(record.account, record);
+  }
+
+  onBytes(buffer: Buffer, end: number): void {
+    switch (this.#state) {
+      case STATE.idle:
+      case STATE.head:
+        this.#readHead(buffer, 0, end);
+        return;
+      case STATE.body:
+        this.#readBody(buffer, end);
+        return;
+      case STATE.linger:
+        this.#lingerBytes += end;
+        if (this.#lingerBytes > LINGER_BYTES_MAX) this.wire.destroy();
+        return;
+      default:
+        this.#keepRest(buffer, 0, end);
+    }
+  }
+
+  onDrain(): void {
+    this.#passage.clientReady();
+  }
+
+  onEnd(): void {
+    switch (this.#state) {
+      case STATE.idle:
+        this.#close();
+        return;
+      case STATE.wait:
+      case STATE.parked:
+        if (!this.#body.whole) break;
+        this.#halfClosed = true;
+        this.#plane.connectionDeps.wheel.arm(this.#timer, HALF_CLOSED_MS);
+        return;
+      case STATE.linger:
+        this.wire.destroyWhenWritten();
+        return;
+      default:
+    }
+    this.wire.destroy();
+  }
+
+  onClosed(): void {
+    this.#state = STATE.closed;
+    this.#plane.connectionDeps.wheel.disarm(this.#timer);
+    this.#reader.release();
+    this.#plane.downstreams.delete(this);
+    if (this.#tenant !== '') this.#plane.budgets.of(this.#tenant).leave('connections');
+    if (!this.#exchange.active) return;
+    this.#passage.abandon();
+    this.#exchange.abandon(this.record.error ?? 'client-aborted');
+    this.#exchange.finish();
+  }
+
+  onTimeout(): void {
+    switch (this.#state) {
+      case STATE.idle:
+        this.#close();
+        return;
+      case STATE.head:
+        this.#plane.counters.timedOut('request-timeout');
+        this.#open(this.#reader.end);
+        this.facts.persistent = false;
+        this.#exchange.refuse('request-timeout');
+        return;
+      case STATE.linger:
+        this.wire.destroy();
+        return;
+      case STATE.parked:
+      case STATE.body:
+      case STATE.wait:
+        this.#lookAtProgress();
+        return;
+      default:
+    }
+  }
+
+  requestPath(): string {
+    const { head, pathStart, pathEnd } = this.record;
+    return pathEnd === pathStart ? '/' : head.toString('latin1', pathStart, pathEnd);
+  }
+
+  /** Sends the request at hand to an endpoint. */
+  carry(pool: EndpointPool<Upstream>): void {
+    this.#passage.carry(pool);
+  }
+
+  cutAttempt(error: ExchangeError): void {
+    this.#passage.cut(error);
+  }
+
+  answer(error: ExchangeError, detail?: string): void {
+    const { record, facts } = this;
+    const closes = !this.persistent || !this.#body.whole || facts.method === METHOD.connect;
+    const { head, body } = errorText(error, {
+      requestId: record.requestId.toString('latin1'),
+      detail,
+      connection: closes ? 'close' : facts.minor === 0 ? 'keep-alive' : '',
+      bodyless: facts.method === METHOD.head,
+    });
+    record.downstreamOutBytes += head.length + body.length;
+    this.wire.writeText(head + body);
+    this.#exchange.finish();
+    this.answered(closes);
+  }
+
+  /** The exchange at hand is finished: goes on with the next, or closes. */
+  answered(closes: boolean): void {
+    this.#piece = undefined;
+    if (this.#state === STATE.closed) return;
+    if (closes) {
+      this.#close();
+      return;
+    }
+    this.#state = STATE.idle;
+    this.wire.expectLong(false);
+    if (this.#rest === undefined) {
+      this.#plane.connectionDeps.wheel.arm(this.#timer, this.#plane.limits.idleTimeoutMs);
+      this.wire.resume();
+    } else setImmediate(() => {
+      this.#readRest();
+    }); // Others get their turn between the requests of one connection.
+  }
+
+  /** The head and raw bytes of the request at hand, whether they still lie where they were read or were kept. Valid until something is read. */
+  head(): { readonly bytes: Buffer; readonly view: HeadView } {
+    if (this.#live) return this.#reader;
+    const { view } = this.#plane.connectionDeps.requestHeads;
+    parseHead(this.#kept, 0, this.record.headBytes, view); // It was parsed before: it is whole and valid.
+    return { bytes: this.#kept, view };
+  }
+
+  /** What came of the body with the head. */
+  firstPiece(): { readonly bytes: Buffer; readonly start: number; readonly end: number } {
+    if (this.#live) return { bytes: this.#reader.bytes, start: this.#pieceStart, end: this.#pieceEnd };
+    const bytes = this.#piece ?? SHARED_BUFFER;
+    return { bytes, start: 0, end: this.#piece?.length ?? 0 };
+  }
+
+  /** The request went out as far as it came. `ready`: the endpoint keeps up. */
+  requestBegun(ready: boolean): void {
+    this.#piece = undefined;
+    const { wheel } = this.#plane.connectionDeps;
+    this.#movedBytes = this.record.downstreamInBytes;
+    wheel.arm(this.#timer, this.#halfClosed ? HALF_CLOSED_MS : this.#plane.progressWindowMs);
+    if (this.#body.whole) {
+      this.#state = STATE.wait;
+      if (this.#rest === undefined) this.wire.resume();
+      return;
+    }
+    this.#state = STATE.body;
+    this.wire.expectLong(this.#body.left > LONG_BODY_BYTES);
+    if (ready) this.wire.resume();
+    else this.wire.pause();
+  }
+
+  /** Takes what the client sent too early for the request at hand: what it says after a switch of protocols. */
+  takeRest(): Buffer | undefined {
+    const rest = this.#rest;
+    this.#rest = undefined;
+    return rest;
+  }
+
+  /** Hands the wire over. */
+  leaveToTunnel(): void {
+    this.#state = STATE.tunnel;
+    this.#plane.connectionDeps.wheel.disarm(this.#timer);
+  }
+
+  /** A tunnel is over: both wires are closed. */
+  tunnelOver(): void {
+    this.onClosed();
+  }
+
+  #readRest(): void {
+    const rest = this.takeRest();
+    if (rest === undefined || this.#state !== STATE.idle) return;
+    this.#readHead(rest, 0, rest.length);
+    if (this.#reading()) this.wire.resume();
+  }
+
+  #reading(): boolean {
+    return this.#state === STATE.head || this.#state === STATE.idle;
+  }
+
+  #keepRest(buffer: Buffer, start: number, end: number): void {
+    const more = buffer.subarray(start, end);
+    this.#rest = this.#rest === undefined ? Buffer.from(more) : Buffer.concat([this.#rest, more]);
+    this.wire.pause();
+  }
+
+  #readHead(buffer: Buffer, start: number, end: number): void {
+    const after = this.#reader.read(buffer, start, end);
+    if (after === NEED_MORE) {
+      if (this.#state === STATE.idle) this.#plane.connectionDeps.wheel.arm(this.#timer, this.#plane.limits.headTimeoutMs);
+      this.#state = STATE.head;
+      return;
+    }
+    this.#open(end - start);
+    if (after < 0) this.#refuseHead(after);
+    else this.#begin(after);
+    this.#reader.release();
+  }
+
+  #open(bytes: number): void {
+    const { record } = this;
+    resetRecord(record);
+    writeRequestId(this.#requestId);
+    record.requestId = this.#requestId;
+    record.client = this.peer.address;
+    record.downstreamInBytes = bytes;
+    this.#state = STATE.parked;
+    this.#body.begin(0, 0);
+    this.#exchange.open();
+  }
+
+  #refuseHead(code: number): void {
+    const { status, reason } = refusalOf(code);
+    this.facts.persistent = false;
+    const error = errorOfStatus(status);
+    this.#plane.counters.headRefused(status);
+    this.record.error = error;
+    this.record.status = status;
+    this.answer(error, reason);
+  }
+
+  #begin(after: number): void {
+    const { bytes, view, end } = this.#reader;
+    const { record, facts } = this;
+    this.#keepHead(bytes, view, after);
+    const refused = judgeRequest(bytes, view, this.peer.tls !== undefined, facts);
+    if (refused < 0) {
+      this.#refuseHead(refused);
+      return;
+    }
+    this.#body.begin(facts.framing, facts.contentLength);
+    const stop = facts.contentLength > this.#plane.limits.requestBodyBytesMax ? REFUSED.bodyTooLong : this.#body.follow(bytes, after, end);
+    if (stop < 0) {
+      this.#refuseHead(stop);
+      return;
+    }
+    record.downstreamInBytes = stop - view.base;
+    if (stop < end) this.#keepRest(bytes, stop, end);
+    this.#pieceStart = after;
+    this.#pieceEnd = stop;
+    this.#live = true;
+    const error = this.#route(bytes, view);
+    if (error === undefined) this.#exchange.start();
+    else this.#exchange.refuse(error);
+    this.#live = false;
+    if (this.#state !== STATE.parked) return;
+    // It waits: what it needs later is kept, and no more is read than came.
+    if (stop > after) this.#piece = Buffer.from(bytes.subarray(after, stop));
+    if (!this.#body.whole) this.wire.pause();
+    this.#plane.connectionDeps.wheel.arm(this.#timer, this.#plane.progressWindowMs);
+  }
+
+  #route(bytes: Buffer, view: HeadView): ExchangeError | undefined {
+    if (view.method === METHOD.trace) return 'method-refused';
+    const error = this.#exchange.route(hostKey(bytes, view));
+    if (view.method === METHOD.connect && this.#exchange.matched?.route.connect !== true) return 'method-refused';
+    if (error !== undefined) return error;
+    return this.#exchange.tenant === this.#tenant ? undefined : this.#enterTenant(this.#exchange.tenant);
+  }
+
+  #enterTenant(tenant: string): ExchangeError | undefined {
+    const { budgets } = this.#plane;
+    if (this.#tenant !== '') budgets.of(this.#tenant).leave('connections');
+    this.#tenant = '';
+    if (!budgets.of(tenant).tryEnter('connections')) return 'tenant-busy';
+    this.#tenant = tenant;
+    return undefined;
+  }
+
+  #keepHead(bytes: Buffer, view: HeadView, after: number): void {
+    const { record } = this;
+    const { start } = view;
+    const length = after - start;
+    if (this.#kept === SHARED_BUFFER || this.#kept.length < length)
+      this.#kept = Buffer.allocUnsafeSlow(Math.max(KEPT_BYTES, 2 ** Math.ceil(Math.log2(length))));
+    bytes.copy(this.#kept, 0, start, after);
+    record.head = this.#kept;
+    record.headBytes = length;
+    record.methodEnd = view.methodEnd - start;
+    record.pathStart = view.pathStart - start;
+    record.pathEnd = view.queryStart - start;
+    if (isIn(view.seen, FIELD.traceparent) && !isIn(view.repeated, FIELD.traceparent)) {
+      const from = valueStart(view, FIELD.traceparent);
+      if (readTraceparent(bytes, from, valueEnd(view, FIELD.traceparent))) record.traceIdStart = from + 3 - start;
+    }
+    if (this.peer.trusted) this.peer.readChain(bytes, view, record);
+  }
+
+  #readBody(buffer: Buffer, limit: number): void {
+    const end = this.#body.follow(buffer, 0, limit);
+    const tooLong = this.#body.payloadBytes > this.#plane.limits.requestBodyBytesMax;
+    if (end < 0 || tooLong) {
+      this.#passage.requestBroken(tooLong ? 'body-too-large' : 'bad-request');
+      return;
+    }
+    const { record } = this;
+    record.downstreamInBytes += end;
+    this.wire.expectLong(limit >= LONG_BODY_BYTES);
+    if (end < limit) this.#keepRest(buffer, end, limit);
+    const { whole } = this.#body;
+    if (whole) this.#state = STATE.wait;
+    this.#passage.sendBody(buffer, end, whole);
+  }
+
+  /** Cuts a client that moves too little of a body, and what took too long in all. Looked at once a window. */
+  #lookAtProgress(): void {
+    const { limits, connectionDeps, progressWindowMs, clock } = this.#plane;
+    if (this.#halfClosed) {
+      this.wire.destroy();
+      return;
+    }
+    if (limits.totalTimeoutMs > 0 && clock.monotonicMs() - this.record.startMs > limits.totalTimeoutMs) {
+      this.#plane.counters.timedOut('total-timeout');
+      this.#passage.cut('total-timeout');
+      return;
+    }
+    const moved = this.#passage.movedBytes();
+    const stalls = moved - this.#movedBytes < limits.progressBytesMin && this.#passage.waitsForClient(this.#state === STATE.body);
+    if (stalls) {
+      this.#plane.counters.timedOut('client-too-slow');
+      this.#passage.cut('client-too-slow');
+      return;
+    }
+    this.#movedBytes = moved;
+    connectionDeps.wheel.arm(this.#timer, progressWindowMs);
+  }
+
+  /** Says that no more comes, and reads away what the client still sends for a while: closing on it would reset what we said. */
+  #close(): void {
+    this.#state = STATE.linger;
+    this.#rest = undefined;
+    this.#lingerBytes = 0;
+    this.#plane.connectionDeps.wheel.arm(this.#timer, LINGER_MS);
+    if (this.wire.ended) this.wire.destroyWhenWritten();
+    else {
+      this.wire.end();
+      this.wire.resume();
+    }
+  }
+}

@@ -1,0 +1,364 @@
+/**
+ * The passage of one request through the lock: from a client to a connection of an endpoint, and the response back.
+ *
+ * One for each client connection, used for one exchange after the other, and for one attempt after the other of an exchange. What a client got
+ * is never taken back: once a byte of a response is written, a fault cuts the connection so that no part can pass for the whole.
+ */
+import type { EndpointPool } from '../endpoints.ts';
+import type { ExchangeError } from '../error-response.ts';
+import type { Exchange } from '../exchange.ts';
+import { FRAMING } from '../http1/body-framing.ts';
+import type { HeadView } from '../http1/head-view.ts';
+import { NO_FIT, createRequestEdits, writeRequestHead } from '../http1/rewrite.ts';
+import type { RequestEdits } from '../http1/rewrite.ts';
+import type { DataPlane } from '../data-plane.ts';
+import type { ExchangeRecord } from '../record.ts';
+import type { Wire } from '../wire/wire.ts';
+import { writeProxyHeader } from '../wire/proxy-protocol.ts';
+import type { ClientPeer } from './client-peer.ts';
+import type { RequestFacts } from './request-facts.ts';
+import { COALESCE_BYTES_MAX, OUTPUT, ResponseWriter } from './response-writer.ts';
+import type { ClientFacts } from './response-writer.ts';
+import { Tunnel } from './tunnel.ts';
+import { Upstream } from './upstream.ts';
+import type { UpstreamUser } from './upstream.ts';
+
+/** The client's end of a passage. */
+export interface PassageEnd extends ClientFacts {
+  readonly record: ExchangeRecord;
+  readonly wire: Wire;
+  readonly peer: ClientPeer;
+  readonly facts: RequestFacts;
+  /** Whether all of the request at hand was read. */
+  readonly requestWhole: boolean;
+  head(): { readonly bytes: Buffer; readonly view: HeadView };
+  firstPiece(): { readonly bytes: Buffer; readonly start: number; readonly end: number };
+  requestBegun(ready: boolean): void;
+  /** The exchange is finished and answered. */
+  answered(closes: boolean): void;
+  takeRest(): Buffer | undefined;
+  leaveToTunnel(): void;
+  tunnelOver(): void;
+}
+
+export class Passage implements UpstreamUser {
+  readonly record: ExchangeRecord;
+  readonly #plane: DataPlane;
+  readonly #client: PassageEnd;
+  readonly #exchange: Exchange;
+  readonly #writer: ResponseWriter;
+  #upstream: Upstream | undefined;
+  #tunnel: Tunnel | undefined;
+  #edits: RequestEdits | undefined;
+  #editsHostName = '';
+  #connectSinceMs = 0;
+  #bodyBytesSent = 0;
+  /** Whether a byte of the final response went to the client, and whether all of it did. */
+  #responded = false;
+  #responseOver = false;
+  #continued = false;
+  /** What the tenant's budget has for bytes that the client does not take. */
+  #bufferedBytes = 0;
+
+  constructor(plane: DataPlane, client: PassageEnd, exchange: Exchange) {
+    this.#plane = plane;
+    this.#client = client;
+    this.#exchange = exchange;
+    this.record = client.record;
+    this.#writer = new ResponseWriter(plane.connectionDeps.chunkLimits);
+  }
+
+  /** Sends the request over an idle connection, or over one that is made for it. */
+  carry(pool: EndpointPool<Upstream>): void {
+    this.#responded = false;
+    this.#responseOver = false;
+    this.#continued = false;
+    this.#bodyBytesSent = 0;
+    const own = this.record.route?.service.sendProxy !== undefined;
+    let idle = own ? undefined : pool.idle.pop();
+    while (idle?.wire.closed === true) idle = pool.idle.pop();
+    if (idle === undefined) {
+      this.#connectSinceMs = this.#plane.clock.monotonicMs();
+      this.#upstream = new Upstream(this.#plane.connectionDeps, pool, this);
+      return;
+    }
+    this.#upstream = idle;
+    this.record.connectMs = 0;
+    idle.use(this);
+    this.#send(idle);
+  }
+
+  onConnected(): void {
+    const upstream = this.#upstream;
+    if (upstream === undefined) return;
+    this.record.connectMs = this.#plane.clock.monotonicMs() - this.#connectSinceMs;
+    this.#send(upstream);
+  }
+
+  /** Sends `[0, end)` of the body, which is followed by nothing where `whole`. */
+  sendBody(buffer: Buffer, end: number, whole: boolean): void {
+    const upstream = this.#upstream;
+    if (upstream === undefined) return; // It answered and went: the rest is read away.
+    const { wire } = this.#client;
+    if (end > 0) {
+      this.#bodyBytesSent += end;
+      this.record.upstreamOutBytes += end;
+      if (!upstream.wire.pass(wire, buffer, 0, end)) wire.pause();
+    }
+    if (!whole) {
+      upstream.requestMoved();
+      return;
+    }
+    if (this.#responseOver) this.#upstream = undefined;
+    upstream.requestSent();
+    if (this.#responseOver) this.#end();
+  }
+
+  onUpstreamDrain(): void {
+    const { wire, requestWhole } = this.#client;
+    if (!requestWhole) wire.resume();
+    this.#upstream?.requestMoved();
+  }
+
+  onInterim(bytes: Buffer, view: HeadView): void {
+    const { minor, wire } = this.#client;
+    if (view.status === 100) this.#continued = true;
+    if (minor === 0 || wire.closed) return;
+    if (!this.#writer.interim(wire, bytes, view)) this.#clientBlocks();
+    this.record.downstreamOutBytes += this.#writer.writtenBytes;
+  }
+
+  onResponse(bytes: Buffer, view: HeadView, after: number, end: number): void {
+    const upstream = this.#upstream;
+    if (upstream === undefined) return;
+    const { record } = this;
+    const { wire } = this.#client;
+    record.firstByteMs = this.#plane.clock.monotonicMs() - record.startMs;
+    const client = this.#mustClose() ? { minor: this.#client.minor, persistent: false, wallMs: this.#client.wallMs } : this.#client;
+    if (client !== this.#client) this.#client.facts.persistent = false;
+    const { framing } = upstream;
+    if (this.#writer.head(bytes, view, framing, client) === NO_FIT) {
+      upstream.abandon();
+      this.onUpstreamFailed('upstream-invalid');
+      return;
+    }
+    record.status = view.status;
+    this.#responded = true;
+    const ready = this.#writer.begin(wire, upstream.wire, bytes, { start: after, end });
+    record.downstreamOutBytes += this.#writer.writtenBytes;
+    if (framing === FRAMING.tunnel) this.#switch(upstream);
+    else if (!ready) this.#clientBlocks();
+  }
+
+  onResponseBody(bytes: Buffer, start: number, end: number): void {
+    const upstream = this.#upstream;
+    const { wire } = this.#client;
+    if (upstream === undefined || wire.closed) return;
+    const ready = this.#writer.body(wire, upstream.wire, bytes, { start, end });
+    this.record.downstreamOutBytes += this.#writer.writtenBytes;
+    if (!ready) this.#clientBlocks();
+  }
+
+  onResponseOver(): void {
+    const { wire, requestWhole } = this.#client;
+    this.#responseOver = true;
+    if (!wire.closed) this.#writer.finish(wire);
+    this.record.downstreamOutBytes += this.#writer.writtenBytes;
+    this.#unblock();
+    if (!requestWhole) return; // The rest of the request still goes to its endpoint.
+    this.#upstream = undefined;
+    this.#end();
+  }
+
+  onUpstreamFailed(error: ExchangeError): void {
+    const upstream = this.#upstream;
+    this.#upstream = undefined;
+    if (error === 'connect-timeout' || error === 'first-byte-timeout' || error === 'stream-idle' || error === 'request-timeout')
+      this.#plane.counters.timedOut(error);
+    if (this.#responseOver) {
+      this.#client.facts.persistent = false;
+      this.#end();
+    } else if (this.#responded) this.#break(error);
+    else {
+      this.#exchange.attemptFailed({
+        error,
+        method: this.record.head.toString('latin1', 0, this.record.methodEnd),
+        connected: upstream?.sent === true,
+        reusedConnection: (upstream?.served ?? 0) > 0,
+        responseBytes: upstream?.answered === true,
+        bodyBytesSent: this.#bodyBytesSent,
+      });
+    }
+  }
+
+  /** The client takes more again. */
+  clientReady(): void {
+    this.#unblock();
+    this.#upstream?.readOn();
+  }
+
+  /** What the client sends cannot be the rest of its request. */
+  requestBroken(error: ExchangeError): void {
+    const answerable = !this.#responded;
+    this.#upstream?.abandon();
+    this.#upstream = undefined;
+    this.#client.facts.persistent = false;
+    if (answerable) this.#exchange.refuse(error);
+    else this.#break(error);
+  }
+
+  /** Ends the attempt, visibly where the client has seen a part of the response. */
+  cut(error: ExchangeError): void {
+    if (this.#tunnel !== undefined) {
+      this.#exchange.abandon(error);
+      this.#tunnel.cut();
+      return;
+    }
+    const upstream = this.#upstream;
+    this.#upstream = undefined;
+    upstream?.abandon();
+    if (this.#responseOver) {
+      this.#client.facts.persistent = false;
+      this.#end();
+    } else if (this.#responded) this.#break(error);
+    else {
+      this.#exchange.abandon(error); // Out of the hold, if it is there.
+      this.#exchange.refuse(error);
+    }
+  }
+
+  /** The client is gone. */
+  abandon(): void {
+    this.#unblock();
+    const upstream = this.#upstream;
+    this.#upstream = undefined;
+    if (this.#tunnel !== undefined) this.#tunnel.cut();
+    upstream?.abandon();
+  }
+
+  /** Bytes that the client has sent and taken. */
+  movedBytes(): number {
+    return this.record.downstreamInBytes + this.record.downstreamOutBytes - this.#client.wire.queuedBytes;
+  }
+
+  /** Whether it is the client that everything waits for. `reading`: its body is not over. */
+  waitsForClient(reading: boolean): boolean {
+    const { wire } = this.#client;
+    return wire.queuedBytes > 0 || (reading && !wire.paused);
+  }
+
+  #send(upstream: Upstream): void {
+    const client = this.#client;
+    const { facts } = client;
+    const { bytes, view } = client.head();
+    const piece = client.firstPiece();
+    const edits = this.#editsFor(upstream.pool.endpoint.hostName);
+    edits.requestId = this.record.requestId;
+    edits.upgrade = facts.upgrade;
+    edits.trailers = facts.trailers;
+    OUTPUT.at = 0;
+    this.#introduce(upstream);
+    if (writeRequestHead(bytes, view, edits, OUTPUT) === NO_FIT) {
+      this.#upstream = undefined;
+      upstream.abandon();
+      this.#exchange.refuse('head-too-large');
+      return;
+    }
+    const length = OUTPUT.at;
+    const pieceBytes = piece.end - piece.start;
+    this.#bodyBytesSent = pieceBytes;
+    this.record.upstreamOutBytes += length + pieceBytes;
+    let ready: boolean;
+    if (length + pieceBytes <= COALESCE_BYTES_MAX) {
+      if (pieceBytes > 0) piece.bytes.copy(OUTPUT.out, length, piece.start, piece.end);
+      ready = upstream.wire.write(OUTPUT.out, 0, length + pieceBytes);
+    } else ready = upstream.wire.writeJoined(OUTPUT.out, length, piece.bytes, piece);
+    upstream.expectResponse(facts.method, facts.upgrade);
+    if (client.requestWhole) upstream.requestSent();
+    client.requestBegun(ready);
+  }
+
+  /** PROXY protocol to endpoints that want it: the connection is this client's alone then. */
+  #introduce(upstream: Upstream): void {
+    const version = this.record.route?.service.sendProxy;
+    if (version === undefined) return;
+    upstream.keepToOneClient();
+    const header = writeProxyHeader(version, this.#client.peer.proxyFacts());
+    header.copy(OUTPUT.out, 0);
+    OUTPUT.at = header.length;
+  }
+
+  #editsFor(hostName: string): RequestEdits {
+    if (this.#edits !== undefined && this.#editsHostName === hostName) return this.#edits;
+    const { peer } = this.#client;
+    this.#editsHostName = hostName;
+    this.#edits = createRequestEdits({
+      clientAddress: peer.peerAddress,
+      proto: peer.tls === undefined ? 'http' : 'https',
+      hostName,
+      trusted: peer.trusted,
+    });
+    return this.#edits;
+  }
+
+  /** A client that was told no 100 may or may not send its body: what follows cannot be known (RFC 9110 §10.1.1). */
+  #mustClose(): boolean {
+    const { facts, requestWhole } = this.#client;
+    return facts.expectsContinue && !this.#continued && !requestWhole && facts.persistent;
+  }
+
+  #clientBlocks(): void {
+    this.#upstream?.stopReading();
+    if (this.#bufferedBytes > 0) return;
+    const bytes = this.#client.wire.queuedBytes;
+    if (this.#plane.budgets.of(this.#exchange.tenant).tryEnter('bufferedBytes', bytes)) this.#bufferedBytes = bytes;
+    else this.#plane.later(() => {
+      this.#cutIfBlocked();
+    });
+  }
+
+  #cutIfBlocked(): void {
+    if (this.#exchange.active && this.#client.wire.blocked) this.cut('tenant-busy');
+  }
+
+  #unblock(): void {
+    if (this.#bufferedBytes === 0) return;
+    this.#plane.budgets.of(this.#exchange.tenant).leave('bufferedBytes', this.#bufferedBytes);
+    this.#bufferedBytes = 0;
+  }
+
+  #switch(upstream: Upstream): void {
+    const client = this.#client;
+    this.#upstream = undefined;
+    upstream.leaveToTunnel();
+    client.leaveToTunnel();
+    const { connectionDeps, limits } = this.#plane;
+    this.#tunnel = new Tunnel(client.wire, upstream.wire, client.takeRest(), {
+      wheel: connectionDeps.wheel,
+      idleTimeoutMs: limits.streamIdleTimeoutMs,
+      record: this.record,
+      onOver: (timedOut) => {
+        this.#tunnel = undefined;
+        if (timedOut) this.#exchange.abandon('stream-idle');
+        this.#exchange.finish();
+        client.tunnelOver();
+      },
+    });
+  }
+
+  /** All went well: the client's connection goes on, or is closed as it was told. */
+  #end(): void {
+    this.#exchange.finish();
+    this.#client.answered(!this.#client.persistent || !this.#client.requestWhole || this.#writer.endsWithConnection);
+  }
+
+  /** The client must not take a part for the whole: without framing only a reset tells. */
+  #break(error: ExchangeError): void {
+    this.#unblock();
+    this.#exchange.abandon(error);
+    this.#exchange.finish();
+    const { wire } = this.#client;
+    if (this.#writer.endsWithConnection) wire.reset();
+    else wire.destroy();
+  }
+}

@@ -1,0 +1,159 @@
+/**
+ * Writes what an endpoint answers to a client of HTTP/1.x: the head as it goes on, the body framed as the client can take it.
+ *
+ * | endpoint frames by | to HTTP/1.1 | to HTTP/1.0 |
+ * | --- | --- | --- |
+ * | length | as it is | as it is |
+ * | chunks | as they are, trailers included | payload alone, until the connection ends |
+ * | the end of its connection | in chunks | as it is, until the connection ends |
+ */
+import { FRAMING } from '../http1/body-framing.ts';
+import { createChunkScanner, nextChunkPiece, resetChunkScanner } from '../http1/chunked.ts';
+import type { ChunkScanner } from '../http1/chunked.ts';
+import type { HeadView } from '../http1/head-view.ts';
+import type { ChunkLimits } from '../http1/limits.ts';
+import { NO_FIT, PERSISTENCE, createHeadWriter, createResponseEdits, writeResponseHead } from '../http1/rewrite.ts';
+import { dateLineAt } from '../date-line.ts';
+import { SHARED_BUFFER } from '../wire/buffers.ts';
+import type { Wire } from '../wire/wire.ts';
+
+/** What the client's side is like. */
+export interface ClientFacts {
+  /** 0 or 1: the x of HTTP/1.x. */
+  readonly minor: number;
+  /** Whether the connection may carry another request. */
+  readonly persistent: boolean;
+  readonly wallMs: number;
+}
+
+const HOW = { asIs: 0, intoChunks: 1, outOfChunks: 2 } as const;
+
+/** Heads are at most 32 KiB by default, and our own lines come on top. */
+const OUT_BYTES = 128 * 1024;
+/** Up to here a head and what follows it leave in one write of a string. */
+export const COALESCE_BYTES_MAX = 16 * 1024;
+const CRLF = Buffer.from('\r\n');
+const LAST_CHUNK = '0\r\n\r\n';
+
+/** PERF: one output buffer and one set of edits for a worker: every head is written out before anything else runs. */
+export const OUTPUT: ReturnType<typeof createHeadWriter> = createHeadWriter(Buffer.allocUnsafeSlow(OUT_BYTES));
+const EDITS = createResponseEdits();
+const NO_DATE = Buffer.alloc(0);
+
+export class ResponseWriter {
+  /** Bytes that went to the client. */
+  writtenBytes = 0;
+  /** Whether the end of the body is the end of the connection. */
+  endsWithConnection = false;
+  readonly #limits: ChunkLimits;
+  #how: number = HOW.asIs;
+  #scanner: ChunkScanner | undefined;
+
+  constructor(limits: ChunkLimits) {
+    this.#limits = limits;
+  }
+
+  /** Writes a 1xx. False: the client does not keep up. */
+  interim(to: Wire, bytes: Buffer, view: HeadView): boolean {
+    EDITS.framing = FRAMING.none;
+    EDITS.persistence = PERSISTENCE.unsaid;
+    EDITS.trailers = false;
+    EDITS.dateLine = NO_DATE;
+    OUTPUT.at = 0;
+    const length = writeResponseHead(bytes, view, EDITS, OUTPUT);
+    this.writtenBytes = length;
+    return to.write(OUTPUT.out, 0, length);
+  }
+
+  /** Writes the head of a final response, or of a 101, to the output; `body` follows it. `NO_FIT` where it is too long. */
+  head(bytes: Buffer, view: HeadView, framing: number, client: ClientFacts): number {
+    const old = client.minor === 0;
+    this.#how = HOW.asIs;
+    this.endsWithConnection = framing === FRAMING.untilClose && old;
+    EDITS.framing = framing;
+    if (framing === FRAMING.untilClose && !old) {
+      this.#how = HOW.intoChunks;
+      EDITS.framing = FRAMING.chunked;
+    } else if (framing === FRAMING.chunked && old) {
+      this.#how = HOW.outOfChunks;
+      this.endsWithConnection = true;
+      EDITS.framing = FRAMING.untilClose;
+      this.#scanner ??= createChunkScanner(this.#limits);
+      resetChunkScanner(this.#scanner);
+    }
+    EDITS.trailers = framing === FRAMING.chunked;
+    EDITS.dateLine = dateLineAt(client.wallMs);
+    if (!client.persistent || this.endsWithConnection) EDITS.persistence = PERSISTENCE.close;
+    else EDITS.persistence = old ? PERSISTENCE.keepAlive : PERSISTENCE.unsaid;
+    OUTPUT.at = 0;
+    return writeResponseHead(bytes, view, EDITS, OUTPUT);
+  }
+
+  /** Writes the head that lies in the output, and `[start, end)` of the body. False: the client does not keep up. */
+  begin(to: Wire, from: Wire, bytes: Buffer, piece: { start: number; end: number }): boolean {
+    const { start, end } = piece;
+    const length = OUTPUT.at;
+    if (this.#how === HOW.asIs && length + end - start <= COALESCE_BYTES_MAX) {
+      if (end > start) bytes.copy(OUTPUT.out, length, start, end);
+      this.writtenBytes = length + end - start;
+      return to.write(OUTPUT.out, 0, length + end - start);
+    }
+    if (this.#how === HOW.asIs && bytes === SHARED_BUFFER) {
+      this.writtenBytes = length + end - start;
+      return to.writeJoined(OUTPUT.out, length, bytes, piece);
+    }
+    const ready = to.write(OUTPUT.out, 0, length);
+    const more = this.body(to, from, bytes, piece);
+    this.writtenBytes += length;
+    return ready && more;
+  }
+
+  /** Writes `[start, end)` of the body as the endpoint framed it. False: the client does not keep up. */
+  body(to: Wire, from: Wire, bytes: Buffer, piece: { start: number; end: number }): boolean {
+    const { start, end } = piece;
+    this.writtenBytes = 0;
+    if (end === start) return !to.blocked;
+    if (this.#how === HOW.asIs) {
+      this.writtenBytes = end - start;
+      return to.pass(from, bytes, start, end);
+    }
+    return this.#how === HOW.intoChunks ? this.#chunk(to, from, bytes, piece) : this.#payload(to, from, bytes, piece);
+  }
+
+  /** Writes what tells the client that the body is over, where that is not told already. */
+  finish(to: Wire): void {
+    this.writtenBytes = 0;
+    if (this.#how !== HOW.intoChunks) return;
+    to.writeText(LAST_CHUNK);
+    this.writtenBytes = LAST_CHUNK.length;
+  }
+
+  #chunk(to: Wire, from: Wire, bytes: Buffer, piece: { start: number; end: number }): boolean {
+    const { start, end } = piece;
+    const size = `${(end - start).toString(16)}\r\n`;
+    this.writtenBytes = size.length + end - start + CRLF.length;
+    to.writeText(size);
+    to.pass(from, bytes, start, end);
+    return to.write(CRLF, 0, CRLF.length) && !to.blocked;
+  }
+
+  #payload(to: Wire, from: Wire, bytes: Buffer, piece: { start: number; end: number }): boolean {
+    const scanner = this.#scanner;
+    if (scanner === undefined) return true;
+    let at = piece.start;
+    let ready = true;
+    while (at < piece.end) {
+      const next = nextChunkPiece(bytes, at, piece.end, scanner);
+      if (next <= at) break; // The bytes were judged before: the body is over.
+      const { payloadStart, payloadEnd } = scanner;
+      if (payloadEnd > payloadStart) {
+        this.writtenBytes += payloadEnd - payloadStart;
+        ready = to.pass(from, bytes, payloadStart, payloadEnd);
+      }
+      at = next;
+    }
+    return ready && !to.blocked;
+  }
+}
+
+export { NO_FIT };

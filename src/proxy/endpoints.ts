@@ -1,0 +1,186 @@
+/**
+ * What a worker knows of endpoints: the exchanges at each of them, and the idle connections to each of their addresses.
+ *
+ * A pool belongs to one tenant, endpoint, generation and address. A retired pool gives no connections out and keeps none: they end with the
+ * exchanges on them. What is under way is counted by endpoint, over all its generations.
+ */
+import type { Endpoint } from '#routing/route-table.ts';
+import type { Clock } from '#clock';
+import type { FreezeResult } from './protocol.ts';
+import type { Account, Traffic } from './traffic.ts';
+
+/** One exchange at one endpoint, upgraded streams included. */
+export interface Visit {
+  /** Ends the exchange now. */
+  cut(): void;
+}
+
+/** A connection that waits for its next exchange. */
+export interface IdleConnection {
+  close(): void;
+}
+
+/** One endpoint, over all its generations. */
+export interface EndpointLoad {
+  readonly endpointId: string;
+  readonly visits: Set<Visit>;
+}
+
+export interface EndpointPool<C extends IdleConnection> {
+  readonly endpoint: Endpoint;
+  readonly load: EndpointLoad;
+  readonly account: Account;
+  /** Last in, first out: surplus connections grow idle and close. */
+  readonly idle: C[];
+  retired: boolean;
+}
+
+interface Waiter {
+  readonly endpointIds: readonly string[];
+  readonly idle: () => void;
+}
+
+export class Endpoints<C extends IdleConnection> implements Disposable {
+  readonly #traffic: Traffic;
+  readonly #pools = new Map<string, EndpointPool<C>>();
+  /** PERF: by the object that the current table has for it, which spares building the key for every request. */
+  readonly #byObject = new Map<Endpoint, EndpointPool<C>>();
+  readonly #loads = new Map<string, EndpointLoad>();
+  readonly #waiters = new Set<Waiter>();
+
+  constructor(traffic: Traffic) {
+    this.#traffic = traffic;
+  }
+
+  poolOf(tenant: string, endpoint: Endpoint): EndpointPool<C> {
+    return this.#byObject.get(endpoint) ?? this.#find(tenant, endpoint);
+  }
+
+  enter(pool: EndpointPool<C>, visit: Visit): void {
+    pool.load.visits.add(visit);
+    pool.account.users += 1; // The account outlives a pool that is retired meanwhile.
+  }
+
+  leave(pool: EndpointPool<C>, visit: Visit): void {
+    const { visits, endpointId } = pool.load;
+    if (!visits.delete(visit)) return;
+    pool.account.users -= 1;
+    if (visits.size > 0 || this.#waiters.size === 0) return;
+    for (const waiter of this.#waiters) {
+      if (waiter.endpointIds.includes(endpointId) && this.#countOfAll(waiter.endpointIds) === 0) waiter.idle();
+    }
+  }
+
+  countOf(endpointId: string): number {
+    return this.#loads.get(endpointId)?.visits.size ?? 0;
+  }
+
+  /** Waits until nothing is under way at `endpointIds`, cutting what is left after `drainMs`. */
+  async emptied(clock: Clock, endpointIds: readonly string[], drainMs: number): Promise<FreezeResult> {
+    const startMs = clock.monotonicMs();
+    const idle = await this.#idleWithin(endpointIds, drainMs);
+    const left = idle ? [] : endpointIds.flatMap((id) => [...(this.#loads.get(id)?.visits ?? [])]);
+    for (const visit of left) visit.cut();
+    return { cut: left.length, waitedMs: Math.round(clock.monotonicMs() - startMs) };
+  }
+
+  cutAll(): void {
+    for (const { visits } of this.#loads.values()) {
+      for (const visit of visits) visit.cut();
+    }
+  }
+
+  /** Closes the idle connections of `endpointIds`; those in use close when their exchange ends. */
+  retire(endpointIds: ReadonlySet<string>): void {
+    this.#retireWhere((pool) => endpointIds.has(pool.endpoint.id));
+  }
+
+  /** Retires everything that is not one of `endpoints`. */
+  keepOnly(endpoints: Iterable<Endpoint>): void {
+    this.#byObject.clear(); // A new table has new objects for the endpoints that stay.
+    if (this.#pools.size === 0) return;
+    const wanted = new Set<string>();
+    for (const endpoint of endpoints) wanted.add(addressKey(endpoint));
+    this.#retireWhere((pool) => !wanted.has(addressKey(pool.endpoint)));
+    const pooled = new Set([...this.#pools.values()].map(({ endpoint }) => endpoint.id));
+    for (const [id, load] of this.#loads) {
+      if (load.visits.size === 0 && !pooled.has(id)) this.#loads.delete(id);
+    }
+  }
+
+  /** Connections that wait in pools. */
+  get idleConnections(): number {
+    let sum = 0;
+    for (const { idle } of this.#pools.values()) sum += idle.length;
+    return sum;
+  }
+
+  [Symbol.dispose](): void {
+    this.#retireWhere(() => true);
+  }
+
+  #find(tenant: string, endpoint: Endpoint): EndpointPool<C> {
+    const key = `${tenant}\n${addressKey(endpoint)}`;
+    const known = this.#pools.get(key);
+    if (known !== undefined) {
+      this.#byObject.set(endpoint, known);
+      return known;
+    }
+    const account = this.#traffic.open(tenant, endpoint.id);
+    const pool: EndpointPool<C> = { endpoint, load: this.#loadOf(endpoint.id), account, idle: [], retired: false };
+    this.#pools.set(key, pool);
+    this.#byObject.set(endpoint, pool);
+    return pool;
+  }
+
+  #loadOf(endpointId: string): EndpointLoad {
+    let load = this.#loads.get(endpointId);
+    if (load === undefined) {
+      load = { endpointId, visits: new Set() };
+      this.#loads.set(endpointId, load);
+    }
+    return load;
+  }
+
+  #retireWhere(chosen: (pool: EndpointPool<C>) => boolean): void {
+    for (const [key, pool] of this.#pools) {
+      if (!chosen(pool)) continue;
+      this.#pools.delete(key);
+      pool.retired = true;
+      for (const connection of pool.idle.splice(0)) connection.close();
+      this.#traffic.close(pool.account);
+    }
+    for (const [object, pool] of this.#byObject) {
+      if (pool.retired) this.#byObject.delete(object);
+    }
+  }
+
+  async #idleWithin(endpointIds: readonly string[], limitMs: number): Promise<boolean> {
+    if (this.#countOfAll(endpointIds) === 0) return true;
+    const { promise, resolve } = Promise.withResolvers<boolean>();
+    const waiter: Waiter = {
+      endpointIds,
+      idle: () => {
+        resolve(true);
+      },
+    };
+    this.#waiters.add(waiter);
+    const timer = setTimeout(() => {
+      resolve(false);
+    }, limitMs);
+    try {
+      return await promise;
+    } finally {
+      clearTimeout(timer);
+      this.#waiters.delete(waiter);
+    }
+  }
+
+  #countOfAll(endpointIds: readonly string[]): number {
+    return endpointIds.reduce((sum, id) => sum + this.countOf(id), 0);
+  }
+}
+
+function addressKey(endpoint: Endpoint): string {
+  return `${endpoint.id} ${String(endpoint.generation)} ${endpoint.address} ${String(endpoint.port)}`;
+}
