@@ -9,7 +9,7 @@ import { requestFraming } from '#proxy/http1/body-framing.ts';
 import { isPersistent } from '#proxy/http1/connection.ts';
 import { parseHead } from '#proxy/http1/head.ts';
 import { createHeadView } from '#proxy/http1/head-view.ts';
-import { HEAD_LIMITS } from '#proxy/http1/limits.ts';
+import { EDGE_LIMITS } from '#proxy/edge-limits.ts';
 import { createHeadWriter, createRequestEdits, writeRequestHead } from '#proxy/http1/rewrite.ts';
 import { hostKey, pathKey } from '#proxy/http1/target.ts';
 import { machine, quantile } from './machine.ts';
@@ -58,7 +58,7 @@ const HOP_BY_HOP = new Set([
 const OUT_BYTES = 64 * 1024;
 const REQUEST_ID = '0192d3c4-7a51-7e7e-8000-0123456789ab';
 
-const view = createHeadView('request', HEAD_LIMITS);
+const view = createHeadView('request', EDGE_LIMITS);
 const edits = createRequestEdits({ clientAddress: '203.0.113.7', proto: 'https', hostName: 'node-a', trusted: false });
 edits.requestId = Buffer.from(REQUEST_ID);
 const writer = createHeadWriter(Buffer.allocUnsafe(OUT_BYTES));

@@ -35,10 +35,13 @@ function pushTraffic(plane: DataPlane): void {
 
 async function boot(message: ToWorker & { readonly kind: 'boot' }): Promise<void> {
   const { options, edge, freezes, seq } = message;
-  const plane = new DataPlane({ log: createLog(options.logLevel), clock: systemClock }, {
-    accessLogFile: options.accessLogFile,
-    limits: options.limits,
-  });
+  const plane = new DataPlane(
+    { log: createLog(options.logLevel), clock: systemClock },
+    {
+      accessLogFile: options.accessLogFile,
+      limits: options.limits,
+    },
+  );
   const state: Running = { plane, listener: undefined };
   running = state;
   const refused = plane.prepare(edge);

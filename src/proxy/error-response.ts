@@ -36,13 +36,6 @@ export type ExchangeError =
   | 'total-timeout'
   | 'internal';
 
-export interface LocalAnswer {
-  readonly status: number;
-  readonly text: string;
-  /** Raw header pairs. */
-  readonly headers: readonly string[];
-}
-
 interface ErrorAnswer {
   readonly status: number;
   readonly proxyStatus: string;
@@ -89,29 +82,6 @@ export function statusOf(error: ExchangeError): number {
   return ANSWERS[error].status;
 }
 
-/** The whole answer for an error. */
-export function errorAnswer(error: ExchangeError, requestId: string): LocalAnswer {
-  const { status, proxyStatus, text, again } = ANSWERS[error];
-  const body = `${text}\n`;
-  return {
-    status,
-    text: body,
-    headers: [
-      'Content-Type',
-      'text/plain; charset=utf-8',
-      'Content-Length',
-      String(Buffer.byteLength(body)),
-      'Cache-Control',
-      'no-store',
-      'Proxy-Status',
-      `ecluse; error=${proxyStatus}`,
-      'X-Request-Id',
-      requestId,
-      ...(again ? ['Retry-After', String(RETRY_AFTER_SECONDS)] : []),
-    ],
-  };
-}
-
 /** The error that a status of the codec stands for. */
 export function errorOfStatus(status: number): ExchangeError {
   return BY_STATUS.get(status) ?? 'bad-request';
@@ -120,7 +90,12 @@ export function errorOfStatus(status: number): ExchangeError {
 /** The whole answer in HTTP/1.1. `detail` says more exactly what is wrong; `connection` is `close`, `keep-alive` or nothing. */
 export function errorText(
   error: ExchangeError,
-  facts: { readonly requestId: string; readonly detail: string | undefined; readonly connection: string; readonly bodyless: boolean },
+  facts: {
+    readonly requestId: string;
+    readonly detail: string | undefined;
+    readonly connection: string;
+    readonly bodyless: boolean;
+  },
 ): { readonly head: string; readonly body: string } {
   const { status, proxyStatus, text, again } = ANSWERS[error];
   const body = `${facts.detail ?? text}\n`;

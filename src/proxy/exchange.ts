@@ -6,8 +6,8 @@
  * the access log. PERF: no promises, no closures and no objects on this path; one `Exchange` serves a whole connection.
  */
 import { findRoute, isKnownHost, soleRoute } from '#routing/match.ts';
-import { pathOf } from '#routing/path-prefix.ts';
-import type { CompiledRoute, Endpoint } from '#routing/route-table.ts';
+import { normalPath } from '#routing/path-prefix.ts';
+import type { CompiledRoute, Endpoint, RouteTable } from '#routing/route-table.ts';
 import type { TenantBudget } from './budget.ts';
 import type { Upstream } from './connection/upstream.ts';
 import type { DataPlane } from './data-plane.ts';
@@ -41,6 +41,10 @@ export class Exchange implements Visit, HoldRequest {
   serviceId = '';
   tenant = '';
   #route: CompiledRoute | undefined;
+  /** Where the host of the last exchange was looked up, and its route if it has only one. */
+  #routedIn: RouteTable | undefined;
+  #routedHost = '';
+  #sole: CompiledRoute | undefined;
   #pool: EndpointPool<Upstream> | undefined;
   #budget: TenantBudget | undefined;
   #attempts = 0;
@@ -67,17 +71,27 @@ export class Exchange implements Visit, HoldRequest {
     const { clock } = this.#plane;
     this.#active = true;
     record.startMs = clock.monotonicMs();
-    record.startWallMs = clock.nowMs();
+    record.startWallMs = record.startMs + this.#plane.wallOffsetMs;
     record.configVersion = this.#plane.version;
     this.#plane.exchangeBegins();
   }
 
-  /** Finds the route of the open exchange. Gives the error where there is none. */
-  route(host: string): ExchangeError | undefined {
+  /**
+   * Finds the route of the open exchange. Gives the error where there is none. `repeated`: its head is that of the exchange before.
+   * PERF: a connection asks mostly for one host, and its table is mostly the one of a moment ago.
+   */
+  route(host: string, repeated: boolean): ExchangeError | undefined {
     const { record } = this.#port;
     const { table } = this.#plane;
+    if (table !== this.#routedIn || host !== this.#routedHost) {
+      this.#routedIn = table;
+      this.#routedHost = host;
+      this.#sole = soleRoute(table, host);
+      record.route = undefined;
+    }
     record.host = host;
-    const route = soleRoute(table, host) ?? findRoute(table, host, pathOf(this.#port.requestPath()));
+    const known = repeated ? record.route : undefined;
+    const route = this.#sole ?? known ?? findRoute(table, host, normalPath(this.#port.requestPath()));
     if (route === undefined) return isKnownHost(table, host) ? 'unknown-path' : 'unknown-host';
     this.#route = route;
     record.route = route;
@@ -180,10 +194,10 @@ export class Exchange implements Visit, HoldRequest {
   }
 
   /** Ends the exchange, whatever became of it. Once. */
-  finish(): void {
+  finish(nowMs: number = this.#plane.clock.monotonicMs()): void {
     if (!this.#active) return;
     this.#active = false;
-    this.#plane.exchangeEnded(this.#port.record, this.tenant);
+    this.#plane.exchangeEnded(this.#port.record, this.tenant, nowMs);
     this.#leave();
     this.#budget?.leave('exchanges');
     this.#budget = undefined;

@@ -58,9 +58,7 @@ export class HoldQueue {
     if (open.length === 0) return this.#anyInTime(all) ? 'wait' : 'hold-expired';
     const fresh = request.avoid.size === 0 ? open : open.filter((endpoint) => !request.avoid.has(endpoint.id));
     this.#turn += 1;
-    return (
-      pickEndpoint({ endpoints: fresh.length === 0 ? open : fresh }, this.#deps.inFlightOf, this.#turn) ?? 'no-endpoint'
-    );
+    return pickEndpoint({ endpoints: fresh.length === 0 ? open : fresh }, this.#deps.inFlightOf, this.#turn) ?? 'no-endpoint';
   }
 
   /** Parks a request that has to wait. */

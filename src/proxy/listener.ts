@@ -20,6 +20,7 @@ import type { TlsFacts } from './record.ts';
 import { isTrusted, parseTrustedProxies } from './trusted-proxies.ts';
 import type { TrustedProxies } from './trusted-proxies.ts';
 import { provePlain, proveTls } from './wire/fast-read.ts';
+import { HIGH_WATER_BYTES } from './wire/wire.ts';
 import type { ReadPath } from './wire/wire.ts';
 
 /** How often a draining listener looks whether it is done. */
@@ -54,11 +55,12 @@ export class Listener implements AsyncDisposable {
   /** Listens on all addresses, or rejects with Node's error. */
   static async open(plane: DataPlane, addresses: ListenAddresses, trust: TrustOptions): Promise<Listener> {
     const [plain, tls] = await Promise.all([provePlain(), proveTls()]);
-    if (!plain || !tls) plane.log.warn({ plain, tls }, 'this Node does not read accepted sockets into our buffers; the slower way is used');
+    if (!plain || !tls)
+      plane.log.warn({ plain, tls }, 'this Node does not read accepted sockets into our buffers; the slower way is used');
     const listener = new Listener(plane, { plain: { fast: plain }, tls: { fast: tls } }, trust);
     if (addresses.http !== undefined) {
       await listener.#listen(
-        createServer({ allowHalfOpen: true, noDelay: true }, (socket) => {
+        createServer({ allowHalfOpen: true, noDelay: true, highWaterMark: HIGH_WATER_BYTES }, (socket) => {
           listener.#accept(socket);
         }),
         addresses.http,
@@ -121,6 +123,7 @@ export class Listener implements AsyncDisposable {
     const { limits } = this.#plane;
     const server = createTlsServer({
       noDelay: true,
+      highWaterMark: HIGH_WATER_BYTES,
       minVersion: 'TLSv1.2',
       ALPNProtocols: ['http/1.1'],
       handshakeTimeout: limits.tlsHandshakeTimeoutMs,
@@ -141,7 +144,7 @@ export class Listener implements AsyncDisposable {
     this.certificatesChanged();
     if (!this.#proxyProtocol) return this.#guarded(server);
     // PROXY headers come before the handshake: a plain server reads them, and hands the sockets on.
-    return createServer({ noDelay: true }, (socket) => {
+    return createServer({ noDelay: true, highWaterMark: HIGH_WATER_BYTES }, (socket) => {
       this.#accept(socket, server);
     });
   }

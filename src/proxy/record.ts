@@ -110,9 +110,12 @@ export function resetRecord(record: ExchangeRecord): void {
   record.pathEnd = 0;
   record.traceIdStart = -1;
   record.host = '';
-  record.requestId = NOTHING;
-  record.configVersion = 0;
   record.route = undefined;
+  resetOutcome(record);
+}
+
+/** The same where the head is the one before: what was read from it stays. */
+export function resetOutcome(record: ExchangeRecord): void {
   record.endpoint = undefined;
   record.account = undefined;
   record.status = 0;

@@ -32,11 +32,6 @@ export function readTraceparent(buffer: Buffer, start: number, end: number): boo
   );
 }
 
-/** The trace id of a valid value at `start`: 32 hexadecimal digits. */
-export function traceIdText(buffer: Buffer, start: number): string {
-  return buffer.toString('latin1', start + TRACE_ID_OFFSET, start + PARENT_ID_OFFSET - 1);
-}
-
 const NOT_DIGITS = 0;
 const ZEROS = 1;
 const DIGITS = 2;

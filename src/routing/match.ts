@@ -23,7 +23,9 @@ export function soleRoute(table: RouteTable, host: string): CompiledRoute | unde
 /** Finds the route of a normalised host (`normaliseRequestHost`) and path (`pathOf`). */
 export function findRoute(table: RouteTable, host: string, path: string): CompiledRoute | undefined {
   return (
-    firstBelow(table.byExactHost.get(host), path) ?? firstBelow(ofWildcard(table, host), path) ?? firstBelow(table.byAnyHost, path)
+    firstBelow(table.byExactHost.get(host), path) ??
+    firstBelow(ofWildcard(table, host), path) ??
+    firstBelow(table.byAnyHost, path)
   );
 }
 

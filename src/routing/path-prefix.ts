@@ -34,7 +34,13 @@ export function hasPrefix(path: string, prefix: string): boolean {
  */
 export function pathOf(target: string): string {
   const end = target.search(/[?#]/);
-  const path = end === -1 ? target : target.slice(0, end);
+  return normalPath(end === -1 ? target : target.slice(0, end));
+}
+
+/** The same for a path that has no query. */
+export function normalPath(path: string): string {
+  // PERF: two searches for what a dot segment must have, which are a tenth of the regex.
+  if (!path.includes('/.') && !path.includes('%')) return path;
   if (!DOT_SEGMENT.test(path)) return path;
   const kept: string[] = [];
   const segments = path.split('/').slice(1);

@@ -4,8 +4,10 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import type { Endpoint, RouteConfig } from '#routing/route-table.ts';
 import type { HostCertificate } from '#tls/certificate.ts';
-import type { AccessLogLine } from '#proxy/access-log.ts';
-import type { TrafficDelta } from '#proxy/protocol.ts';
+import type { AccessLogLine } from '#proxy/access-log-schema.ts';
+import { EDGE_LIMITS } from '#proxy/edge-limits.ts';
+import type { EdgeLimits } from '#proxy/edge-limits.ts';
+import type { TrafficDelta, TrustOptions } from '#proxy/protocol.ts';
 import { WorkerPool } from '#proxy/worker-pool.ts';
 import { systemClock, waitFor } from '#clock';
 import { createLog } from '#log';
@@ -24,6 +26,9 @@ export interface EdgeOptions {
   readonly config: RouteConfig;
   readonly certificates?: readonly HostCertificate[];
   readonly workers?: number;
+  /** Where they are not the defaults. */
+  readonly limits?: Partial<EdgeLimits>;
+  readonly trust?: TrustOptions;
 }
 
 export async function startEdge(options: EdgeOptions): Promise<Edge> {
@@ -47,6 +52,8 @@ async function openEdge(options: EdgeOptions, directory: string): Promise<Edge> 
       listen: { http: { host: '127.0.0.1', port: 0 }, https: { host: '127.0.0.1', port: 0 } },
       accessLogFile,
       logLevel: 'error',
+      limits: { ...EDGE_LIMITS, ...options.limits },
+      ...(options.trust === undefined ? {} : { trust: options.trust }),
       initial: { config: options.config, certificates: options.certificates ?? [] },
       onTraffic: (deltas) => {
         traffic.push(...deltas);

@@ -1,8 +1,8 @@
 /** Where the body of one message after the other lies in the bytes of a connection. Copies nothing. */
-import { FRAMING } from '../http1/body-framing.ts';
-import { createChunkScanner, followChunks, isChunkedDone, resetChunkScanner } from '../http1/chunked.ts';
-import type { ChunkScanner } from '../http1/chunked.ts';
-import type { ChunkLimits } from '../http1/limits.ts';
+import { FRAMING } from '#proxy/http1/body-framing.ts';
+import { createChunkScanner, followChunks, isChunkedDone, resetChunkScanner } from '#proxy/http1/chunked.ts';
+import type { ChunkScanner } from '#proxy/http1/chunked.ts';
+import type { ChunkLimits } from '#proxy/http1/limits.ts';
 
 export class BodyFollower {
   /** One of `FRAMING`. */

@@ -1,15 +1,15 @@
 /** Who is at the other end of a client's connection, and what it may say about those before it. */
 import { isIPv6 } from 'node:net';
-import { FIELD, isIn } from '../http1/field-names.ts';
-import { FIELD_STRIDE, valueEnd, valueStart } from '../http1/head-view.ts';
-import type { HeadView } from '../http1/head-view.ts';
-import { REQUEST_ID_LENGTH_MAX } from '../limits.ts';
-import type { ExchangeRecord, TlsFacts } from '../record.ts';
-import { clientOf } from '../trusted-proxies.ts';
-import type { TrustedProxies } from '../trusted-proxies.ts';
-import type { ProxyHeader } from '../wire/proxy-protocol.ts';
-import type { ReadPath } from '../wire/wire.ts';
-import { FOLDED } from '../http1/octets.ts';
+import { FIELD, isIn } from '#proxy/http1/field-names.ts';
+import { FIELD_STRIDE, valueEnd, valueStart } from '#proxy/http1/head-view.ts';
+import type { HeadView } from '#proxy/http1/head-view.ts';
+import { REQUEST_ID_LENGTH_MAX } from '#proxy/limits.ts';
+import type { ExchangeRecord, TlsFacts } from '#proxy/record.ts';
+import { clientOf } from '#proxy/trusted-proxies.ts';
+import type { TrustedProxies } from '#proxy/trusted-proxies.ts';
+import type { ProxyHeader } from '#proxy/wire/proxy-protocol.ts';
+import type { ReadPath } from '#proxy/wire/wire.ts';
+import { FOLDED } from '#proxy/http1/octets.ts';
 
 /** As far as a chain of forwarding proxies is read. */
 const CHAIN_LENGTH_MAX = 1024;
@@ -61,7 +61,13 @@ export class ClientPeer {
   /** What a PROXY header says of this client. */
   proxyFacts(): ProxyHeader {
     const { address, port, localAddress, localPort } = this.#facts;
-    return { kind: 'proxied', sourceAddress: address, sourcePort: port, destinationAddress: localAddress, destinationPort: localPort };
+    return {
+      kind: 'proxied',
+      sourceAddress: address,
+      sourcePort: port,
+      destinationAddress: localAddress,
+      destinationPort: localPort,
+    };
   }
 }
 

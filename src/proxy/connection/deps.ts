@@ -1,7 +1,7 @@
 /** What the connections of a worker share. */
-import type { ChunkLimits } from '../http1/limits.ts';
-import type { EdgeLimits } from '../edge-limits.ts';
-import type { TimingWheel } from '../timing-wheel.ts';
+import type { ChunkLimits } from '#proxy/http1/limits.ts';
+import type { EdgeLimits } from '#proxy/edge-limits.ts';
+import type { TimingWheel } from '#proxy/timing-wheel.ts';
 import type { HeadReading } from './head-reader.ts';
 
 export interface ConnectionDeps {

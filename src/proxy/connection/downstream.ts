@@ -5,31 +5,31 @@
  * `parked`: the request is held, or its connection to an endpoint is being made; `body`: the rest of it is being sent; `wait`: it was sent whole.
  * What comes after a request waits in `#rest`, at most one read of it, and then in TCP.
  */
-import type { EndpointPool } from '../endpoints.ts';
-import type { ExchangeError } from '../error-response.ts';
-import { errorOfStatus, errorText } from '../error-response.ts';
-import { Exchange } from '../exchange.ts';
-import type { ExchangePort } from '../exchange.ts';
-import { FIELD, isIn } from '../http1/field-names.ts';
-import { NEED_MORE, parseHead } from '../http1/head.ts';
-import { METHOD, valueEnd, valueStart } from '../http1/head-view.ts';
-import type { HeadView } from '../http1/head-view.ts';
-import { REFUSED, refusalOf } from '../http1/refusal.ts';
-import { hostKey } from '../http1/target.ts';
-import type { DataPlane } from '../data-plane.ts';
-import { LINGER_BYTES_MAX, LINGER_MS } from '../limits.ts';
-import { createRecord, resetRecord, settle } from '../record.ts';
-import type { ExchangeRecord } from '../record.ts';
-import { createRequestId, writeRequestId } from '../request-id.ts';
-import { createWheelEntry } from '../timing-wheel.ts';
-import type { TimeoutOwner, WheelEntry } from '../timing-wheel.ts';
-import { readTraceparent } from '../trace-context.ts';
-import { SHARED_BUFFER } from '../wire/buffers.ts';
-import { Wire } from '../wire/wire.ts';
-import type { WireOwner } from '../wire/wire.ts';
+import type { EndpointPool } from '#proxy/endpoints.ts';
+import type { ExchangeError } from '#proxy/error-response.ts';
+import { errorOfStatus, errorText } from '#proxy/error-response.ts';
+import { Exchange } from '#proxy/exchange.ts';
+import type { ExchangePort } from '#proxy/exchange.ts';
+import { FIELD, isIn } from '#proxy/http1/field-names.ts';
+import { NEED_MORE, parseHead } from '#proxy/http1/head.ts';
+import { METHOD, valueEnd, valueStart } from '#proxy/http1/head-view.ts';
+import type { HeadView } from '#proxy/http1/head-view.ts';
+import { REFUSED, refusalOf } from '#proxy/http1/refusal.ts';
+import { hostKey } from '#proxy/http1/target.ts';
+import type { DataPlane } from '#proxy/data-plane.ts';
+import { LINGER_BYTES_MAX, LINGER_MS } from '#proxy/limits.ts';
+import { createRecord, resetOutcome, resetRecord, settle } from '#proxy/record.ts';
+import type { ExchangeRecord } from '#proxy/record.ts';
+import { createRequestId, writeRequestId } from '#proxy/request-id.ts';
+import { createWheelEntry } from '#proxy/timing-wheel.ts';
+import type { TimeoutOwner, WheelEntry } from '#proxy/timing-wheel.ts';
+import { readTraceparent } from '#proxy/trace-context.ts';
+import { Wire } from '#proxy/wire/wire.ts';
+import type { WireOwner } from '#proxy/wire/wire.ts';
 import { BodyFollower } from './body-follower.ts';
 import type { ClientPeer } from './client-peer.ts';
 import { HeadReader } from './head-reader.ts';
+import { KeptHead } from './kept-head.ts';
 import { Passage } from './passage.ts';
 import type { PassageEnd } from './passage.ts';
 import { createRequestFacts, judgeRequest } from './request-facts.ts';
@@ -38,11 +38,10 @@ import type { Socket } from 'node:net';
 
 const STATE = { idle: 0, head: 1, parked: 2, body: 3, wait: 4, linger: 5, tunnel: 6, closed: 7 } as const;
 
-/** Room for the heads of most clients; it grows with the longest. */
-const KEPT_BYTES = 512;
 /** A client that says it sends no more, as `nc -N` does, still gets its answer; one that went away looks the same, and is given up after this. */
 const HALF_CLOSED_MS = 1_000;
 /** What is left of a body of known length, from where on reads go into buffers of their own. */
+const NOTHING = Buffer.alloc(0);
 const LONG_BODY_BYTES = 32 * 1024;
 
 export class Downstream implements WireOwner, TimeoutOwner, ExchangePort, PassageEnd {
@@ -58,12 +57,14 @@ export class Downstream implements WireOwner, TimeoutOwner, ExchangePort, Passag
   readonly #timer: WheelEntry;
   readonly #requestId = createRequestId();
   #state: number = STATE.idle;
-  /** The raw head of the request at hand, for the log and for another attempt. */
-  #kept: Buffer = SHARED_BUFFER;
+  readonly #kept = new KeptHead();
   /** While the head at hand lies where it was read: what came of its body with it. */
   #live = false;
+  #pieceBytes: Buffer = NOTHING;
   #pieceStart = 0;
   #pieceEnd = 0;
+  /** Whether the head at hand is the one before it again. */
+  repeated = false;
   /** What came of the body with the head, where the request had to wait. */
   #piece: Buffer | undefined;
   #rest: Buffer | undefined;
@@ -71,14 +72,17 @@ export class Downstream implements WireOwner, TimeoutOwner, ExchangePort, Passag
   /** Bytes that a client moved, when its progress was looked at last. */
   #movedBytes = 0;
   #lingerBytes = 0;
+  /** Whether the request at hand is long. */
+  #long = false;
   #tenant = '';
+  #host = '';
 
   constructor(plane: DataPlane, socket: Socket, peer: ClientPeer) {
     this.#plane = plane;
     this.peer = peer;
     this.record = createRecord(peer.address, peer.tls);
     this.#exchange = new Exchange(plane, this);
-    this.#reader = new HeadReader(plane.connectionDeps.requestHeads, SHARED_BUFFER);
+    this.#reader = new HeadReader(plane.connectionDeps.requestHeads);
     this.#body = new BodyFollower(plane.connectionDeps.chunkLimits);
     this.#timer = createWheelEntry(this);
     this.wire = Wire.accepted(socket, this, peer.readPath);
@@ -115,21 +119,21 @@ export class Downstream implements WireOwner, TimeoutOwner, ExchangePort, Passag
     if (record.account !== undefined && this.#exchange.active) settle(record.account, record);
   }
 
-  onBytes(buffer: Buffer, end: number): void {
+  onBytes(buffer: Buffer, start: number, end: number): void {
     switch (this.#state) {
       case STATE.idle:
       case STATE.head:
-        this.#readHead(buffer, 0, end);
+        this.#readHead(buffer, start, end);
         return;
       case STATE.body:
-        this.#readBody(buffer, end);
+        this.#readBody(buffer, start, end);
         return;
       case STATE.linger:
-        this.#lingerBytes += end;
+        this.#lingerBytes += end - start;
         if (this.#lingerBytes > LINGER_BYTES_MAX) this.wire.destroy();
         return;
       default:
-        this.#keepRest(buffer, 0, end);
+        this.#keepRest(buffer, start, end);
     }
   }
 
@@ -229,27 +233,30 @@ export class Downstream implements WireOwner, TimeoutOwner, ExchangePort, Passag
       return;
     }
     this.#state = STATE.idle;
-    this.wire.expectLong(false);
+    this.wire.expectLongLater(this.#long);
+    this.#long = false;
     if (this.#rest === undefined) {
       this.#plane.connectionDeps.wheel.arm(this.#timer, this.#plane.limits.idleTimeoutMs);
       this.wire.resume();
-    } else setImmediate(() => {
-      this.#readRest();
-    }); // Others get their turn between the requests of one connection.
+    } else
+      setImmediate(() => {
+        this.#readRest();
+      }); // Others get their turn between the requests of one connection.
   }
 
   /** The head and raw bytes of the request at hand, whether they still lie where they were read or were kept. Valid until something is read. */
   head(): { readonly bytes: Buffer; readonly view: HeadView } {
-    if (this.#live) return this.#reader;
+    if (this.#live && !this.repeated) return this.#reader;
     const { view } = this.#plane.connectionDeps.requestHeads;
-    parseHead(this.#kept, 0, this.record.headBytes, view); // It was parsed before: it is whole and valid.
-    return { bytes: this.#kept, view };
+    const { bytes, length } = this.#kept;
+    parseHead(bytes, 0, length, view); // It was parsed before: it is whole and valid.
+    return { bytes, view };
   }
 
   /** What came of the body with the head. */
   firstPiece(): { readonly bytes: Buffer; readonly start: number; readonly end: number } {
-    if (this.#live) return { bytes: this.#reader.bytes, start: this.#pieceStart, end: this.#pieceEnd };
-    const bytes = this.#piece ?? SHARED_BUFFER;
+    if (this.#live) return { bytes: this.#pieceBytes, start: this.#pieceStart, end: this.#pieceEnd };
+    const bytes = this.#piece ?? NOTHING;
     return { bytes, start: 0, end: this.#piece?.length ?? 0 };
   }
 
@@ -265,7 +272,7 @@ export class Downstream implements WireOwner, TimeoutOwner, ExchangePort, Passag
       return;
     }
     this.#state = STATE.body;
-    this.wire.expectLong(this.#body.left > LONG_BODY_BYTES);
+    if (this.#body.left > LONG_BODY_BYTES) this.#expectLong();
     if (ready) this.wire.resume();
     else this.wire.pause();
   }
@@ -295,6 +302,12 @@ export class Downstream implements WireOwner, TimeoutOwner, ExchangePort, Passag
     if (this.#reading()) this.wire.resume();
   }
 
+  /** PERF: a client that uploads is read into a buffer of its own, from the next read on, and for its next request. */
+  #expectLong(): void {
+    this.#long = true;
+    this.wire.expectLong(true);
+  }
+
   #reading(): boolean {
     return this.#state === STATE.head || this.#state === STATE.idle;
   }
@@ -306,12 +319,23 @@ export class Downstream implements WireOwner, TimeoutOwner, ExchangePort, Passag
   }
 
   #readHead(buffer: Buffer, start: number, end: number): void {
+    if (this.#state === STATE.idle && this.#kept.isRepeatedBy(buffer, start, end)) {
+      this.repeated = true;
+      resetOutcome(this.record);
+      this.#open(end - start);
+      const after = start + this.#kept.length;
+      this.#carryOn(buffer, start, after, end);
+      return;
+    }
+    this.repeated = false;
     const after = this.#reader.read(buffer, start, end);
     if (after === NEED_MORE) {
       if (this.#state === STATE.idle) this.#plane.connectionDeps.wheel.arm(this.#timer, this.#plane.limits.headTimeoutMs);
       this.#state = STATE.head;
       return;
     }
+    resetRecord(this.record);
+    this.record.client = this.peer.address;
     this.#open(end - start);
     if (after < 0) this.#refuseHead(after);
     else this.#begin(after);
@@ -320,10 +344,8 @@ export class Downstream implements WireOwner, TimeoutOwner, ExchangePort, Passag
 
   #open(bytes: number): void {
     const { record } = this;
-    resetRecord(record);
     writeRequestId(this.#requestId);
     record.requestId = this.#requestId;
-    record.client = this.peer.address;
     record.downstreamInBytes = bytes;
     this.#state = STATE.parked;
     this.#body.begin(0, 0);
@@ -342,25 +364,37 @@ export class Downstream implements WireOwner, TimeoutOwner, ExchangePort, Passag
 
   #begin(after: number): void {
     const { bytes, view, end } = this.#reader;
-    const { record, facts } = this;
+    const { facts } = this;
     this.#keepHead(bytes, view, after);
     const refused = judgeRequest(bytes, view, this.peer.tls !== undefined, facts);
     if (refused < 0) {
       this.#refuseHead(refused);
       return;
     }
+    // What a proxy says of its clients, and what changes the connection, is looked at anew each time.
+    this.#kept.repeatable =
+      facts.persistent && !facts.expectsContinue && !this.peer.trusted && view.method !== METHOD.trace && view.method !== METHOD.connect;
+    this.#carryOn(bytes, view.base, after, end);
+  }
+
+  /** The head is known: follows the body as far as it came, and has the request carried. */
+  #carryOn(bytes: Buffer, base: number, after: number, end: number): void {
+    const { record, facts } = this;
     this.#body.begin(facts.framing, facts.contentLength);
-    const stop = facts.contentLength > this.#plane.limits.requestBodyBytesMax ? REFUSED.bodyTooLong : this.#body.follow(bytes, after, end);
+    const stop =
+      facts.contentLength > this.#plane.limits.requestBodyBytesMax ? REFUSED.bodyTooLong : this.#body.follow(bytes, after, end);
     if (stop < 0) {
       this.#refuseHead(stop);
       return;
     }
-    record.downstreamInBytes = stop - view.base;
+    record.downstreamInBytes = stop - base;
     if (stop < end) this.#keepRest(bytes, stop, end);
+    if (stop - after >= LONG_BODY_BYTES) this.#long = true;
+    this.#pieceBytes = bytes;
     this.#pieceStart = after;
     this.#pieceEnd = stop;
     this.#live = true;
-    const error = this.#route(bytes, view);
+    const error = this.#route(bytes);
     if (error === undefined) this.#exchange.start();
     else this.#exchange.refuse(error);
     this.#live = false;
@@ -371,12 +405,23 @@ export class Downstream implements WireOwner, TimeoutOwner, ExchangePort, Passag
     this.#plane.connectionDeps.wheel.arm(this.#timer, this.#plane.progressWindowMs);
   }
 
-  #route(bytes: Buffer, view: HeadView): ExchangeError | undefined {
-    if (view.method === METHOD.trace) return 'method-refused';
-    const error = this.#exchange.route(hostKey(bytes, view));
-    if (view.method === METHOD.connect && this.#exchange.matched?.route.connect !== true) return 'method-refused';
+  #route(bytes: Buffer): ExchangeError | undefined {
+    const { record, facts } = this;
+    if (facts.method === METHOD.trace) return 'method-refused';
+    const error = this.#exchange.route(this.repeated ? record.host : this.#hostOf(bytes, this.#reader.view), this.repeated);
+    if (facts.method === METHOD.connect && this.#exchange.matched?.route.connect !== true) return 'method-refused';
     if (error !== undefined) return error;
     return this.#exchange.tenant === this.#tenant ? undefined : this.#enterTenant(this.#exchange.tenant);
+  }
+
+  /** PERF: most requests of a connection are for the host of the one before: its string is taken again where the bytes are the same. */
+  #hostOf(bytes: Buffer, view: HeadView): string {
+    const known = this.#host;
+    const { hostStart, hostEnd } = view;
+    let same = known.length === hostEnd - hostStart;
+    for (let index = 0; same && index < known.length; index += 1) same = bytes[hostStart + index] === known.charCodeAt(index);
+    if (!same) this.#host = hostKey(bytes, view);
+    return this.#host;
   }
 
   #enterTenant(tenant: string): ExchangeError | undefined {
@@ -391,12 +436,9 @@ export class Downstream implements WireOwner, TimeoutOwner, ExchangePort, Passag
   #keepHead(bytes: Buffer, view: HeadView, after: number): void {
     const { record } = this;
     const { start } = view;
-    const length = after - start;
-    if (this.#kept === SHARED_BUFFER || this.#kept.length < length)
-      this.#kept = Buffer.allocUnsafeSlow(Math.max(KEPT_BYTES, 2 ** Math.ceil(Math.log2(length))));
-    bytes.copy(this.#kept, 0, start, after);
-    record.head = this.#kept;
-    record.headBytes = length;
+    this.#kept.keep(bytes, start, after);
+    record.head = this.#kept.bytes;
+    record.headBytes = after - start;
     record.methodEnd = view.methodEnd - start;
     record.pathStart = view.pathStart - start;
     record.pathEnd = view.queryStart - start;
@@ -407,20 +449,19 @@ export class Downstream implements WireOwner, TimeoutOwner, ExchangePort, Passag
     if (this.peer.trusted) this.peer.readChain(bytes, view, record);
   }
 
-  #readBody(buffer: Buffer, limit: number): void {
-    const end = this.#body.follow(buffer, 0, limit);
+  #readBody(buffer: Buffer, start: number, limit: number): void {
+    const end = this.#body.follow(buffer, start, limit);
     const tooLong = this.#body.payloadBytes > this.#plane.limits.requestBodyBytesMax;
     if (end < 0 || tooLong) {
       this.#passage.requestBroken(tooLong ? 'body-too-large' : 'bad-request');
       return;
     }
     const { record } = this;
-    record.downstreamInBytes += end;
-    this.wire.expectLong(limit >= LONG_BODY_BYTES);
+    record.downstreamInBytes += end - start;
+    if (limit - start >= LONG_BODY_BYTES) this.#expectLong();
     if (end < limit) this.#keepRest(buffer, end, limit);
-    const { whole } = this.#body;
-    if (whole) this.#state = STATE.wait;
-    this.#passage.sendBody(buffer, end, whole);
+    if (this.#body.whole) this.#state = STATE.wait;
+    this.#passage.sendBody(buffer, start, end);
   }
 
   /** Cuts a client that moves too little of a body, and what took too long in all. Looked at once a window. */

@@ -4,11 +4,11 @@
  * PERF: almost every head comes whole: it is read where it lies, into the one view of its kind that the worker has. Only a head that comes in
  * parts is gathered in a buffer of its own, with a view of its own, so that each byte is looked at once however they trickle in.
  */
-import { NEED_MORE, abandonHead, parseHead } from '../http1/head.ts';
-import { createHeadView } from '../http1/head-view.ts';
-import type { HeadKind, HeadView } from '../http1/head-view.ts';
-import type { HeadLimits } from '../http1/limits.ts';
-import { REFUSED } from '../http1/refusal.ts';
+import { NEED_MORE, abandonHead, parseHead } from '#proxy/http1/head.ts';
+import { createHeadView } from '#proxy/http1/head-view.ts';
+import type { HeadKind, HeadView } from '#proxy/http1/head-view.ts';
+import type { HeadLimits } from '#proxy/http1/limits.ts';
+import { REFUSED } from '#proxy/http1/refusal.ts';
 
 /** Of all unfinished heads of a worker: with 20 000 connections of 32 KiB each it would be ten times that. */
 const UNFINISHED_BYTES_MAX = 64 * 1024 * 1024;
@@ -26,6 +26,8 @@ export function createHeadReading(kind: HeadKind, limits: HeadLimits): HeadReadi
   return { kind, limits, view: createHeadView(kind, limits), unfinishedBytes: 0 };
 }
 
+const NOTHING = Buffer.alloc(0);
+
 export class HeadReader {
   /** After a head was read: the bytes it lies in, their end, and where everything is. Valid until other bytes are read. */
   bytes: Buffer;
@@ -35,10 +37,10 @@ export class HeadReader {
   #gathered: Buffer | undefined;
   #gatheredBytes = 0;
 
-  constructor(shared: HeadReading, nothing: Buffer) {
+  constructor(shared: HeadReading) {
     this.#shared = shared;
     this.view = shared.view;
-    this.bytes = nothing;
+    this.bytes = NOTHING;
   }
 
   /** Whether a head has begun to come. */
@@ -74,7 +76,7 @@ export class HeadReader {
   }
 
   #gather(buffer: Buffer, start: number, end: number): number {
-    let gathered = this.#gathered ?? Buffer.alloc(0);
+    let gathered = this.#gathered ?? NOTHING;
     const needed = this.#gatheredBytes + end - start;
     if (needed > gathered.length) {
       const larger = Buffer.allocUnsafeSlow(2 * needed);

@@ -4,20 +4,20 @@
  * One for each client connection, used for one exchange after the other, and for one attempt after the other of an exchange. What a client got
  * is never taken back: once a byte of a response is written, a fault cuts the connection so that no part can pass for the whole.
  */
-import type { EndpointPool } from '../endpoints.ts';
-import type { ExchangeError } from '../error-response.ts';
-import type { Exchange } from '../exchange.ts';
-import { FRAMING } from '../http1/body-framing.ts';
-import type { HeadView } from '../http1/head-view.ts';
-import { NO_FIT, createRequestEdits, writeRequestHead } from '../http1/rewrite.ts';
-import type { RequestEdits } from '../http1/rewrite.ts';
-import type { DataPlane } from '../data-plane.ts';
-import type { ExchangeRecord } from '../record.ts';
-import type { Wire } from '../wire/wire.ts';
-import { writeProxyHeader } from '../wire/proxy-protocol.ts';
+import type { EndpointPool } from '#proxy/endpoints.ts';
+import type { ExchangeError } from '#proxy/error-response.ts';
+import type { Exchange } from '#proxy/exchange.ts';
+import { FRAMING } from '#proxy/http1/body-framing.ts';
+import type { HeadView } from '#proxy/http1/head-view.ts';
+import { NO_FIT, createRequestEdits, writeRequestHead } from '#proxy/http1/rewrite.ts';
+import type { RequestEdits } from '#proxy/http1/rewrite.ts';
+import type { DataPlane } from '#proxy/data-plane.ts';
+import type { ExchangeRecord } from '#proxy/record.ts';
+import type { Wire } from '#proxy/wire/wire.ts';
+import { writeProxyHeader } from '#proxy/wire/proxy-protocol.ts';
 import type { ClientPeer } from './client-peer.ts';
 import type { RequestFacts } from './request-facts.ts';
-import { COALESCE_BYTES_MAX, OUTPUT, ResponseWriter } from './response-writer.ts';
+import { COALESCE_BYTES_MAX, OUTPUT, ResponseWriter, writeHeadAndBody } from './response-writer.ts';
 import type { ClientFacts } from './response-writer.ts';
 import { Tunnel } from './tunnel.ts';
 import { Upstream } from './upstream.ts';
@@ -29,6 +29,8 @@ export interface PassageEnd extends ClientFacts {
   readonly wire: Wire;
   readonly peer: ClientPeer;
   readonly facts: RequestFacts;
+  /** Whether the head at hand is the one before it again. */
+  readonly repeated: boolean;
   /** Whether all of the request at hand was read. */
   readonly requestWhole: boolean;
   head(): { readonly bytes: Buffer; readonly view: HeadView };
@@ -51,7 +53,13 @@ export class Passage implements UpstreamUser {
   #tunnel: Tunnel | undefined;
   #edits: RequestEdits | undefined;
   #editsHostName = '';
+  /** The head as it went to an endpoint, where the one at hand was the same as the one before; `#sentEdits`: what it was made with. */
+  #sent: Buffer | undefined;
+  #sentEdits: RequestEdits | undefined;
+  #sentIdAt = 0;
   #connectSinceMs = 0;
+  /** When the head of the response came, as long as its turn lasts; else -1. */
+  #turnMs = -1;
   #bodyBytesSent = 0;
   /** Whether a byte of the final response went to the client, and whether all of it did. */
   #responded = false;
@@ -95,17 +103,17 @@ export class Passage implements UpstreamUser {
     this.#send(upstream);
   }
 
-  /** Sends `[0, end)` of the body, which is followed by nothing where `whole`. */
-  sendBody(buffer: Buffer, end: number, whole: boolean): void {
+  /** Sends `[start, end)` more of the body. */
+  sendBody(buffer: Buffer, start: number, end: number): void {
     const upstream = this.#upstream;
     if (upstream === undefined) return; // It answered and went: the rest is read away.
     const { wire } = this.#client;
-    if (end > 0) {
-      this.#bodyBytesSent += end;
-      this.record.upstreamOutBytes += end;
-      if (!upstream.wire.pass(wire, buffer, 0, end)) wire.pause();
+    if (end > start) {
+      this.#bodyBytesSent += end - start;
+      this.record.upstreamOutBytes += end - start;
+      if (!upstream.wire.pass(wire, buffer, start, end)) wire.pause();
     }
-    if (!whole) {
+    if (!this.#client.requestWhole) {
       upstream.requestMoved();
       return;
     }
@@ -133,8 +141,11 @@ export class Passage implements UpstreamUser {
     if (upstream === undefined) return;
     const { record } = this;
     const { wire } = this.#client;
-    record.firstByteMs = this.#plane.clock.monotonicMs() - record.startMs;
-    const client = this.#mustClose() ? { minor: this.#client.minor, persistent: false, wallMs: this.#client.wallMs } : this.#client;
+    this.#turnMs = this.#plane.clock.monotonicMs();
+    record.firstByteMs = this.#turnMs - record.startMs;
+    const client = this.#mustClose()
+      ? { minor: this.#client.minor, persistent: false, wallMs: this.#client.wallMs }
+      : this.#client;
     if (client !== this.#client) this.#client.facts.persistent = false;
     const { framing } = upstream;
     if (this.#writer.head(bytes, view, framing, client) === NO_FIT) {
@@ -153,6 +164,7 @@ export class Passage implements UpstreamUser {
   onResponseBody(bytes: Buffer, start: number, end: number): void {
     const upstream = this.#upstream;
     const { wire } = this.#client;
+    this.#turnMs = -1;
     if (upstream === undefined || wire.closed) return;
     const ready = this.#writer.body(wire, upstream.wire, bytes, { start, end });
     this.record.downstreamOutBytes += this.#writer.writtenBytes;
@@ -165,7 +177,10 @@ export class Passage implements UpstreamUser {
     if (!wire.closed) this.#writer.finish(wire);
     this.record.downstreamOutBytes += this.#writer.writtenBytes;
     this.#unblock();
-    if (!requestWhole) return; // The rest of the request still goes to its endpoint.
+    if (!requestWhole) {
+      this.#turnMs = -1;
+      return; // The rest of the request still goes to its endpoint.
+    }
     this.#upstream = undefined;
     this.#end();
   }
@@ -250,20 +265,18 @@ export class Passage implements UpstreamUser {
   #send(upstream: Upstream): void {
     const client = this.#client;
     const { facts } = client;
-    const { bytes, view } = client.head();
-    const piece = client.firstPiece();
-    const edits = this.#editsFor(upstream.pool.endpoint.hostName);
-    edits.requestId = this.record.requestId;
-    edits.upgrade = facts.upgrade;
-    edits.trailers = facts.trailers;
     OUTPUT.at = 0;
-    this.#introduce(upstream);
-    if (writeRequestHead(bytes, view, edits, OUTPUT) === NO_FIT) {
+    const edits = this.#editsFor(upstream.pool.endpoint.hostName);
+    if (!client.repeated) this.#sent = undefined;
+    if (this.#sent !== undefined && this.#sentEdits === edits) {
+      this.#repeatHead(this.#sent);
+    } else if (!this.#writeHead(upstream, edits)) {
       this.#upstream = undefined;
       upstream.abandon();
       this.#exchange.refuse('head-too-large');
       return;
     }
+    const piece = client.firstPiece();
     const length = OUTPUT.at;
     const pieceBytes = piece.end - piece.start;
     this.#bodyBytesSent = pieceBytes;
@@ -272,10 +285,37 @@ export class Passage implements UpstreamUser {
     if (length + pieceBytes <= COALESCE_BYTES_MAX) {
       if (pieceBytes > 0) piece.bytes.copy(OUTPUT.out, length, piece.start, piece.end);
       ready = upstream.wire.write(OUTPUT.out, 0, length + pieceBytes);
-    } else ready = upstream.wire.writeJoined(OUTPUT.out, length, piece.bytes, piece);
+    } else ready = writeHeadAndBody(upstream.wire, client.wire, piece.bytes, piece);
     upstream.expectResponse(facts.method, facts.upgrade);
     if (client.requestWhole) upstream.requestSent();
     client.requestBegun(ready);
+  }
+
+  /** Writes the head at hand to the output. False: it does not fit. */
+  #writeHead(upstream: Upstream, edits: RequestEdits): boolean {
+    const client = this.#client;
+    const { bytes, view } = client.head();
+    const { requestId } = this.record;
+    edits.requestId = requestId;
+    edits.upgrade = client.facts.upgrade;
+    edits.trailers = client.facts.trailers;
+    this.#introduce(upstream);
+    const introduction = OUTPUT.at;
+    if (writeRequestHead(bytes, view, edits, OUTPUT) === NO_FIT) return false;
+    if (!client.repeated || introduction > 0) return true;
+    const sent = Buffer.from(OUTPUT.out.subarray(0, OUTPUT.at));
+    this.#sentIdAt = sent.lastIndexOf(requestId);
+    this.#sentEdits = edits;
+    this.#sent = this.#sentIdAt === -1 ? undefined : sent;
+    return true;
+  }
+
+  /** PERF: the head that was sent before, with another id. */
+  #repeatHead(sent: Buffer): void {
+    const { out } = OUTPUT;
+    out.set(sent, 0);
+    out.set(this.record.requestId, this.#sentIdAt);
+    OUTPUT.at = sent.length;
   }
 
   /** PROXY protocol to endpoints that want it: the connection is this client's alone then. */
@@ -312,9 +352,10 @@ export class Passage implements UpstreamUser {
     if (this.#bufferedBytes > 0) return;
     const bytes = this.#client.wire.queuedBytes;
     if (this.#plane.budgets.of(this.#exchange.tenant).tryEnter('bufferedBytes', bytes)) this.#bufferedBytes = bytes;
-    else this.#plane.later(() => {
-      this.#cutIfBlocked();
-    });
+    else
+      this.#plane.later(() => {
+        this.#cutIfBlocked();
+      });
   }
 
   #cutIfBlocked(): void {
@@ -348,7 +389,8 @@ export class Passage implements UpstreamUser {
 
   /** All went well: the client's connection goes on, or is closed as it was told. */
   #end(): void {
-    this.#exchange.finish();
+    if (this.#turnMs < 0) this.#exchange.finish();
+    else this.#exchange.finish(this.#turnMs);
     this.#client.answered(!this.#client.persistent || !this.#client.requestWhole || this.#writer.endsWithConnection);
   }
 

@@ -1,10 +1,10 @@
 /** What a request head asks of its connection, judged in one place before anything of it goes on. */
-import { FRAMING, requestFraming } from '../http1/body-framing.ts';
-import { EXPECTATION, expectationOf, isPersistent, takesTrailers, wantsUpgrade } from '../http1/connection.ts';
-import { FIELD, isIn } from '../http1/field-names.ts';
-import { METHOD, TARGET_FORM } from '../http1/head-view.ts';
-import type { HeadView } from '../http1/head-view.ts';
-import { REFUSED } from '../http1/refusal.ts';
+import { FRAMING, requestFraming } from '#proxy/http1/body-framing.ts';
+import { EXPECTATION, expectationOf, isPersistent, takesTrailers, wantsUpgrade } from '#proxy/http1/connection.ts';
+import { FIELD, isIn } from '#proxy/http1/field-names.ts';
+import { METHOD, TARGET_FORM } from '#proxy/http1/head-view.ts';
+import type { HeadView } from '#proxy/http1/head-view.ts';
+import { REFUSED } from '#proxy/http1/refusal.ts';
 
 export interface RequestFacts {
   /** One of `METHOD`. */

@@ -7,15 +7,14 @@
  * | chunks | as they are, trailers included | payload alone, until the connection ends |
  * | the end of its connection | in chunks | as it is, until the connection ends |
  */
-import { FRAMING } from '../http1/body-framing.ts';
-import { createChunkScanner, nextChunkPiece, resetChunkScanner } from '../http1/chunked.ts';
-import type { ChunkScanner } from '../http1/chunked.ts';
-import type { HeadView } from '../http1/head-view.ts';
-import type { ChunkLimits } from '../http1/limits.ts';
-import { NO_FIT, PERSISTENCE, createHeadWriter, createResponseEdits, writeResponseHead } from '../http1/rewrite.ts';
-import { dateLineAt } from '../date-line.ts';
-import { SHARED_BUFFER } from '../wire/buffers.ts';
-import type { Wire } from '../wire/wire.ts';
+import { FRAMING } from '#proxy/http1/body-framing.ts';
+import { createChunkScanner, nextChunkPiece, resetChunkScanner } from '#proxy/http1/chunked.ts';
+import type { ChunkScanner } from '#proxy/http1/chunked.ts';
+import type { HeadView } from '#proxy/http1/head-view.ts';
+import type { ChunkLimits } from '#proxy/http1/limits.ts';
+import { PERSISTENCE, createHeadWriter, createResponseEdits, writeResponseHead } from '#proxy/http1/rewrite.ts';
+import { dateLineAt } from '#proxy/date-line.ts';
+import type { Wire } from '#proxy/wire/wire.ts';
 
 /** What the client's side is like. */
 export interface ClientFacts {
@@ -39,6 +38,18 @@ const LAST_CHUNK = '0\r\n\r\n';
 export const OUTPUT: ReturnType<typeof createHeadWriter> = createHeadWriter(Buffer.allocUnsafeSlow(OUT_BYTES));
 const EDITS = createResponseEdits();
 const NO_DATE = Buffer.alloc(0);
+
+/**
+ * Writes the head that lies in the output and `[start, end)` of the body that was read with the head before it, in one piece. PERF: in the
+ * buffer that they were read into, where there is room before the body; else in a copy.
+ */
+export function writeHeadAndBody(to: Wire, from: Wire, bytes: Buffer, piece: { start: number; end: number }): boolean {
+  const length = OUTPUT.at;
+  const { start, end } = piece;
+  if (start < length || !from.canLend(bytes)) return to.writeJoined(OUTPUT.out, length, bytes, piece);
+  OUTPUT.out.copy(bytes, start - length, 0, length);
+  return to.pass(from, bytes, start - length, end);
+}
 
 export class ResponseWriter {
   /** Bytes that went to the client. */
@@ -98,9 +109,9 @@ export class ResponseWriter {
       this.writtenBytes = length + end - start;
       return to.write(OUTPUT.out, 0, length + end - start);
     }
-    if (this.#how === HOW.asIs && bytes === SHARED_BUFFER) {
+    if (this.#how === HOW.asIs) {
       this.writtenBytes = length + end - start;
-      return to.writeJoined(OUTPUT.out, length, bytes, piece);
+      return writeHeadAndBody(to, from, bytes, piece);
     }
     const ready = to.write(OUTPUT.out, 0, length);
     const more = this.body(to, from, bytes, piece);
@@ -155,5 +166,3 @@ export class ResponseWriter {
     return ready && !to.blocked;
   }
 }
-
-export { NO_FIT };

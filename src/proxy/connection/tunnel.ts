@@ -3,10 +3,10 @@
  *
  * Each direction has backpressure and ends on its own (half-close); a fault of one side closes both. Closed when both sides are.
  */
-import { createWheelEntry } from '../timing-wheel.ts';
-import type { TimeoutOwner, TimingWheel, WheelEntry } from '../timing-wheel.ts';
-import type { ExchangeRecord } from '../record.ts';
-import type { Wire, WireOwner } from '../wire/wire.ts';
+import { createWheelEntry } from '#proxy/timing-wheel.ts';
+import type { TimeoutOwner, TimingWheel, WheelEntry } from '#proxy/timing-wheel.ts';
+import type { ExchangeRecord } from '#proxy/record.ts';
+import type { Wire, WireOwner } from '#proxy/wire/wire.ts';
 
 export interface TunnelOptions {
   readonly wheel: TimingWheel;
@@ -66,11 +66,11 @@ export class Tunnel implements TimeoutOwner {
 
   #side(from: Wire, to: Wire, counted: (bytes: number) => void): WireOwner {
     return {
-      onBytes: (buffer, end) => {
-        counted(end);
+      onBytes: (buffer, start, end) => {
+        counted(end - start);
         this.#moved();
-        from.expectLong(end >= LONG_READ_BYTES);
-        if (!to.closed && !to.pass(from, buffer, 0, end)) from.pause();
+        from.expectLong(end - start >= LONG_READ_BYTES);
+        if (!to.closed && !to.pass(from, buffer, start, end)) from.pause();
       },
       onDrain: () => {
         this.#moved();

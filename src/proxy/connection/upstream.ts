@@ -5,22 +5,21 @@
  * `over`: the response is whole, the request is not. SECURITY: endpoints are tenants' code. A connection that said anything that was not asked
  * for (a surplus octet, something while it was idle) is never used again, so that what it said cannot answer somebody else.
  */
-import type { HeadView } from '../http1/head-view.ts';
-import { METHOD } from '../http1/head-view.ts';
-import { FRAMING, responseFraming } from '../http1/body-framing.ts';
-import { isPersistent } from '../http1/connection.ts';
-import { NEED_MORE } from '../http1/head.ts';
-import type { EndpointPool } from '../endpoints.ts';
-import type { ExchangeError } from '../error-response.ts';
-import type { ExchangeRecord } from '../record.ts';
-import { createWheelEntry } from '../timing-wheel.ts';
-import type { TimeoutOwner, WheelEntry } from '../timing-wheel.ts';
-import { Wire } from '../wire/wire.ts';
-import type { WireOwner } from '../wire/wire.ts';
+import type { HeadView } from '#proxy/http1/head-view.ts';
+import { METHOD } from '#proxy/http1/head-view.ts';
+import { FRAMING, responseFraming } from '#proxy/http1/body-framing.ts';
+import { isPersistent } from '#proxy/http1/connection.ts';
+import { NEED_MORE } from '#proxy/http1/head.ts';
+import type { EndpointPool } from '#proxy/endpoints.ts';
+import type { ExchangeError } from '#proxy/error-response.ts';
+import type { ExchangeRecord } from '#proxy/record.ts';
+import { createWheelEntry } from '#proxy/timing-wheel.ts';
+import type { TimeoutOwner, WheelEntry } from '#proxy/timing-wheel.ts';
+import { Wire } from '#proxy/wire/wire.ts';
+import type { WireOwner } from '#proxy/wire/wire.ts';
 import { BodyFollower } from './body-follower.ts';
 import { HeadReader } from './head-reader.ts';
 import type { ConnectionDeps } from './deps.ts';
-import { SHARED_BUFFER } from '../wire/buffers.ts';
 
 /** Whoever sent the request that is under way. */
 export interface UpstreamUser {
@@ -47,6 +46,8 @@ const STATE = { connecting: 0, ready: 1, head: 2, body: 3, over: 4, idle: 5, tun
 const INTERIM_MAX = 32;
 /** A read of that many bytes says that the body is long. */
 const LONG_READ_BYTES = 32 * 1024;
+/** As much of a body with its head says that a buffer of one's own pays off. */
+const LONG_RESPONSE_BYTES = 8 * 1024;
 
 export class Upstream implements WireOwner, TimeoutOwner {
   readonly wire: Wire;
@@ -68,6 +69,7 @@ export class Upstream implements WireOwner, TimeoutOwner {
   /** Whether the connection may serve again. */
   #clean = true;
   #shared = true;
+  #long = false;
 
   /** Connects at once; the user hears `onConnected` or `onUpstreamFailed`. */
   constructor(deps: ConnectionDeps, pool: EndpointPool<Upstream>, user: UpstreamUser) {
@@ -75,7 +77,7 @@ export class Upstream implements WireOwner, TimeoutOwner {
     this.pool = pool;
     this.#user = user;
     this.#timer = createWheelEntry(this);
-    this.#reader = new HeadReader(deps.responseHeads, SHARED_BUFFER);
+    this.#reader = new HeadReader(deps.responseHeads);
     this.#body = new BodyFollower(deps.chunkLimits);
     const { address, port } = pool.endpoint;
     this.wire = Wire.connecting({ host: address, port }, this, () => {
@@ -159,10 +161,10 @@ export class Upstream implements WireOwner, TimeoutOwner {
     this.wire.resume();
   }
 
-  onBytes(buffer: Buffer, end: number): void {
-    if (this.#user !== undefined) this.#user.record.upstreamInBytes += end;
-    if (this.#state === STATE.head) this.#readHead(buffer, 0, end);
-    else if (this.#state === STATE.body) this.#readBody(buffer, 0, end);
+  onBytes(buffer: Buffer, start: number, end: number): void {
+    if (this.#user !== undefined) this.#user.record.upstreamInBytes += end - start;
+    if (this.#state === STATE.head) this.#readHead(buffer, start, end);
+    else if (this.#state === STATE.body) this.#readBody(buffer, start, end);
     else this.#surplus();
   }
 
@@ -273,12 +275,14 @@ export class Upstream implements WireOwner, TimeoutOwner {
       return;
     }
     const over = body.whole;
+    // PERF: an endpoint whose responses are long is read into a buffer of its own from the first byte on: nothing is copied then.
+    this.#long = limit - after >= LONG_RESPONSE_BYTES;
     if (end < limit) this.#clean = false;
     this.#state = STATE.body;
     const { limits, wheel } = this.#deps;
     if (!over && framing !== FRAMING.tunnel) {
       wheel.arm(this.#timer, limits.streamIdleTimeoutMs);
-      this.wire.expectLong(body.left > LONG_READ_BYTES);
+      if (body.left > LONG_READ_BYTES) this.wire.expectLong(true);
     }
     this.#user?.onResponse(bytes, view, after, end);
     this.#reader.release();
@@ -293,7 +297,7 @@ export class Upstream implements WireOwner, TimeoutOwner {
     }
     if (end < limit) this.#clean = false;
     this.#deps.wheel.arm(this.#timer, this.#deps.limits.streamIdleTimeoutMs);
-    this.wire.expectLong(limit >= LONG_READ_BYTES);
+    if (limit - start >= LONG_READ_BYTES) this.wire.expectLong(true);
     this.#user?.onResponseBody(buffer, start, end);
     if (this.#user !== undefined && this.#body.whole) this.#over();
   }
@@ -301,7 +305,6 @@ export class Upstream implements WireOwner, TimeoutOwner {
   #over(): void {
     const user = this.#user;
     this.#state = STATE.over;
-    this.wire.expectLong(false);
     if (this.#requestSent) this.#release();
     user?.onResponseOver();
   }
@@ -311,12 +314,20 @@ export class Upstream implements WireOwner, TimeoutOwner {
     this.#user = undefined;
     const { pool, wire } = this;
     const { limits, wheel } = this.#deps;
-    if (!this.#clean || !this.#shared || pool.retired || wire.ended || wire.closed || pool.idle.length >= limits.upstreamIdleSocketsMax) {
+    if (
+      !this.#clean ||
+      !this.#shared ||
+      pool.retired ||
+      wire.ended ||
+      wire.closed ||
+      pool.idle.length >= limits.upstreamIdleSocketsMax
+    ) {
       wire.destroy();
       return;
     }
     this.#state = STATE.idle;
     this.served += 1;
+    wire.expectLongLater(this.#long);
     pool.idle.push(this);
     wheel.arm(this.#timer, limits.upstreamIdleMs);
     wire.resume();

@@ -1,4 +1,4 @@
-/** Limits of the HTTP/1.1 codec, with their reasons. They are given to what they bound when that is made. */
+/** Limits of the HTTP/1.1 codec. Those that can be set are given to what they bound when that is made; `edge-limits.ts` has their reasons. */
 
 export interface HeadLimits {
   /** Longest start line or field line, its CRLF included. */
@@ -17,15 +17,6 @@ export interface ChunkLimits {
   readonly trailerCountMax: number;
 }
 
-/** As nginx's and HAProxy's defaults: browsers and SSO cookies stay below. */
-export const HEAD_LIMITS: HeadLimits = { lineBytesMax: 16 * 1024, headBytesMax: 32 * 1024, fieldCountMax: 128 };
-/** Nobody is known to use chunk extensions; Node takes 16 KiB of them in a message. gRPC-Web and checksums need few trailers. */
-export const CHUNK_LIMITS: ChunkLimits = {
-  extensionBytesMax: 256,
-  extensionBytesTotalMax: 16 * 1024,
-  trailerBytesMax: 8 * 1024,
-  trailerCountMax: 32,
-};
 /** WebDAV's longest is UPDATEREDIRECTREF. */
 export const METHOD_LENGTH_MAX = 24;
 /** Each option of Connection is compared with every field. */

@@ -4,22 +4,34 @@
  * LIFECYCLE: open → (ended: the peer sends no more) → closed. `onClosed` is called once, last, whatever ended the connection.
  * Backpressure: a write that gives false asks its caller to stop what it writes from until `onDrain`.
  * PERF: short writes go as latin1 strings, which Node copies to the stack and writes at once without pinning a buffer; long ones go in the
- * buffer that they were read into (`npm run bench -- proxy`).
+ * buffer that they were read into. A write that the kernel takes at once, as almost all are, costs no callback and no turn of the event loop:
+ * what is still queued shows in `writableLength`, and only then an empty write is put behind it to hear when it has left
+ * (`npm run bench -- proxy`).
  */
 import { connect } from 'node:net';
 import type { Socket } from 'node:net';
-import { SHARED_BUFFER, bufferLent, bufferReturned, giveBuffer, takeBuffer } from './buffers.ts';
-import { queuedBytes, readIntoBuffers } from './fast-read.ts';
+import {
+  READ_AT,
+  SHARED,
+  bufferLent,
+  bufferReturned,
+  dropBuffer,
+  giveBuffer,
+  mayKeepBuffer,
+  takeBuffer,
+} from './buffers.ts';
+import type { ReadBuffer } from './buffers.ts';
+import { latin1, queuedBytes, readIntoBuffers } from './fast-read.ts';
 
 export interface WireOwner {
-  /** Bytes `[0, end)` of `buffer` came. They are valid during the call only. */
-  onBytes(buffer: Buffer, end: number): void;
+  /** Bytes `[start, end)` of `buffer` came. They are valid during the call only. */
+  onBytes(buffer: Buffer, start: number, end: number): void;
   /** What was written has left. Only after a write that gave false. */
   onDrain(): void;
   /** The peer sends no more. */
   onEnd(): void;
-  /** The connection is closed; `fault` is the code of what broke it. */
-  onClosed(fault: string | undefined): void;
+  /** The connection is closed. */
+  onClosed(): void;
 }
 
 /** How sockets of one kind are read. */
@@ -29,56 +41,53 @@ export interface ReadPath {
 
 /** Up to here a write is a string: Node's stack buffer for strings has that size. */
 const STRING_BYTES_MAX = 16 * 1024;
+/** Below that a copy into a string is cheaper than lending a buffer. */
+const COPIED_BYTES_MAX = 4 * 1024;
+/** With as much queued, no more is taken. */
+const QUEUED_BYTES_MAX = 64 * 1024;
+/** For Node's own bookkeeping: so high that it never asks for a drain. */
+export const HIGH_WATER_BYTES: number = 16 * 1024 * 1024;
 
 export class Wire {
   readonly socket: Socket;
   owner: WireOwner;
-  /** The buffer that the bytes at hand are in. */
-  #current: Buffer = SHARED_BUFFER;
+  /** What the bytes at hand are in; undefined on the slow path. */
+  #current: ReadBuffer | undefined = SHARED;
   /** Whether the next reads go into a buffer that can be lent. */
   #long = false;
-  /** Whether `#current` is written out at this moment. */
+  /** Whether `#current` is being written out. */
   #lent = false;
   #paused = false;
   #blocked = false;
   #ended = false;
   #closed = false;
-  #fault: string | undefined;
-  /** What is under way in writes, in their order; undefined for what needs not come back. */
-  readonly #underWay: (Buffer | undefined)[] = [];
+  /** What is queued in Node, in order: a buffer to give back, or nothing but a mark. */
+  #queue: (ReadBuffer | undefined)[] | undefined;
   #left: ((error?: Error | null) => void) | undefined;
 
   private constructor(socket: Socket, owner: WireOwner) {
     this.socket = socket;
     this.owner = owner;
-    socket.on('drain', () => {
-      if (!this.#blocked) return;
-      this.#blocked = false;
-      this.owner.onDrain();
-    });
     socket.on('end', () => {
       this.#ended = true;
       this.owner.onEnd();
     });
-    socket.on('error', (error: NodeJS.ErrnoException) => {
-      this.#fault ??= error.code ?? error.name;
-    });
+    socket.on('error', () => undefined); // `close` follows.
     socket.on('close', () => {
       this.#closed = true;
-      if (this.#long && !this.#lent && this.#current !== SHARED_BUFFER) giveBuffer(this.#current);
-      this.#current = SHARED_BUFFER;
-      this.owner.onClosed(this.#fault);
+      this.#dropCurrent();
+      this.owner.onClosed();
     });
   }
 
-  /** Takes over an accepted socket and begins to read. The socket must allow to be half open. */
+  /** Takes over an accepted socket and begins to read. */
   static accepted(socket: Socket, owner: WireOwner, path: ReadPath): Wire {
     const wire = new Wire(socket, owner);
     if (path.fast && socket.readableLength === 0 && readIntoBuffers(socket, wire.#reader())) socket.resume();
     else {
+      wire.#current = undefined;
       socket.on('data', (chunk: Buffer) => {
-        wire.#current = chunk;
-        owner.onBytes(chunk, chunk.length);
+        wire.owner.onBytes(chunk, 0, chunk.length);
       });
     }
     return wire;
@@ -92,8 +101,10 @@ export class Wire {
       port: to.port,
       noDelay: true,
       allowHalfOpen: true,
+      // As `highWaterMark` of accepted sockets; Node's types know it of streams only.
+      ...{ highWaterMark: HIGH_WATER_BYTES },
       onread: {
-        buffer: () => made.wire?.nextBuffer() ?? SHARED_BUFFER,
+        buffer: () => made.wire?.nextBuffer() ?? SHARED.room,
         callback: (bytes) => made.wire?.onRead(bytes) ?? true,
       },
     });
@@ -119,7 +130,7 @@ export class Wire {
 
   /** Bytes that the kernel has not taken yet. */
   get queuedBytes(): number {
-    return queuedBytes(this.socket);
+    return this.socket.writableLength === 0 ? 0 : queuedBytes(this.socket);
   }
 
   get paused(): boolean {
@@ -131,50 +142,69 @@ export class Wire {
     this.#long = long;
   }
 
+  /** The same while nothing is under way: a buffer is kept for the next message only where there are not many who do. */
+  expectLongLater(long: boolean): void {
+    this.#long = long && (this.#long || mayKeepBuffer());
+  }
+
   /** Writes bytes that may change as soon as this returns. False: wait for `onDrain`. */
   write(buffer: Buffer, start: number, end: number): boolean {
+    const { socket } = this;
     if (end - start <= STRING_BYTES_MAX) {
-      this.socket.write(buffer.toString('latin1', start, end), 'latin1');
-      return this.#mayGoOn();
+      socket.write(latin1(buffer, start, end), 'latin1');
+      return socket.writableLength === 0 || this.#queued(undefined);
     }
     const copy = takeBuffer();
-    if (copy.length < end - start) return this.#writeOwned(Buffer.from(buffer.subarray(start, end)), undefined);
-    buffer.copy(copy, 0, start, end);
-    return this.#writeOwned(copy.subarray(0, end - start), copy);
+    if (copy.bytes.length < end - start) {
+      giveBuffer(copy);
+      socket.write(Buffer.from(buffer.subarray(start, end)));
+      return socket.writableLength === 0 || this.#queued(undefined);
+    }
+    buffer.copy(copy.bytes, 0, start, end);
+    return this.#writeTaken(copy, end - start);
   }
 
   /** Writes `[0, headEnd)` of `head` and `[start, end)` of `buffer` in one piece; both may change as soon as this returns. */
   writeJoined(head: Buffer, headEnd: number, buffer: Buffer, piece: { readonly start: number; readonly end: number }): boolean {
     const { start, end } = piece;
     const length = headEnd + end - start;
-    const pooled = takeBuffer();
-    const fits = pooled.length >= length;
-    const copy = fits ? pooled : Buffer.allocUnsafeSlow(length);
-    head.copy(copy, 0, 0, headEnd);
-    buffer.copy(copy, headEnd, start, end);
-    return this.#writeOwned(copy.subarray(0, length), fits ? copy : undefined);
+    const copy = takeBuffer();
+    if (copy.bytes.length < length) {
+      giveBuffer(copy);
+      this.write(head, 0, headEnd);
+      return this.write(buffer, start, end);
+    }
+    head.copy(copy.bytes, 0, 0, headEnd);
+    buffer.copy(copy.bytes, headEnd, start, end);
+    return this.#writeTaken(copy, length);
   }
 
   writeText(text: string): boolean {
     this.socket.write(text, 'latin1');
-    return this.#mayGoOn();
+    return this.socket.writableLength === 0 || this.#queued(undefined);
   }
 
-  /** Passes on bytes that `from` has just read; those of its current buffer without a copy. False: wait for `onDrain`. */
+  /** Whether bytes of `buffer`, which `this` has just read, can be passed on in it. */
+  canLend(buffer: Buffer): boolean {
+    const current = this.#current;
+    return current !== undefined && current !== SHARED && !this.#lent && buffer === current.bytes;
+  }
+
+  /** Passes on bytes that `from` has just read, where that is possible without a copy. False: wait for `onDrain`. */
   pass(from: Wire, buffer: Buffer, start: number, end: number): boolean {
-    // INVARIANT: a buffer is lent once at a time, because it comes back once.
-    if (buffer !== from.#current || buffer === SHARED_BUFFER || from.#lent || end - start <= STRING_BYTES_MAX / 4)
-      return this.write(buffer, start, end);
+    const current = from.#current;
+    if (end - start <= COPIED_BYTES_MAX) return this.write(buffer, start, end);
     const { socket } = this;
-    this.#underWay.push(undefined);
-    const at = this.#underWay.length - 1;
-    socket.write(buffer.subarray(start, end), this.#onLeft());
-    if (socket.writableLength > 0 && !socket.destroyed) {
-      this.#underWay[at] = buffer;
-      from.#lent = true;
-      bufferLent(buffer.length);
+    if (current === undefined) {
+      socket.write(buffer.subarray(start, end)); // The slow path reads into a new buffer each time.
+      return socket.writableLength === 0 || this.#queued(undefined);
     }
-    return this.#mayGoOn();
+    // INVARIANT: a buffer is lent once at a time, because it comes back once.
+    if (!from.canLend(buffer)) return this.write(buffer, start, end);
+    socket.write(buffer.subarray(start, end));
+    if (socket.writableLength === 0) return true;
+    from.#lent = true;
+    return this.#queued(current);
   }
 
   pause(): void {
@@ -221,44 +251,72 @@ export class Wire {
 
   /** For the read path only. */
   onRead(bytes: number): boolean {
-    this.owner.onBytes(this.#current, bytes);
+    const { bytes: buffer } = this.#current ?? SHARED;
+    this.owner.onBytes(buffer, READ_AT, READ_AT + bytes);
     return !this.#paused;
   }
 
   /** For the read path only: called after every read. */
   nextBuffer(): Buffer {
-    const had = this.#current;
+    const had = this.#current ?? SHARED;
+    if (this.#closed) return had.room;
     if (this.#long) {
-      if (had === SHARED_BUFFER || this.#lent) this.#current = takeBuffer();
-    } else if (had !== SHARED_BUFFER) {
+      if (had === SHARED || this.#lent) this.#current = takeBuffer();
+    } else if (had !== SHARED) {
       if (!this.#lent) giveBuffer(had);
-      this.#current = SHARED_BUFFER;
+      this.#current = SHARED;
     }
     this.#lent = false;
-    return this.#current;
+    return (this.#current ?? SHARED).room;
   }
 
-  #writeOwned(bytes: Buffer, pooled: Buffer | undefined): boolean {
-    this.#underWay.push(pooled);
-    if (pooled !== undefined) bufferLent(pooled.length);
-    this.socket.write(bytes, this.#onLeft());
-    return this.#mayGoOn();
+  #dropCurrent(): void {
+    const had = this.#current;
+    if (had === undefined || had === SHARED) return;
+    if (!this.#lent) giveBuffer(had); // The handle is closed: nothing is read into it any more.
+    this.#lent = false;
+    this.#current = SHARED;
   }
 
-  #mayGoOn(): boolean {
+  #writeTaken(copy: ReadBuffer, length: number): boolean {
     const { socket } = this;
-    if (socket.writableLength === 0 || !socket.writableNeedDrain) return true;
-    this.#blocked = true;
-    return false;
+    socket.write(copy.bytes.subarray(0, length));
+    if (socket.writableLength === 0) {
+      giveBuffer(copy);
+      return true;
+    }
+    return this.#queued(copy);
+  }
+
+  /** What was just written is queued. Hears when it has left, where that matters: to take `buffer` back, or to go on. */
+  #queued(buffer: ReadBuffer | undefined): boolean {
+    const { socket } = this;
+    const full = socket.writableLength >= QUEUED_BYTES_MAX;
+    if (socket.destroyed) {
+      if (buffer !== undefined) dropBuffer();
+      return true;
+    }
+    if (buffer !== undefined) bufferLent(buffer);
+    if (buffer !== undefined || (full && !this.#blocked)) {
+      (this.#queue ??= []).push(buffer);
+      socket.write('', 'latin1', this.#onLeft());
+    }
+    if (full) this.#blocked = true;
+    return !full;
   }
 
   #onLeft(): (error?: Error | null) => void {
     this.#left ??= (error) => {
-      const buffer = this.#underWay.shift();
-      if (buffer === undefined) return;
-      bufferReturned(buffer.length);
-      // SECURITY: after a fault the kernel's side of the write may still hold it: it must not serve another connection.
-      if (error === null || error === undefined) giveBuffer(buffer);
+      const buffer = this.#queue?.shift();
+      if (buffer !== undefined) {
+        bufferReturned(buffer);
+        // SECURITY: after a fault the kernel's side of the write may still hold it: it must not serve another connection.
+        if (error === null || error === undefined) giveBuffer(buffer);
+        else dropBuffer();
+      }
+      if (!this.#blocked || this.socket.writableLength >= QUEUED_BYTES_MAX || this.closed) return;
+      this.#blocked = false;
+      this.owner.onDrain();
     };
     return this.#left;
   }

@@ -1,8 +1,16 @@
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
+import { EDGE_LIMITS } from '#proxy/edge-limits.ts';
 import { createChunkScanner, followChunks, isChunkedDone, nextChunkPiece, resetChunkScanner } from '#proxy/http1/chunked.ts';
-import { CHUNK_LIMITS } from '#proxy/http1/limits.ts';
+import type { ChunkLimits } from '#proxy/http1/limits.ts';
 import { REFUSED } from '#proxy/http1/refusal.ts';
+
+const CHUNK_LIMITS: ChunkLimits = {
+  extensionBytesMax: EDGE_LIMITS.chunkExtensionBytesMax,
+  extensionBytesTotalMax: EDGE_LIMITS.chunkExtensionBytesTotalMax,
+  trailerBytesMax: EDGE_LIMITS.trailerBytesMax,
+  trailerCountMax: EDGE_LIMITS.trailerCountMax,
+};
 
 const octets = (text: string): Buffer => Buffer.from(text, 'latin1');
 

@@ -4,7 +4,7 @@ import { FRAMING, requestFraming, responseFraming } from '#proxy/http1/body-fram
 import { NEED_MORE, abandonHead, parseHead } from '#proxy/http1/head.ts';
 import { FIELD_STRIDE, METHOD, createHeadView } from '#proxy/http1/head-view.ts';
 import type { HeadKind, HeadView } from '#proxy/http1/head-view.ts';
-import { HEAD_LIMITS } from '#proxy/http1/limits.ts';
+import { EDGE_LIMITS } from '#proxy/edge-limits.ts';
 import { REFUSED, refusalOf } from '#proxy/http1/refusal.ts';
 import { hostKey, pathKey } from '#proxy/http1/target.ts';
 import { HOSTILE_REQUESTS, HOSTILE_RESPONSES, VALID_REQUESTS, VALID_RESPONSES } from '../../../support/http1-cases.ts';
@@ -44,7 +44,7 @@ function outcome(buffer: Buffer, view: HeadView, start: number, result: number):
 }
 
 function atOnce(kind: HeadKind, bytes: Buffer): Outcome {
-  const view = createHeadView(kind, HEAD_LIMITS);
+  const view = createHeadView(kind, EDGE_LIMITS);
   return outcome(bytes, view, 0, parseHead(bytes, 0, bytes.length, view));
 }
 
@@ -117,7 +117,7 @@ const CASES: readonly (readonly [HeadKind, string])[] = [
 
 describe('any split of the bytes into reads gives the same result', () => {
   const short = CASES.filter(([, text]) => text.length < 1000);
-  const views = { request: createHeadView('request', HEAD_LIMITS), response: createHeadView('response', HEAD_LIMITS) };
+  const views = { request: createHeadView('request', EDGE_LIMITS), response: createHeadView('response', EDGE_LIMITS) };
 
   test('in two reads, at every octet', () => {
     for (const [kind, text] of short) {
@@ -151,7 +151,7 @@ describe('any split of the bytes into reads gives the same result', () => {
 
 describe('noise', () => {
   test('mutated heads give the same result in any split, and never NEED_MORE after their end', () => {
-    const view = createHeadView('request', HEAD_LIMITS);
+    const view = createHeadView('request', EDGE_LIMITS);
     const texts = VALID_REQUESTS.map(([, text]) => text).filter((text) => text.length < 300);
     fc.assert(
       fc.property(

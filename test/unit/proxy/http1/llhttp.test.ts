@@ -8,7 +8,7 @@ import { expect, test } from 'vitest';
 import { FRAMING, requestFraming } from '#proxy/http1/body-framing.ts';
 import { abandonHead, parseHead } from '#proxy/http1/head.ts';
 import { FIELD_STRIDE, METHOD, createHeadView } from '#proxy/http1/head-view.ts';
-import { HEAD_LIMITS } from '#proxy/http1/limits.ts';
+import { EDGE_LIMITS } from '#proxy/edge-limits.ts';
 import { HOSTILE_REQUESTS, VALID_REQUESTS } from '../../../support/http1-cases.ts';
 
 interface Reading {
@@ -19,7 +19,7 @@ interface Reading {
   readonly body: string;
 }
 
-const view = createHeadView('request', HEAD_LIMITS);
+const view = createHeadView('request', EDGE_LIMITS);
 const BODIES = new Map<number, string>([
   [FRAMING.none, ''],
   [FRAMING.fixed, 'abc'],

@@ -5,7 +5,7 @@ import { expectationOf, isPersistent, takesTrailers, wantsUpgrade } from '#proxy
 import { parseHead } from '#proxy/http1/head.ts';
 import { FIELD_STRIDE, METHOD, createHeadView } from '#proxy/http1/head-view.ts';
 import type { HeadView } from '#proxy/http1/head-view.ts';
-import { HEAD_LIMITS } from '#proxy/http1/limits.ts';
+import { EDGE_LIMITS } from '#proxy/edge-limits.ts';
 import { REFUSED } from '#proxy/http1/refusal.ts';
 import {
   NO_FIT,
@@ -22,8 +22,8 @@ const FACTS = { clientAddress: '203.0.113.7', proto: 'https', hostName: 'node-a'
 const OWN = 'X-Forwarded-For: 203.0.113.7\r\nX-Forwarded-Proto: https\r\nX-Ecluse-Host: node-a\r\n';
 const ours = (host: string): string =>
   `${OWN}X-Forwarded-Host: ${host}\r\nForwarded: for=203.0.113.7;proto=https;host="${host}"\r\nX-Request-Id: id-1\r\n`;
-const view = createHeadView('request', HEAD_LIMITS);
-const responseView = createHeadView('response', HEAD_LIMITS);
+const view = createHeadView('request', EDGE_LIMITS);
+const responseView = createHeadView('response', EDGE_LIMITS);
 
 function readRequest(text: string): Buffer {
   const bytes = Buffer.from(text, 'latin1');
