@@ -29,7 +29,7 @@ export interface ExchangePort {
   /** Sends the request to an endpoint of `pool`. */
   carry(pool: EndpointPool<Upstream>): void;
   /** Answers without an endpoint. The exchange is finished by the port when that is written. */
-  answer(error: ExchangeError): void;
+  answer(error: ExchangeError, detail?: string): void;
   /** Ends the attempt under way, visibly for the client if it has seen a part of the response. */
   cutAttempt(error: ExchangeError): void;
 }
@@ -118,11 +118,11 @@ export class Exchange implements Visit, HoldRequest {
   }
 
   /** Answers with an error of our own. */
-  refuse(error: ExchangeError): void {
+  refuse(error: ExchangeError, detail?: string): void {
     const { record } = this.#port;
     record.error = error;
     record.status = statusOf(error);
-    this.#port.answer(error);
+    this.#port.answer(error, detail);
   }
 
   /** The hold queue has decided. */

@@ -209,9 +209,10 @@ export class Downstream implements WireOwner, TimeoutOwner, ExchangePort, Passag
     this.#passage.cut(error);
   }
 
+  /** `detail` says more exactly what is wrong. */
   answer(error: ExchangeError, detail?: string): void {
     const { record, facts } = this;
-    const closes = !this.persistent || !this.#body.whole || facts.method === METHOD.connect;
+    const closes = !this.persistent || !this.#body.whole || error === 'method-refused';
     const { head, body } = errorText(error, {
       requestId: record.requestId.toString('latin1'),
       detail,
@@ -451,9 +452,10 @@ export class Downstream implements WireOwner, TimeoutOwner, ExchangePort, Passag
 
   #readBody(buffer: Buffer, start: number, limit: number): void {
     const end = this.#body.follow(buffer, start, limit);
-    const tooLong = this.#body.payloadBytes > this.#plane.limits.requestBodyBytesMax;
-    if (end < 0 || tooLong) {
-      this.#passage.requestBroken(tooLong ? 'body-too-large' : 'bad-request');
+    const refused = this.#body.payloadBytes > this.#plane.limits.requestBodyBytesMax ? REFUSED.bodyTooLong : end;
+    if (refused < 0) {
+      const { status, reason } = refusalOf(refused);
+      this.#passage.requestBroken(errorOfStatus(status), reason);
       return;
     }
     const { record } = this;

@@ -65,6 +65,8 @@ export class Passage implements UpstreamUser {
   #responded = false;
   #responseOver = false;
   #continued = false;
+  /** Whether the client may or may not send the body that it announced. */
+  #bodyUncertain = false;
   /** What the tenant's budget has for bytes that the client does not take. */
   #bufferedBytes = 0;
 
@@ -81,6 +83,7 @@ export class Passage implements UpstreamUser {
     this.#responded = false;
     this.#responseOver = false;
     this.#continued = false;
+    this.#bodyUncertain = false;
     this.#bodyBytesSent = 0;
     const own = this.record.route?.service.sendProxy !== undefined;
     let idle = own ? undefined : pool.idle.pop();
@@ -143,7 +146,8 @@ export class Passage implements UpstreamUser {
     const { wire } = this.#client;
     this.#turnMs = this.#plane.clock.monotonicMs();
     record.firstByteMs = this.#turnMs - record.startMs;
-    const client = this.#mustClose()
+    this.#bodyUncertain = this.#mustClose();
+    const client = this.#bodyUncertain
       ? { minor: this.#client.minor, persistent: false, wallMs: this.#client.wallMs }
       : this.#client;
     if (client !== this.#client) this.#client.facts.persistent = false;
@@ -179,7 +183,8 @@ export class Passage implements UpstreamUser {
     this.#unblock();
     if (!requestWhole) {
       this.#turnMs = -1;
-      return; // The rest of the request still goes to its endpoint.
+      if (!this.#bodyUncertain) return; // The rest of the request still goes to its endpoint.
+      this.#upstream?.abandon();
     }
     this.#upstream = undefined;
     this.#end();
@@ -213,12 +218,12 @@ export class Passage implements UpstreamUser {
   }
 
   /** What the client sends cannot be the rest of its request. */
-  requestBroken(error: ExchangeError): void {
+  requestBroken(error: ExchangeError, detail: string): void {
     const answerable = !this.#responded;
     this.#upstream?.abandon();
     this.#upstream = undefined;
     this.#client.facts.persistent = false;
-    if (answerable) this.#exchange.refuse(error);
+    if (answerable) this.#exchange.refuse(error, detail);
     else this.#break(error);
   }
 
@@ -344,7 +349,7 @@ export class Passage implements UpstreamUser {
   /** A client that was told no 100 may or may not send its body: what follows cannot be known (RFC 9110 §10.1.1). */
   #mustClose(): boolean {
     const { facts, requestWhole } = this.#client;
-    return facts.expectsContinue && !this.#continued && !requestWhole && facts.persistent;
+    return facts.expectsContinue && !this.#continued && !requestWhole;
   }
 
   #clientBlocks(): void {

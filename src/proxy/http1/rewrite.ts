@@ -84,6 +84,7 @@ const CLOSE = Buffer.from('Connection: close\r\n');
 const KEEP_ALIVE = Buffer.from('Connection: keep-alive\r\n');
 const TRAILERS = Buffer.from('Connection: TE\r\nTE: trailers\r\n');
 const UPGRADE = Buffer.from('Connection: Upgrade\r\nUpgrade: ');
+const UPGRADE_CLOSE = Buffer.from('Connection: close, Upgrade\r\nUpgrade: ');
 const SLASH = Buffer.from('/');
 const ASTERISK = Buffer.from('*');
 const SPACE = Buffer.from(' ');
@@ -150,7 +151,7 @@ export function writeRequestHead(buffer: Buffer, view: HeadView, edits: RequestE
   put(writer, edits.requestId);
   put(writer, CRLF);
   if (chunked) put(writer, CHUNKED);
-  if (edits.upgrade) writeUpgrade(buffer, view, writer);
+  if (edits.upgrade) writeUpgrade(buffer, view, writer, UPGRADE);
   else if (edits.trailers) put(writer, TRAILERS);
   put(writer, CRLF);
   return writer.at - begin;
@@ -168,7 +169,8 @@ export function writeResponseHead(buffer: Buffer, view: HeadView, edits: Respons
   put(writer, CRLF);
   putFields(writer, buffer, view, responseDrops(view, edits));
   if (edits.framing === FRAMING.chunked) put(writer, CHUNKED);
-  if ((status === 101 || status === 426) && isIn(view.seen, FIELD.upgrade)) writeUpgrade(buffer, view, writer);
+  if ((status === 101 || status === 426) && isIn(view.seen, FIELD.upgrade))
+    writeUpgrade(buffer, view, writer, status === 426 && edits.persistence === PERSISTENCE.close ? UPGRADE_CLOSE : UPGRADE);
   else if (edits.persistence === PERSISTENCE.close) put(writer, CLOSE);
   else if (edits.persistence === PERSISTENCE.keepAlive) put(writer, KEEP_ALIVE);
   if (status >= 200 && !isIn(view.seen, FIELD.date)) put(writer, edits.dateLine);
@@ -287,8 +289,8 @@ function putJoined(writer: HeadWriter, buffer: Buffer, view: HeadView, code: num
   }
 }
 
-function writeUpgrade(buffer: Buffer, view: HeadView, writer: HeadWriter): void {
-  put(writer, UPGRADE);
+function writeUpgrade(buffer: Buffer, view: HeadView, writer: HeadWriter, lines: Buffer): void {
+  put(writer, lines);
   putRange(writer, buffer, valueStart(view, FIELD.upgrade), valueEnd(view, FIELD.upgrade));
   put(writer, CRLF);
 }

@@ -2,7 +2,7 @@
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { compileRoutes } from '#routing/compile.ts';
-import { matchRoute } from '#routing/match.ts';
+import { findRoute, isKnownHost, matchRoute, soleRoute } from '#routing/match.ts';
 import type { Route, RouteConfig, RouteTable } from '#routing/route-table.ts';
 
 function tableOf(routes: readonly Route[]): RouteTable | undefined {
@@ -81,5 +81,41 @@ describe('matchRoute()', () => {
     if (table === undefined) throw new Error('not compiled');
     expect(matchRoute(table, 'a.b.x.test', '/')).toEqual({ kind: 'no-route', reason: 'unknown-host' });
     expect(matchRoute(table, 'x.test', '/')).toEqual({ kind: 'no-route', reason: 'unknown-host' });
+  });
+});
+
+describe('findRoute(), soleRoute() and isKnownHost()', () => {
+  test('agree with matchRoute() on every table', () => {
+    fc.assert(
+      fc.property(fc.array(route, { maxLength: 6 }), hostName, path, (routes, host, wanted) => {
+        const table = tableOf(routes);
+        fc.pre(table !== undefined);
+        const result = matchRoute(table, host, wanted);
+        const found = findRoute(table, host, wanted);
+        const quick = soleRoute(table, host) ?? found;
+        expect(found?.route).toEqual(result.kind === 'match' ? result.route : undefined);
+        expect(quick?.route).toEqual(found?.route);
+        expect(quick?.service).toBe(found?.service);
+        expect(isKnownHost(table, host)).toBe(result.kind === 'match' || result.reason === 'unknown-path');
+      }),
+      { numRuns: 1_000 },
+    );
+  });
+
+  test('a sole route is an exact host with the one prefix /', () => {
+    const table = tableOf([
+      { host: 'sole.test', pathPrefix: '/', serviceId: 's' },
+      { host: 'below.test', pathPrefix: '/a', serviceId: 's' },
+      { host: 'two.test', pathPrefix: '/', serviceId: 's' },
+      { host: 'two.test', pathPrefix: '/a', serviceId: 's' },
+      { host: '*.wild.test', pathPrefix: '/', serviceId: 's' },
+      { host: '*', pathPrefix: '/', serviceId: 's' },
+    ]);
+    if (table === undefined) throw new Error('not compiled');
+    const soleOf = (host: string): string | undefined => soleRoute(table, host)?.route.host;
+    expect(['sole.test', 'below.test', 'two.test', 'a.wild.test', 'none.test', ''].map(soleOf)).toEqual([
+      'sole.test',
+      ...Array.from({ length: 5 }, () => undefined),
+    ]);
   });
 });
