@@ -374,7 +374,11 @@ export class Downstream implements WireOwner, TimeoutOwner, ExchangePort, Passag
     }
     // What a proxy says of its clients, and what changes the connection, is looked at anew each time.
     this.#kept.repeatable =
-      facts.persistent && !facts.expectsContinue && !this.peer.trusted && view.method !== METHOD.trace && view.method !== METHOD.connect;
+      facts.persistent &&
+      !facts.expectsContinue &&
+      !this.peer.trusted &&
+      view.method !== METHOD.trace &&
+      view.method !== METHOD.connect;
     this.#carryOn(bytes, view.base, after, end);
   }
 

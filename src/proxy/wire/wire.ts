@@ -10,18 +10,9 @@
  */
 import { connect } from 'node:net';
 import type { Socket } from 'node:net';
-import {
-  READ_AT,
-  SHARED,
-  bufferLent,
-  bufferReturned,
-  dropBuffer,
-  giveBuffer,
-  mayKeepBuffer,
-  takeBuffer,
-} from './buffers.ts';
+import { READ_AT, SHARED, bufferLent, bufferReturned, dropBuffer, giveBuffer, mayKeepBuffer, takeBuffer } from './buffers.ts';
 import type { ReadBuffer } from './buffers.ts';
-import { latin1, queuedBytes, readIntoBuffers } from './fast-read.ts';
+import { askForBuffers, canChangeBuffers, latin1, queuedBytes, readIntoBuffer } from './fast-read.ts';
 
 export interface WireOwner {
   /** Bytes `[start, end)` of `buffer` came. They are valid during the call only. */
@@ -48,6 +39,9 @@ const QUEUED_BYTES_MAX = 64 * 1024;
 /** For Node's own bookkeeping: so high that it never asks for a drain. */
 export const HIGH_WATER_BYTES: number = 16 * 1024 * 1024;
 
+/** As accepted sockets have it; Node's types know it of streams only. */
+const STREAM_OPTIONS = { highWaterMark: HIGH_WATER_BYTES };
+
 export class Wire {
   readonly socket: Socket;
   owner: WireOwner;
@@ -55,6 +49,8 @@ export class Wire {
   #current: ReadBuffer | undefined = SHARED;
   /** Whether the next reads go into a buffer that can be lent. */
   #long = false;
+  /** Whether the socket asks for a buffer after each read. */
+  #asked = false;
   /** Whether `#current` is being written out. */
   #lent = false;
   #paused = false;
@@ -83,7 +79,8 @@ export class Wire {
   /** Takes over an accepted socket and begins to read. */
   static accepted(socket: Socket, owner: WireOwner, path: ReadPath): Wire {
     const wire = new Wire(socket, owner);
-    if (path.fast && socket.readableLength === 0 && readIntoBuffers(socket, wire.#reader())) socket.resume();
+    const onRead = (bytes: number): boolean => wire.onRead(bytes);
+    if (path.fast && socket.readableLength === 0 && readIntoBuffer(socket, SHARED.room, onRead)) socket.resume();
     else {
       wire.#current = undefined;
       socket.on('data', (chunk: Buffer) => {
@@ -101,10 +98,9 @@ export class Wire {
       port: to.port,
       noDelay: true,
       allowHalfOpen: true,
-      // As `highWaterMark` of accepted sockets; Node's types know it of streams only.
-      ...{ highWaterMark: HIGH_WATER_BYTES },
+      ...STREAM_OPTIONS,
       onread: {
-        buffer: () => made.wire?.nextBuffer() ?? SHARED.room,
+        buffer: SHARED.room,
         callback: (bytes) => made.wire?.onRead(bytes) ?? true,
       },
     });
@@ -139,12 +135,15 @@ export class Wire {
 
   /** Long bodies are read into buffers of their own from the next read on, so that they can be passed on without a copy. */
   expectLong(long: boolean): void {
-    this.#long = long;
+    this.#long = long && canChangeBuffers;
+    if (!this.#long || this.#asked || this.#current === undefined) return;
+    this.#asked = true;
+    askForBuffers(this.socket, () => this.nextBuffer());
   }
 
   /** The same while nothing is under way: a buffer is kept for the next message only where there are not many who do. */
   expectLongLater(long: boolean): void {
-    this.#long = long && (this.#long || mayKeepBuffer());
+    if (long || this.#asked) this.expectLong(long && (this.#long || mayKeepBuffer()));
   }
 
   /** Writes bytes that may change as soon as this returns. False: wait for `onDrain`. */
@@ -245,10 +244,6 @@ export class Wire {
     this.socket.resetAndDestroy();
   }
 
-  #reader(): { readonly onRead: (bytes: number) => boolean; readonly nextBuffer: () => Buffer } {
-    return { onRead: (bytes) => this.onRead(bytes), nextBuffer: () => this.nextBuffer() };
-  }
-
   /** For the read path only. */
   onRead(bytes: number): boolean {
     const { bytes: buffer } = this.#current ?? SHARED;
@@ -256,15 +251,17 @@ export class Wire {
     return !this.#paused;
   }
 
-  /** For the read path only: called after every read. */
+  /** For the read path only: called after every read of a long message. */
   nextBuffer(): Buffer {
     const had = this.#current ?? SHARED;
     if (this.#closed) return had.room;
     if (this.#long) {
       if (had === SHARED || this.#lent) this.#current = takeBuffer();
-    } else if (had !== SHARED) {
-      if (!this.#lent) giveBuffer(had);
+    } else {
+      if (had !== SHARED && !this.#lent) giveBuffer(had);
       this.#current = SHARED;
+      this.#asked = false;
+      askForBuffers(this.socket, null);
     }
     this.#lent = false;
     return (this.#current ?? SHARED).room;
