@@ -65,8 +65,6 @@ export class DataPlane implements AsyncDisposable {
   readonly metrics: Metrics;
   readonly accessLog: AccessLogFile;
   readonly connectionDeps: ConnectionDeps;
-  /** How often the progress of clients is looked at. */
-  readonly progressWindowMs: number;
   /** What is added to the monotonic clock to get the time of day; looked at each second. PERF: one clock to read for a request. */
   wallOffsetMs: number;
   /** Connections that speak HTTP. */
@@ -87,8 +85,6 @@ export class DataPlane implements AsyncDisposable {
     this.limits = limits;
     this.wallOffsetMs = clock.nowMs() - clock.monotonicMs();
     this.budgets = new Budgets(limits.tenant);
-    this.progressWindowMs =
-      limits.totalTimeoutMs > 0 ? Math.min(limits.progressWindowMs, limits.totalTimeoutMs) : limits.progressWindowMs;
     this.holds = new HoldQueue({
       clock,
       serviceOf: (serviceId) => this.serviceOf(serviceId),

@@ -47,7 +47,11 @@ export class Exchange implements Visit, HoldRequest {
   #sole: CompiledRoute | undefined;
   #pool: EndpointPool<Upstream> | undefined;
   #budget: TenantBudget | undefined;
+  /** The tenant that the connection counts for; empty: none. */
+  #connectionOf = '';
   #attempts = 0;
+  /** Whether it counts as an upgraded stream. */
+  #upgrade = false;
   #heldSinceMs = -1;
   #active = false;
 
@@ -104,14 +108,34 @@ export class Exchange implements Visit, HoldRequest {
     return this.#route;
   }
 
-  /** Admits the routed exchange and carries it to an endpoint, now or after a hold. */
-  start(): void {
+  /** Counts the connection to the tenant that its exchange is routed to. Gives the error where that has too many. */
+  admitConnection(): ExchangeError | undefined {
+    if (this.tenant === this.#connectionOf) return undefined;
+    this.leaveConnection();
+    if (!this.#plane.budgets.of(this.tenant).tryEnter('connections')) return 'tenant-busy';
+    this.#connectionOf = this.tenant;
+    return undefined;
+  }
+
+  /** The connection is no tenant's any more. */
+  leaveConnection(): void {
+    if (this.#connectionOf !== '') this.#plane.budgets.of(this.#connectionOf).leave('connections');
+    this.#connectionOf = '';
+  }
+
+  /** Admits the routed exchange and carries it to an endpoint, now or after a hold. `upgrade`: it may become a stream of its own. */
+  start(upgrade: boolean): void {
     const budget = this.#plane.budgets.of(this.tenant);
     if (!budget.tryEnter('exchanges')) {
       this.refuse('tenant-busy');
       return;
     }
     this.#budget = budget;
+    if (upgrade && !budget.tryEnter('upgradedStreams')) {
+      this.refuse('tenant-busy');
+      return;
+    }
+    this.#upgrade = upgrade;
     this.#attempts = 0;
     if (this.avoid.size > 0) this.avoid.clear();
     this.#place();
@@ -122,6 +146,7 @@ export class Exchange implements Visit, HoldRequest {
     const { record } = this.#port;
     record.error = error;
     record.status = statusOf(error);
+    if (error === 'hold-expired') this.#plane.counters.timedOut(error);
     this.#port.answer(error, detail);
   }
 
@@ -200,6 +225,8 @@ export class Exchange implements Visit, HoldRequest {
     this.#plane.exchangeEnded(this.#port.record, this.tenant, nowMs);
     this.#leave();
     this.#budget?.leave('exchanges');
+    if (this.#upgrade) this.#budget?.leave('upgradedStreams');
+    this.#upgrade = false;
     this.#budget = undefined;
     this.#route = undefined;
     this.tenant = '';

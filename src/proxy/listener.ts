@@ -137,6 +137,7 @@ export class Listener implements AsyncDisposable {
     });
     server.on('tlsClientError', (error, socket) => {
       this.#handshakes -= 1;
+      if (codeOf(error) === 'ERR_TLS_HANDSHAKE_TIMEOUT') this.#plane.counters.timedOut('tls-handshake');
       this.#plane.log.debug({ code: codeOf(error), reason: reasonOf(error) }, 'TLS handshake failed');
       socket.destroy();
     });
@@ -184,7 +185,10 @@ export class Listener implements AsyncDisposable {
       this.#serve(socket, facts, this.#paths.plain);
       return;
     }
-    if (!this.#beginHandshake(socket)) return;
+    if (!this.#beginHandshake(socket)) {
+      this.#handshakes -= 1; // TLS never sees it, and so never gives it back.
+      return;
+    }
     const key = peerKey(socket);
     this.#introduced.set(key, facts);
     socket.once('close', () => {

@@ -10,12 +10,10 @@ import type { ExchangeError } from '#proxy/error-response.ts';
 import { errorOfStatus, errorText } from '#proxy/error-response.ts';
 import { Exchange } from '#proxy/exchange.ts';
 import type { ExchangePort } from '#proxy/exchange.ts';
-import { FIELD, isIn } from '#proxy/http1/field-names.ts';
 import { NEED_MORE, parseHead } from '#proxy/http1/head.ts';
-import { METHOD, valueEnd, valueStart } from '#proxy/http1/head-view.ts';
+import { METHOD } from '#proxy/http1/head-view.ts';
 import type { HeadView } from '#proxy/http1/head-view.ts';
 import { REFUSED, refusalOf } from '#proxy/http1/refusal.ts';
-import { hostKey } from '#proxy/http1/target.ts';
 import type { DataPlane } from '#proxy/data-plane.ts';
 import { LINGER_BYTES_MAX, LINGER_MS } from '#proxy/limits.ts';
 import { createRecord, resetOutcome, resetRecord, settle } from '#proxy/record.ts';
@@ -23,16 +21,15 @@ import type { ExchangeRecord } from '#proxy/record.ts';
 import { createRequestId, writeRequestId } from '#proxy/request-id.ts';
 import { createWheelEntry } from '#proxy/timing-wheel.ts';
 import type { TimeoutOwner, WheelEntry } from '#proxy/timing-wheel.ts';
-import { readTraceparent } from '#proxy/trace-context.ts';
 import { Wire } from '#proxy/wire/wire.ts';
 import type { WireOwner } from '#proxy/wire/wire.ts';
 import { BodyFollower } from './body-follower.ts';
 import type { ClientPeer } from './client-peer.ts';
 import { HeadReader } from './head-reader.ts';
-import { KeptHead } from './kept-head.ts';
+import { KeptHead, KnownHost, noteHead } from './kept-head.ts';
 import { Passage } from './passage.ts';
 import type { PassageEnd } from './passage.ts';
-import { createRequestFacts, judgeRequest } from './request-facts.ts';
+import { createRequestFacts, judgeRequest, resetRequestFacts } from './request-facts.ts';
 import type { Upstream } from './upstream.ts';
 import type { Socket } from 'node:net';
 
@@ -72,10 +69,11 @@ export class Downstream implements WireOwner, TimeoutOwner, ExchangePort, Passag
   /** Bytes that a client moved, when its progress was looked at last. */
   #movedBytes = 0;
   #lingerBytes = 0;
+  /** Whether no request came yet. */
+  #fresh = true;
   /** Whether the request at hand is long. */
   #long = false;
-  #tenant = '';
-  #host = '';
+  readonly #host = new KnownHost();
 
   constructor(plane: DataPlane, socket: Socket, peer: ClientPeer) {
     this.#plane = plane;
@@ -165,11 +163,12 @@ export class Downstream implements WireOwner, TimeoutOwner, ExchangePort, Passag
     this.#plane.connectionDeps.wheel.disarm(this.#timer);
     this.#reader.release();
     this.#plane.downstreams.delete(this);
-    if (this.#tenant !== '') this.#plane.budgets.of(this.#tenant).leave('connections');
-    if (!this.#exchange.active) return;
-    this.#passage.abandon();
-    this.#exchange.abandon(this.record.error ?? 'client-aborted');
-    this.#exchange.finish();
+    if (this.#exchange.active) {
+      this.#passage.abandon();
+      this.#exchange.abandon(this.record.error ?? 'client-aborted');
+      this.#exchange.finish();
+    }
+    this.#exchange.leaveConnection();
   }
 
   onTimeout(): void {
@@ -179,19 +178,14 @@ export class Downstream implements WireOwner, TimeoutOwner, ExchangePort, Passag
         return;
       case STATE.head:
         this.#plane.counters.timedOut('request-timeout');
-        this.#open(this.#reader.end);
-        this.facts.persistent = false;
+        this.#openNew(this.#reader.end);
         this.#exchange.refuse('request-timeout');
         return;
       case STATE.linger:
         this.wire.destroy();
         return;
-      case STATE.parked:
-      case STATE.body:
-      case STATE.wait:
-        this.#lookAtProgress();
-        return;
       default:
+        if (this.#exchange.active) this.#lookAtProgress();
     }
   }
 
@@ -266,7 +260,7 @@ export class Downstream implements WireOwner, TimeoutOwner, ExchangePort, Passag
     this.#piece = undefined;
     const { wheel } = this.#plane.connectionDeps;
     this.#movedBytes = this.record.downstreamInBytes;
-    wheel.arm(this.#timer, this.#halfClosed ? HALF_CLOSED_MS : this.#plane.progressWindowMs);
+    wheel.arm(this.#timer, this.#halfClosed ? HALF_CLOSED_MS : this.#untilNextLookMs());
     if (this.#body.whole) {
       this.#state = STATE.wait;
       if (this.#rest === undefined) this.wire.resume();
@@ -289,11 +283,6 @@ export class Downstream implements WireOwner, TimeoutOwner, ExchangePort, Passag
   leaveToTunnel(): void {
     this.#state = STATE.tunnel;
     this.#plane.connectionDeps.wheel.disarm(this.#timer);
-  }
-
-  /** A tunnel is over: both wires are closed. */
-  tunnelOver(): void {
-    this.onClosed();
   }
 
   #readRest(): void {
@@ -331,20 +320,28 @@ export class Downstream implements WireOwner, TimeoutOwner, ExchangePort, Passag
     this.repeated = false;
     const after = this.#reader.read(buffer, start, end);
     if (after === NEED_MORE) {
-      if (this.#state === STATE.idle) this.#plane.connectionDeps.wheel.arm(this.#timer, this.#plane.limits.headTimeoutMs);
+      // The first head of a connection has its time from the connection on.
+      if (this.#state === STATE.idle && !this.#fresh)
+        this.#plane.connectionDeps.wheel.arm(this.#timer, this.#plane.limits.headTimeoutMs);
       this.#state = STATE.head;
       return;
     }
-    resetRecord(this.record);
-    this.record.client = this.peer.address;
-    this.#open(end - start);
+    this.#openNew(end - start);
     if (after < 0) this.#refuseHead(after);
     else this.#begin(after);
     this.#reader.release();
   }
 
+  #openNew(bytes: number): void {
+    resetRecord(this.record);
+    resetRequestFacts(this.facts);
+    this.record.client = this.peer.address;
+    this.#open(bytes);
+  }
+
   #open(bytes: number): void {
     const { record } = this;
+    this.#fresh = false;
     writeRequestId(this.#requestId);
     record.requestId = this.#requestId;
     record.downstreamInBytes = bytes;
@@ -366,7 +363,9 @@ export class Downstream implements WireOwner, TimeoutOwner, ExchangePort, Passag
   #begin(after: number): void {
     const { bytes, view, end } = this.#reader;
     const { facts } = this;
-    this.#keepHead(bytes, view, after);
+    this.#kept.keep(bytes, view.start, after);
+    noteHead(this.record, this.#kept, bytes, view);
+    if (this.peer.trusted) this.peer.readChain(bytes, view, this.record);
     const refused = judgeRequest(bytes, view, this.peer.tls !== undefined, facts);
     if (refused < 0) {
       this.#refuseHead(refused);
@@ -400,58 +399,22 @@ export class Downstream implements WireOwner, TimeoutOwner, ExchangePort, Passag
     this.#pieceEnd = stop;
     this.#live = true;
     const error = this.#route(bytes);
-    if (error === undefined) this.#exchange.start();
+    if (error === undefined) this.#exchange.start(facts.upgrade);
     else this.#exchange.refuse(error);
     this.#live = false;
     if (this.#state !== STATE.parked) return;
     // It waits: what it needs later is kept, and no more is read than came.
     if (stop > after) this.#piece = Buffer.from(bytes.subarray(after, stop));
     if (!this.#body.whole) this.wire.pause();
-    this.#plane.connectionDeps.wheel.arm(this.#timer, this.#plane.progressWindowMs);
+    this.#plane.connectionDeps.wheel.arm(this.#timer, this.#untilNextLookMs());
   }
 
   #route(bytes: Buffer): ExchangeError | undefined {
     const { record, facts } = this;
     if (facts.method === METHOD.trace) return 'method-refused';
-    const error = this.#exchange.route(this.repeated ? record.host : this.#hostOf(bytes, this.#reader.view), this.repeated);
+    const error = this.#exchange.route(this.repeated ? record.host : this.#host.of(bytes, this.#reader.view), this.repeated);
     if (facts.method === METHOD.connect && this.#exchange.matched?.route.connect !== true) return 'method-refused';
-    if (error !== undefined) return error;
-    return this.#exchange.tenant === this.#tenant ? undefined : this.#enterTenant(this.#exchange.tenant);
-  }
-
-  /** PERF: most requests of a connection are for the host of the one before: its string is taken again where the bytes are the same. */
-  #hostOf(bytes: Buffer, view: HeadView): string {
-    const known = this.#host;
-    const { hostStart, hostEnd } = view;
-    let same = known.length === hostEnd - hostStart;
-    for (let index = 0; same && index < known.length; index += 1) same = bytes[hostStart + index] === known.charCodeAt(index);
-    if (!same) this.#host = hostKey(bytes, view);
-    return this.#host;
-  }
-
-  #enterTenant(tenant: string): ExchangeError | undefined {
-    const { budgets } = this.#plane;
-    if (this.#tenant !== '') budgets.of(this.#tenant).leave('connections');
-    this.#tenant = '';
-    if (!budgets.of(tenant).tryEnter('connections')) return 'tenant-busy';
-    this.#tenant = tenant;
-    return undefined;
-  }
-
-  #keepHead(bytes: Buffer, view: HeadView, after: number): void {
-    const { record } = this;
-    const { start } = view;
-    this.#kept.keep(bytes, start, after);
-    record.head = this.#kept.bytes;
-    record.headBytes = after - start;
-    record.methodEnd = view.methodEnd - start;
-    record.pathStart = view.pathStart - start;
-    record.pathEnd = view.queryStart - start;
-    if (isIn(view.seen, FIELD.traceparent) && !isIn(view.repeated, FIELD.traceparent)) {
-      const from = valueStart(view, FIELD.traceparent);
-      if (readTraceparent(bytes, from, valueEnd(view, FIELD.traceparent))) record.traceIdStart = from + 3 - start;
-    }
-    if (this.peer.trusted) this.peer.readChain(bytes, view, record);
+    return error ?? this.#exchange.admitConnection();
   }
 
   #readBody(buffer: Buffer, start: number, limit: number): void {
@@ -470,27 +433,31 @@ export class Downstream implements WireOwner, TimeoutOwner, ExchangePort, Passag
     this.#passage.sendBody(buffer, start, end);
   }
 
-  /** Cuts a client that moves too little of a body, and what took too long in all. Looked at once a window. */
+  /** The next look at the progress: in a window, or when all of the time is over. */
+  #untilNextLookMs(): number {
+    const { limits, clock } = this.#plane;
+    if (limits.totalTimeoutMs === 0) return limits.progressWindowMs;
+    return Math.min(limits.progressWindowMs, this.record.startMs + limits.totalTimeoutMs - clock.monotonicMs());
+  }
+
+  /** Cuts a client that moves too little of a body, and what took too long in all. */
   #lookAtProgress(): void {
-    const { limits, connectionDeps, progressWindowMs, clock } = this.#plane;
+    const { limits, connectionDeps, counters } = this.#plane;
     if (this.#halfClosed) {
       this.wire.destroy();
       return;
     }
-    if (limits.totalTimeoutMs > 0 && clock.monotonicMs() - this.record.startMs > limits.totalTimeoutMs) {
-      this.#plane.counters.timedOut('total-timeout');
-      this.#passage.cut('total-timeout');
-      return;
-    }
+    const untilNextMs = this.#untilNextLookMs();
     const moved = this.#passage.movedBytes();
     const stalls = moved - this.#movedBytes < limits.progressBytesMin && this.#passage.waitsForClient(this.#state === STATE.body);
-    if (stalls) {
-      this.#plane.counters.timedOut('client-too-slow');
-      this.#passage.cut('client-too-slow');
+    if (untilNextMs <= 0 || stalls) {
+      const error = untilNextMs <= 0 ? 'total-timeout' : 'client-too-slow';
+      counters.timedOut(error);
+      this.#passage.cut(error);
       return;
     }
     this.#movedBytes = moved;
-    connectionDeps.wheel.arm(this.#timer, progressWindowMs);
+    connectionDeps.wheel.arm(this.#timer, untilNextMs);
   }
 
   /** Says that no more comes, and reads away what the client still sends for a while: closing on it would reset what we said. */

@@ -5,7 +5,7 @@
  * parts is gathered in a buffer of its own, with a view of its own, so that each byte is looked at once however they trickle in.
  */
 import { NEED_MORE, abandonHead, parseHead } from '#proxy/http1/head.ts';
-import { createHeadView } from '#proxy/http1/head-view.ts';
+import { FIELD_STRIDE, createHeadView } from '#proxy/http1/head-view.ts';
 import type { HeadKind, HeadView } from '#proxy/http1/head-view.ts';
 import type { HeadLimits } from '#proxy/http1/limits.ts';
 import { REFUSED } from '#proxy/http1/refusal.ts';
@@ -58,7 +58,7 @@ export class HeadReader {
       if (start === end) return NEED_MORE;
       this.view = createHeadView(this.#shared.kind, this.#shared.limits);
       this.#gathered = Buffer.allocUnsafeSlow(Math.max(FIRST_BYTES, 2 * (end - start)));
-      this.#shared.unfinishedBytes += this.#gathered.length;
+      this.#shared.unfinishedBytes += this.#gathered.length + this.#viewBytes();
       return this.#gather(buffer, start, end);
     }
     this.bytes = buffer;
@@ -69,10 +69,14 @@ export class HeadReader {
   /** Lets go of what was gathered: what the head says is no longer needed. */
   release(): void {
     if (this.#gathered === undefined) return;
-    this.#shared.unfinishedBytes -= this.#gathered.length;
+    this.#shared.unfinishedBytes -= this.#gathered.length + this.#viewBytes();
     this.#gathered = undefined;
     this.#gatheredBytes = 0;
     this.view = this.#shared.view;
+  }
+
+  #viewBytes(): number {
+    return (this.#shared.limits.fieldCountMax + 1) * FIELD_STRIDE * Int32Array.BYTES_PER_ELEMENT;
   }
 
   #gather(buffer: Buffer, start: number, end: number): number {
@@ -84,8 +88,8 @@ export class HeadReader {
       gathered.copy(larger, 0, 0, this.#gatheredBytes);
       gathered = larger;
       this.#gathered = larger;
-      if (this.#shared.unfinishedBytes > UNFINISHED_BYTES_MAX) return REFUSED.overloaded;
     }
+    if (this.#shared.unfinishedBytes > UNFINISHED_BYTES_MAX) return REFUSED.overloaded;
     buffer.copy(gathered, this.#gatheredBytes, start, end);
     this.#gatheredBytes = needed;
     this.bytes = gathered;

@@ -5,6 +5,13 @@
  * nothing has to be read, matched or rewritten again but the id of the request. Bytes are compared, never what they mean.
  */
 
+import { FIELD, isIn } from '#proxy/http1/field-names.ts';
+import { valueEnd, valueStart } from '#proxy/http1/head-view.ts';
+import type { HeadView } from '#proxy/http1/head-view.ts';
+import { hostKey } from '#proxy/http1/target.ts';
+import type { ExchangeRecord } from '#proxy/record.ts';
+import { readTraceparent } from '#proxy/trace-context.ts';
+
 /** Room for the heads of most clients; it grows with the longest. */
 const KEPT_BYTES = 512;
 /** Longer heads carry what changes, and cost more to compare in vain. */
@@ -13,6 +20,8 @@ const REPEATED_BYTES_MAX = 4096;
 const MISSES_MAX = 4;
 const MISS_STEP = 32;
 const NOTHING = Buffer.alloc(0);
+/** What stands before the trace id in a `traceparent`: `00-`. */
+const VERSION_LENGTH = 3;
 
 export class KeptHead {
   bytes: Buffer = NOTHING;
@@ -45,4 +54,31 @@ export class KeptHead {
     this.#misses = 0;
     return true;
   }
+}
+
+/** PERF: most requests of a connection are for the host of the one before: its string is taken again where the bytes are the same. */
+export class KnownHost {
+  #name = '';
+
+  of(bytes: Buffer, view: HeadView): string {
+    const known = this.#name;
+    const { hostStart, hostEnd } = view;
+    let same = known.length === hostEnd - hostStart;
+    for (let index = 0; same && index < known.length; index += 1) same = bytes[hostStart + index] === known.charCodeAt(index);
+    if (!same) this.#name = hostKey(bytes, view);
+    return this.#name;
+  }
+}
+
+/** Notes in `record` where the parts lie of the head that `kept` has just taken over. */
+export function noteHead(record: ExchangeRecord, kept: KeptHead, bytes: Buffer, view: HeadView): void {
+  const { start } = view;
+  record.head = kept.bytes;
+  record.headBytes = kept.length;
+  record.methodEnd = view.methodEnd - start;
+  record.pathStart = view.pathStart - start;
+  record.pathEnd = view.queryStart - start;
+  if (!isIn(view.seen, FIELD.traceparent) || isIn(view.repeated, FIELD.traceparent)) return;
+  const from = valueStart(view, FIELD.traceparent);
+  if (readTraceparent(bytes, from, valueEnd(view, FIELD.traceparent))) record.traceIdStart = from + VERSION_LENGTH - start;
 }

@@ -40,7 +40,8 @@ export interface PassageEnd extends ClientFacts {
   answered(closes: boolean): void;
   takeRest(): Buffer | undefined;
   leaveToTunnel(): void;
-  tunnelOver(): void;
+  /** The wire is closed. */
+  onClosed(): void;
 }
 
 export class Passage implements UpstreamUser {
@@ -191,6 +192,7 @@ export class Passage implements UpstreamUser {
   }
 
   onUpstreamFailed(error: ExchangeError): void {
+    this.#unblock();
     const upstream = this.#upstream;
     this.#upstream = undefined;
     if (error === 'connect-timeout' || error === 'first-byte-timeout' || error === 'stream-idle' || error === 'request-timeout')
@@ -219,6 +221,7 @@ export class Passage implements UpstreamUser {
 
   /** What the client sends cannot be the rest of its request. */
   requestBroken(error: ExchangeError, detail: string): void {
+    this.#unblock();
     const answerable = !this.#responded;
     this.#upstream?.abandon();
     this.#upstream = undefined;
@@ -234,6 +237,7 @@ export class Passage implements UpstreamUser {
       this.#tunnel.cut();
       return;
     }
+    this.#unblock();
     const upstream = this.#upstream;
     this.#upstream = undefined;
     upstream?.abandon();
@@ -387,7 +391,7 @@ export class Passage implements UpstreamUser {
         this.#tunnel = undefined;
         if (timedOut) this.#exchange.abandon('stream-idle');
         this.#exchange.finish();
-        client.tunnelOver();
+        client.onClosed();
       },
     });
   }

@@ -35,6 +35,11 @@ export function createRequestFacts(): RequestFacts {
   };
 }
 
+/** Forgets what was read: nothing is known of the next request yet. */
+export function resetRequestFacts(facts: RequestFacts): void {
+  Object.assign(facts, createRequestFacts());
+}
+
 /** Reads `facts` from a head. `secure`: over TLS. 0, or why the request is refused. */
 export function judgeRequest(bytes: Buffer, view: HeadView, secure: boolean, facts: RequestFacts): number {
   facts.method = view.method;

@@ -153,7 +153,7 @@ export class Upstream implements WireOwner, TimeoutOwner {
   /** The user takes no more for now, or again. */
   stopReading(): void {
     this.wire.pause();
-    this.#deps.wheel.disarm(this.#timer); // It is not the endpoint that is slow.
+    this.#deps.wheel.arm(this.#timer, this.#deps.limits.streamIdleTimeoutMs); // Now it is the client that has to move.
   }
 
   readOn(): void {
