@@ -11,8 +11,51 @@ import type { Account, Traffic } from './traffic.ts';
 
 /** One exchange at one endpoint, upgraded streams included. */
 export interface Visit {
+  /** The list it is in, and its neighbours there; `VisitList`'s alone. */
+  visitOf?: VisitList | undefined;
+  visitAfter?: Visit | undefined;
+  visitBefore?: Visit | undefined;
   /** Ends the exchange now. */
   cut(): void;
+}
+
+/** The exchanges at an endpoint, in order. PERF: linked through themselves; a `Set` costs ten times as much for each exchange. */
+export class VisitList {
+  size = 0;
+  #first: Visit | undefined;
+  #last: Visit | undefined;
+
+  add(visit: Visit): void {
+    visit.visitOf = this;
+    visit.visitBefore = this.#last;
+    visit.visitAfter = undefined;
+    if (this.#last === undefined) this.#first = visit;
+    else this.#last.visitAfter = visit;
+    this.#last = visit;
+    this.size += 1;
+  }
+
+  /** False: it is not there. */
+  remove(visit: Visit): boolean {
+    if (visit.visitOf !== this) return false;
+    const { visitBefore, visitAfter } = visit;
+    if (visitBefore === undefined) this.#first = visitAfter;
+    else visitBefore.visitAfter = visitAfter;
+    if (visitAfter === undefined) this.#last = visitBefore;
+    else visitAfter.visitBefore = visitBefore;
+    visit.visitOf = undefined;
+    visit.visitBefore = undefined;
+    visit.visitAfter = undefined;
+    this.size -= 1;
+    return true;
+  }
+
+  /** Those that are there now; the list may change meanwhile. */
+  all(): Visit[] {
+    const visits: Visit[] = [];
+    for (let visit = this.#first; visit !== undefined; visit = visit.visitAfter) visits.push(visit);
+    return visits;
+  }
 }
 
 /** A connection that waits for its next exchange. */
@@ -23,7 +66,7 @@ export interface IdleConnection {
 /** One endpoint, over all its generations. */
 export interface EndpointLoad {
   readonly endpointId: string;
-  readonly visits: Set<Visit>;
+  readonly visits: VisitList;
 }
 
 export interface EndpointPool<C extends IdleConnection> {
@@ -63,7 +106,7 @@ export class Endpoints<C extends IdleConnection> implements Disposable {
 
   leave(pool: EndpointPool<C>, visit: Visit): void {
     const { visits, endpointId } = pool.load;
-    if (!visits.delete(visit)) return;
+    if (!visits.remove(visit)) return;
     pool.account.users -= 1;
     if (visits.size > 0 || this.#waiters.size === 0) return;
     for (const waiter of this.#waiters) {
@@ -79,14 +122,14 @@ export class Endpoints<C extends IdleConnection> implements Disposable {
   async emptied(clock: Clock, endpointIds: readonly string[], drainMs: number): Promise<FreezeResult> {
     const startMs = clock.monotonicMs();
     const idle = await this.#idleWithin(endpointIds, drainMs);
-    const left = idle ? [] : endpointIds.flatMap((id) => [...(this.#loads.get(id)?.visits ?? [])]);
+    const left = idle ? [] : endpointIds.flatMap((id) => this.#loads.get(id)?.visits.all() ?? []);
     for (const visit of left) visit.cut();
     return { cut: left.length, waitedMs: Math.round(clock.monotonicMs() - startMs) };
   }
 
   cutAll(): void {
     for (const { visits } of this.#loads.values()) {
-      for (const visit of visits) visit.cut();
+      for (const visit of visits.all()) visit.cut();
     }
   }
 
@@ -136,7 +179,7 @@ export class Endpoints<C extends IdleConnection> implements Disposable {
   #loadOf(endpointId: string): EndpointLoad {
     let load = this.#loads.get(endpointId);
     if (load === undefined) {
-      load = { endpointId, visits: new Set() };
+      load = { endpointId, visits: new VisitList() };
       this.#loads.set(endpointId, load);
     }
     return load;

@@ -11,7 +11,7 @@ import type { CompiledRoute, Endpoint, RouteTable } from '#routing/route-table.t
 import type { TenantBudget } from './budget.ts';
 import type { Upstream } from './connection/upstream.ts';
 import type { DataPlane } from './data-plane.ts';
-import type { EndpointPool, Visit } from './endpoints.ts';
+import type { EndpointPool, Visit, VisitList } from './endpoints.ts';
 import { statusOf } from './error-response.ts';
 import type { ExchangeError } from './error-response.ts';
 import type { HoldRequest } from './hold.ts';
@@ -37,6 +37,9 @@ export interface ExchangePort {
 export class Exchange implements Visit, HoldRequest {
   readonly #plane: DataPlane;
   readonly #port: ExchangePort;
+  visitOf: VisitList | undefined = undefined;
+  visitAfter: Visit | undefined = undefined;
+  visitBefore: Visit | undefined = undefined;
   readonly avoid = new Set<string>();
   serviceId = '';
   tenant = '';

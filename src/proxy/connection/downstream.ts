@@ -251,8 +251,7 @@ export class Downstream implements WireOwner, TimeoutOwner, ExchangePort, Passag
   /** What came of the body with the head. */
   firstPiece(): { readonly bytes: Buffer; readonly start: number; readonly end: number } {
     if (this.#live) return { bytes: this.#pieceBytes, start: this.#pieceStart, end: this.#pieceEnd };
-    const bytes = this.#piece ?? NOTHING;
-    return { bytes, start: 0, end: this.#piece?.length ?? 0 };
+    return { bytes: this.#piece ?? NOTHING, start: 0, end: this.#piece?.length ?? 0 };
   }
 
   /** The request went out as far as it came. `ready`: the endpoint keeps up. */
