@@ -199,7 +199,8 @@ export class Listener implements AsyncDisposable {
 
   #serve(socket: Socket, facts: PeerFacts, path: ReadPath): void {
     socket.allowHalfOpen = true; // Not on the TLS server: there a client that ends during its handshake would stay until its time-out.
-    const introduced = socket instanceof TLSSocket ? this.#introduced.get(peerKey(socket)) : undefined;
+    const introduced =
+      this.#introduced.size > 0 && socket instanceof TLSSocket ? this.#introduced.get(peerKey(socket)) : undefined;
     const told = introduced === undefined ? facts : { ...introduced, tls: facts.tls };
     // Whom a PROXY header names is a client, and no proxy by that.
     const peer = new ClientPeer({ ...told, trusted: isTrusted(this.#trusted, told.address) }, path, this.#trusted);
@@ -234,8 +235,7 @@ function socketFacts(socket: Socket, tls: TlsFacts | undefined): PeerFacts {
   return {
     address: plainAddress(socket.remoteAddress),
     port: socket.remotePort ?? 0,
-    localAddress: plainAddress(socket.localAddress),
-    localPort: socket.localPort ?? 0,
+    local: socket,
     tls,
     trusted: false,
   };
@@ -250,8 +250,7 @@ function proxied(told: {
   return {
     address: plainAddress(told.sourceAddress),
     port: told.sourcePort,
-    localAddress: plainAddress(told.destinationAddress),
-    localPort: told.destinationPort,
+    local: { localAddress: told.destinationAddress, localPort: told.destinationPort },
     tls: undefined,
     trusted: false,
   };

@@ -12,7 +12,7 @@ let high = 0;
 
 /** Room for an id; `writeRequestId` fills it, again and again. */
 export function createRequestId(): Buffer {
-  const id = Buffer.alloc(LENGTH, 0x30);
+  const id = Buffer.allocUnsafe(LENGTH).fill(0x30); // From Node's pool: one for each connection.
   PREFIX.copy(id);
   return id;
 }

@@ -111,7 +111,7 @@ export class WorkerPool implements AsyncDisposable {
       });
     }
     const listen = await probeAddresses(options.listen);
-    const execArgv = [...process.execArgv, ...WORKER_FLAGS];
+    const execArgv = [...(cluster.settings.execArgv ?? process.execArgv), ...WORKER_FLAGS];
     cluster.setupPrimary({ exec: options.workerFile, args: [], execArgv, serialization: 'advanced' });
     const pool = new WorkerPool(deps, options, listen);
     try {

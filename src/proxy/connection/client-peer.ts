@@ -20,8 +20,8 @@ export interface PeerFacts {
   /** The address that the connection came from, or that a PROXY header told. */
   readonly address: string;
   readonly port: number;
-  readonly localAddress: string;
-  readonly localPort: number;
+  /** Our end. PERF: of a socket it is asked for only where it is needed, as that is a system call. */
+  readonly local: { readonly localAddress?: string | undefined; readonly localPort?: number | undefined };
   readonly tls: TlsFacts | undefined;
   readonly trusted: boolean;
 }
@@ -60,13 +60,13 @@ export class ClientPeer {
 
   /** What a PROXY header says of this client. */
   proxyFacts(): ProxyHeader {
-    const { address, port, localAddress, localPort } = this.#facts;
+    const { address, port, local } = this.#facts;
     return {
       kind: 'proxied',
       sourceAddress: address,
       sourcePort: port,
-      destinationAddress: localAddress,
-      destinationPort: localPort,
+      destinationAddress: plainAddress(local.localAddress),
+      destinationPort: local.localPort ?? 0,
     };
   }
 }

@@ -113,8 +113,7 @@ export class Downstream implements WireOwner, TimeoutOwner, ExchangePort, Passag
 
   /** Brings the account of the exchange at hand up to date. */
   settle(): void {
-    const { record } = this;
-    if (record.account !== undefined && this.#exchange.active) settle(record.account, record);
+    if (this.record.account !== undefined && this.#exchange.active) settle(this.record.account, this.record);
   }
 
   onBytes(buffer: Buffer, start: number, end: number): void {
@@ -224,6 +223,9 @@ export class Downstream implements WireOwner, TimeoutOwner, ExchangePort, Passag
     this.#piece = undefined;
     if (this.#state === STATE.closed) return;
     if (closes) {
+      // PERF: nothing more can come that was asked for. Over TLS the end has to be said.
+      if (this.#body.whole && this.#rest === undefined && this.peer.tls === undefined && this.record.error === undefined)
+        this.wire.destroyWhenQuiet();
       this.#close();
       return;
     }
@@ -352,11 +354,8 @@ export class Downstream implements WireOwner, TimeoutOwner, ExchangePort, Passag
   #refuseHead(code: number): void {
     const { status, reason } = refusalOf(code);
     this.facts.persistent = false;
-    const error = errorOfStatus(status);
     this.#plane.counters.headRefused(status);
-    this.record.error = error;
-    this.record.status = status;
-    this.answer(error, reason);
+    this.#exchange.refuse(errorOfStatus(status), reason);
   }
 
   #begin(after: number): void {
@@ -461,6 +460,7 @@ export class Downstream implements WireOwner, TimeoutOwner, ExchangePort, Passag
 
   /** Says that no more comes, and reads away what the client still sends for a while: closing on it would reset what we said. */
   #close(): void {
+    if (this.wire.closed) return;
     this.#state = STATE.linger;
     this.#rest = undefined;
     this.#lingerBytes = 0;

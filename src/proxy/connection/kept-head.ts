@@ -33,7 +33,7 @@ export class KeptHead {
   /** Keeps `[start, end)`. */
   keep(bytes: Buffer, start: number, end: number): void {
     const length = end - start;
-    if (this.bytes.length < length) this.bytes = Buffer.allocUnsafeSlow(Math.max(KEPT_BYTES, 2 ** Math.ceil(Math.log2(length))));
+    if (this.bytes.length < length) this.bytes = Buffer.allocUnsafe(Math.max(KEPT_BYTES, 2 ** Math.ceil(Math.log2(length))));
     bytes.copy(this.bytes, 0, start, end);
     this.length = length;
     this.repeatable = false;

@@ -409,7 +409,8 @@ export class Passage implements UpstreamUser {
     this.#exchange.abandon(error);
     this.#exchange.finish();
     const { wire } = this.#client;
-    if (this.#writer.endsWithConnection) wire.reset();
+    // What a client does not take would stay in the kernel until its connection is given up there.
+    if (this.#writer.endsWithConnection || error === 'client-too-slow') wire.reset();
     else wire.destroy();
   }
 }

@@ -7,7 +7,7 @@
  */
 import { isFolded } from './connection.ts';
 import { FIELD, isIn } from './field-names.ts';
-import { FIELD_STRIDE as STRIDE, METHOD, valueEnd, valueStart } from './head-view.ts';
+import { FIELD_STRIDE as STRIDE, METHOD, OPTION, valueEnd, valueStart } from './head-view.ts';
 import type { HeadView } from './head-view.ts';
 import { FOLDED as FOLDED_TABLE } from './octets.ts';
 import { REFUSED } from './refusal.ts';
@@ -59,11 +59,18 @@ export function responseFraming(buffer: Buffer, view: HeadView, request: Request
     // RFC 9110 §8.6, RFC 9112 §6.1: neither field may be here. A length of zero is common with 204 and has one reading.
     if (stated === FRAMING.chunked || view.contentLength > 0) return REFUSED.bodyNotAllowed;
     if (status !== 101) return FRAMING.none;
-    return request.upgrade && isIn(view.seen, FIELD.upgrade) ? FRAMING.tunnel : REFUSED.switchUnasked;
+    // RFC 9110 §7.8: who sends Upgrade names it in Connection; HTTP/1.0 knows no 101.
+    const switches = isIn(view.seen, FIELD.upgrade) && (view.options & OPTION.upgrade) !== 0 && view.minor === 1;
+    return request.upgrade && switches ? FRAMING.tunnel : REFUSED.switchUnasked;
   }
   if (request.method === METHOD.connect && status < 300) return stated === FRAMING.none ? FRAMING.tunnel : REFUSED.bodyNotAllowed;
   if (request.method === METHOD.head || status === 304) return FRAMING.none;
   return stated === FRAMING.none ? FRAMING.untilClose : stated;
+}
+
+/** RFC 9110 §7.8: who sends Upgrade names it in Connection; HTTP/1.0 knows no 101. */
+function switches(view: HeadView): boolean {
+  return isIn(view.seen, FIELD.upgrade) && (view.options & OPTION.upgrade) !== 0 && view.minor === 1;
 }
 
 /** What Content-Length and Transfer-Encoding say. */

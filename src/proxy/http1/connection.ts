@@ -127,6 +127,7 @@ function takeOption(buffer: Buffer, view: HeadView, start: number, end: number):
   switch (code) {
     case FIELD.close:
       view.options |= OPTION.close;
+      nominate(buffer, view, start, end);
       return;
     case FIELD.keepAlive:
       view.options |= OPTION.keepAlive;
@@ -149,14 +150,19 @@ function nominate(buffer: Buffer, view: HeadView, start: number, end: number): v
   for (let at = 0; at < last; at += FIELD_STRIDE) {
     const nameStart = fields[at] ?? 0;
     if ((fields[at + 1] ?? 0) - nameStart !== end - start || !sameToken(buffer, nameStart, start, end - start)) continue;
+    if (isIn(NEVER_NOMINATED, fields[at + 4] ?? 0)) continue;
     view.seen &= ~(1 << (fields[at + 4] ?? 0));
     fields[at + 4] = FIELD.nominated;
   }
 }
 
+/** SECURITY: an underscore is no hyphen here: `Content_Length` may not nominate `Content-Length` away. */
 function sameToken(buffer: Buffer, one: number, other: number, length: number): boolean {
-  for (let index = 0; index < length; index += 1)
-    if (FOLDED[buffer[one + index] ?? 0] !== FOLDED[buffer[other + index] ?? 0]) return false;
+  for (let index = 0; index < length; index += 1) {
+    const octet = buffer[one + index] ?? 0;
+    const wanted = buffer[other + index] ?? 0;
+    if (octet !== wanted && (FOLDED[octet] !== FOLDED[wanted] || octet === UNDERSCORE || wanted === UNDERSCORE)) return false;
+  }
   return true;
 }
 

@@ -239,6 +239,11 @@ export class Wire {
     socket.end();
   }
 
+  /** Closes at once where the kernel has taken all that was written. */
+  destroyWhenQuiet(): void {
+    if (this.socket.writableLength === 0) this.socket.destroy();
+  }
+
   /** Closes with a reset: the peer cannot take what it got for the whole. */
   reset(): void {
     this.socket.resetAndDestroy();

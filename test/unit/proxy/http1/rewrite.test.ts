@@ -100,6 +100,20 @@ describe('writeRequestHead()', () => {
     expect(request(text)).toBe(`POST / HTTP/1.1\r\n${fields}${ours('a.test')}\r\n`);
   });
 
+  test.each(['Content_Length', 'content_length', 'Content-Length', 'Transfer_Encoding'])(
+    'an underscore nominates no hyphen: %s',
+    (option) => {
+      const text = `POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 5\r\nConnection: ${option}\r\n\r\n`;
+      expect(request(text)).toContain('\r\nContent-Length: 5\r\n');
+      const chunked = `POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\nConnection: ${option}\r\n\r\n`;
+      expect(request(chunked)).toContain('\r\nTransfer-Encoding: chunked\r\n');
+    },
+  );
+
+  test('drops a field named Close where Connection says close', () => {
+    expect(request('GET / HTTP/1.1\r\nHost: a.test\r\nClose: 1\r\nConnection: close\r\n\r\n')).not.toContain('Close');
+  });
+
   test('believes a trusted proxy, and adds it', () => {
     const text =
       'GET / HTTP/1.1\r\nHost: a.test\r\nX-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: http\r\nForwarded: for=192.0.2.1\r\n' +
