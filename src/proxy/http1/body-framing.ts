@@ -59,9 +59,7 @@ export function responseFraming(buffer: Buffer, view: HeadView, request: Request
     // RFC 9110 §8.6, RFC 9112 §6.1: neither field may be here. A length of zero is common with 204 and has one reading.
     if (stated === FRAMING.chunked || view.contentLength > 0) return REFUSED.bodyNotAllowed;
     if (status !== 101) return FRAMING.none;
-    // RFC 9110 §7.8: who sends Upgrade names it in Connection; HTTP/1.0 knows no 101.
-    const switches = isIn(view.seen, FIELD.upgrade) && (view.options & OPTION.upgrade) !== 0 && view.minor === 1;
-    return request.upgrade && switches ? FRAMING.tunnel : REFUSED.switchUnasked;
+    return request.upgrade && switches(view) ? FRAMING.tunnel : REFUSED.switchUnasked;
   }
   if (request.method === METHOD.connect && status < 300) return stated === FRAMING.none ? FRAMING.tunnel : REFUSED.bodyNotAllowed;
   if (request.method === METHOD.head || status === 304) return FRAMING.none;
