@@ -27,6 +27,7 @@ import { settle } from './record.ts';
 import type { ExchangeRecord } from './record.ts';
 import { TimingWheel } from './timing-wheel.ts';
 import { Traffic } from './traffic.ts';
+import { onWireFault } from './wire/wire.ts';
 import type { TrafficDelta } from './protocol.ts';
 
 interface Snapshot {
@@ -92,6 +93,9 @@ export class DataPlane implements AsyncDisposable {
     });
     this.accessLog = new AccessLogFile(log, options.accessLogFile);
     this.connectionDeps = this.#makeConnectionDeps();
+    onWireFault((error) => {
+      log.error({ reason: reasonOf(error), stack: error instanceof Error ? error.stack : undefined }, 'exchange failed');
+    });
     this.metrics = new Metrics({
       counters: this.counters,
       refusals: () => this.budgets.refusals(),

@@ -7,7 +7,7 @@
  */
 import type { EndpointPool } from '#proxy/endpoints.ts';
 import type { ExchangeError } from '#proxy/error-response.ts';
-import { errorOfStatus, errorText } from '#proxy/error-response.ts';
+import { errorOfStatus } from '#proxy/error-response.ts';
 import { Exchange } from '#proxy/exchange.ts';
 import type { ExchangePort } from '#proxy/exchange.ts';
 import { NEED_MORE, parseHead } from '#proxy/http1/head.ts';
@@ -27,6 +27,7 @@ import { BodyFollower } from './body-follower.ts';
 import type { ClientPeer } from './client-peer.ts';
 import { HeadReader } from './head-reader.ts';
 import { KeptHead, KnownHost, noteHead } from './kept-head.ts';
+import { writeLocalAnswer } from './local-answer.ts';
 import { Passage } from './passage.ts';
 import type { PassageEnd } from './passage.ts';
 import { createRequestFacts, judgeRequest, resetRequestFacts } from './request-facts.ts';
@@ -206,14 +207,7 @@ export class Downstream implements WireOwner, TimeoutOwner, ExchangePort, Passag
   answer(error: ExchangeError, detail?: string): void {
     const { record, facts } = this;
     const closes = !this.persistent || !this.#body.whole || error === 'method-refused';
-    const { head, body } = errorText(error, {
-      requestId: record.requestId.toString('latin1'),
-      detail,
-      connection: closes ? 'close' : facts.minor === 0 ? 'keep-alive' : '',
-      bodyless: facts.method === METHOD.head,
-    });
-    record.downstreamOutBytes += head.length + body.length;
-    this.wire.writeText(head + body);
+    writeLocalAnswer(this.wire, record, { error, detail, closes, facts });
     this.#exchange.finish();
     this.answered(closes);
   }
@@ -254,6 +248,13 @@ export class Downstream implements WireOwner, TimeoutOwner, ExchangePort, Passag
   firstPiece(): { readonly bytes: Buffer; readonly start: number; readonly end: number } {
     if (this.#live) return { bytes: this.#pieceBytes, start: this.#pieceStart, end: this.#pieceEnd };
     return { bytes: this.#piece ?? NOTHING, start: 0, end: this.#piece?.length ?? 0 };
+  }
+
+  /** The request waits: nothing more of it is read. */
+  park(): void {
+    if (this.#state === STATE.closed) return;
+    this.#state = STATE.parked;
+    if (!this.#body.whole) this.wire.pause();
   }
 
   /** The request went out as far as it came. `ready`: the endpoint keeps up. */
@@ -403,7 +404,7 @@ export class Downstream implements WireOwner, TimeoutOwner, ExchangePort, Passag
     if (this.#state !== STATE.parked) return;
     // It waits: what it needs later is kept, and no more is read than came.
     if (stop > after) this.#piece = Buffer.from(bytes.subarray(after, stop));
-    if (!this.#body.whole) this.wire.pause();
+    this.park();
     this.#plane.connectionDeps.wheel.arm(this.#timer, this.#untilNextLookMs());
   }
 

@@ -35,6 +35,8 @@ export interface PassageEnd extends ClientFacts {
   readonly requestWhole: boolean;
   head(): { readonly bytes: Buffer; readonly view: HeadView };
   firstPiece(): { readonly bytes: Buffer; readonly start: number; readonly end: number };
+  /** The request waits for another attempt: nothing more of it is read. */
+  park(): void;
   requestBegun(ready: boolean): void;
   /** The exchange is finished and answered. */
   answered(closes: boolean): void;
@@ -202,6 +204,7 @@ export class Passage implements UpstreamUser {
       this.#end();
     } else if (this.#responded) this.#break(error);
     else {
+      this.#client.park(); // Until it goes elsewhere, no more of its body may come.
       this.#exchange.attemptFailed({
         error,
         method: this.record.head.toString('latin1', 0, this.record.methodEnd),

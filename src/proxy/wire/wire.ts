@@ -42,6 +42,15 @@ export const HIGH_WATER_BYTES: number = 16 * 1024 * 1024;
 /** As accepted sockets have it; Node's types know it of streams only. */
 const STREAM_OPTIONS = { highWaterMark: HIGH_WATER_BYTES };
 
+let reportFault: (error: unknown) => void = (error) => {
+  throw error;
+};
+
+/** Who hears of faults of ours in what a wire told its owner. */
+export function onWireFault(report: (error: unknown) => void): void {
+  reportFault = report;
+}
+
 export class Wire {
   readonly socket: Socket;
   owner: WireOwner;
@@ -66,13 +75,17 @@ export class Wire {
     this.owner = owner;
     socket.on('end', () => {
       this.#ended = true;
-      this.owner.onEnd();
+      this.#tell(() => {
+        this.owner.onEnd();
+      });
     });
     socket.on('error', () => undefined); // `close` follows.
     socket.on('close', () => {
       this.#closed = true;
       this.#dropCurrent();
-      this.owner.onClosed();
+      this.#tell(() => {
+        this.owner.onClosed();
+      });
     });
   }
 
@@ -84,7 +97,9 @@ export class Wire {
     else {
       wire.#current = undefined;
       socket.on('data', (chunk: Buffer) => {
-        wire.owner.onBytes(chunk, 0, chunk.length);
+        wire.#tell(() => {
+          wire.owner.onBytes(chunk, 0, chunk.length);
+        });
       });
     }
     return wire;
@@ -252,7 +267,11 @@ export class Wire {
   /** For the read path only. */
   onRead(bytes: number): boolean {
     const { bytes: buffer } = this.#current ?? SHARED;
-    this.owner.onBytes(buffer, READ_AT, READ_AT + bytes);
+    try {
+      this.owner.onBytes(buffer, READ_AT, READ_AT + bytes);
+    } catch (error) {
+      this.#failed(error);
+    }
     return !this.#paused;
   }
 
@@ -270,6 +289,20 @@ export class Wire {
     }
     this.#lent = false;
     return (this.#current ?? SHARED).room;
+  }
+
+  /** A fault of ours costs the one connection that it was met on, never the worker. */
+  #tell(step: () => void): void {
+    try {
+      step();
+    } catch (error) {
+      this.#failed(error);
+    }
+  }
+
+  #failed(error: unknown): void {
+    reportFault(error);
+    this.socket.destroy();
   }
 
   #dropCurrent(): void {
@@ -318,7 +351,9 @@ export class Wire {
       }
       if (!this.#blocked || this.socket.writableLength >= QUEUED_BYTES_MAX || this.closed) return;
       this.#blocked = false;
-      this.owner.onDrain();
+      this.#tell(() => {
+        this.owner.onDrain();
+      });
     };
     return this.#left;
   }
