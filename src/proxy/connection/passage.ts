@@ -17,7 +17,7 @@ import type { Wire } from '#proxy/wire/wire.ts';
 import { writeProxyHeader } from '#proxy/wire/proxy-protocol.ts';
 import type { ClientPeer } from './client-peer.ts';
 import type { RequestFacts } from './request-facts.ts';
-import { COALESCE_BYTES_MAX, OUTPUT, ResponseWriter, writeHeadAndBody } from './response-writer.ts';
+import { COALESCE_BYTES_MAX, OUTPUT, ResponseWriter, kindOf, writeHeadAndBody } from './response-writer.ts';
 import type { ClientFacts } from './response-writer.ts';
 import { Tunnel } from './tunnel.ts';
 import { Upstream } from './upstream.ts';
@@ -142,7 +142,7 @@ export class Passage implements UpstreamUser {
     this.record.downstreamOutBytes += this.#writer.writtenBytes;
   }
 
-  onResponse(bytes: Buffer, view: HeadView, after: number, end: number): void {
+  onResponse(bytes: Buffer, after: number, end: number): void {
     const upstream = this.#upstream;
     if (upstream === undefined) return;
     const { record } = this;
@@ -155,17 +155,32 @@ export class Passage implements UpstreamUser {
       : this.#client;
     if (client !== this.#client) this.#client.facts.persistent = false;
     const { framing } = upstream;
-    if (this.#writer.head(bytes, view, framing, client) === NO_FIT) {
+    if (!this.#writeResponseHead(upstream, client)) {
       upstream.abandon();
       this.onUpstreamFailed('upstream-invalid');
       return;
     }
-    record.status = view.status;
+    record.status = upstream.memory.status;
     this.#responded = true;
     const ready = this.#writer.begin(wire, upstream.wire, bytes, { start: after, end });
     record.downstreamOutBytes += this.#writer.writtenBytes;
     if (framing === FRAMING.tunnel) this.#switch(upstream);
     else if (!ready) this.#clientBlocks();
+  }
+
+  /** Writes the head at hand to the output. False: it does not fit. */
+  #writeResponseHead(upstream: Upstream, client: ClientFacts): boolean {
+    const { memory, framing } = upstream;
+    const kind = kindOf(client);
+    const again = memory.rewrittenFor(kind);
+    if (again !== undefined) {
+      this.#writer.repeat(again, framing, client);
+      return true;
+    }
+    const { bytes, view } = upstream.head();
+    if (this.#writer.head(bytes, view, framing, client) === NO_FIT) return false;
+    if (memory.repeated) memory.rewrote(kind, OUTPUT.out.subarray(0, OUTPUT.at));
+    return true;
   }
 
   onResponseBody(bytes: Buffer, start: number, end: number): void {

@@ -51,6 +51,11 @@ export function writeHeadAndBody(to: Wire, from: Wire, bytes: Buffer, piece: { s
   return to.pass(from, bytes, start - length, end);
 }
 
+/** Clients of one kind get the same head for the same response. */
+export function kindOf(client: ClientFacts): number {
+  return client.minor * 2 + (client.persistent ? 1 : 0);
+}
+
 export class ResponseWriter {
   /** Bytes that went to the client. */
   writtenBytes = 0;
@@ -78,6 +83,20 @@ export class ResponseWriter {
 
   /** Writes the head of a final response, or of a 101, to the output; `body` follows it. `NO_FIT` where it is too long. */
   head(bytes: Buffer, view: HeadView, framing: number, client: ClientFacts): number {
+    this.#plan(framing, client);
+    OUTPUT.at = 0;
+    return writeResponseHead(bytes, view, EDITS, OUTPUT);
+  }
+
+  /** Puts a head to the output that was written before for the same framing and kind of client (`kindOf`). */
+  repeat(head: Buffer, framing: number, client: ClientFacts): void {
+    this.#plan(framing, client);
+    OUTPUT.out.set(head, 0);
+    OUTPUT.at = head.length;
+  }
+
+  /** How the response goes on. */
+  #plan(framing: number, client: ClientFacts): void {
     const old = client.minor === 0;
     this.#how = HOW.asIs;
     this.endsWithConnection = framing === FRAMING.untilClose && old;
@@ -96,8 +115,6 @@ export class ResponseWriter {
     EDITS.dateLine = dateLineAt(client.wallMs);
     if (!client.persistent || this.endsWithConnection) EDITS.persistence = PERSISTENCE.close;
     else EDITS.persistence = old ? PERSISTENCE.keepAlive : PERSISTENCE.unsaid;
-    OUTPUT.at = 0;
-    return writeResponseHead(bytes, view, EDITS, OUTPUT);
   }
 
   /** Writes the head that lies in the output, and `[start, end)` of the body. False: the client does not keep up. */

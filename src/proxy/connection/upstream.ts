@@ -8,7 +8,6 @@
 import type { HeadView } from '#proxy/http1/head-view.ts';
 import { METHOD } from '#proxy/http1/head-view.ts';
 import { FRAMING, responseFraming } from '#proxy/http1/body-framing.ts';
-import { isPersistent } from '#proxy/http1/connection.ts';
 import { NEED_MORE } from '#proxy/http1/head.ts';
 import type { EndpointPool } from '#proxy/endpoints.ts';
 import type { ExchangeError } from '#proxy/error-response.ts';
@@ -18,6 +17,7 @@ import type { TimeoutOwner, WheelEntry } from '#proxy/timing-wheel.ts';
 import { Wire } from '#proxy/wire/wire.ts';
 import type { WireOwner } from '#proxy/wire/wire.ts';
 import { BodyFollower } from './body-follower.ts';
+import { ResponseMemory } from './response-memory.ts';
 import { HeadReader } from './head-reader.ts';
 import type { ConnectionDeps } from './deps.ts';
 
@@ -28,8 +28,8 @@ export interface UpstreamUser {
   onConnected(): void;
   /** A 1xx. The head is `[view.start, after)`. */
   onInterim(bytes: Buffer, view: HeadView): void;
-  /** The final head, and `[after, end)` of the body behind it. */
-  onResponse(bytes: Buffer, view: HeadView, after: number, end: number): void;
+  /** The final head came (`Upstream.head`, `Upstream.memory`), and `[after, end)` of the body behind it. */
+  onResponse(bytes: Buffer, after: number, end: number): void;
   /** `[start, end)` more of the body, as it is framed by the endpoint. */
   onResponseBody(bytes: Buffer, start: number, end: number): void;
   /** The response is whole. */
@@ -52,6 +52,8 @@ const LONG_RESPONSE_BYTES = 8 * 1024;
 export class Upstream implements WireOwner, TimeoutOwner {
   readonly wire: Wire;
   readonly pool: EndpointPool<Upstream>;
+  /** What the head of the response at hand says. */
+  readonly memory = new ResponseMemory();
   /** Exchanges that were carried before the one at hand. */
   served = 0;
   /** Whether the head of the request at hand was written, and whether a byte of its response came. */
@@ -102,6 +104,13 @@ export class Upstream implements WireOwner, TimeoutOwner {
   /** One of `FRAMING`: of the response at hand. */
   get framing(): number {
     return this.#body.framing;
+  }
+
+  /** The final head at hand, and the bytes that it lies in. Valid until something is read. */
+  head(): { readonly bytes: Buffer; readonly view: HeadView } {
+    if (!this.memory.repeated) return this.#reader;
+    const { view } = this.#deps.responseHeads;
+    return { bytes: this.memory.read(view), view };
   }
 
   get connected(): boolean {
@@ -234,14 +243,20 @@ export class Upstream implements WireOwner, TimeoutOwner {
 
   #readHead(buffer: Buffer, start: number, end: number): void {
     const reader = this.#reader;
-    let after = reader.read(buffer, start, end);
+    const { memory } = this;
     this.answered = true;
+    if (!reader.begun && memory.isRepeatedBy(buffer, start, end, this.#expected.method)) {
+      this.#readFinal(buffer, start + memory.length, end);
+      return;
+    }
+    let after = reader.read(buffer, start, end);
     while (after > NEED_MORE) {
       const { bytes, view } = reader;
       const framing = responseFraming(bytes, view, this.#expected);
       if (framing < 0) break;
       if (view.status >= 200 || view.status === 101) {
-        this.#readFinal(bytes, view, after, framing);
+        memory.note(bytes, view, after, { framing, method: this.#expected.method });
+        this.#readFinal(bytes, after, reader.end);
         return;
       }
       this.#interims += 1;
@@ -264,11 +279,12 @@ export class Upstream implements WireOwner, TimeoutOwner {
     this.#fail('upstream-invalid');
   }
 
-  #readFinal(bytes: Buffer, view: HeadView, after: number, framing: number): void {
-    const { end: limit } = this.#reader;
-    this.#clean = isPersistent(view) && framing !== FRAMING.untilClose;
+  /** The head is in `memory`: follows the body as far as it came. */
+  #readFinal(bytes: Buffer, after: number, limit: number): void {
+    const { framing, contentLength, persistent } = this.memory;
+    this.#clean = persistent;
     const body = this.#body;
-    body.begin(framing, view.contentLength);
+    body.begin(framing, contentLength);
     const end = body.follow(bytes, after, limit);
     if (end < 0) {
       this.#fail('upstream-invalid');
@@ -284,7 +300,7 @@ export class Upstream implements WireOwner, TimeoutOwner {
       wheel.arm(this.#timer, limits.streamIdleTimeoutMs);
       if (body.left > LONG_READ_BYTES) this.wire.expectLong(true);
     }
-    this.#user?.onResponse(bytes, view, after, end);
+    this.#user?.onResponse(bytes, after, end);
     this.#reader.release();
     if (over && this.#user !== undefined) this.#over();
   }
