@@ -44,7 +44,8 @@ export function resetRequestFacts(facts: RequestFacts): void {
 export function judgeRequest(bytes: Buffer, view: HeadView, secure: boolean, facts: RequestFacts): number {
   facts.method = view.method;
   facts.minor = view.minor;
-  facts.persistent = isPersistent(view);
+  // SECURITY: where a tunnel is not agreed to, what the client sent early must not be read as a request.
+  facts.persistent = isPersistent(view) && view.method !== METHOD.connect;
   facts.framing = FRAMING.none;
   facts.upgrade = false;
   facts.trailers = false;
@@ -62,7 +63,7 @@ export function judgeRequest(bytes: Buffer, view: HeadView, secure: boolean, fac
   }
   if (isIn(view.seen, FIELD.upgrade) && wantsUpgrade(bytes, view)) {
     facts.upgrade = true;
-    facts.persistent = false; // SECURITY: where it is not agreed to, what the client sent early must not be read as a request.
+    facts.persistent = false; // As with a tunnel.
   }
   if (isIn(view.seen, FIELD.te)) facts.trailers = takesTrailers(bytes, view);
   return 0;

@@ -113,7 +113,8 @@ export class ResponseWriter {
     }
     EDITS.trailers = framing === FRAMING.chunked;
     EDITS.dateLine = dateLineAt(client.wallMs);
-    if (!client.persistent || this.endsWithConnection) EDITS.persistence = PERSISTENCE.close;
+    if (framing === FRAMING.tunnel) EDITS.persistence = PERSISTENCE.unsaid;
+    else if (!client.persistent || this.endsWithConnection) EDITS.persistence = PERSISTENCE.close;
     else EDITS.persistence = old ? PERSISTENCE.keepAlive : PERSISTENCE.unsaid;
   }
 
