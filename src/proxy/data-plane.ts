@@ -13,8 +13,7 @@ import { reasonOf } from '#errors';
 import type { Log } from '#log';
 import { AccessLogFile } from './access-log-file.ts';
 import { Budgets } from './budget.ts';
-import type { ConnectionDeps } from './connection/deps.ts';
-import type { Downstream } from './connection/downstream.ts';
+import type { ClientConnection, ConnectionDeps } from './connection/deps.ts';
 import { createHeadReading } from './connection/head-reader.ts';
 import type { Upstream } from './connection/upstream.ts';
 import { Counters } from './counters.ts';
@@ -69,7 +68,7 @@ export class DataPlane implements AsyncDisposable {
   /** What is added to the monotonic clock to get the time of day; looked at each second. PERF: one clock to read for a request. */
   wallOffsetMs: number;
   /** Connections that speak HTTP. */
-  readonly downstreams = new Set<Downstream>();
+  readonly downstreams = new Set<ClientConnection>();
   /** Open connections of clients, handshakes included; kept by the listener. */
   downstreamConnections = 0;
 

@@ -15,3 +15,11 @@ export interface ConnectionDeps {
   /** A connection to an endpoint said something that was not asked for. */
   poisoned(): void;
 }
+
+/** A client's connection, as whoever looks after all of them sees it. */
+export interface ClientConnection {
+  /** Brings the account of the exchange at hand up to date. */
+  settle(): void;
+  /** Closes it if it has no request under way. */
+  closeIdle(): void;
+}

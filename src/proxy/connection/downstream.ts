@@ -25,6 +25,7 @@ import { Wire } from '#proxy/wire/wire.ts';
 import type { WireOwner } from '#proxy/wire/wire.ts';
 import { BodyFollower } from './body-follower.ts';
 import type { ClientPeer } from './client-peer.ts';
+import type { ClientConnection } from './deps.ts';
 import { HeadReader } from './head-reader.ts';
 import { KeptHead, KnownHost, noteHead } from './kept-head.ts';
 import { writeLocalAnswer } from './local-answer.ts';
@@ -42,7 +43,7 @@ const HALF_CLOSED_MS = 1_000;
 const NOTHING = Buffer.alloc(0);
 const LONG_BODY_BYTES = 32 * 1024;
 
-export class Downstream implements WireOwner, TimeoutOwner, ExchangePort, PassageEnd {
+export class Downstream implements WireOwner, TimeoutOwner, ExchangePort, PassageEnd, ClientConnection {
   readonly record: ExchangeRecord;
   readonly wire: Wire;
   readonly facts: ReturnType<typeof createRequestFacts> = createRequestFacts();
