@@ -14,7 +14,7 @@ import type {
 } from '#admin/node-control.ts';
 import { parseStoredSpec } from '#caas/container-spec.ts';
 import type { Containers } from '#caas/containers.ts';
-import { statusText } from '#caas/docker-api/views.ts';
+import { statusText } from '#caas/docker-api/container-views.ts';
 import type { Host } from '#caas/host.ts';
 import type { Meter } from '#caas/meter.ts';
 import type { Migrations } from '#caas/migration.ts';

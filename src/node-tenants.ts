@@ -31,7 +31,15 @@ export interface TenantDeps {
 const TENANT_NAME = /^[a-z](?:[a-z0-9-]{0,28}[a-z0-9])?$/;
 const DOMAIN = /^(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$/;
 
-export const QUOTA_DEFAULT: TenantQuota = { containersMax: 100, memoryBytesMax: 8 * 1024 ** 3, imagesMax: 100 };
+export const QUOTA_DEFAULT: TenantQuota = {
+  containersMax: 100,
+  memoryBytesMax: 8 * 1024 ** 3,
+  imagesMax: 100,
+  networksMax: 20,
+  volumesMax: 100,
+  portsMax: 100,
+  cpuMilliMax: 0,
+};
 
 const CERTIFICATE_DAYS = 365;
 const RENEW_BEFORE_MS = 30 * 86_400_000;
@@ -71,6 +79,7 @@ export class Tenants {
       state: 'active',
       quota: { ...QUOTA_DEFAULT, ...request.quota },
       domains: request.domains.map(checkedDomain),
+      address: '',
     };
     if ((await addTenant(this.#deps.sql, tenant)).kind === 'conflict')
       throw tenantError(409, `tenant ${tenant.name} exists already`, 'change it with: ecluse tenant set');

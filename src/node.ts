@@ -14,6 +14,7 @@ import { reconcile, stopAll } from '#caas/container-recovery.ts';
 import { Containers } from '#caas/containers.ts';
 import { Gateway } from '#caas/docker-api/gateway.ts';
 import { watchEngine } from '#caas/engine-events.ts';
+import { Events } from '#caas/events.ts';
 import { scopeOf } from '#caas/host.ts';
 import { Images } from '#caas/images.ts';
 import { Meter } from '#caas/meter.ts';
@@ -233,14 +234,15 @@ async function openNode(config: NodeConfig, log: Log, say: Say): Promise<Running
   stack.defer(async () => await closeHosts(sql, hosts));
 
   const edge = new Edge({ log, clock, sql, certificates, domain: config.domain });
-  const images = new Images({ log, clock, sql, hosts });
+  const events = new Events(clock);
+  const images = new Images({ log, clock, sql, hosts, events });
   const imageFolder = join(MEMORY_BACKED, `ecluse-${scopeOf(config.dataDir)}`);
   stack.defer(async () => {
     await rm(imageFolder, { recursive: true, force: true });
   });
   const meter = await Meter.open({ log, clock, sql, cgroups });
   stack.use(meter);
-  const containers = new Containers({ log, clock, sql, hosts, images, meter, activator: edge, domain: config.domain });
+  const containers = new Containers({ log, clock, sql, hosts, images, events, meter, activator: edge, domain: config.domain });
   const migrations = new Migrations({ log, clock, sql, hosts, containers, meter, activator: edge, imageFolder });
   const recovery = { log, clock, sql, hosts, containers };
   stack.defer(async () => {
@@ -257,7 +259,7 @@ async function openNode(config: NodeConfig, log: Log, say: Say): Promise<Running
     say('draining connections');
     await pool.dispose();
   });
-  const gateway = await openDocker(config, authority, { log, clock, sql, containers, images }, runsc);
+  const gateway = await openDocker(config, authority, { log, clock, sql, hosts, containers, images, events }, runsc);
   if (gateway !== undefined) stack.use(gateway);
   stack.use(startRenewal({ log, edge, gateway, authority }, config));
   const metrics = await openMetrics(config, { log, pool: pool.pool, hosts, containers: async () => await containers.list() });

@@ -36,6 +36,7 @@ import { createdSchema, engineTimeMs, inspectSchema, tcpPortsOf } from './engine
 import type { EngineInspect } from './engine-answers.ts';
 import { EngineError } from './engine-client.ts';
 import type { EngineCall } from './engine-client.ts';
+import type { Events } from './events.ts';
 import type { Host } from './host.ts';
 import type { Images } from './images.ts';
 import type { Meter } from './meter.ts';
@@ -47,6 +48,7 @@ export interface ContainersDeps {
   readonly sql: Sql;
   readonly hosts: ReadonlyMap<string, Host>;
   readonly images: Images;
+  readonly events: Events;
   readonly meter: Meter;
   readonly activator: Activator;
   readonly domain: string;
@@ -206,6 +208,8 @@ export class Containers {
       resume: false,
       carriedStart: '',
       memoryBytes,
+      lanAddress: '',
+      placement: '',
       spec: JSON.stringify(spec),
     };
     if ((await insertContainer(this.#deps.sql, row)).kind === 'conflict') throw nameTaken(name, 'another container');

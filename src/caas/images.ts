@@ -16,6 +16,7 @@ import { dockerError, noSuchImage } from './docker-api/docker-error.ts';
 import { EngineError, withoutEnginePaths } from './engine-client.ts';
 import { imageSchema } from './engine-answers.ts';
 import type { EngineImage } from './engine-answers.ts';
+import type { Events } from './events.ts';
 import type { Host } from './host.ts';
 import { rewriteImageArchive } from './image-archive.ts';
 import { engineReference, familiarReference, parseReference, wholeReference } from './image-reference.ts';
@@ -26,6 +27,7 @@ export interface ImagesDeps {
   readonly sql: Sql;
   /** In order of preference. */
   readonly hosts: ReadonlyMap<string, Host>;
+  readonly events: Events;
 }
 
 const PROGRESS_LINE_CHARS_MAX = 64 * 1024;

@@ -30,6 +30,10 @@ export interface ContainerRow {
    */
   readonly carriedStart: string;
   readonly memoryBytes: number;
+  /** Its address on its tenant's bridge of its host, ours to assign; empty where it has no network. */
+  readonly lanAddress: string;
+  /** Why it was put on its host, for `ecluse explain`: JSON text, or empty. */
+  readonly placement: string;
   /** The specification (`caas/container-spec.ts`) as JSON text. */
   readonly spec: string;
 }
@@ -58,16 +62,19 @@ function containerOf(row: SqlRow): ContainerRow {
     resume: integerOf(row, 'resume') === 1,
     carriedStart: textOf(row, 'carried_start'),
     memoryBytes: integerOf(row, 'memory_bytes'),
+    lanAddress: textOf(row, 'lan_address'),
+    placement: textOf(row, 'placement'),
     spec: textOf(row, 'spec'),
   };
 }
 
-/** Reserves id and name; conflict where the tenant already uses the name. */
-export async function insertContainer(sql: Sql, row: ContainerRow): Promise<WriteOutcome> {
+/** Reserves id and name; conflict where the tenant already uses the name. `more` goes into the same batch. */
+export async function insertContainer(sql: Sql, row: ContainerRow, more: readonly SqlWrite[] = []): Promise<WriteOutcome> {
   return await sql.write([
     {
       sql: `INSERT INTO container (id, tenant, name, host, engine_id, incarnation, state, created_ms, started_ms, finished_ms,
-              restart_count, address, resume, carried_start, memory_bytes, spec) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+              restart_count, address, resume, carried_start, memory_bytes, lan_address, placement, spec)
+            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
       values: [
         row.id,
         row.tenant,
@@ -84,9 +91,12 @@ export async function insertContainer(sql: Sql, row: ContainerRow): Promise<Writ
         row.resume ? 1 : 0,
         row.carriedStart,
         row.memoryBytes,
+        row.lanAddress,
+        row.placement,
         row.spec,
       ],
     },
+    ...more,
     changeWrite(row.createdMs, 'container.created', row.id, { tenant: row.tenant, name: row.name, host: row.host }),
   ]);
 }

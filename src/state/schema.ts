@@ -37,4 +37,32 @@ export const SCHEMA_VERSIONS: readonly (readonly string[])[] = [
        source_engine_id TEXT NOT NULL, target_engine_id TEXT, state TEXT NOT NULL, started_ms BIGINT NOT NULL, updated_ms BIGINT NOT NULL)`,
     `CREATE UNIQUE INDEX migration_open ON migration (container) WHERE state IN ('preparing', 'paused', 'committed')`,
   ],
+  [
+    // Networks are membership: who may talk to whom, and under which names. Addresses belong to containers.
+    `CREATE TABLE network (
+       id TEXT PRIMARY KEY, tenant TEXT NOT NULL REFERENCES tenant(name), name TEXT NOT NULL, created_ms BIGINT NOT NULL,
+       internal BIGINT NOT NULL, attachable BIGINT NOT NULL, labels TEXT NOT NULL, UNIQUE (tenant, name))`,
+    `CREATE TABLE network_member (
+       network TEXT NOT NULL, container TEXT NOT NULL REFERENCES container(id) ON DELETE CASCADE, tenant TEXT NOT NULL,
+       endpoint TEXT NOT NULL, aliases TEXT NOT NULL, links TEXT NOT NULL, position BIGINT NOT NULL, PRIMARY KEY (network, container))`,
+    `CREATE INDEX network_member_container ON network_member (container)`,
+    // host is empty until a container uses the volume for the first time.
+    `CREATE TABLE volume (
+       tenant TEXT NOT NULL REFERENCES tenant(name), name TEXT NOT NULL, id TEXT NOT NULL, host TEXT NOT NULL, created_ms BIGINT NOT NULL,
+       anonymous BIGINT NOT NULL, labels TEXT NOT NULL, options TEXT NOT NULL, PRIMARY KEY (tenant, name))`,
+    // A container holds its ports while it runs, as in Docker.
+    `CREATE TABLE published_port (
+       address TEXT NOT NULL, protocol TEXT NOT NULL, port BIGINT NOT NULL, tenant TEXT NOT NULL,
+       container TEXT NOT NULL REFERENCES container(id) ON DELETE CASCADE, container_port BIGINT NOT NULL, PRIMARY KEY (address, protocol, port))`,
+    `CREATE INDEX published_port_container ON published_port (container)`,
+    `ALTER TABLE container ADD COLUMN lan_address TEXT NOT NULL DEFAULT ''`,
+    `ALTER TABLE container ADD COLUMN placement TEXT NOT NULL DEFAULT ''`,
+    `ALTER TABLE tenant ADD COLUMN networks_max BIGINT NOT NULL DEFAULT 20`,
+    `ALTER TABLE tenant ADD COLUMN volumes_max BIGINT NOT NULL DEFAULT 100`,
+    `ALTER TABLE tenant ADD COLUMN ports_max BIGINT NOT NULL DEFAULT 100`,
+    `ALTER TABLE tenant ADD COLUMN cpu_milli_max BIGINT NOT NULL DEFAULT 0`,
+    `ALTER TABLE tenant ADD COLUMN address TEXT NOT NULL DEFAULT ''`,
+    `CREATE TABLE image_digest (
+       tenant TEXT NOT NULL, repository TEXT NOT NULL, digest TEXT NOT NULL, image_id TEXT NOT NULL, PRIMARY KEY (tenant, repository, digest))`,
+  ],
 ];

@@ -8,6 +8,12 @@ export interface TenantQuota {
   /** The sum of the memory limits of the tenant's containers. */
   readonly memoryBytesMax: number;
   readonly imagesMax: number;
+  readonly networksMax: number;
+  readonly volumesMax: number;
+  /** Ports published at one time. */
+  readonly portsMax: number;
+  /** The sum of `--cpus` of its containers, in thousandths; 0: no limit. */
+  readonly cpuMilliMax: number;
 }
 
 export interface Tenant {
@@ -17,6 +23,8 @@ export interface Tenant {
   readonly quota: TenantQuota;
   /** Host suffixes that its routes may use beside NAME-TENANT.DOMAIN. */
   readonly domains: readonly string[];
+  /** Where its published ports are; empty: the address of the Docker endpoint. */
+  readonly address: string;
 }
 
 function wordsOf(json: string): readonly string[] {
@@ -33,30 +41,48 @@ function tenantOf(row: SqlRow): Tenant {
       containersMax: integerOf(row, 'containers_max'),
       memoryBytesMax: integerOf(row, 'memory_bytes_max'),
       imagesMax: integerOf(row, 'images_max'),
+      networksMax: integerOf(row, 'networks_max'),
+      volumesMax: integerOf(row, 'volumes_max'),
+      portsMax: integerOf(row, 'ports_max'),
+      cpuMilliMax: integerOf(row, 'cpu_milli_max'),
     },
     domains: wordsOf(textOf(row, 'domains')),
+    address: textOf(row, 'address'),
   };
 }
 
+const QUOTA_COLUMNS: readonly (readonly [string, keyof TenantQuota])[] = [
+  ['containers_max', 'containersMax'],
+  ['memory_bytes_max', 'memoryBytesMax'],
+  ['images_max', 'imagesMax'],
+  ['networks_max', 'networksMax'],
+  ['volumes_max', 'volumesMax'],
+  ['ports_max', 'portsMax'],
+  ['cpu_milli_max', 'cpuMilliMax'],
+];
+
 /** Adds a tenant; conflict where the name is taken. */
 export async function addTenant(sql: Sql, tenant: Tenant): Promise<WriteOutcome> {
-  const { name, createdMs, state, quota, domains } = tenant;
+  const { name, createdMs, state, quota, domains, address } = tenant;
+  const columns = QUOTA_COLUMNS.map(([column]) => column).join(', ');
+  const marks = QUOTA_COLUMNS.map(() => '?').join(', ');
   return await sql.write([
     {
-      sql: `INSERT INTO tenant (name, created_ms, state, containers_max, memory_bytes_max, images_max, domains) VALUES (?, ?, ?, ?, ?, ?, ?)`,
-      values: [name, createdMs, state, quota.containersMax, quota.memoryBytesMax, quota.imagesMax, JSON.stringify(domains)],
+      sql: `INSERT INTO tenant (name, created_ms, state, domains, address, ${columns}) VALUES (?, ?, ?, ?, ?, ${marks})`,
+      values: [name, createdMs, state, JSON.stringify(domains), address, ...QUOTA_COLUMNS.map(([, key]) => quota[key])],
     },
     changeWrite(createdMs, 'tenant.added', name),
   ]);
 }
 
-/** Replaces quota, state and domains of a tenant. */
+/** Replaces quota, state, domains and address of a tenant. */
 export async function updateTenant(sql: Sql, tenant: Tenant, nowMs: number): Promise<WriteOutcome> {
-  const { name, state, quota, domains } = tenant;
+  const { name, state, quota, domains, address } = tenant;
+  const columns = QUOTA_COLUMNS.map(([column]) => `${column} = ?`).join(', ');
   return await sql.write([
     {
-      sql: `UPDATE tenant SET state = ?, containers_max = ?, memory_bytes_max = ?, images_max = ?, domains = ? WHERE name = ?`,
-      values: [state, quota.containersMax, quota.memoryBytesMax, quota.imagesMax, JSON.stringify(domains), name],
+      sql: `UPDATE tenant SET state = ?, domains = ?, address = ?, ${columns} WHERE name = ?`,
+      values: [state, JSON.stringify(domains), address, ...QUOTA_COLUMNS.map(([, key]) => quota[key]), name],
       expectRows: 1,
     },
     changeWrite(nowMs, 'tenant.changed', name),

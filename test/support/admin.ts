@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { AdminApi } from '#admin/api.ts';
 import type { ContainerView, NodeControl, NodeStatus } from '#admin/node-control.ts';
 import type { MigrationReport } from '#caas/migration.ts';
+import { QUOTA_DEFAULT } from '../../src/node-tenants.ts';
 import { EcluseError } from '#errors';
 import { createLog } from '#log';
 import { readChanges } from '#state/change-log.ts';
@@ -72,8 +73,8 @@ export function createTestControl(sql: Sql): NodeControl {
     status: async () => STATUS,
     tenants: async () => (await listTenants(sql)).map((tenant) => ({ ...tenant, containers: 0 })),
     addTenant: async ({ name, quota, domains }) => {
-      const limits = { containersMax: 100, memoryBytesMax: 8 * 1024 ** 3, imagesMax: 100, ...quota };
-      const tenant: Tenant = { name, createdMs: Date.now(), state: 'active', quota: limits, domains: domains ?? [] };
+      const limits = { ...QUOTA_DEFAULT, ...quota };
+      const tenant: Tenant = { name, createdMs: Date.now(), state: 'active', quota: limits, domains: domains ?? [], address: '' };
       const outcome = await addTenant(sql, tenant);
       if (outcome.kind === 'done') return { ...tenant, containers: 0 };
       throw new EcluseError({ code: 'ECLUSE_EXISTS', source: 'usage', message: `tenant ${name} exists already`, status: 409 });

@@ -9,8 +9,16 @@ import type { Tenant } from '#state/tenants.ts';
 export const ENGINE_ID = 'e'.repeat(64);
 
 export function tenantNamed(name: string, change: Partial<Tenant> = {}): Tenant {
-  const quota = { containersMax: 10, memoryBytesMax: 2 ** 30, imagesMax: 10 };
-  return { name, createdMs: 0, state: 'active', quota, domains: [], ...change };
+  const quota = {
+    containersMax: 10,
+    memoryBytesMax: 2 ** 30,
+    imagesMax: 10,
+    networksMax: 10,
+    volumesMax: 10,
+    portsMax: 10,
+    cpuMilliMax: 0,
+  };
+  return { name, createdMs: 0, state: 'active', quota, domains: [], address: '', ...change };
 }
 
 export function rowOf(change: Partial<ContainerRow> = {}): ContainerRow {
@@ -30,6 +38,8 @@ export function rowOf(change: Partial<ContainerRow> = {}): ContainerRow {
     resume: false,
     carriedStart: '',
     memoryBytes: 64 * 1024 ** 2,
+    lanAddress: '10.90.4.2',
+    placement: '',
     spec: '{}',
     ...change,
   };

@@ -9,7 +9,8 @@ import { matchesFilters } from './filters.ts';
 import { dockerError } from './docker-error.ts';
 import { booleanOf, filtersOf, integerOfQuery, readJson, sendEmpty, sendJson } from './request.ts';
 import type { DockerRequest } from './request.ts';
-import { inspectView, summaryView } from './views.ts';
+import type { DockerRoute } from './router.ts';
+import { inspectView, summaryView } from './container-views.ts';
 
 export interface ContainerHandlerDeps {
   readonly clock: Clock;
@@ -18,13 +19,6 @@ export interface ContainerHandlerDeps {
 }
 
 export type ContainerHandler = (request: DockerRequest, reference: string) => Promise<void>;
-
-export interface ContainerHandlers {
-  readonly list: (request: DockerRequest) => Promise<void>;
-  readonly create: (request: DockerRequest) => Promise<void>;
-  /** By `METHOD verb` of `/containers/{id}/verb`; `DELETE` for the container itself. */
-  readonly byRoute: ReadonlyMap<string, ContainerHandler>;
-}
 
 /** `docker stop -t` beyond this is a client that wants to hold a connection. */
 const STOP_SECONDS_MAX = 600;
@@ -118,21 +112,24 @@ async function inspect(deps: ContainerHandlerDeps, request: DockerRequest, refer
   sendJson(request.response, 200, inspectView(row, parseStoredSpec(row.spec), engine, execIds));
 }
 
-export function containerHandlers(deps: ContainerHandlerDeps): ContainerHandlers {
-  return {
-    list: async (request) => await list(deps, request),
-    create: async (request) => await create(deps, request),
-    byRoute: new Map<string, ContainerHandler>([
-      ['GET json', async (request, reference) => await inspect(deps, request, reference)],
-      ['POST start', lifecycle(deps, 'start', noQuery)],
-      ['POST stop', lifecycle(deps, 'stop', stopSeconds)],
-      ['POST restart', lifecycle(deps, 'restart', stopSeconds)],
-      ['POST kill', lifecycle(deps, 'kill', signalOf)],
-      ['POST pause', lifecycle(deps, 'pause', noQuery)],
-      ['POST unpause', lifecycle(deps, 'unpause', noQuery)],
-      ['POST rename', async (request, reference) => await rename(deps, request, reference)],
-      ['POST resize', async (request, reference) => await resize(deps, request, reference)],
-      ['DELETE', async (request, reference) => await remove(deps, request, reference)],
-    ]),
-  };
+export function containerRoutes(deps: ContainerHandlerDeps): readonly DockerRoute[] {
+  const on = (method: DockerRoute['method'], verb: string, handler: ContainerHandler): DockerRoute => ({
+    method,
+    pattern: `/containers/{}${verb}`,
+    answer: async (request, reference = '') => await handler(request, reference),
+  });
+  return [
+    { method: 'GET', pattern: '/containers/json', answer: async (request) => await list(deps, request) },
+    { method: 'POST', pattern: '/containers/create', answer: async (request) => await create(deps, request) },
+    on('GET', '/json', async (request, reference) => await inspect(deps, request, reference)),
+    on('POST', '/start', lifecycle(deps, 'start', noQuery)),
+    on('POST', '/stop', lifecycle(deps, 'stop', stopSeconds)),
+    on('POST', '/restart', lifecycle(deps, 'restart', stopSeconds)),
+    on('POST', '/kill', lifecycle(deps, 'kill', signalOf)),
+    on('POST', '/pause', lifecycle(deps, 'pause', noQuery)),
+    on('POST', '/unpause', lifecycle(deps, 'unpause', noQuery)),
+    on('POST', '/rename', async (request, reference) => await rename(deps, request, reference)),
+    on('POST', '/resize', async (request, reference) => await resize(deps, request, reference)),
+    on('DELETE', '', async (request, reference) => await remove(deps, request, reference)),
+  ];
 }

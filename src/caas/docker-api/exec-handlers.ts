@@ -8,18 +8,11 @@ import { foldFields } from './go-json.ts';
 import { hijackOn, join, pump } from './raw-stream.ts';
 import { readJson, sendEmpty, sendJson } from './request.ts';
 import type { DockerRequest, HijackRequest } from './request.ts';
+import type { DockerRoute } from './router.ts';
 
 export interface ExecHandlerDeps {
   readonly containers: Containers;
   readonly execs: Execs;
-}
-
-export interface ExecHandlers {
-  readonly create: (request: DockerRequest, reference: string) => Promise<void>;
-  readonly start: (request: DockerRequest, id: string) => Promise<void>;
-  readonly startHijacked: (request: HijackRequest, id: string) => Promise<void>;
-  readonly inspect: (request: DockerRequest, id: string) => Promise<void>;
-  readonly resize: (request: DockerRequest, id: string) => Promise<void>;
 }
 
 const execSchema = z.object({
@@ -97,12 +90,16 @@ async function execResize(deps: ExecHandlerDeps, request: DockerRequest, id: str
   sendEmpty(request.response, 201);
 }
 
-export function execHandlers(deps: ExecHandlerDeps): ExecHandlers {
-  return {
-    create: async (request, reference) => await execCreate(deps, request, reference),
-    start: async (request, id) => await execStart(deps, request, id),
-    startHijacked: async (request, id) => await execStartHijacked(deps, request, id),
-    inspect: async (request, id) => await execInspect(deps, request, id),
-    resize: async (request, id) => await execResize(deps, request, id),
-  };
+export function execRoutes(deps: ExecHandlerDeps): readonly DockerRoute[] {
+  return [
+    { method: 'POST', pattern: '/containers/{}/exec', answer: async (request, id) => await execCreate(deps, request, id) },
+    {
+      method: 'POST',
+      pattern: '/exec/{}/start',
+      answer: async (request, id) => await execStart(deps, request, id),
+      join: async (request, id) => await execStartHijacked(deps, request, id),
+    },
+    { method: 'GET', pattern: '/exec/{}/json', answer: async (request, id) => await execInspect(deps, request, id) },
+    { method: 'POST', pattern: '/exec/{}/resize', answer: async (request, id) => await execResize(deps, request, id) },
+  ];
 }

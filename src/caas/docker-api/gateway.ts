@@ -11,35 +11,15 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { TLSSocket } from 'node:tls';
-import type { Clock } from '#clock';
 import { codeOf, EcluseError, reasonOf } from '#errors';
-import type { Log } from '#log';
-import type { Sql } from '#state/sql.ts';
 import { tenantOfCertificate } from '#state/tenants.ts';
 import type { Tenant } from '#state/tenants.ts';
-import type { Containers } from '#caas/containers.ts';
-import type { Images } from '#caas/images.ts';
-import { containerHandlers } from './container-handlers.ts';
 import { answerTo, dockerError } from './docker-error.ts';
-import { execHandlers } from './exec-handlers.ts';
-import { Execs } from './execs.ts';
-import { imageHandlers } from './image-handlers.ts';
 import { API_VERSION_MAX, parsePath, sendJson } from './request.ts';
 import type { DockerRequest, HijackRequest } from './request.ts';
-import { findRoute } from './router.ts';
-import type { Handlers } from './router.ts';
-import { streamHandlers } from './stream-handlers.ts';
-import { infoView, versionView } from './views.ts';
-import type { PlatformFacts } from './views.ts';
-
-export interface GatewayDeps {
-  readonly log: Log;
-  readonly clock: Clock;
-  readonly sql: Sql;
-  readonly containers: Containers;
-  readonly images: Images;
-  readonly facts: PlatformFacts;
-}
+import { Router } from './router.ts';
+import { dockerRoutes } from './routes.ts';
+import type { DockerApiDeps } from './routes.ts';
 
 export interface GatewayOptions {
   readonly host: string;
@@ -64,36 +44,16 @@ const PARSER_ANSWERS: ReadonlyMap<string, readonly [number, string]> = new Map([
 ]);
 
 export class Gateway implements AsyncDisposable {
-  readonly #deps: GatewayDeps;
+  readonly #deps: DockerApiDeps;
   readonly #server: Server;
-  readonly #handlers: Handlers;
+  readonly #router: Router;
   readonly #sockets = new Set<Socket>();
   /** Requests and streams under way, by tenant. */
   readonly #open = new Map<string, number>();
 
-  private constructor(deps: GatewayDeps, options: GatewayOptions) {
+  private constructor(deps: DockerApiDeps, options: GatewayOptions) {
     this.#deps = deps;
-    const execs = new Execs(deps.containers);
-    this.#handlers = {
-      containers: containerHandlers({ clock: deps.clock, containers: deps.containers, execs }),
-      images: imageHandlers({ clock: deps.clock, images: deps.images, containers: deps.containers }),
-      execs: execHandlers({ containers: deps.containers, execs }),
-      streams: streamHandlers({ log: deps.log, containers: deps.containers }),
-      system: {
-        version: async (request) => {
-          sendJson(request.response, 200, versionView(deps.facts));
-        },
-        info: async (request) => {
-          const rows = await deps.containers.listOf(request.tenant.name);
-          const images = (await deps.images.list(request.tenant.name)).length;
-          sendJson(
-            request.response,
-            200,
-            infoView(deps.facts, { tenant: request.tenant, rows, images, nowMs: deps.clock.nowMs() }),
-          );
-        },
-      },
-    };
+    this.#router = new Router(dockerRoutes(deps));
     this.#server = createServer({
       cert: options.certPem,
       key: options.keyPem,
@@ -127,7 +87,7 @@ export class Gateway implements AsyncDisposable {
     });
   }
 
-  static async open(deps: GatewayDeps, options: GatewayOptions): Promise<Gateway> {
+  static async open(deps: DockerApiDeps, options: GatewayOptions): Promise<Gateway> {
     const gateway = new Gateway(deps, options);
     await new Promise<void>((resolve, reject) => {
       gateway.#server.once('error', (error) => {
@@ -223,7 +183,7 @@ export class Gateway implements AsyncDisposable {
     const tenant = await this.#identify(incoming);
     this.#admit(tenant, signal);
     const request: DockerRequest = { tenant, method, parts, query, apiVersion, incoming, response, signal };
-    await findRoute(this.#handlers, method, parts)(request);
+    await this.#router.answer(request);
   }
 
   async #refuse(incoming: IncomingMessage, response: ServerResponse, thrown: unknown): Promise<void> {
@@ -268,11 +228,7 @@ export class Gateway implements AsyncDisposable {
     const tenant = await this.#identify(incoming);
     this.#admit(tenant, connection.signal);
     const request: HijackRequest = { tenant, method: incoming.method ?? 'GET', parts, query, apiVersion, ...connection };
-    const [room, id = '', verb] = parts;
-    const route = request.method === 'POST' && parts.length === 3 ? `${room ?? ''} ${verb ?? ''}` : '';
-    if (route === 'containers attach') await this.#handlers.streams.attach(request, id);
-    else if (route === 'exec start') await this.#handlers.execs.startHijacked(request, id);
-    else throw dockerError(404, 'page not found');
+    await this.#router.join(request);
   }
 
   /** Stops accepting and cuts what is open: streams of containers that the node stops have ended by then. */

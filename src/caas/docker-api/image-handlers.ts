@@ -9,27 +9,14 @@ import { familiarReference } from '#caas/image-reference.ts';
 import { answerTo, dockerError, noSuchImage } from './docker-error.ts';
 import { booleanOf, filtersOf, sendEmpty, sendJson } from './request.ts';
 import type { DockerRequest } from './request.ts';
+import type { DockerRoute } from './router.ts';
 import { namesToList } from './image-filters.ts';
-import { imageInspectView, imageSummaryView } from './views.ts';
+import { imageInspectView, imageSummaryView } from './image-views.ts';
 
 export interface ImageHandlerDeps {
   readonly clock: Clock;
   readonly images: Images;
   readonly containers: Containers;
-}
-
-/** Image names have slashes: they are the path parts between `/images/` and the verb. */
-function nameOf(parts: readonly string[]): string {
-  return parts.join('/');
-}
-
-export interface ImageHandlers {
-  readonly list: (request: DockerRequest) => Promise<void>;
-  readonly load: (request: DockerRequest) => Promise<void>;
-  readonly create: (request: DockerRequest) => Promise<void>;
-  readonly inspect: (request: DockerRequest, name: readonly string[]) => Promise<void>;
-  readonly tag: (request: DockerRequest, name: readonly string[]) => Promise<void>;
-  readonly remove: (request: DockerRequest, name: readonly string[]) => Promise<void>;
 }
 
 async function usesOf(deps: ImageHandlerDeps, tenant: string, imageId: string): Promise<number> {
@@ -48,10 +35,10 @@ async function list(deps: ImageHandlerDeps, request: DockerRequest): Promise<voi
   sendJson(request.response, 200, views);
 }
 
-async function inspect(deps: ImageHandlerDeps, request: DockerRequest, parts: readonly string[]): Promise<void> {
-  const image = await deps.images.find(request.tenant.name, nameOf(parts));
+async function inspect(deps: ImageHandlerDeps, request: DockerRequest, name: string): Promise<void> {
+  const image = await deps.images.find(request.tenant.name, name);
   const known = image === undefined ? undefined : await deps.images.inspect(image.imageId);
-  if (image === undefined || known === undefined) throw noSuchImage(nameOf(parts));
+  if (image === undefined || known === undefined) throw noSuchImage(name);
   sendJson(request.response, 200, imageInspectView(image, known));
 }
 
@@ -93,29 +80,29 @@ async function create(deps: ImageHandlerDeps, request: DockerRequest): Promise<v
   request.response.end(`${JSON.stringify({ status: imageId })}\r\n`);
 }
 
-async function tag(deps: ImageHandlerDeps, request: DockerRequest, parts: readonly string[]): Promise<void> {
+async function tag(deps: ImageHandlerDeps, request: DockerRequest, name: string): Promise<void> {
   const target = `${request.query.get('repo') ?? ''}:${request.query.get('tag') ?? ''}`.replace(/:$/, '');
-  await deps.images.tag(request.tenant.name, nameOf(parts), target);
+  await deps.images.tag(request.tenant.name, name, target);
   sendEmpty(request.response, 201);
 }
 
-async function remove(deps: ImageHandlerDeps, request: DockerRequest, parts: readonly string[]): Promise<void> {
+async function remove(deps: ImageHandlerDeps, request: DockerRequest, name: string): Promise<void> {
   const { tenant } = request;
   const users = (await deps.containers.listOf(tenant.name)).map((row) => ({ row, imageId: parseStoredSpec(row.spec).imageId }));
-  const done = await deps.images.remove(tenant.name, nameOf(parts), {
+  const done = await deps.images.remove(tenant.name, name, {
     force: booleanOf(request.query, 'force'),
     usersOf: (imageId) => users.filter((user) => user.imageId === imageId).map((user) => user.row),
   });
   sendJson(request.response, 200, done);
 }
 
-export function imageHandlers(deps: ImageHandlerDeps): ImageHandlers {
-  return {
-    list: async (request) => await list(deps, request),
-    load: async (request) => await load(deps, request),
-    create: async (request) => await create(deps, request),
-    inspect: async (request, name) => await inspect(deps, request, name),
-    tag: async (request, name) => await tag(deps, request, name),
-    remove: async (request, name) => await remove(deps, request, name),
-  };
+export function imageRoutes(deps: ImageHandlerDeps): readonly DockerRoute[] {
+  return [
+    { method: 'GET', pattern: '/images/json', answer: async (request) => await list(deps, request) },
+    { method: 'POST', pattern: '/images/load', answer: async (request) => await load(deps, request) },
+    { method: 'POST', pattern: '/images/create', answer: async (request) => await create(deps, request) },
+    { method: 'GET', pattern: '/images/{*}/json', answer: async (request, name) => await inspect(deps, request, name) },
+    { method: 'POST', pattern: '/images/{*}/tag', answer: async (request, name) => await tag(deps, request, name) },
+    { method: 'DELETE', pattern: '/images/{*}', answer: async (request, name) => await remove(deps, request, name) },
+  ];
 }

@@ -6,7 +6,7 @@ import { readWhole } from '#caas/byte-stream.ts';
 import { dockerError } from './docker-error.ts';
 
 /** What is implemented; older clients negotiate down to their own, newer ones to this. */
-export const API_VERSION_MAX = '1.41';
+export const API_VERSION_MAX = '1.44';
 export const API_VERSION_MIN = '1.24';
 /** The largest JSON body: a create request with 500 environment entries is far below. */
 const BODY_BYTES_MAX = 4 * 1024 * 1024;
@@ -40,7 +40,8 @@ export type ParsedPath =
   | { readonly kind: 'path'; readonly apiVersion: string; readonly parts: readonly string[]; readonly query: URLSearchParams }
   | { readonly kind: 'refused'; readonly status: 400 | 404; readonly message: string };
 
-function numberOf(version: string): number {
+/** `1.41` as a number that orders: 1041. */
+export function numberOf(version: string): number {
   const [major = '0', minor = '0'] = version.split('.');
   return Number(major) * 1000 + Number(minor);
 }

@@ -18,17 +18,11 @@ import type { LogEntry } from './log-entries.ts';
 import { hijackOn, join, pump, RAW_STREAM, write } from './raw-stream.ts';
 import { booleanOf, readJson } from './request.ts';
 import type { DockerRequest, HijackRequest } from './request.ts';
+import type { DockerRoute } from './router.ts';
 
 export interface StreamHandlerDeps {
   readonly log: Log;
   readonly containers: Containers;
-}
-
-export interface StreamHandlers {
-  readonly logs: (request: DockerRequest, reference: string) => Promise<void>;
-  readonly wait: (request: DockerRequest, reference: string) => Promise<void>;
-  readonly attach: (request: HijackRequest, reference: string) => Promise<void>;
-  readonly attachOutput: (request: DockerRequest, reference: string) => Promise<void>;
 }
 
 const WAIT_CONDITIONS = new Set(['', 'not-running', 'next-exit', 'removed']);
@@ -184,13 +178,17 @@ async function attachOutput(deps: StreamHandlerDeps, request: DockerRequest, ref
   await pump(await hijackOn(deps, row, { path: ['containers', row.engineId, 'attach'], query }), request);
 }
 
-export function streamHandlers(deps: StreamHandlerDeps): StreamHandlers {
-  return {
-    logs: async (request, reference) => await logs(deps, request, reference),
-    wait: async (request, reference) => await wait(deps, request, reference),
-    attach: async (request, reference) => await attach(deps, request, reference),
-    attachOutput: async (request, reference) => await attachOutput(deps, request, reference),
-  };
+export function streamRoutes(deps: StreamHandlerDeps): readonly DockerRoute[] {
+  return [
+    { method: 'GET', pattern: '/containers/{}/logs', answer: async (request, id) => await logs(deps, request, id) },
+    { method: 'POST', pattern: '/containers/{}/wait', answer: async (request, id) => await wait(deps, request, id) },
+    {
+      method: 'POST',
+      pattern: '/containers/{}/attach',
+      answer: async (request, id) => await attachOutput(deps, request, id),
+      join: async (request, id) => await attach(deps, request, id),
+    },
+  ];
 }
 
 async function textOf(answer: IncomingMessage): Promise<string> {

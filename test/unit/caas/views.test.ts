@@ -1,15 +1,9 @@
 /** What tenants see: Docker's shapes, and nothing of the host. */
 import { describe, expect, test } from 'vitest';
 import { imageSchema } from '#caas/engine-answers.ts';
-import {
-  imageInspectView,
-  imageSummaryView,
-  infoView,
-  inspectView,
-  statusText,
-  summaryView,
-  versionView,
-} from '#caas/docker-api/views.ts';
+import { inspectView, statusText, summaryView } from '#caas/docker-api/container-views.ts';
+import { imageInspectView, imageSummaryView } from '#caas/docker-api/image-views.ts';
+import { infoView, versionView } from '#caas/docker-api/system-views.ts';
 import { ENGINE_ID, inspectOf, rowOf, specOf, tenantNamed } from '../../support/caas-data.ts';
 import { containing } from '../../support/matchers.ts';
 

@@ -21,7 +21,8 @@ const TENANT: Tenant = {
   name: 'acme',
   createdMs: 1,
   state: 'active',
-  quota: { containersMax: 1, memoryBytesMax: 2, imagesMax: 3 },
+  quota: { containersMax: 1, memoryBytesMax: 2, imagesMax: 3, networksMax: 4, volumesMax: 5, portsMax: 6, cpuMilliMax: 7 },
+  address: '127.0.0.2',
   domains: ['example.com'],
 };
 
@@ -41,6 +42,8 @@ const ROW: ContainerRow = {
   resume: false,
   carriedStart: '',
   memoryBytes: 64,
+  lanAddress: '',
+  placement: '',
   spec: '{}',
 };
 

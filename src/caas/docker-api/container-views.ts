@@ -1,15 +1,11 @@
 /**
- * Docker's JSON, rebuilt from parsed parts: what a tenant may see and nothing of the host it runs on. Pure.
- * Shapes: Docker Engine API 1.41 (`ContainerSummary`, `ContainerInspectResponse`, `ImageSummary`, …).
+ * Docker's JSON of containers, rebuilt from parsed parts: what a tenant may see and nothing of the host it runs on. Pure.
+ * Shapes: Docker Engine API 1.41 (`ContainerSummary`, `ContainerInspectResponse`).
  */
 import { formatDuration } from '#units';
 import type { ContainerRow } from '#state/containers.ts';
-import type { TenantImage } from '#state/images.ts';
-import type { Tenant } from '#state/tenants.ts';
 import type { ContainerSpec } from '#caas/container-spec.ts';
-import type { EngineImage, EngineInspect } from '#caas/engine-answers.ts';
-import { familiarReference } from '#caas/image-reference.ts';
-import { API_VERSION_MAX, API_VERSION_MIN } from './request.ts';
+import type { EngineInspect } from '#caas/engine-answers.ts';
 
 const ZERO_TIME = '0001-01-01T00:00:00Z';
 
@@ -220,152 +216,5 @@ export function inspectView(
     Mounts: [],
     Config: configView(spec, inspect),
     NetworkSettings: networkSettingsView(row, spec, inspect),
-  };
-}
-
-export function imageSummaryView(
-  image: TenantImage,
-  names: readonly string[],
-  known: EngineImage | undefined,
-  containers: number,
-): Readonly<Record<string, unknown>> {
-  return {
-    Id: image.imageId,
-    ParentId: '',
-    RepoTags: names.length === 0 ? null : names,
-    RepoDigests: null,
-    Created: Math.floor((Date.parse(known?.Created ?? '') || image.createdMs) / 1000),
-    Size: known?.Size ?? 0,
-    VirtualSize: known?.Size ?? 0,
-    SharedSize: -1,
-    Labels: known?.Config?.Labels ?? null,
-    Containers: containers,
-  };
-}
-
-export function imageInspectView(image: TenantImage, known: EngineImage): Readonly<Record<string, unknown>> {
-  return {
-    Id: image.imageId,
-    RepoTags: image.references.map(familiarReference),
-    RepoDigests: [],
-    Parent: '',
-    Comment: known.Comment,
-    Created: known.Created,
-    Container: '',
-    DockerVersion: '',
-    Author: known.Author,
-    Config: known.Config ?? null,
-    Architecture: known.Architecture,
-    Os: known.Os,
-    Size: known.Size,
-    VirtualSize: known.Size,
-    GraphDriver: { Name: 'overlay2', Data: null },
-    RootFS: { Type: known.RootFS?.Type ?? 'layers', Layers: known.RootFS?.Layers ?? [] },
-    Metadata: { LastTagTime: ZERO_TIME },
-  };
-}
-
-export interface PlatformFacts {
-  readonly version: string;
-  readonly kernel: string;
-  readonly cpus: number;
-  readonly runtimeVersion: string;
-}
-
-export function versionView(facts: PlatformFacts): Readonly<Record<string, unknown>> {
-  const engine = {
-    Version: facts.version,
-    ApiVersion: API_VERSION_MAX,
-    MinAPIVersion: API_VERSION_MIN,
-    Os: 'linux',
-    Arch: 'amd64',
-  };
-  return {
-    Platform: { Name: 'Écluse' },
-    Components: [
-      {
-        Name: 'Engine',
-        Version: facts.version,
-        Details: {
-          ApiVersion: API_VERSION_MAX,
-          MinAPIVersion: API_VERSION_MIN,
-          Os: 'linux',
-          Arch: 'amd64',
-          Experimental: 'false',
-          KernelVersion: facts.kernel,
-        },
-      },
-      { Name: 'runsc', Version: facts.runtimeVersion, Details: {} },
-    ],
-    ...engine,
-    GitCommit: '',
-    GoVersion: '',
-    KernelVersion: facts.kernel,
-    BuildTime: '',
-  };
-}
-
-export interface TenantFacts {
-  readonly tenant: Tenant;
-  readonly rows: readonly ContainerRow[];
-  readonly images: number;
-  readonly nowMs: number;
-}
-
-/** `docker info`: the tenant's own world; its quota is the size of its machine. */
-export function infoView(facts: PlatformFacts, { tenant, rows, images, nowMs }: TenantFacts): Readonly<Record<string, unknown>> {
-  const count = (...states: readonly string[]): number => rows.filter((row) => states.includes(row.state)).length;
-  return {
-    ID: `ECLUSE-${tenant.name}`,
-    Name: 'ecluse',
-    ServerVersion: facts.version,
-    OperatingSystem: 'Écluse (gVisor)',
-    OSType: 'linux',
-    OSVersion: '',
-    Architecture: 'x86_64',
-    KernelVersion: facts.kernel,
-    NCPU: facts.cpus,
-    MemTotal: tenant.quota.memoryBytesMax,
-    Containers: rows.length,
-    ContainersRunning: count('running', 'restarting'),
-    ContainersPaused: count('paused'),
-    ContainersStopped: count('created', 'exited', 'dead', 'lost'),
-    Images: images,
-    Driver: 'overlay2',
-    DriverStatus: [],
-    SystemTime: new Date(nowMs).toISOString(),
-    LoggingDriver: 'json-file',
-    CgroupDriver: 'cgroupfs',
-    CgroupVersion: '1',
-    DefaultRuntime: 'runsc',
-    Runtimes: { runsc: { path: 'runsc' } },
-    Plugins: { Volume: [], Network: ['bridge', 'null'], Authorization: null, Log: ['json-file'] },
-    Swarm: { NodeID: '', NodeAddr: '', LocalNodeState: 'inactive', ControlAvailable: false, Error: '', RemoteManagers: null },
-    IndexServerAddress: 'https://index.docker.io/v1/',
-    RegistryConfig: { IndexConfigs: {}, InsecureRegistryCIDRs: [], Mirrors: [] },
-    SecurityOptions: ['name=gvisor'],
-    Labels: [],
-    ExperimentalBuild: false,
-    MemoryLimit: true,
-    SwapLimit: true,
-    CpuCfsPeriod: true,
-    CpuCfsQuota: true,
-    CPUShares: true,
-    PidsLimit: true,
-    IPv4Forwarding: true,
-    BridgeNfIptables: true,
-    BridgeNfIp6tables: true,
-    OomKillDisable: false,
-    Debug: false,
-    NFd: 0,
-    NGoroutines: 0,
-    NEventsListener: 0,
-    HttpProxy: '',
-    HttpsProxy: '',
-    NoProxy: '',
-    DockerRootDir: '/',
-    LiveRestoreEnabled: true,
-    InitBinary: 'docker-init',
-    Warnings: null,
   };
 }
