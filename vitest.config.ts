@@ -12,7 +12,7 @@ export default defineConfig({
       {
         test: {
           name: 'integration',
-          include: ['test/integration/**/*.test.ts'],
+          include: ['test/integration/**/*.test.ts', 'test/conformance/**/*.test.ts'],
           // They start engines and move containers on a machine that may be busy.
           testTimeout: 120_000,
           hookTimeout: 180_000,

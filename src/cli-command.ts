@@ -14,6 +14,10 @@ export interface TenantSettings {
   readonly memoryBytesMax: number | undefined;
   readonly containersMax: number | undefined;
   readonly imagesMax: number | undefined;
+  readonly networksMax: number | undefined;
+  readonly volumesMax: number | undefined;
+  readonly portsMax: number | undefined;
+  readonly cpuMilliMax: number | undefined;
   /** Undefined: as they are. */
   readonly domains: readonly string[] | undefined;
 }
@@ -48,6 +52,7 @@ export type RemoteCommand = Remote &
         readonly by: UsageGrouping;
         readonly format: 'table' | 'csv' | 'json';
       }
+    | { readonly kind: 'explain-container'; readonly container: string }
     | { readonly kind: 'migrate'; readonly container: string; readonly to: string }
   );
 

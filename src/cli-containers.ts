@@ -1,6 +1,6 @@
-/** `ps` and `migrate`: containers of all tenants. */
+/** `ps`, `explain container` and `migrate`: containers of all tenants. */
 import type { AdminClient } from '#admin/client.ts';
-import type { ContainerView } from '#admin/node-control.ts';
+import type { ContainerExplanation, ContainerView } from '#admin/node-control.ts';
 import type { MigrationReport } from '#caas/migration.ts';
 import { formatBytes, formatDuration } from '#units';
 import { writeJson } from './cli-output.ts';
@@ -36,6 +36,33 @@ function containerTable(containers: readonly ContainerView[], nowMs: number): st
       ].map(plainText),
     ),
   );
+}
+
+/** `explain container`: the decision that put it where it is, with what spoke for and against each host then. */
+export async function explainContainer(
+  client: AdminClient,
+  output: Output,
+  options: { readonly json: boolean; readonly container: string },
+): Promise<void> {
+  const explanation = await client.explainContainer(options.container);
+  if (options.json) writeJson(output, explanation);
+  else output.write(explanationText(explanation));
+}
+
+function explanationText({ tenant, name, host, placement }: ContainerExplanation): string {
+  if (placement === undefined) return `${plainText(`${tenant}/${name} is on ${host}; why was not kept`)}\n`;
+  const { decidedMs, why, considered, ruledOut } = placement;
+  const lines = [
+    `${tenant}/${name} is on ${host}`,
+    `${new Date(decidedMs).toISOString()}: placed on ${placement.host}: ${why}`,
+    ...(host === placement.host ? [] : [`moved to ${host} since`]),
+    ...considered.flatMap((verdict) => [
+      `  ${verdict.host}: score ${String(verdict.score)}`,
+      ...verdict.reasons.map((reason) => `    ${reason}`),
+    ]),
+    ...ruledOut.map((verdict) => `  ${verdict.host}: ruled out: ${verdict.reason}`),
+  ];
+  return `${lines.map(plainText).join('\n')}\n`;
 }
 
 export async function migrateContainer(

@@ -131,6 +131,9 @@ async function runRemote(command: RemoteCommand, output: Output): Promise<void> 
     case 'ps':
       await (await import('./cli-containers.ts')).printContainers(client, output, command);
       return;
+    case 'explain-container':
+      await (await import('./cli-containers.ts')).explainContainer(client, output, command);
+      return;
     case 'migrate':
       await (await import('./cli-containers.ts')).migrateContainer(client, output, command);
       return;

@@ -54,6 +54,10 @@ const TENANT_SETTING_FLAGS: readonly FlagSpec[] = [
   { name: 'memory', value: 'SIZE', about: 'the sum of the memory limits of its containers, like 4g' },
   { name: 'containers', value: 'N', about: 'how many containers it may have' },
   { name: 'images', value: 'N', about: 'how many images it may have' },
+  { name: 'networks', value: 'N', about: 'how many networks it may have' },
+  { name: 'volumes', value: 'N', about: 'how many volumes it may have' },
+  { name: 'ports', value: 'N', about: 'how many ports it may publish at a time' },
+  { name: 'cpus', value: 'N', about: 'the sum of --cpus of its containers, like 4 or 0.5; 0: no limit' },
   { name: 'domain', value: 'D', repeats: true, about: 'a domain that its routes may use; once for each' },
 ];
 
@@ -77,6 +81,13 @@ function countOf(flag: string, text: string, least: number): number {
   throw usageError(`--${flag} cannot be "${text}"`, `use a whole number of at least ${String(least)}`);
 }
 
+/** `0.5` of a processor is 500 thousandths. */
+function milliOf(flag: string, text: string | undefined): number | undefined {
+  if (text === undefined) return undefined;
+  if (/^\d{1,4}(?:\.\d{1,3})?$/.test(text)) return Math.round(Number(text) * 1000);
+  throw usageError(`--${flag} cannot be "${text}"`, 'use a number like 4 or 0.5');
+}
+
 function withUnit(flag: string, text: string, parse: (text: string) => number): number {
   try {
     return parse(text);
@@ -96,12 +107,18 @@ function momentOf(flag: string, text: string): Moment {
 
 function settingsOf({ text, texts }: Given): TenantSettings {
   const memory = text('memory');
-  const containers = text('containers');
-  const images = text('images');
+  const count = (flag: string): number | undefined => {
+    const given = text(flag);
+    return given === undefined ? undefined : countOf(flag, given, 0);
+  };
   return {
     memoryBytesMax: memory === undefined ? undefined : withUnit('memory', memory, parseSizeBytes),
-    containersMax: containers === undefined ? undefined : countOf('containers', containers, 0),
-    imagesMax: images === undefined ? undefined : countOf('images', images, 0),
+    containersMax: count('containers'),
+    imagesMax: count('images'),
+    networksMax: count('networks'),
+    volumesMax: count('volumes'),
+    portsMax: count('ports'),
+    cpuMilliMax: milliOf('cpus', text('cpus')),
     domains: texts('domain'),
   };
 }
@@ -280,6 +297,13 @@ export const COMMAND_SPECS: readonly CommandSpec[] = [
       follow: given.has('follow'),
       last: countOf('last', given.text('last') ?? '20', 0),
     }),
+  },
+  {
+    words: 'explain container',
+    operands: ['CONTAINER'],
+    about: 'show why a container was put on its host',
+    flags: REMOTE_FLAGS,
+    command: (given) => ({ kind: 'explain-container', ...remote(given), container: given.operand(0) }),
   },
   {
     words: 'migrate',

@@ -47,17 +47,22 @@ export async function runTenantCommand(command: TenantCommand, client: AdminClie
 
 /** Only what was given: what is absent gets its default, or stays. */
 function fieldsOf(settings: TenantSettings): { quota?: Partial<TenantQuota>; domains?: readonly string[] } {
-  const { memoryBytesMax, containersMax, imagesMax, domains } = settings;
-  const quota = {
-    ...(memoryBytesMax === undefined ? {} : { memoryBytesMax }),
-    ...(containersMax === undefined ? {} : { containersMax }),
-    ...(imagesMax === undefined ? {} : { imagesMax }),
-  };
+  const { domains, ...quotas } = settings;
+  const quota = Object.fromEntries(Object.entries(quotas).filter(([, value]) => value !== undefined));
   return { ...(Object.keys(quota).length === 0 ? {} : { quota }), ...(domains === undefined ? {} : { domains }) };
 }
 
-function quotaText({ containersMax, memoryBytesMax, imagesMax }: TenantQuota): string {
-  return `up to ${String(containersMax)} containers, ${formatBytes(memoryBytesMax)} of memory, ${String(imagesMax)} images`;
+function quotaText(quota: TenantQuota): string {
+  const counts = [
+    `${String(quota.containersMax)} containers`,
+    `${formatBytes(quota.memoryBytesMax)} of memory`,
+    ...(quota.cpuMilliMax === 0 ? [] : [`${String(quota.cpuMilliMax / 1000)} processors`]),
+    `${String(quota.imagesMax)} images`,
+    `${String(quota.networksMax)} networks`,
+    `${String(quota.volumesMax)} volumes`,
+    `${String(quota.portsMax)} published ports`,
+  ];
+  return `up to ${counts.join(', ')}`;
 }
 
 function tenantTable(tenants: readonly TenantView[], nowMs: number): string {

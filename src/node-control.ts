@@ -6,6 +6,7 @@ import type {
   ContainerView,
   NodeControl,
   NodeStatus,
+  ContainerExplanation,
   ContainerFilter,
   TenantChange,
   TenantEnv,
@@ -14,6 +15,7 @@ import type {
 } from '#admin/node-control.ts';
 import { parseStoredSpec } from '#caas/container-spec.ts';
 import type { Containers } from '#caas/containers.ts';
+import { placementRecord } from '#caas/placement.ts';
 import { statusText } from '#caas/docker-api/container-views.ts';
 import type { Host } from '#caas/host.ts';
 import type { Meter } from '#caas/meter.ts';
@@ -149,6 +151,12 @@ export class NodeOperations implements NodeControl {
       incarnation: row.incarnation,
       memoryLimitBytes: row.memoryBytes,
     }));
+  }
+
+  async explainContainer(reference: string): Promise<ContainerExplanation> {
+    const row = await this.#find(reference);
+    const placement = row.placement === '' ? undefined : placementRecord.parse(JSON.parse(row.placement));
+    return { id: row.id, tenant: row.tenant, name: row.name, host: row.host, placement };
   }
 
   async readings(): Promise<readonly ContainerReading[]> {

@@ -2,11 +2,13 @@
 import type { Clock } from '#clock';
 import type { Log } from '#log';
 import { parseStoredSpec } from '#caas/container-spec.ts';
+import { publishedOf } from '#caas/port-routes.ts';
 import { routesOf } from '#caas/routes.ts';
 import type { EdgeConfig } from '#proxy/protocol.ts';
 import type { WorkerPool } from '#proxy/worker-pool.ts';
 import type { Activator } from '#routing/activator.ts';
 import { listContainers } from '#state/containers.ts';
+import { listAllPorts } from '#state/published-ports.ts';
 import { readSetting, writeSetting } from '#state/settings.ts';
 import type { Sql } from '#state/sql.ts';
 import { listTenants } from '#state/tenants.ts';
@@ -40,7 +42,12 @@ export class Edge implements Activator {
     const tenants = new Map((await listTenants(sql)).map((tenant) => [tenant.name, tenant]));
     const containers = (await listContainers(sql)).map((row) => ({ row, spec: parseStoredSpec(row.spec) }));
     const version = Number((await readSetting(sql, VERSION_KEY)) ?? '0') + 1;
-    const config = routesOf(containers, tenants, domain, version);
+    const ports = publishedOf(
+      await listAllPorts(sql),
+      containers.map(({ row }) => row),
+      tenants,
+    );
+    const config = { ...routesOf(containers, tenants, domain, version), ports };
     const served: HostCertificate[] = [];
     // `*` is what clients get that name no host we know: they see a certificate of the internal CA and a 404.
     for (const host of new Set(['*', ...config.routes.map((route) => route.host)]))
@@ -109,5 +116,10 @@ export class Edge implements Activator {
 
 /** What a configuration says, apart from its number. */
 function contentOf(edge: EdgeConfig): string {
-  return JSON.stringify([edge.config.services, edge.config.routes, edge.certificates.map((certificate) => certificate.certPem)]);
+  return JSON.stringify([
+    edge.config.services,
+    edge.config.routes,
+    edge.config.ports,
+    edge.certificates.map((certificate) => certificate.certPem),
+  ]);
 }

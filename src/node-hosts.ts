@@ -7,7 +7,7 @@ import { reasonOf } from '#errors';
 import { Host, scopeOf } from '#caas/host.ts';
 import type { HostDeps } from '#caas/host.ts';
 import { chooseOctet, disableForwarding, enableForwarding } from '#isolation/host-network.ts';
-import type { HostNetwork } from '#isolation/host-network.ts';
+import type { HostNetwork } from '#isolation/host-addresses.ts';
 import { listHosts, putHost } from '#state/hosts.ts';
 import type { Sql } from '#state/sql.ts';
 import { readSetting, writeSetting } from '#state/settings.ts';

@@ -5,20 +5,17 @@
  *             metrics → admin API → ready
  * Order down: admin API, Docker endpoint → workers drained → containers stopped → books closed → engines and networks gone → store
  */
-import { mkdir, rm } from 'node:fs/promises';
+import { mkdir } from 'node:fs/promises';
 import { release } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { AdminApi } from '#admin/api.ts';
+import { clearCrashedBuilds, closeCrashedBuilds } from '#caas/build/build-leftovers.ts';
 import { reconcile, stopAll } from '#caas/container-recovery.ts';
-import { Containers } from '#caas/containers.ts';
 import { Gateway } from '#caas/docker-api/gateway.ts';
 import { watchEngine } from '#caas/engine-events.ts';
-import { Events } from '#caas/events.ts';
-import { scopeOf } from '#caas/host.ts';
-import { Images } from '#caas/images.ts';
-import { Meter } from '#caas/meter.ts';
-import { Migrations } from '#caas/migration.ts';
+import type { Meter } from '#caas/meter.ts';
+import { NetworkFabric } from '#caas/network-fabric.ts';
 import { systemClock, waitFor } from '#clock';
 import { tryCommand } from '#command';
 import type { NodeConfig } from '#config';
@@ -39,6 +36,7 @@ import type { Authority } from '#tls/authority.ts';
 import { HostCertificates } from '#tls/host-certificates.ts';
 import { NodeOperations } from './node-control.ts';
 import type { NodeParts } from './node-control.ts';
+import { openContainerPlane } from './node-containers.ts';
 import { Edge } from './node-edge.ts';
 import { closeHosts, openHosts } from './node-hosts.ts';
 import { takeNodeLock } from './node-lock.ts';
@@ -53,7 +51,6 @@ const SERVER_CERTIFICATE_DAYS = 90;
 const RENEWAL_PERIOD_MS = 12 * 3_600_000;
 /** After a crash the old workers close their listeners when they notice; this is how long that may take. */
 const OLD_WORKERS_LIMIT_MS = 6000;
-const MEMORY_BACKED = '/dev/shm';
 
 type Say = (line: string) => void;
 
@@ -229,21 +226,15 @@ async function openNode(config: NodeConfig, log: Log, say: Say): Promise<Running
   const runsc = await probeRunsc();
 
   say(`starting ${config.hosts.map((host) => `host ${host.name} (${host.engine})`).join(', ')}`);
-  const hostDeps = { log, clock, sql, cgroups, runsc };
+  const fabric = new NetworkFabric(sql);
+  const hostDeps = { log, clock, sql, cgroups, runsc, readPolicy: async (host: string) => await fabric.policyOf(host) };
   const hosts = await inData(config, async () => await openHosts(hostDeps, { dataDir: config.dataDir, wishes: config.hosts }));
   stack.defer(async () => await closeHosts(sql, hosts));
+  fabric.attach(hosts);
 
   const edge = new Edge({ log, clock, sql, certificates, domain: config.domain });
-  const events = new Events(clock);
-  const images = new Images({ log, clock, sql, hosts, events });
-  const imageFolder = join(MEMORY_BACKED, `ecluse-${scopeOf(config.dataDir)}`);
-  stack.defer(async () => {
-    await rm(imageFolder, { recursive: true, force: true });
-  });
-  const meter = await Meter.open({ log, clock, sql, cgroups });
-  stack.use(meter);
-  const containers = new Containers({ log, clock, sql, hosts, images, events, meter, activator: edge, domain: config.domain });
-  const migrations = new Migrations({ log, clock, sql, hosts, containers, meter, activator: edge, imageFolder });
+  const plane = await openContainerPlane({ log, clock, sql, cgroups, hosts, fabric, activator: edge }, config, stack);
+  const { containers, meter, migrations } = plane;
   const recovery = { log, clock, sql, hosts, containers };
   stack.defer(async () => {
     say('stopping containers');
@@ -252,6 +243,8 @@ async function openNode(config: NodeConfig, log: Log, say: Say): Promise<Running
   await migrations.recover();
   say('taking over containers');
   await reconcile(recovery);
+  for (const host of hosts.values()) await clearCrashedBuilds(recovery, host);
+  await closeCrashedBuilds(recovery, meter, hosts);
   for (const host of hosts.values()) stack.use(watchEngine({ log, clock, containers }, host));
 
   const pool = await openPool(config, { log, edge, meter });
@@ -259,7 +252,7 @@ async function openNode(config: NodeConfig, log: Log, say: Say): Promise<Running
     say('draining connections');
     await pool.dispose();
   });
-  const gateway = await openDocker(config, authority, { log, clock, sql, hosts, containers, images, events }, runsc);
+  const gateway = await openDocker(config, authority, { ...plane, log, clock, sql, hosts }, runsc);
   if (gateway !== undefined) stack.use(gateway);
   stack.use(startRenewal({ log, edge, gateway, authority }, config));
   const metrics = await openMetrics(config, { log, pool: pool.pool, hosts, containers: async () => await containers.list() });

@@ -50,7 +50,8 @@ async function boot(message: ToWorker & { readonly kind: 'boot' }): Promise<void
     return;
   }
   plane.commit(edge.config.version);
-  for (const { endpointIds, deadlineMs } of freezes) plane.holds.freeze(endpointIds, deadlineMs);
+  for (const { endpointIds, deadlineMs } of freezes) plane.hold(endpointIds, deadlineMs);
+  plane.ports.reserve([options.listen.http, options.listen.https]);
   setInterval(() => {
     pushTraffic(plane);
   }, TRAFFIC_PERIOD_MS).unref();
@@ -62,6 +63,7 @@ async function boot(message: ToWorker & { readonly kind: 'boot' }): Promise<void
     return;
   }
   state.listener.certificatesChanged();
+  await plane.ports.opened();
   send({ kind: 'ack', seq });
   send({ kind: 'listening', version: plane.version });
 }
@@ -74,7 +76,7 @@ async function end(deadlineMs: number): Promise<void> {
 
 async function endOf(state: Running | undefined, deadlineMs: number): Promise<void> {
   if (state === undefined) return;
-  await state.listener?.drain(deadlineMs);
+  await Promise.all([state.listener?.drain(deadlineMs), state.plane.ports.drain(deadlineMs)]);
   pushTraffic(state.plane);
   await state.listener?.[Symbol.asyncDispose]();
   await state.plane[Symbol.asyncDispose]();
@@ -85,6 +87,8 @@ async function handle({ plane, listener }: Running, message: Exclude<ToWorker, {
   switch (message.kind) {
     case 'prepare': {
       const reason = plane.prepare(message.edge);
+      // Later messages do not wait for this: a commit that overtakes it finds the ports on their way.
+      if (reason === undefined) await plane.ports.opened();
       send(reason === undefined ? { kind: 'ack', seq } : { kind: 'refused', seq, reason });
       return;
     }

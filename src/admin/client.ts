@@ -14,7 +14,15 @@ import type { Change } from '#state/change-log.ts';
 import { errorFromApi } from './api-error.ts';
 import { exactJson, parseExactJson } from './exact-json.ts';
 import { ANSWER_BYTES_MAX, ANSWER_TIMEOUT_MS } from './limits.ts';
-import type { ContainerReading, ContainerView, NodeControl, NodeStatus, TenantEnv, TenantView } from './node-control.ts';
+import type {
+  ContainerExplanation,
+  ContainerReading,
+  ContainerView,
+  NodeControl,
+  NodeStatus,
+  TenantEnv,
+  TenantView,
+} from './node-control.ts';
 
 export interface AdminClient extends NodeControl {
   /** The newest `count` changes, oldest first. */
@@ -59,6 +67,8 @@ export function createAdminClient(socketPath: string): AdminClient {
     tenantEnv: async (name) => await get<TenantEnv>(`tenants/${encodeURIComponent(name)}/env`),
     containers: async ({ all, tenant }) =>
       (await get<{ containers: readonly ContainerView[] }>('containers', { all: all ? '1' : '0', tenant })).containers,
+    explainContainer: async (container) =>
+      await get<ContainerExplanation>(`containers/${encodeURIComponent(container)}/placement`),
     readings: async () => (await get<{ readings: readonly ContainerReading[] }>('readings')).readings,
     usage: async ({ tenant, sinceMs, untilMs, by }) => {
       const path = withQuery('usage', { tenant, since: String(sinceMs), until: String(untilMs), by });

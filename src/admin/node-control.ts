@@ -2,6 +2,7 @@
  * What an operator can see and change of a running node: implemented by the node, called by the admin API, and offered again on the
  * other side of the socket by the client. Everything but `onProgress` is plain data.
  */
+import type { PlacementRecord } from '#caas/placement.ts';
 import type { MigrationProgress, MigrationReport } from '#caas/migration.ts';
 import type { UsageGrouping, UsageTotal } from '#caas/usage.ts';
 import type { Change } from '#state/change-log.ts';
@@ -86,6 +87,17 @@ export interface ContainerView {
   readonly memoryLimitBytes: number;
 }
 
+/** Why a container is where it is. */
+export interface ContainerExplanation {
+  readonly id: string;
+  readonly tenant: string;
+  readonly name: string;
+  /** Where it is now: another host than the placement's where it was moved. */
+  readonly host: string;
+  /** Undefined for one that was made before decisions were kept. */
+  readonly placement: PlacementRecord | undefined;
+}
+
 /** A container's counters at one moment; two of them make a rate. */
 export interface ContainerReading {
   readonly id: string;
@@ -112,6 +124,8 @@ export interface NodeControl {
   removeTenant(name: string): Promise<void>;
   tenantEnv(name: string): Promise<TenantEnv>;
   containers(filter: ContainerFilter): Promise<readonly ContainerView[]>;
+  /** `container` as for `migrate`. */
+  explainContainer(container: string): Promise<ContainerExplanation>;
   readings(): Promise<readonly ContainerReading[]>;
   usage(query: UsageQuery): Promise<readonly UsageTotal[]>;
   /** `container`: an id, a prefix of one, NAME where it is the only one, or TENANT/NAME. */

@@ -15,6 +15,10 @@ const quota = z.strictObject({
   containersMax: count.exactOptional(),
   memoryBytesMax: z.int().min(MEMORY_BYTES_MIN).exactOptional(),
   imagesMax: count.exactOptional(),
+  networksMax: count.exactOptional(),
+  volumesMax: count.exactOptional(),
+  portsMax: count.exactOptional(),
+  cpuMilliMax: count.exactOptional(),
 });
 
 const domains = z.array(z.string().min(1).max(253)).max(DOMAINS_MAX);

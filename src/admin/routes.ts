@@ -90,6 +90,13 @@ export const ADMIN_ROUTES: readonly AdminRoute[] = [
       sendJson(exchange, 200, { containers: await control.containers({ all, tenant }) });
     },
   },
+  {
+    method: 'GET',
+    path: 'containers/{ref}/placement',
+    handle: async (exchange, { control }) => {
+      sendJson(exchange, 200, await control.explainContainer(captured(exchange, 'ref')));
+    },
+  },
   { method: 'POST', path: 'containers/{ref}/migrate', handle: migrate },
   {
     method: 'GET',

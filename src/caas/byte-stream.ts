@@ -1,7 +1,7 @@
 /** Byte streams, typed and bounded. */
 import type { Readable } from 'node:stream';
 
-function bufferOf(chunk: unknown): Buffer {
+export function bufferOf(chunk: unknown): Buffer {
   return chunk instanceof Uint8Array ? Buffer.from(chunk.buffer, chunk.byteOffset, chunk.byteLength) : Buffer.from(String(chunk));
 }
 

@@ -4,9 +4,16 @@
  * Everything that reaches an engine is built here from parsed values; nothing of the client's bytes is passed on. Fields that could reach
  * outside of the sandbox are refused with the reason, never silently dropped.
  */
+import { LRUCache } from 'lru-cache';
 import * as z from 'zod';
 import { foldFields } from './docker-api/go-json.ts';
 import type { Fields } from './docker-api/go-json.ts';
+import { MOUNT_FIELDS, mountsAskedSchema, mountSchema, NO_MOUNTS_ASKED, parseMounts } from './spec-mounts.ts';
+import type { MountsAsked, MountSpec } from './spec-mounts.ts';
+import { networkingSchema, parseNetworking } from './spec-networks.ts';
+import type { NetworkingSpec } from './spec-networks.ts';
+import { parsePorts, portSpecSchema } from './spec-ports.ts';
+import type { PortSpec } from './spec-ports.ts';
 
 export interface SpecLimits {
   /** Given to containers that name no limit: nobody runs without one. */
@@ -97,9 +104,6 @@ const hostConfigSchema = z.object({
     .nullable()
     .default({ Name: '', MaximumRetryCount: 0 }),
   AutoRemove: z.boolean().default(false),
-  NetworkMode: z
-    .enum(['', 'default', 'bridge', 'none'], 'only the default network and none are available yet')
-    .default('default'),
   ReadonlyRootfs: z.boolean().default(false),
   Init: z.boolean().nullable().default(null),
   ShmSize: size.default(0),
@@ -117,7 +121,7 @@ const hostConfigSchema = z.object({
     .default([]),
   SecurityOpt: z.array(text).nullable().default([]),
   ExtraHosts: z
-    .array(z.string().regex(/^[A-Za-z0-9_.-]+:[0-9a-fA-F.:]+$/))
+    .array(z.string().regex(/^[A-Za-z0-9_.-]+:(?:host-gateway|[0-9a-fA-F.:]+)$/))
     .nullable()
     .default([]),
   GroupAdd: z
@@ -131,20 +135,29 @@ const hostConfigSchema = z.object({
 export interface ContainerSpec {
   readonly config: z.infer<typeof configSchema>;
   readonly hostConfig: z.infer<typeof hostConfigSchema>;
+  readonly networking: NetworkingSpec;
+  /** Everything mounted but `hostConfig.Tmpfs`; complete once `Volumes.plan` saw it. */
+  readonly mounts: readonly MountSpec[];
+  readonly mountsAsked: MountsAsked;
   /** The image that the reference meant when the container was made. */
   readonly imageId: string;
   /** TCP ports that the image or the request exposes. */
   readonly tcpPorts: readonly number[];
+  /** Those of all protocols, as `53/udp`. */
+  readonly exposedPorts: readonly string[];
+  readonly ports: readonly PortSpec[];
+  readonly publishAll: boolean;
 }
 
 export type SpecResult =
   | {
       readonly kind: 'spec';
-      readonly spec: Omit<ContainerSpec, 'imageId' | 'tcpPorts'>;
+      readonly spec: Omit<ContainerSpec, 'imageId' | 'tcpPorts' | 'exposedPorts'>;
       readonly memoryBytes: number;
       readonly warnings: readonly string[];
     }
-  | { readonly kind: 'refused'; readonly status: 400 | 403 | 501; readonly reason: string };
+  /** `isWhole`: the reason is the whole message, as where the words are Docker's. */
+  | { readonly kind: 'refused'; readonly status: 400 | 403 | 501; readonly reason: string; readonly isWhole?: true };
 
 /** Capabilities that a tenant may add: what Docker gives by default, without raw sockets. Inside gVisor they act on the sentry only. */
 const CAPABILITIES_ALLOWED = new Set(
@@ -158,7 +171,6 @@ const CLIENT_OPTIONS = ['name', 'platform', 'abortSignal'];
 
 const OUTSIDE = 'it would reach outside of the sandbox';
 const CONFIG_REASONS: Readonly<Record<string, string>> = {
-  Volumes: 'volumes are not implemented yet',
   MacAddress: 'addresses are assigned by the platform',
   NetworkDisabled: 'use --network none',
   Shell: 'it is for builds',
@@ -166,10 +178,6 @@ const CONFIG_REASONS: Readonly<Record<string, string>> = {
 };
 const HOST_CONFIG_REASONS: Readonly<Record<string, string>> = {
   Privileged: OUTSIDE,
-  Binds: 'host paths cannot be mounted, and volumes are not implemented yet',
-  Mounts: 'mounts are not implemented yet',
-  VolumesFrom: 'volumes are not implemented yet',
-  VolumeDriver: OUTSIDE,
   Devices: OUTSIDE,
   DeviceRequests: OUTSIDE,
   DeviceCgroupRules: OUTSIDE,
@@ -187,10 +195,9 @@ const HOST_CONFIG_REASONS: Readonly<Record<string, string>> = {
   OomKillDisable: OUTSIDE,
   StorageOpt: OUTSIDE,
   Annotations: OUTSIDE,
-  PortBindings: 'published ports are not implemented yet; use the label ecluse.http.host',
-  PublishAllPorts: 'published ports are not implemented yet; use the label ecluse.http.host',
-  Links: 'links are not implemented yet',
-  Dns: 'resolvers are set by the platform',
+  Dns: 'names are resolved by the platform',
+  DnsOptions: 'names are resolved by the platform',
+  DnsSearch: 'names are resolved by the platform',
 };
 
 /** Fields whose "nothing" is not a zero value, as clients send them. */
@@ -213,19 +220,6 @@ function checkLogConfig(raw: unknown): string | undefined {
   const type = folded.fields['Type'];
   if (type !== undefined && type !== '' && type !== 'json-file') return 'HostConfig.LogConfig.Type: only json-file is supported';
   return undefined; // Rotation is ours; sizes that the client asks for are the platform's defaults or less.
-}
-
-function checkNetworking(raw: unknown): string | undefined {
-  const outer = foldFields(raw, 'NetworkingConfig', ['EndpointsConfig']);
-  if (outer.kind === 'refused') return outer.reason;
-  const known = ['default', 'bridge', 'none'];
-  const inner = foldFields(outer.fields['EndpointsConfig'], 'NetworkingConfig.EndpointsConfig', known);
-  if (inner.kind === 'refused') return `${inner.reason}: own networks are not implemented yet`;
-  for (const name of known) {
-    const endpoint = foldFields(inner.fields[name], `NetworkingConfig.EndpointsConfig.${name}`, []);
-    if (endpoint.kind === 'refused') return endpoint.reason;
-  }
-  return undefined;
 }
 
 type Nested =
@@ -266,7 +260,7 @@ function refusal(status: 400 | 403, reason: string): SpecResult {
 }
 
 /** Docker's own words for combinations that no engine would take. */
-function checkCombination(spec: Omit<ContainerSpec, 'imageId' | 'tcpPorts'>): SpecResult | undefined {
+function checkCombination(spec: Omit<ContainerSpec, 'imageId' | 'tcpPorts' | 'exposedPorts'>): SpecResult | undefined {
   const { config, hostConfig } = spec;
   if (hostConfig.Memory !== 0 && hostConfig.Memory < MEMORY_BYTES_MIN) {
     return refusal(
@@ -290,21 +284,63 @@ function checkCombination(spec: Omit<ContainerSpec, 'imageId' | 'tcpPorts'>): Sp
   return undefined;
 }
 
+/** What of a request's surroundings changes how it is read. */
+export interface ParseOptions {
+  readonly limits: SpecLimits;
+  /** From API 1.44 on a container may join several networks when it is made. */
+  readonly severalNetworks: boolean;
+}
+
+/** Fields of HostConfig that have a module of their own. */
+const APART = ['PortBindings', 'PublishAllPorts', 'NetworkMode', 'Links', ...MOUNT_FIELDS];
+/** Fields that pass only with a value that asks for nothing. */
+const IDLE = ['LogConfig', 'MemorySwappiness', 'IpcMode', 'CgroupnsMode', 'Runtime', 'Isolation'];
+
+type Parts = Pick<ContainerSpec, 'networking' | 'ports' | 'publishAll' | 'mounts' | 'mountsAsked'>;
+
+/** Networks, ports and mounts of a folded request. */
+function parseParts(
+  host: Fields,
+  outer: { readonly NetworkingConfig: unknown; readonly Volumes: unknown },
+  severalNetworks: boolean,
+): { readonly kind: 'parts'; readonly parts: Parts } | Extract<SpecResult, { kind: 'refused' }> {
+  const networking = parseNetworking(host, outer.NetworkingConfig, severalNetworks);
+  if (networking.kind === 'refused') return networking;
+  const ports = parsePorts(host);
+  if (ports.kind === 'refused') return { ...ports, isWhole: true };
+  const mounting = parseMounts(host, outer.Volumes);
+  if (mounting.kind === 'refused') return { ...mounting, isWhole: true };
+  const reason = checkLogConfig(host['LogConfig']);
+  if (reason !== undefined) return { kind: 'refused', status: 403, reason };
+  return {
+    kind: 'parts',
+    parts: {
+      networking: networking.networking,
+      ports: ports.ports,
+      publishAll: ports.publishAll,
+      mounts: mounting.mounts,
+      mountsAsked: mounting.asked,
+    },
+  };
+}
+
 /** Parses the body of `POST /containers/create`. */
-export function parseCreate(body: unknown, limits: SpecLimits = SPEC_LIMITS): SpecResult {
-  const configKeys = Object.keys(configSchema.shape);
+export function parseCreate(
+  body: unknown,
+  { limits, severalNetworks }: ParseOptions = { limits: SPEC_LIMITS, severalNetworks: true },
+): SpecResult {
+  const configKeys = [...Object.keys(configSchema.shape), 'Volumes'];
   const outer = foldFields(body, '', [...configKeys, 'HostConfig', 'NetworkingConfig', ...CLIENT_OPTIONS], CONFIG_REASONS);
   if (outer.kind === 'refused') return refusal(403, outer.reason);
-  const { HostConfig, NetworkingConfig, ...configFields } = outer.fields;
+  const { HostConfig, NetworkingConfig, Volumes, ...configFields } = outer.fields;
   const hostKeys = Object.keys(hostConfigSchema.shape);
-  const idleKeys = ['LogConfig', 'MemorySwappiness', 'IpcMode', 'CgroupnsMode', 'Runtime', 'Isolation'];
-  const host = foldFields(HostConfig, 'HostConfig', [...hostKeys, ...idleKeys], HOST_CONFIG_REASONS);
+  const host = foldFields(HostConfig, 'HostConfig', [...hostKeys, ...APART, ...IDLE], HOST_CONFIG_REASONS);
   if (host.kind === 'refused') return refusal(403, host.reason);
-  const { LogConfig, ...hostFields } = host.fields;
-  const rest = foldFields(withoutIdleValues(hostFields), 'HostConfig', hostKeys, HOST_CONFIG_REASONS);
+  const parts = parseParts(host.fields, { NetworkingConfig, Volumes }, severalNetworks);
+  if (parts.kind === 'refused') return parts;
+  const own = Object.entries(host.fields).filter(([key]) => key !== 'LogConfig' && !APART.includes(key));
+  const rest = foldFields(withoutIdleValues(Object.fromEntries(own)), 'HostConfig', hostKeys, HOST_CONFIG_REASONS);
   if (rest.kind === 'refused') return refusal(403, rest.reason);
-  const reason = checkLogConfig(LogConfig) ?? checkNetworking(NetworkingConfig);
-  if (reason !== undefined) return refusal(403, reason);
 
   const nested = foldNested(configFields, rest.fields);
   if (nested.kind === 'refused') return refusal(403, nested.reason);
@@ -313,7 +349,7 @@ export function parseCreate(body: unknown, limits: SpecLimits = SPEC_LIMITS): Sp
   if (!config.success) return refusal(400, issueOf(config.error, ''));
   const hostConfig = hostConfigSchema.safeParse(nested.host);
   if (!hostConfig.success) return refusal(400, issueOf(hostConfig.error, 'HostConfig'));
-  const spec = { config: config.data, hostConfig: hostConfig.data };
+  const spec = { config: config.data, hostConfig: hostConfig.data, ...parts.parts };
   const bad = checkCombination(spec);
   if (bad !== undefined) return bad;
   return {
@@ -324,60 +360,31 @@ export function parseCreate(body: unknown, limits: SpecLimits = SPEC_LIMITS): Sp
   };
 }
 
-/** Where a container runs and under which engine names. */
-export interface Placement {
-  readonly runtime: string;
-  readonly cgroupParent: string;
-  /** Engine network; undefined for `--network none`. */
-  readonly network: string | undefined;
-  readonly hostname: string;
-  readonly memoryBytes: number;
-}
-
-/** The body of the engine's create call. */
-export function engineCreateBody(
-  spec: ContainerSpec,
-  placement: Placement,
-  limits: SpecLimits = SPEC_LIMITS,
-): Readonly<Record<string, unknown>> {
-  const { config, hostConfig } = spec;
-  const { ConsoleSize, ...limitsOfHost } = hostConfig;
-  return {
-    ...config,
-    Image: spec.imageId,
-    Hostname: config.Hostname === '' ? placement.hostname : config.Hostname,
-    StopTimeout: config.StopTimeout ?? undefined,
-    Healthcheck: config.Healthcheck ?? undefined,
-    HostConfig: {
-      ...limitsOfHost,
-      ConsoleSize: ConsoleSize ?? [0, 0],
-      Runtime: placement.runtime,
-      CgroupParent: placement.cgroupParent,
-      NetworkMode: placement.network ?? 'none',
-      Memory: placement.memoryBytes,
-      MemorySwap: placement.memoryBytes,
-      MemoryReservation: Math.min(hostConfig.MemoryReservation, placement.memoryBytes),
-      PidsLimit: Math.min(
-        hostConfig.PidsLimit === null || hostConfig.PidsLimit <= 0 ? limits.pidsMax : hostConfig.PidsLimit,
-        limits.pidsMax,
-      ),
-      ShmSize: Math.min(hostConfig.ShmSize, limits.shmBytesMax),
-      CapDrop: [...new Set([...(hostConfig.CapDrop ?? []), 'NET_RAW'])],
-      LogConfig: { Type: 'json-file', Config: { 'max-size': '10m', 'max-file': '3' } },
-      Privileged: false,
-      IpcMode: 'private',
-    },
-  };
-}
-
 const storedSchema = z.object({
   config: configSchema,
   hostConfig: hostConfigSchema,
+  networking: networkingSchema.default({ mode: 'default', wishes: [{ network: 'bridge', aliases: [], links: [] }] }),
+  mounts: z.array(mountSchema).default([]),
+  mountsAsked: mountsAskedSchema.default(NO_MOUNTS_ASKED),
   imageId: z.string(),
   tcpPorts: z.array(z.int()),
+  exposedPorts: z.array(z.string()).default([]),
+  ports: z.array(portSpecSchema).default([]),
+  publishAll: z.boolean().default(false),
 });
+
+/** A list of a thousand containers reads each spec anew; parsing is what such a list costs. Specs are immutable. */
+const parsedSpecs = new LRUCache<string, ContainerSpec>({ max: 5000 });
 
 /** Reads back a spec that this module wrote. */
 export function parseStoredSpec(stored: string): ContainerSpec {
-  return storedSchema.parse(JSON.parse(stored));
+  const known = parsedSpecs.get(stored);
+  if (known !== undefined) return known;
+  const parsed = storedSchema.parse(JSON.parse(stored));
+  // Specs from before ports were published know TCP ports only.
+  const exposedPorts =
+    parsed.exposedPorts.length > 0 ? parsed.exposedPorts : parsed.tcpPorts.map((port) => `${String(port)}/tcp`);
+  const spec = { ...parsed, exposedPorts };
+  parsedSpecs.set(stored, spec);
+  return spec;
 }

@@ -4,9 +4,8 @@
  * INVARIANT: whatever changes a container holds the lock of its virtual id, migrations included; so an operation never meets a container
  * that is half on two hosts. Reading and streaming take no lock.
  */
-import { randomBytes, randomInt } from 'node:crypto';
 import type { Clock } from '#clock';
-import { EcluseError } from '#errors';
+import { EcluseError, reasonOf } from '#errors';
 import { KeyedLock } from '#lifecycle';
 import type { Log } from '#log';
 import { forgetFinalCounters, RUNTIME_NAME } from '#isolation/runtime-settings.ts';
@@ -18,29 +17,31 @@ import {
   findByIdPrefix,
   findByName,
   findContainer,
-  insertContainer,
   listContainers,
   listContainersOf,
-  renameContainer,
   updateLife,
 } from '#state/containers.ts';
 import type { ContainerLife, ContainerRow, ContainerState } from '#state/containers.ts';
+import { listLanContainers } from '#state/networks.ts';
 import type { Sql } from '#state/sql.ts';
-import { listTenants } from '#state/tenants.ts';
 import type { Tenant } from '#state/tenants.ts';
-import { inventName, isContainerName } from './container-name.ts';
-import { engineCreateBody, parseCreate, parseStoredSpec } from './container-spec.ts';
+import { ContainerEvents } from './container-events.ts';
+import { parseStoredSpec } from './container-spec.ts';
 import type { ContainerSpec } from './container-spec.ts';
-import { dockerError, noSuchContainer, noSuchImage } from './docker-api/docker-error.ts';
-import { createdSchema, engineTimeMs, inspectSchema, tcpPortsOf } from './engine-answers.ts';
-import type { EngineInspect } from './engine-answers.ts';
+import { dockerError, noSuchContainer } from './docker-api/docker-error.ts';
+import { createdSchema, engineTimeMs, inspectSchema } from './engine-answers.ts';
+import type { EngineEvent, EngineInspect } from './engine-answers.ts';
+import { engineCreateBody } from './engine-create-body.ts';
 import { EngineError } from './engine-client.ts';
-import type { EngineCall } from './engine-client.ts';
+import type { EngineCall, Query } from './engine-client.ts';
 import type { Events } from './events.ts';
 import type { Host } from './host.ts';
 import type { Images } from './images.ts';
 import type { Meter } from './meter.ts';
-import { clashingHost, wantedRoutes } from './routes.ts';
+import type { NetworkFabric } from './network-fabric.ts';
+import type { Networks } from './networks.ts';
+import type { PublishedPorts } from './published-ports.ts';
+import type { Volumes } from './volumes.ts';
 
 export interface ContainersDeps {
   readonly log: Log;
@@ -51,16 +52,18 @@ export interface ContainersDeps {
   readonly events: Events;
   readonly meter: Meter;
   readonly activator: Activator;
-  readonly domain: string;
+  readonly networks: Networks;
+  readonly fabric: NetworkFabric;
+  readonly ports: PublishedPorts;
+  readonly volumes: Volumes;
 }
 
-export interface CreateRequest {
-  readonly tenant: Tenant;
-  readonly name: string | undefined;
-  readonly body: unknown;
-}
+/** A call on a container: its path below `/containers/{id}`. */
+export type ContainerCall = Omit<EngineCall, 'path'> & { readonly verb: readonly string[] };
 
-const INVENT_ATTEMPTS_MAX = 10;
+/** States in which a container holds its ports (`restarting`: its engine will start it again). */
+const HOLDS_PORTS: ReadonlySet<ContainerState> = new Set(['running', 'paused', 'restarting']);
+
 const STATES: readonly ContainerState[] = ['created', 'running', 'paused', 'restarting', 'exited', 'dead'];
 
 function stateOf(status: string): ContainerState {
@@ -85,10 +88,18 @@ export class Containers {
   readonly #deps: ContainersDeps;
   /** By virtual id: see the invariant above. */
   readonly locks = new KeyedLock();
-  readonly #tenantLocks = new KeyedLock();
+  readonly events: ContainerEvents;
 
   constructor(deps: ContainersDeps) {
     this.#deps = deps;
+    this.events = new ContainerEvents(deps);
+  }
+
+  /** A host by its name, which placement chose. */
+  hostNamed(name: string): Host {
+    const host = this.#deps.hosts.get(name);
+    if (host === undefined) throw new Error(`host ${name} does not exist`);
+    return host;
   }
 
   /** The host of a container; an error where it is not part of this node any more. */
@@ -146,119 +157,12 @@ export class Containers {
     }
   }
 
-  /** `docker create`. Errors are Docker's. Nothing is left behind by a failed one. */
-  async create(request: CreateRequest): Promise<{ readonly id: string; readonly warnings: readonly string[] }> {
-    const parsed = parseCreate(request.body);
-    if (parsed.kind === 'refused') throw dockerError(parsed.status, `ecluse: ${parsed.reason}`);
-    const { tenant } = request;
-    const reference = parsed.spec.config.Image;
-    const image = await this.#deps.images.find(tenant.name, reference);
-    if (image === undefined) throw noSuchImage(/[:@]/.test(reference) ? reference : `${reference}:latest`);
-    const known = await this.#deps.images.inspect(image.imageId);
-    if (known === undefined) throw noSuchImage(reference);
-    if (Object.keys(known.Config?.Volumes ?? {}).length > 0) {
-      throw dockerError(501, `ecluse: image ${reference} declares volumes, and volumes are not implemented yet`);
-    }
-    const tcpPorts = tcpPortsOf({ ...known.Config?.ExposedPorts, ...parsed.spec.config.ExposedPorts });
-    const spec: ContainerSpec = { ...parsed.spec, imageId: image.imageId, tcpPorts };
-    const row = await this.#tenantLocks.run(tenant.name, async () => await this.#reserve(request, spec, parsed.memoryBytes));
-    try {
-      await this.#makeOn(this.hostOf(row), row, spec);
-    } catch (error) {
-      await deleteContainer(this.#deps.sql, row, this.#deps.clock.nowMs());
-      throw error;
-    }
-    await this.sync(row.id);
-    return { id: row.id, warnings: parsed.warnings };
-  }
-
-  /** Checks name, routes and quota, and takes the place in the store. */
-  async #reserve(request: CreateRequest, spec: ContainerSpec, memoryBytes: number): Promise<ContainerRow> {
-    const { tenant } = request;
-    const all = await this.list();
-    const mine = all.filter((row) => row.tenant === tenant.name);
-    if (mine.length >= tenant.quota.containersMax) {
-      throw dockerError(
-        403,
-        `ecluse: tenant ${tenant.name} has ${String(mine.length)} containers, its quota is ${String(tenant.quota.containersMax)}`,
-      );
-    }
-    const memorySum = mine.reduce((sum, row) => sum + row.memoryBytes, memoryBytes);
-    if (memorySum > tenant.quota.memoryBytesMax) {
-      throw dockerError(
-        403,
-        `ecluse: the memory limits of tenant ${tenant.name} would add up to ${String(memorySum)} bytes, its quota is ${String(tenant.quota.memoryBytesMax)}; set a smaller one with --memory`,
-      );
-    }
-    const name = this.#nameFor(request, mine);
-    await this.#checkRoutes(name, spec, tenant, all);
-    const row: ContainerRow = {
-      id: randomBytes(32).toString('hex'),
-      tenant: tenant.name,
-      name,
-      host: this.#place(all).name,
-      engineId: '',
-      incarnation: 1,
-      state: 'creating',
-      createdMs: this.#deps.clock.nowMs(),
-      startedMs: undefined,
-      finishedMs: undefined,
-      restartCount: 0,
-      address: '',
-      resume: false,
-      carriedStart: '',
-      memoryBytes,
-      lanAddress: '',
-      placement: '',
-      spec: JSON.stringify(spec),
-    };
-    if ((await insertContainer(this.#deps.sql, row)).kind === 'conflict') throw nameTaken(name, 'another container');
-    return row;
-  }
-
-  #nameFor(request: CreateRequest, mine: readonly ContainerRow[]): string {
-    const taken = new Map(mine.map((row) => [row.name, row.id]));
-    if (request.name !== undefined && request.name !== '') {
-      const name = request.name.replace(/^\//, '');
-      if (!isContainerName(name)) {
-        throw dockerError(
-          400,
-          `Invalid container name (${request.name.slice(0, 130)}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed`,
-        );
-      }
-      const holder = taken.get(name);
-      if (holder !== undefined) throw nameTaken(name, `container "${holder}"`);
-      return name;
-    }
-    for (let attempt = 0; attempt < INVENT_ATTEMPTS_MAX; attempt += 1) {
-      const name = inventName(randomInt, attempt);
-      if (!taken.has(name)) return name;
-    }
-    return randomBytes(8).toString('hex');
-  }
-
-  async #checkRoutes(name: string, spec: ContainerSpec, tenant: Tenant, all: readonly ContainerRow[]): Promise<void> {
-    const wanted = wantedRoutes(name, spec, tenant, this.#deps.domain);
-    if (wanted.kind === 'refused') throw dockerError(400, `ecluse: ${wanted.reason}`);
-    const tenants = new Map((await listTenants(this.#deps.sql)).map((other) => [other.name, other]));
-    const others = all.filter((row) => row.tenant !== tenant.name).map((row) => ({ row, spec: parseStoredSpec(row.spec) }));
-    const clash = clashingHost(wanted.routes, others, tenants, this.#deps.domain);
-    if (clash !== undefined)
-      throw dockerError(
-        409,
-        `ecluse: the host name ${clash} is in use by another tenant; choose another with --label ecluse.http.host`,
-      );
-  }
-
-  /** The host with the fewest containers; the first in order where several have as few. */
-  #place(all: readonly ContainerRow[]): Host {
-    const loads = [...this.#deps.hosts.values()].map((host) => ({
-      host,
-      load: all.filter((row) => row.host === host.name).length,
-    }));
-    const [best] = loads.toSorted((one, other) => one.load - other.load);
-    if (best === undefined) throw dockerError(503, 'ecluse: there is no host to place the container on');
-    return best.host;
+  /** The lowest free address of a tenant on a host. */
+  async freeAddress(host: Host, tenant: string): Promise<string> {
+    const taken = new Set((await listLanContainers(this.#deps.sql, tenant)).map(({ address }) => address));
+    const address = await host.freeAddress(tenant, taken);
+    if (address === undefined) throw dockerError(503, `ecluse: tenant ${tenant} has no network address left; remove containers`);
+    return address;
   }
 
   /** The engine's name for a container: derived, so that a half-made one is found again after a crash. */
@@ -267,15 +171,21 @@ export class Containers {
   }
 
   /** Makes the engine container of `row` on a host; image and network are brought there first. Returns the engine's id. */
-  async makeEngineContainer(host: Host, row: ContainerRow, spec: ContainerSpec): Promise<string> {
+  async makeEngineContainer(
+    host: Host,
+    row: ContainerRow,
+    made: { readonly spec: ContainerSpec; readonly mounts: readonly Readonly<Record<string, unknown>>[] },
+  ): Promise<string> {
+    const { spec, mounts } = made;
     await this.#deps.images.ensureOn(host, spec.imageId);
-    const network = spec.hostConfig.NetworkMode === 'none' ? undefined : await host.ensureTenantNetwork(row.tenant);
+    const network = row.lanAddress === '' ? undefined : await host.ensureTenantNetwork(row.tenant);
     const body = engineCreateBody(spec, {
       runtime: RUNTIME_NAME,
       cgroupParent: host.cgroupOf(row.tenant, row.id),
-      network,
+      network: network === undefined ? undefined : { ...network, address: row.lanAddress },
       hostname: row.id.slice(0, 12),
       memoryBytes: row.memoryBytes,
+      mounts,
     });
     const { json } = await host.client.call({
       method: 'POST',
@@ -286,8 +196,13 @@ export class Containers {
     return createdSchema.parse(json).Id;
   }
 
-  async #makeOn(host: Host, row: ContainerRow, spec: ContainerSpec): Promise<void> {
-    const engineId = await this.makeEngineContainer(host, row, spec);
+  /** The engine container of a row that was just reserved, and its books. Its peers may talk to it from here on. */
+  async make(row: ContainerRow, spec: ContainerSpec, mounts: readonly Readonly<Record<string, unknown>>[]): Promise<void> {
+    const host = this.hostOf(row);
+    const [engineId] = await Promise.all([
+      this.makeEngineContainer(host, row, { spec, mounts }),
+      this.#deps.fabric.refresh(row.tenant),
+    ]);
     if ((await bindEngine(this.#deps.sql, row.id, engineId)).kind === 'conflict') {
       throw new EcluseError({
         code: 'ECLUSE_CONTAINER_GONE',
@@ -307,18 +222,66 @@ export class Containers {
     );
   }
 
-  /** Runs one engine call on a container under its lock and takes over what it changed. 304 passes through as the status. */
-  async operate(
+  /** After a row that was reserved went again: its address is nobody's. */
+  async forgetMembers(row: ContainerRow): Promise<void> {
+    await this.#deps.fabric.refresh(row.tenant);
+  }
+
+  /** `docker start` and `docker restart`. What the container needs of the node is taken before, and given back where the engine refuses. */
+  async start(
+    tenant: Tenant,
     row: ContainerRow,
-    call: Omit<EngineCall, 'path'> & { readonly verb: readonly string[] },
+    call: { readonly verb: 'start' | 'restart'; readonly query?: Query } = { verb: 'start' },
+  ): Promise<number> {
+    await this.#deps.networks.checkStart(tenant, row.id);
+    const { status } = await this.#operateWith(
+      row,
+      { method: 'POST', verb: [call.verb], query: call.query ?? {} },
+      async (current) => {
+        const taken = await this.#takePorts(current);
+        return async () => {
+          if (taken === 'taken') await this.#deps.ports.release(current.id);
+        };
+      },
+    );
+    return status;
+  }
+
+  async #takePorts(row: ContainerRow): Promise<'taken' | 'held' | 'none'> {
+    const spec = parseStoredSpec(row.spec);
+    return spec.networking.mode === 'none' ? 'none' : await this.#deps.ports.take(row, spec);
+  }
+
+  /** A new name: names resolve by it, and the default host follows it. */
+  async renamed(before: ContainerRow, name: string): Promise<void> {
+    this.events.publish({ ...before, name }, 'rename', { oldName: `/${before.name}` });
+    await this.#deps.fabric.refresh(before.tenant);
+    await this.#deps.activator.publish();
+  }
+
+  /** Runs one engine call on a container under its lock and takes over what it changed. 304 passes through as the status. */
+  async operate(row: ContainerRow, call: ContainerCall): Promise<{ readonly status: number; readonly json: unknown }> {
+    return await this.#operateWith(row, call, async () => {
+      await Promise.resolve();
+      return undefined;
+    });
+  }
+
+  /** `prepare` runs under the lock before the call; what it returns undoes it where the call fails. */
+  async #operateWith(
+    row: ContainerRow,
+    call: ContainerCall,
+    prepare: (current: ContainerRow) => Promise<(() => Promise<void>) | undefined>,
   ): Promise<{ readonly status: number; readonly json: unknown }> {
     return await this.locks.run(row.id, async () => {
       const current = await findContainer(this.#deps.sql, row.id);
       if (current === undefined) throw noSuchContainer(row.id);
       const { verb, ...rest } = call;
+      const undo = await prepare(current);
       try {
         return await this.hostOf(current).client.call({ ...rest, path: ['containers', current.engineId, ...verb] });
       } catch (error) {
+        await undo?.();
         throw withVirtualNames(error, current);
       } finally {
         await this.#syncLocked(current.id);
@@ -327,7 +290,7 @@ export class Containers {
   }
 
   /** `docker rm`. */
-  async remove(row: ContainerRow, options: { readonly force: boolean }): Promise<void> {
+  async remove(row: ContainerRow, options: { readonly force: boolean; readonly volumes: boolean }): Promise<void> {
     await this.locks.run(row.id, async () => {
       const current = await findContainer(this.#deps.sql, row.id);
       if (current === undefined) throw noSuchContainer(row.id);
@@ -341,35 +304,21 @@ export class Containers {
         // 404: its engine forgot it (--rm, or a lost disk); the store forgets it now.
         if (!(error instanceof EngineError && error.status === 404)) throw withVirtualNames(error, current);
       }
-      await this.#finish(current);
+      await this.#finish(current, { anonymousVolumes: options.volumes });
     });
-  }
-
-  /** `docker rename`. The default host name follows the name, so it is checked like a new one. */
-  async rename(tenant: Tenant, row: ContainerRow, name: string): Promise<void> {
-    const bare = name.replace(/^\//, '');
-    if (bare === '') throw dockerError(400, 'Neither old nor new names may be empty');
-    if (bare === row.name) throw dockerError(400, 'Renaming a container with the same name as its current name');
-    if (!isContainerName(bare)) {
-      throw dockerError(400, `Invalid container name (${name.slice(0, 130)}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed`);
-    }
-    await this.#tenantLocks.run(tenant.name, async () => {
-      await this.#checkRoutes(bare, parseStoredSpec(row.spec), tenant, await this.list());
-      const holder = await findByName(this.#deps.sql, tenant.name, bare);
-      if (holder !== undefined) throw nameTaken(bare, `container "${holder.id}"`);
-      const outcome = await renameContainer(this.#deps.sql, row.id, bare);
-      if (outcome.kind === 'conflict') throw nameTaken(bare, 'another container');
-    });
-    await this.#deps.activator.publish();
   }
 
   /** Closes the books of a container that is gone from its engine. */
-  async #finish(row: ContainerRow): Promise<void> {
+  async #finish(row: ContainerRow, options: { readonly anonymousVolumes: boolean }): Promise<void> {
     await this.#deps.meter.close(row.id);
     await deleteContainer(this.#deps.sql, row, this.#deps.clock.nowMs());
+    this.events.publish(row, 'destroy');
+    this.events.forget(row.id);
     const host = this.hostOf(row);
     await host.cgroups.remove(host.cgroupOf(row.tenant, row.id));
     if (row.engineId !== '') await forgetFinalCounters(host.runtimeDir, row.engineId);
+    if (options.anonymousVolumes) await this.#deps.volumes.removeAnonymousOf(row.tenant, parseStoredSpec(row.spec).mounts);
+    await this.#deps.fabric.refresh(row.tenant);
     await this.#deps.activator.publish();
   }
 
@@ -384,29 +333,59 @@ export class Containers {
     const row = await findContainer(this.#deps.sql, id);
     if (row === undefined || row.state === 'creating') return;
     const inspect = await this.inspect(row);
-    if (inspect === undefined) {
-      if (parseStoredSpec(row.spec).hostConfig.AutoRemove) await this.#finish(row);
-      else if (row.state !== 'lost') {
-        this.#deps.log.error({ tenant: row.tenant, container: row.id, host: row.host }, 'the engine lost a container');
-        await updateLife(this.#deps.sql, row, { ...row, state: 'lost', address: '' }, this.#deps.clock.nowMs());
-        await this.#deps.activator.publish();
-      }
-      return;
+    if (inspect !== undefined) await this.#takeOver(row, lifeOf(inspect, row));
+    else if (parseStoredSpec(row.spec).hostConfig.AutoRemove) await this.#finish(row, { anonymousVolumes: true });
+    else if (row.state !== 'lost') {
+      this.#deps.log.error({ tenant: row.tenant, container: row.id, host: row.host }, 'the engine lost a container');
+      await this.#takeOver(row, { ...row, state: 'lost', address: '' });
     }
-    const life = lifeOf(inspect, row);
-    await updateLife(this.#deps.sql, row, life, this.#deps.clock.nowMs());
-    if (life.state !== 'running' && row.state === 'running') await this.#deps.meter.flush(row.id);
-    if (life.state !== row.state || life.address !== row.address) await this.#deps.activator.publish();
   }
 
-  /** Reacts to an engine's event: only a mark that something changed, the truth is then asked for. */
-  async onEngineEvent(engineId: string): Promise<void> {
+  async #takeOver(row: ContainerRow, life: ContainerLife): Promise<void> {
+    await updateLife(this.#deps.sql, row, life, this.#deps.clock.nowMs());
+    if (life.state !== 'running' && row.state === 'running') await this.#deps.meter.flush(row.id);
+    const portsChanged = HOLDS_PORTS.has(life.state) ? await this.#keepPorts(row) : await this.#deps.ports.release(row.id);
+    if (life.state === row.state && life.address === row.address && !portsChanged) return;
+    this.#deps.fabric.forgetNames(row.tenant);
+    await this.#deps.activator.publish();
+  }
+
+  /** An engine may have started a container by itself after its ports were given back. */
+  async #keepPorts(row: ContainerRow): Promise<boolean> {
+    if (HOLDS_PORTS.has(row.state)) return false;
+    try {
+      return (await this.#takePorts(row)) === 'taken';
+    } catch (error) {
+      this.#deps.log.error({ container: row.id, reason: reasonOf(error) }, 'a container runs without its published ports');
+      return false;
+    }
+  }
+
+  /** Takes over what an engine says about a container that it names. */
+  async syncEngineId(engineId: string): Promise<void> {
     const row = await findByEngineId(this.#deps.sql, engineId);
     if (row !== undefined) await this.sync(row.id);
   }
+
+  /** Reacts to an engine's event: a mark that something changed, whose truth is then asked for, and news for the tenant. */
+  async onEngineEvent(event: EngineEvent): Promise<void> {
+    const row = await findByEngineId(this.#deps.sql, event.Actor.ID);
+    if (row === undefined) return;
+    await this.sync(row.id);
+    if (!this.events.isNews(row, event)) return;
+    const { mounts } = parseStoredSpec(row.spec);
+    if (event.Action === 'start') {
+      this.#deps.volumes.announce(row, mounts, 'mount');
+      await this.#deps.networks.announceMembersOf(row, 'connect');
+    }
+    this.events.relay(row, event);
+    if (event.Action !== 'die') return;
+    await this.#deps.networks.announceMembersOf(row, 'disconnect');
+    this.#deps.volumes.announce(row, mounts, 'unmount');
+  }
 }
 
-function nameTaken(name: string, holder: string): EcluseError {
+export function nameTaken(name: string, holder: string): EcluseError {
   return dockerError(
     409,
     `Conflict. The container name "/${name}" is already in use by ${holder}. You have to remove (or rename) that container to be able to reuse that name.`,

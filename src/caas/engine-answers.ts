@@ -49,12 +49,15 @@ export const createdSchema = z.object({ Id: z.string().regex(/^[0-9a-f]{64}$/), 
 
 export const imageSchema = z.object({
   Id: z.string().regex(/^sha256:[0-9a-f]{64}$/),
+  RepoTags: z.array(z.string()).nullish(),
   Created: z.string(),
   Size: z.int(),
   Architecture: z.string(),
   Os: z.string(),
   Author: z.string().default(''),
   Comment: z.string().default(''),
+  /** The image that it was made from on this engine (commit, build); empty for one that came whole. */
+  Parent: z.string().default(''),
   Config: z
     .object({
       ExposedPorts: z.record(z.string(), z.unknown()).nullish(),
@@ -65,6 +68,7 @@ export const imageSchema = z.object({
       WorkingDir: z.string().default(''),
       User: z.string().default(''),
       Volumes: z.record(z.string(), z.unknown()).nullish(),
+      OnBuild: z.array(z.string()).nullish(),
     })
     .nullish(),
   RootFS: z.object({ Type: z.string(), Layers: z.array(z.string()).nullish() }).nullish(),
@@ -74,8 +78,10 @@ export type EngineImage = z.infer<typeof imageSchema>;
 export const eventSchema = z.object({
   Type: z.string(),
   Action: z.string(),
-  Actor: z.object({ ID: z.string() }),
+  Actor: z.object({ ID: z.string(), Attributes: z.record(z.string(), z.string()).nullish() }),
+  timeNano: z.number().optional(),
 });
+export type EngineEvent = z.infer<typeof eventSchema>;
 
 const ZERO_TIME = '0001-01-01T00:00:00Z';
 

@@ -19,7 +19,8 @@ const ANSWER_BYTES_MAX = 64 * 1024 * 1024;
 /** An engine that does not begin to answer an ordinary call is hung. Streams and waits have no such limit. */
 const CALL_TIMEOUT_MS = 120_000;
 
-export type Query = Readonly<Record<string, string | number | boolean | undefined>>;
+/** A list is a key that stands there several times. */
+export type Query = Readonly<Record<string, string | number | boolean | readonly string[] | undefined>>;
 
 export interface EngineCall {
   readonly method: 'GET' | 'POST' | 'PUT' | 'DELETE' | 'HEAD';
@@ -46,10 +47,14 @@ export class EngineError extends EcluseError {
   }
 }
 
-function pathOf(call: EngineCall): string {
+/** The request target of a call, with the API version. */
+export function pathOf(call: EngineCall): string {
   const path = call.path.map((part) => encodeURIComponent(part)).join('/');
   const query = new URLSearchParams();
-  for (const [key, value] of Object.entries(call.query ?? {})) if (value !== undefined) query.set(key, String(value));
+  for (const [key, value] of Object.entries(call.query ?? {})) {
+    if (typeof value === 'object') for (const one of value) query.append(key, one);
+    else if (value !== undefined) query.set(key, String(value));
+  }
   const text = query.toString();
   return `/v${ENGINE_API_VERSION}/${path}${text === '' ? '' : `?${text}`}`;
 }
@@ -81,7 +86,11 @@ function parseJson(text: string): unknown {
 }
 
 async function errorOf(response: IncomingMessage): Promise<EngineError> {
-  const text = await readText(response, 1024 * 1024);
+  return engineError(response.statusCode ?? 502, await readText(response, 1024 * 1024));
+}
+
+/** The error that an engine's answer tells: JSON with a message, or plain text. */
+export function engineError(status: number, text: string): EngineError {
   let message = text.trim();
   try {
     const parsed: unknown = JSON.parse(text);
@@ -90,7 +99,7 @@ async function errorOf(response: IncomingMessage): Promise<EngineError> {
   } catch {
     // Not JSON: the text itself is the message.
   }
-  return new EngineError(response.statusCode ?? 502, message === '' ? 'the engine gave no reason' : message);
+  return new EngineError(status, message === '' ? 'the engine gave no reason' : message);
 }
 
 export class EngineClient implements Disposable {
@@ -118,7 +127,8 @@ export class EngineClient implements Disposable {
     return request(requestOptions);
   }
 
-  #unreachable(error: unknown): EcluseError {
+  /** What a failure to talk to the engine is told as. */
+  unreachable(error: unknown): EcluseError {
     if (error instanceof EcluseError) return error; // What we send failed by itself: a damaged archive.
     return new EcluseError({
       code: 'ECLUSE_ENGINE_UNREACHABLE',
@@ -140,7 +150,7 @@ export class EngineClient implements Disposable {
       outgoing.once('response', resolve);
       outgoing.once('timeout', () => outgoing.destroy(new Error(`no answer within ${String(timeoutMs)} ms`)));
       outgoing.once('error', (error) => {
-        reject(this.#unreachable(error));
+        reject(this.unreachable(error));
       });
       if (body === undefined) {
         outgoing.end(json);
@@ -189,7 +199,7 @@ export class EngineClient implements Disposable {
       });
       outgoing.once('timeout', () => outgoing.destroy(new Error('no answer to the upgrade')));
       outgoing.once('error', (error) => {
-        reject(this.#unreachable(error));
+        reject(this.unreachable(error));
       });
       outgoing.end(json);
     });

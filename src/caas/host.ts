@@ -5,16 +5,14 @@ import { join } from 'node:path';
 import * as z from 'zod';
 import type { Clock } from '#clock';
 import { EcluseError } from '#errors';
+import { KeyedLock } from '#lifecycle';
 import type { Log } from '#log';
 import type { Cgroups } from '#isolation/cgroup.ts';
-import {
-  applyHostRules,
-  closeHostNetwork,
-  isHostNetworkOpen,
-  openHostNetwork,
-  tenantNetworkOf,
-} from '#isolation/host-network.ts';
-import type { HostNetwork } from '#isolation/host-network.ts';
+import { STATIC_ADDRESSES, staticAddressOf, tenantNetworkOf } from '#isolation/host-addresses.ts';
+import type { HostNetwork } from '#isolation/host-addresses.ts';
+import { closeHostNetwork, isHostNetworkOpen, openHostNetwork } from '#isolation/host-network.ts';
+import { PacketFilter } from '#isolation/packet-filter.ts';
+import type { HostPolicy } from '#isolation/packet-rules.ts';
 import { RUNTIME_NAME, WRAPPER_FILE, writeRuntimeSettings } from '#isolation/runtime-settings.ts';
 import type { RunscCapabilities } from '#isolation/runsc-probe.ts';
 import { listHostNetworks, takeHostNetwork } from '#state/hosts.ts';
@@ -28,6 +26,8 @@ export interface HostDeps {
   readonly sql: Sql;
   readonly cgroups: Cgroups;
   readonly runsc: RunscCapabilities;
+  /** Who may talk to whom on a host, by its name, as of now; undefined: nobody but builds, and only to the outside. */
+  readonly readPolicy?: (host: string) => Promise<HostPolicy>;
 }
 
 export interface HostOptions {
@@ -58,6 +58,12 @@ export function scopeOf(dataDir: string): string {
   return createHash('sha256').update(dataDir).digest('hex').slice(0, 6);
 }
 
+/** A tenant's network as its engine knows it. */
+export interface EngineNetwork {
+  readonly name: string;
+  readonly gateway: string;
+}
+
 export class Host {
   readonly name: string;
   readonly engineKind: string;
@@ -70,6 +76,10 @@ export class Host {
   readonly runsc: RunscCapabilities;
   readonly #managed: ManagedEngine | undefined;
   readonly #deps: HostDeps;
+  /** By tenant: those that are known to be there. */
+  readonly #networks = new Map<string, EngineNetwork>();
+  readonly #networkLocks = new KeyedLock();
+  readonly #filter: PacketFilter;
 
   private constructor(
     deps: HostDeps,
@@ -89,6 +99,7 @@ export class Host {
     this.#managed = engine.managed;
     this.runtimeDir = engine.runtimeDir;
     this.runscRoot = engine.runscRoot;
+    this.#filter = new PacketFilter(deps.log, options.network, async () => await this.#policy());
     this.cgroupPrefix = cgroupPrefixOf(options);
     this.cgroups = deps.cgroups;
     this.runsc = deps.runsc;
@@ -101,16 +112,14 @@ export class Host {
     if (foreign !== undefined) await checkForeignEngine(foreign, options, runtimeDir);
     const wasOpen = await isHostNetworkOpen(options.network);
     try {
-      const numbers = await listHostNetworks(deps.sql, options.name);
-      await openHostNetwork(
-        options.network,
-        numbers.map(({ number }) => tenantNetworkOf(options.network, number).bridge),
-      );
+      await openHostNetwork(options.network);
       await mkdir(runtimeDir, { recursive: true, mode: 0o700 });
       await writeRuntimeSettings(runtimeDir, deps.runsc, cgroupPrefixOf(options));
       if (foreign !== undefined) {
         const runscRoot = join(FOREIGN_EXEC_ROOT, 'runtime-runc', 'moby');
-        return new Host(deps, options, { client: foreign, managed: undefined, runtimeDir, runscRoot });
+        const host = new Host(deps, options, { client: foreign, managed: undefined, runtimeDir, runscRoot });
+        await host.refreshRules();
+        return host;
       }
       const managed = await ManagedEngine.open(deps, {
         host: options.name,
@@ -118,7 +127,9 @@ export class Host {
         network: options.network,
         cgroupPrefix: cgroupPrefixOf(options),
       });
-      return new Host(deps, options, { client: managed.client, managed, runtimeDir, runscRoot: managed.runscRoot });
+      const host = new Host(deps, options, { client: managed.client, managed, runtimeDir, runscRoot: managed.runscRoot });
+      await host.refreshRules();
+      return host;
     } catch (error) {
       if (!wasOpen) await closeHostNetwork(options.network, options.engine === 'managed' ? 'with-bridges' : 'rules-only');
       throw error;
@@ -140,26 +151,55 @@ export class Host {
     return `${this.cgroupPrefix}/${tenant}/${containerId}`;
   }
 
-  /** The tenant's network on this engine, made on first use. Returns its engine name. */
-  async ensureTenantNetwork(tenant: string): Promise<string> {
+  /** The number of the tenant's network on this host, taken on first use. */
+  async tenantNumber(tenant: string): Promise<number> {
+    const number = await takeHostNetwork(this.#deps.sql, this.name, tenant);
+    if (number !== undefined) return number;
+    throw new EcluseError({
+      code: 'ECLUSE_NETWORK_EXHAUSTED',
+      source: 'runtime',
+      status: 503,
+      message: `host ${this.name} has no network number left for tenant ${tenant}`,
+      mend: 'add a host or remove unused tenants',
+    });
+  }
+
+  /** The subnet that the tenant's containers on this host are in. */
+  async subnetOf(tenant: string): Promise<{ readonly subnet: string; readonly gateway: string }> {
+    const { subnet, gateway } = tenantNetworkOf(this.network, await this.tenantNumber(tenant));
+    return { subnet, gateway };
+  }
+
+  /** The lowest address of the tenant's network that is not taken; undefined: all are. */
+  async freeAddress(tenant: string, taken: ReadonlySet<string>): Promise<string | undefined> {
+    const number = await this.tenantNumber(tenant);
+    for (let position = 0; position < STATIC_ADDRESSES; position += 1) {
+      const address = staticAddressOf(this.network, number, position);
+      if (!taken.has(address)) return address;
+    }
+    return undefined;
+  }
+
+  /** The tenant's network on this engine, made on first use. */
+  async ensureTenantNetwork(tenant: string): Promise<EngineNetwork> {
+    const known = this.#networks.get(tenant);
+    if (known !== undefined) return known;
+    return await this.#networkLocks.run(tenant, async () => {
+      const made = this.#networks.get(tenant) ?? (await this.#makeTenantNetwork(tenant));
+      this.#networks.set(tenant, made);
+      return made;
+    });
+  }
+
+  async #makeTenantNetwork(tenant: string): Promise<EngineNetwork> {
     const name = `ecluse-${this.network.scope}-${tenant}`;
+    const { bridge, subnet, gateway, dynamicRange } = tenantNetworkOf(this.network, await this.tenantNumber(tenant));
     try {
       await this.client.call({ method: 'GET', path: ['networks', name] });
-      return name;
+      return { name, gateway };
     } catch (error) {
       if (!(error instanceof EngineError && error.status === 404)) throw error;
     }
-    const number = await takeHostNetwork(this.#deps.sql, this.name, tenant);
-    if (number === undefined) {
-      throw new EcluseError({
-        code: 'ECLUSE_NETWORK_EXHAUSTED',
-        source: 'runtime',
-        status: 503,
-        message: `host ${this.name} has no network number left for tenant ${tenant}`,
-        mend: 'add a host or remove unused tenants',
-      });
-    }
-    const { bridge, subnet, gateway } = tenantNetworkOf(this.network, number);
     await this.client.call({
       method: 'POST',
       path: ['networks', 'create'],
@@ -167,21 +207,24 @@ export class Host {
         Name: name,
         CheckDuplicate: true,
         Driver: 'bridge',
-        IPAM: { Driver: 'default', Config: [{ Subnet: subnet, Gateway: gateway }] },
+        IPAM: { Driver: 'default', Config: [{ Subnet: subnet, Gateway: gateway, IPRange: dynamicRange }] },
         Options: { 'com.docker.network.bridge.name': bridge },
       },
     });
     await this.refreshRules();
-    return name;
+    return { name, gateway };
   }
 
-  /** Writes the packet rules anew, with the bridges that exist by now. */
+  /** Brings the packet rules in step with who may talk to whom by now. On the way of every start, so it is short where little changed. */
   async refreshRules(): Promise<void> {
+    await this.#filter.refresh();
+  }
+
+  async #policy(): Promise<HostPolicy> {
+    if (this.#deps.readPolicy !== undefined) return await this.#deps.readPolicy(this.name);
     const numbers = await listHostNetworks(this.#deps.sql, this.name);
-    await applyHostRules(
-      this.network,
-      numbers.map(({ number }) => tenantNetworkOf(this.network, number).bridge),
-    );
+    const tenants = numbers.map(({ number }) => ({ tenantNumber: number, networks: [] }));
+    return { octets: [this.network.octet], resolverPort: undefined, tenants };
   }
 
   /** Ends a managed engine and takes everything of this host off the machine but its data. Containers must be stopped. */

@@ -1,20 +1,29 @@
 /**
- * `docker save` archives on their way to an engine, with their image names replaced.
+ * `docker save` archives on their way to an engine: names replaced, and every layer proved to be there.
  *
- * manifest.json is held back (it is small) and rewritten; `repositories` and the OCI index, which repeat the names, are left out: engines
- * read manifest.json first. Everything else streams through with backpressure. Format: moby image/spec v1.2.
+ * An engine that has a layer already takes it on the word of a config that names its digest, and does not look at the archive's file. So a tenant who
+ * knows a digest would get another's files. Here each image's layers must be in the archive and be what its config says; nothing is owed to what an
+ * engine has. manifest.json is held back and written anew at the end, when that is known; `repositories` and the OCI index, which repeat the names,
+ * are left out: engines read manifest.json. Everything else streams through with backpressure. Format: moby image/spec v1.2, which archives
+ * of Docker 25 and later (OCI layouts with a manifest.json) keep.
  */
+import { createHash } from 'node:crypto';
+import { posix } from 'node:path';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { extract, pack } from 'tar-stream';
-import type { Header } from 'tar-stream';
+import type { Header, Pack } from 'tar-stream';
 import * as z from 'zod';
-import { reasonOf } from '#errors';
-import { readWhole } from './byte-stream.ts';
+import { EcluseError, reasonOf } from '#errors';
+import { chunksOf, readWhole } from './byte-stream.ts';
 import { dockerError } from './docker-api/docker-error.ts';
 import { parseReference, wholeReference } from './image-reference.ts';
+import { ARCHIVE_BYTES_MAX, compressionOf, decompressorFor, MAGIC_BYTES } from './plain-archive.ts';
 
 const MANIFEST_BYTES_MAX = 4 * 1024 * 1024;
+/** A config is some kilobytes; what may be one is kept until the manifest says so. */
+const CONFIG_BYTES_MAX = 1024 * 1024;
+const CONFIGS_BYTES_MAX = 32 * 1024 * 1024;
 /** Layers, configs and links of a large image are some thousands. */
 const ENTRIES_MAX = 100_000;
 const LEFT_OUT = new Set(['repositories', 'index.json', 'oci-layout']);
@@ -22,43 +31,27 @@ const LEFT_OUT = new Set(['repositories', 'index.json', 'oci-layout']);
 const manifestSchema = z.array(
   z.looseObject({ Config: z.string(), RepoTags: z.array(z.string()).nullish(), Layers: z.array(z.string()).nullish() }),
 );
+const configSchema = z.looseObject({ rootfs: z.looseObject({ diff_ids: z.array(z.string()).nullish() }) });
+
+export interface ArchivedImage {
+  /** The digest of its config. */
+  readonly imageId: string;
+  /** Whole references that the archive gives it. */
+  readonly references: readonly string[];
+  /** What the engine is told to call it. */
+  readonly engineName: string;
+}
 
 export interface RewrittenArchive {
   readonly archive: Readable;
-  /** Whole reference as in the archive → engine name; settles when the archive was read to its end. */
-  readonly references: Promise<ReadonlyMap<string, string>>;
+  /** Settles when the archive was read to its end. */
+  readonly images: Promise<readonly ArchivedImage[]>;
 }
 
 export interface RewriteOptions {
-  /** The engine's name for a whole reference of the archive. */
-  readonly rename: (whole: string) => string;
+  /** The engine's name for the image of a number. */
+  readonly nameOf: (index: number) => string;
   readonly imagesMax: number;
-}
-
-function rewriteManifest(text: string, { rename, imagesMax }: RewriteOptions, renamed: Map<string, string>): string {
-  const manifest = manifestSchema.parse(JSON.parse(text));
-  if (manifest.length > imagesMax) {
-    throw new TypeError(`it has ${String(manifest.length)} images, and the quota leaves room for ${String(imagesMax)}`);
-  }
-  return JSON.stringify(
-    manifest.map((image) => ({
-      Config: image.Config,
-      Layers: image.Layers ?? [],
-      RepoTags: (image.RepoTags ?? []).map((name) => {
-        const reference = parseReference(name);
-        if (reference === undefined) throw new TypeError(`"${name.slice(0, 100)}" is no image reference`);
-        const whole = wholeReference(reference);
-        renamed.set(whole, rename(whole));
-        return rename(whole);
-      }),
-    })),
-  );
-}
-
-async function manifestText(body: Readable): Promise<string> {
-  const text = await readWhole(body, MANIFEST_BYTES_MAX);
-  if (text === undefined) throw new TypeError(`manifest.json is larger than ${String(MANIFEST_BYTES_MAX)} bytes`);
-  return text.toString('utf8');
 }
 
 type PlainHeader = Partial<Header> & Pick<Header, 'name'>;
@@ -99,58 +92,249 @@ function checkedHeader(header: Header, links: Set<string>): PlainHeader {
   }
 }
 
+/** A file of the archive: digests of its bytes and, where it is compressed, of what they mean. */
+interface KnownFile {
+  readonly kind: 'file';
+  readonly digests: readonly string[];
+  /** Kept for what may be a config. */
+  readonly text: string | undefined;
+}
+
+type Known = KnownFile | { readonly kind: 'link'; readonly target: string };
+
+/** Digests of a compressed file's content, beside its way through. */
+class Inflater {
+  readonly #stream;
+  readonly #hash = createHash('sha256');
+  readonly #end: Promise<boolean>;
+  #bytes = 0;
+
+  constructor(compression: 'gzip' | 'zstd') {
+    const { promise, resolve } = Promise.withResolvers<boolean>();
+    this.#end = promise;
+    this.#stream = decompressorFor(compression);
+    this.#stream.on('data', (chunk: Buffer) => {
+      this.#bytes += chunk.length;
+      this.#hash.update(chunk);
+    });
+    this.#stream.once('end', () => {
+      resolve(true);
+    });
+    this.#stream.once('error', () => {
+      resolve(false);
+    });
+  }
+
+  async push(chunk: Buffer): Promise<void> {
+    if (this.#bytes > ARCHIVE_BYTES_MAX) throw new TypeError(`a layer is larger than ${String(ARCHIVE_BYTES_MAX)} bytes`);
+    const room = Promise.withResolvers<undefined>();
+    this.#stream.write(chunk, () => {
+      room.resolve(undefined);
+    });
+    await Promise.race([room.promise, this.#end]);
+  }
+
+  /** Undefined for what cannot be decompressed. */
+  async digest(): Promise<string | undefined> {
+    this.#stream.end();
+    return (await this.#end) ? `sha256:${this.#hash.digest('hex')}` : undefined;
+  }
+}
+
+/** Digests of one file on its way, and its text where it may be a config. */
+class FileProbe {
+  readonly #hash = createHash('sha256');
+  readonly #mayKeep: boolean;
+  readonly #kept: Buffer[] = [];
+  /** The first bytes, until they say whether the file is compressed. */
+  #head: Buffer | undefined = Buffer.alloc(0);
+  #inflater: Inflater | undefined;
+
+  constructor(size: number, keepMax: number) {
+    this.#mayKeep = size > 0 && size <= keepMax;
+  }
+
+  async *follow(source: Readable): AsyncGenerator<Buffer> {
+    for await (const chunk of chunksOf(source)) {
+      this.#hash.update(chunk);
+      if (this.#mayKeep) this.#kept.push(chunk);
+      await this.#inflate(chunk);
+      yield chunk;
+    }
+  }
+
+  async #inflate(chunk: Buffer): Promise<void> {
+    if (this.#head === undefined) {
+      await this.#inflater?.push(chunk);
+      return;
+    }
+    this.#head = Buffer.concat([this.#head, chunk]);
+    if (this.#head.length < MAGIC_BYTES) return;
+    const compression = compressionOf(this.#head);
+    if (compression === 'gzip' || compression === 'zstd') this.#inflater = new Inflater(compression);
+    await this.#inflater?.push(this.#head);
+    this.#head = undefined;
+  }
+
+  async finish(): Promise<KnownFile> {
+    const inflated = await this.#inflater?.digest();
+    const own = `sha256:${this.#hash.digest('hex')}`;
+    const bytes = Buffer.concat(this.#kept);
+    // A config is a JSON object.
+    const text = bytes[0] === 0x7b ? bytes.toString('utf8') : undefined;
+    return { kind: 'file', digests: inflated === undefined ? [own] : [own, inflated], text };
+  }
+}
+
+/** What is known of the files of one archive. */
+class ArchiveContents {
+  readonly #known = new Map<string, Known>();
+  #keptBytes = 0;
+
+  get keepMax(): number {
+    return Math.min(CONFIG_BYTES_MAX, CONFIGS_BYTES_MAX - this.#keptBytes);
+  }
+
+  /** Twice the same path: engines and we could disagree about which is meant. */
+  reserve(name: string): void {
+    if (this.#known.has(name)) throw new TypeError(`the path ${name.slice(0, 100)} is there twice`);
+    this.#known.set(name, { kind: 'link', target: name });
+  }
+
+  put(name: string, known: Known): void {
+    this.#known.set(name, known);
+    if (known.kind === 'file') this.#keptBytes += known.text?.length ?? 0;
+  }
+
+  /** The file that a path means, through at most one link: docker save writes those for layers that images share. */
+  file(path: string): KnownFile {
+    const name = path.replace(/^\.\//, '');
+    const first = this.#known.get(name);
+    const known = first?.kind === 'link' ? this.#known.get(posix.join(posix.dirname(name), first.target)) : first;
+    if (known?.kind !== 'file') throw new TypeError(`${path.slice(0, 200)}: no such file or directory in it`);
+    return known;
+  }
+}
+
+function rewriteManifest(
+  text: string,
+  contents: ArchiveContents,
+  { nameOf, imagesMax }: RewriteOptions,
+): { readonly text: string; readonly images: readonly ArchivedImage[] } {
+  const manifest = manifestSchema.parse(JSON.parse(text));
+  if (manifest.length > imagesMax) {
+    throw new TypeError(`it has ${String(manifest.length)} images, and the quota leaves room for ${String(imagesMax)}`);
+  }
+  const images = manifest.map((image, index): ArchivedImage => {
+    const config = contents.file(image.Config);
+    const [imageId = ''] = config.digests;
+    if (config.text === undefined) throw new TypeError(`${image.Config.slice(0, 200)} is no image config`);
+    const wanted = configSchema.parse(JSON.parse(config.text)).rootfs.diff_ids ?? [];
+    const layers = image.Layers ?? [];
+    if (layers.length !== wanted.length) {
+      throw new TypeError(
+        `invalid manifest, layers length mismatch: expected ${String(wanted.length)}, got ${String(layers.length)}`,
+      );
+    }
+    for (const [place, layer] of layers.entries()) {
+      const { digests } = contents.file(layer);
+      const expected = wanted[place] ?? '';
+      if (!digests.includes(expected)) {
+        throw new TypeError(
+          `invalid diffID for layer ${String(place)}: expected ${expected.slice(0, 80)}, got ${digests.at(-1) ?? ''}`,
+        );
+      }
+    }
+    const references = (image.RepoTags ?? []).map((name) => {
+      const reference = parseReference(name);
+      if (reference === undefined) throw new TypeError(`"${name.slice(0, 100)}" is no image reference`);
+      return wholeReference(reference);
+    });
+    return { imageId, references, engineName: nameOf(index) };
+  });
+  const rewritten = manifest.map((image, index) => ({
+    Config: image.Config,
+    RepoTags: [images[index]?.engineName],
+    Layers: image.Layers ?? [],
+  }));
+  return { text: JSON.stringify(rewritten), images };
+}
+
+async function manifestText(body: Readable): Promise<string> {
+  const text = await readWhole(body, MANIFEST_BYTES_MAX);
+  if (text === undefined) throw new TypeError(`manifest.json is larger than ${String(MANIFEST_BYTES_MAX)} bytes`);
+  return text.toString('utf8');
+}
+
+/** Copies one entry. Returns the text of the manifest, if it was that. */
+async function copyEntry(
+  entry: { readonly header: Header; readonly body: Readable },
+  writer: Pack,
+  seen: { readonly contents: ArchiveContents; readonly links: Set<string> },
+): Promise<string | undefined> {
+  const checked = checkedHeader(entry.header, seen.links);
+  if (checked.type !== 'directory') seen.contents.reserve(checked.name);
+  if (LEFT_OUT.has(checked.name)) {
+    entry.body.resume();
+    return undefined;
+  }
+  if (checked.name === 'manifest.json') return await manifestText(entry.body);
+  if (checked.type === 'file') {
+    const probe = new FileProbe(entry.header.size ?? 0, seen.contents.keepMax);
+    await pipeline(entry.body, (body: Readable) => probe.follow(body), writer.entry(checked));
+    seen.contents.put(checked.name, await probe.finish());
+    return undefined;
+  }
+  if (checked.type === 'symlink') seen.contents.put(checked.name, { kind: 'link', target: checked.linkname ?? '' });
+  await pipeline(entry.body, writer.entry(checked));
+  return undefined;
+}
+
 /** Rewrites an archive. A damaged one makes the returned stream fail with Docker's kind of message. */
 export function rewriteImageArchive(source: Readable, options: RewriteOptions): RewrittenArchive {
   const reader = extract();
   const writer = pack();
-  const renamed = new Map<string, string>();
-  const links = new Set<string>();
-  let entries = 0;
-  let manifests = 0;
-  const copy = async (header: Header, body: Readable): Promise<void> => {
-    entries += 1;
-    if (entries > ENTRIES_MAX) throw new TypeError(`more than ${String(ENTRIES_MAX)} entries`);
-    const checked = checkedHeader(header, links);
-    if (LEFT_OUT.has(checked.name)) {
-      body.resume();
-    } else if (checked.name === 'manifest.json') {
-      manifests += 1;
-      writer.entry({ name: 'manifest.json', mode: 0o644 }, rewriteManifest(await manifestText(body), options, renamed));
-    } else {
-      await pipeline(body, writer.entry(checked));
-    }
-  };
-  const references = (async () => {
+  const seen = { contents: new ArchiveContents(), links: new Set<string>() };
+  const images = (async () => {
     try {
       const feeding = pipeline(source, reader);
       // The loop below reports what goes wrong; this only keeps the rejection from being unhandled until then.
       feeding.catch(() => undefined);
+      let entries = 0;
+      let manifest: string | undefined;
       for await (const entry of reader) {
+        entries += 1;
+        if (entries > ENTRIES_MAX) throw new TypeError(`more than ${String(ENTRIES_MAX)} entries`);
         const body = Readable.from(entry, { objectMode: false });
         // An entry that is left half-read fails when the reader is torn down; by then its fault is known.
         body.on('error', () => undefined);
-        await copy(entry.header, body);
+        manifest = (await copyEntry({ header: entry.header, body }, writer, seen)) ?? manifest;
       }
       await feeding;
-      if (manifests === 0) throw new TypeError('it has no manifest.json');
+      if (manifest === undefined) throw new TypeError('it has no manifest.json');
+      const rewritten = rewriteManifest(manifest, seen.contents, options);
+      writer.entry({ name: 'manifest.json', mode: 0o644 }, rewritten.text);
       writer.finalize();
-      return renamed;
+      return rewritten.images;
     } catch (error) {
-      const refusal = dockerError(400, `the archive is no docker save archive or is damaged: ${reasonOf(error)}`);
+      const refusal =
+        error instanceof EcluseError
+          ? error
+          : dockerError(400, `the archive is no docker save archive or is damaged: ${reasonOf(error)}`);
       writer.destroy(refusal);
       throw refusal;
     }
   })();
-  references.catch(() => undefined); // The consumer of the archive sees the same error first.
-  return { archive: Readable.from(bytesOf(writer, references), { objectMode: false }), references };
+  images.catch(() => undefined); // The consumer of the archive sees the same error first.
+  return { archive: Readable.from(bytesOf(writer, images), { objectMode: false }), images };
 }
 
-/** What the engine reads. A fault has the reason that `references` has: the writer may have been torn down by a part of it. */
-async function* bytesOf(writer: AsyncIterable<unknown>, references: Promise<unknown>): AsyncGenerator {
+/** What the engine reads. A fault has the reason that `images` has: the writer may have been torn down by a part of it. */
+async function* bytesOf(writer: AsyncIterable<unknown>, images: Promise<unknown>): AsyncGenerator {
   try {
     yield* writer;
   } catch (error) {
-    await references;
+    await images;
     throw error;
   }
 }

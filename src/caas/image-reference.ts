@@ -7,33 +7,75 @@ import { createHash } from 'node:crypto';
 export interface ImageReference {
   /** `docker.io/library/busybox`. */
   readonly repository: string;
-  /** `latest`; empty for a reference by digest. */
   readonly tag: string;
 }
 
+/** A name as somebody wrote it, made whole. */
+export interface NamedReference {
+  readonly repository: string;
+  /** Empty: none was written. */
+  readonly tag: string;
+  /** `sha256:…`; empty: none was written. */
+  readonly digest: string;
+}
+
+export type ParsedName =
+  | { readonly kind: 'named'; readonly name: NamedReference }
+  | { readonly kind: 'invalid'; readonly why: string };
+
 const PATH_PART = /^[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*$/;
-const DOMAIN = /^[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?(?::\d{1,5})?$/;
+const DOMAIN = /^[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)*(?::\d{1,5})?$/;
 const TAG = /^\w[\w.-]{0,127}$/;
+/** The one digest algorithm that engines use; others are no content of theirs. */
+const DIGEST = /^sha256:[0-9a-f]{64}$/;
 const REFERENCE_LENGTH_MAX = 512;
+const REPOSITORY_LENGTH_MAX = 255;
 
 /** The registry that a reference names, and what follows it. */
 function splitDomain(text: string): readonly [string, string] {
   const slash = text.indexOf('/');
   const first = slash === -1 ? '' : text.slice(0, slash);
+  if (first === 'index.docker.io') return ['docker.io', text.slice(slash + 1)];
   const isDomain = first.includes('.') || first.includes(':') || first === 'localhost';
   return isDomain ? [first, text.slice(slash + 1)] : ['docker.io', text];
 }
 
-/** Parses `busybox`, `a/b:1`, `localhost:5000/x`; undefined where it is none. */
-export function parseReference(text: string): ImageReference | undefined {
-  if (text === '' || text.length > REFERENCE_LENGTH_MAX || text.includes('@')) return undefined;
-  const [domain, rest] = splitDomain(text);
+/** `name`, `name:tag`, `name@digest` or `name:tag@digest`. What is wrong is said in the words of distribution/reference. */
+export function parseNamed(text: string): ParsedName {
+  const invalid = (why = ''): ParsedName => ({ kind: 'invalid', why: `invalid reference format${why}` });
+  if (/^[0-9a-f]{64}$/.test(text)) {
+    return { kind: 'invalid', why: `invalid repository name (${text}), cannot specify 64-byte hexadecimal strings` };
+  }
+  if (text === '' || text.length > REFERENCE_LENGTH_MAX) return invalid();
+  const at = text.indexOf('@');
+  const digest = at === -1 ? '' : text.slice(at + 1);
+  const [domain, rest] = splitDomain(at === -1 ? text : text.slice(0, at));
   const colon = rest.lastIndexOf(':');
-  const tag = colon === -1 ? 'latest' : rest.slice(colon + 1);
+  const tag = colon === -1 ? '' : rest.slice(colon + 1);
   const name = colon === -1 ? rest : rest.slice(0, colon);
+  if (name !== name.toLowerCase() && PATH_PART.test(name.toLowerCase().replaceAll('/', 'a'))) {
+    return invalid(': repository name must be lowercase');
+  }
   const path = domain === 'docker.io' && !name.includes('/') ? `library/${name}` : name;
-  if (!DOMAIN.test(domain) || !TAG.test(tag) || !path.split('/').every((part) => PATH_PART.test(part))) return undefined;
-  return { repository: `${domain}/${path}`, tag };
+  const isNamed = DOMAIN.test(domain) && path.split('/').every((part) => PATH_PART.test(part));
+  if (!isNamed || (colon !== -1 && !TAG.test(tag)) || (at !== -1 && !DIGEST.test(digest))) return invalid();
+  const repository = `${domain}/${path}`;
+  return repository.length > REPOSITORY_LENGTH_MAX
+    ? { kind: 'invalid', why: `repository name must not be more than ${String(REPOSITORY_LENGTH_MAX)} characters` }
+    : { kind: 'named', name: { repository, tag, digest } };
+}
+
+/** Parses `busybox`, `a/b:1`, `localhost:5000/x`; undefined where it is none, or one by digest. */
+export function parseReference(text: string): ImageReference | undefined {
+  const parsed = parseNamed(text);
+  if (parsed.kind === 'invalid' || parsed.name.digest !== '') return undefined;
+  return { repository: parsed.name.repository, tag: parsed.name.tag === '' ? 'latest' : parsed.name.tag };
+}
+
+/** Repository and tag of a whole reference. */
+export function splitWhole(whole: string): ImageReference {
+  const colon = whole.lastIndexOf(':');
+  return { repository: whole.slice(0, colon), tag: whole.slice(colon + 1) };
 }
 
 /** The whole reference: what the store keeps. */
@@ -41,7 +83,7 @@ export function wholeReference(reference: ImageReference): string {
   return `${reference.repository}:${reference.tag}`;
 }
 
-/** The short form that Docker shows: `docker.io/library/busybox:latest` is `busybox:latest`. */
+/** The short form that Docker shows: `docker.io/library/busybox:latest` is `busybox:latest`. Of repositories too. */
 export function familiarReference(whole: string): string {
   if (whole.startsWith('docker.io/library/')) return whole.slice('docker.io/library/'.length);
   return whole.startsWith('docker.io/') ? whole.slice('docker.io/'.length) : whole;

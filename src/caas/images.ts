@@ -164,6 +164,18 @@ export class Images {
     await putImage(this.#deps.sql, { tenant, imageId, reference: whole, nowMs: this.#deps.clock.nowMs() });
   }
 
+  /** Takes an image that an engine made for the tenant, a build's, into its store; under names (whole references) or none. */
+  async keep(tenant: string, host: Host, imageId: string, names: readonly string[]): Promise<void> {
+    const engineNames = names.map((whole) => engineReference(tenant, whole));
+    // A name keeps the engine's own pruning away from it.
+    const nameless = { repository: `ecluse/${imageId.slice('sha256:'.length, 'sha256:'.length + 40)}`, tag: 'copy' };
+    for (const { repository, tag } of engineNames.length === 0 ? [nameless] : engineNames) {
+      await host.client.call({ method: 'POST', path: ['images', imageId, 'tag'], query: { repo: repository, tag } });
+    }
+    if (names.length === 0) await this.#hold(tenant, imageId, undefined);
+    for (const whole of names) await this.#hold(tenant, imageId, whole);
+  }
+
   /** `docker tag`. */
   async tag(tenant: string, source: string, target: string): Promise<void> {
     const image = await this.find(tenant, source);
@@ -218,6 +230,11 @@ export class Images {
 
   async #forget(imageId: string): Promise<void> {
     for (const host of this.#deps.hosts.values()) await deleteOn(host, imageId, this.#deps.log);
+  }
+
+  /** Whether a host has an image already: placement prefers such a one. */
+  async isOn(host: Host, imageId: string): Promise<boolean> {
+    return (await inspectOn(host, imageId).catch(() => undefined)) !== undefined;
   }
 
   /** Brings an image to a host that lacks it, from one that has it. Two callers of the same pair wait for one transfer. */

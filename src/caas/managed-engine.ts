@@ -19,7 +19,7 @@ import { EcluseError } from '#errors';
 import { startLoop } from '#lifecycle';
 import type { Log } from '#log';
 import { endShims, unmountBelow } from '#isolation/host-leftovers.ts';
-import type { HostNetwork } from '#isolation/host-network.ts';
+import type { HostNetwork } from '#isolation/host-addresses.ts';
 import { inNamespace } from '#isolation/host-network.ts';
 import { RUNTIME_NAME, WRAPPER_FILE } from '#isolation/runtime-settings.ts';
 import { EngineClient } from './engine-client.ts';

@@ -37,6 +37,12 @@ export function refusalOf(question: MigrationQuestion): Refusal | undefined {
   if ((inspect.ExecIDs ?? []).length > 0) {
     return { why: `container ${row.name} has open exec sessions, which this runsc cannot carry`, mend: 'end them and try again' };
   }
+  if (spec.mounts.some((mount) => mount.kind === 'endpoint-socket')) {
+    return {
+      why: `container ${row.name} has its tenant's Docker socket mounted, and a connection through it cannot be saved`,
+      mend: 'keep it where it is',
+    };
+  }
   if ((inspect.Mounts ?? []).some((mount) => mount.Type !== 'tmpfs')) {
     return { why: `container ${row.name} has volumes, which do not move yet`, mend: 'keep it where it is' };
   }

@@ -25,7 +25,13 @@ import type { CgroupUsage } from '#isolation/cgroup.ts';
 import { forgetFinalCounters } from '#isolation/runtime-settings.ts';
 import type { Activator } from '#routing/activator.ts';
 import type { ContainerRow } from '#state/containers.ts';
-import { beginMigration, commitMigration, setMigrationState, setMigrationTarget } from '#state/migrations.ts';
+import {
+  beginMigration,
+  commitMigration,
+  setMigrationAddress,
+  setMigrationState,
+  setMigrationTarget,
+} from '#state/migrations.ts';
 import type { MigrationRow } from '#state/migrations.ts';
 import type { Sql } from '#state/sql.ts';
 import { parseStoredSpec } from './container-spec.ts';
@@ -37,6 +43,8 @@ import type { Meter } from './meter.ts';
 import { refusalOf } from './migration-check.ts';
 import { copyFiles } from './migration-copy.ts';
 import { probeOnce } from './migration-probe.ts';
+import type { NetworkFabric } from './network-fabric.ts';
+import type { Volumes } from './volumes.ts';
 import { limitMemory, recoverMigrations, removeCopy, removePaused, unpause } from './migration-recovery.ts';
 
 export interface MigrationDeps {
@@ -47,6 +55,8 @@ export interface MigrationDeps {
   readonly containers: Containers;
   readonly meter: Meter;
   readonly activator: Activator;
+  readonly fabric: NetworkFabric;
+  readonly volumes: Volumes;
   /** Memory-backed folder for images; removed at the end of each migration. */
   readonly imageFolder: string;
 }
@@ -109,7 +119,7 @@ export class Migrations {
             onProgress({ phase, detail, elapsedMs: Math.round(clock.monotonicMs() - startedMs) });
           };
           const move = await this.#check(id, targetName, progress);
-          const outcome = await this.#run(move);
+          const outcome = await this.#runUnheard(move);
           return {
             container: id,
             from: move.source.name,
@@ -161,8 +171,19 @@ export class Migrations {
     return { journal, row, spec, source, target, sourceInspect, imageDir: join(this.#deps.imageFolder, journal.id), progress };
   }
 
+  /** To its tenant nothing happens to a container that moves: what engines say meanwhile is no news. */
+  async #runUnheard(move: Move): Promise<Pick<MigrationReport, 'heldMs' | 'pausedMs' | 'imageBytes' | 'cut'>> {
+    const { clock, containers } = this.#deps;
+    containers.events.hush(move.row.id, clock.nowMs());
+    try {
+      return await this.#run(move);
+    } finally {
+      containers.events.loud(move.row.id, clock.nowMs());
+    }
+  }
+
   async #run(move: Move): Promise<Pick<MigrationReport, 'heldMs' | 'pausedMs' | 'imageBytes' | 'cut'>> {
-    const { sql, clock, activator } = this.#deps;
+    const { sql, clock, activator, volumes } = this.#deps;
     const { row, target, journal, progress } = move;
     if ((await beginMigration(sql, journal, clock.nowMs())).kind === 'conflict') {
       throw refused(`container ${row.name} is already being moved`, 'wait for the move under way');
@@ -170,7 +191,15 @@ export class Migrations {
     const done = { target: '', frozen: false, paused: false };
     try {
       progress('prepare', `image and container on ${target.name}`);
-      done.target = await this.#deps.containers.makeEngineContainer(target, row, move.spec);
+      const lanAddress = await this.#takeAddress(move);
+      done.target = await this.#deps.containers.makeEngineContainer(
+        target,
+        { ...row, lanAddress },
+        {
+          spec: move.spec,
+          mounts: (await volumes.realize(row.tenant, target, move.spec.mounts)).engineMounts,
+        },
+      );
       await setMigrationTarget(sql, journal.id, done.target, clock.nowMs());
       const servesBefore = await probeOnce(move.spec, row.address);
       progress('freeze', 'new requests wait, those in flight end');
@@ -182,7 +211,7 @@ export class Migrations {
       const imageBytes = await this.#freezeSource(move);
       await this.#startTarget(move, { engineId: done.target, servesBefore });
       const pausedMs = Math.round(clock.monotonicMs() - pausedFromMs);
-      await activator.publish();
+      await Promise.all([this.#deps.fabric.refresh(row.tenant), activator.publish()]);
       await activator.thaw([row.id]);
       const heldMs = Math.round(clock.monotonicMs() - heldFromMs);
       await this.#finish(move);
@@ -193,6 +222,15 @@ export class Migrations {
       await this.#rollBack(move, done);
       throw failed(`container ${row.name} stays on ${move.source.name}: ${reasonOf(error)}`, error);
     }
+  }
+
+  /** An address on the target, which its peers let in from now on; the old one is good until the commit. */
+  async #takeAddress({ row, target, journal }: Move): Promise<string> {
+    if (row.lanAddress === '') return '';
+    const address = await this.#deps.containers.freeAddress(target, row.tenant);
+    await setMigrationAddress(this.#deps.sql, journal.id, address);
+    await this.#deps.fabric.refresh(row.tenant);
+    return address;
   }
 
   async #isCommitted(move: Move): Promise<boolean> {
@@ -256,6 +294,7 @@ export class Migrations {
     const outcome = await commitMigration(this.#deps.sql, move.journal, {
       engineId: at.engineId,
       address,
+      lanAddress: address,
       carriedStart: inspect.State.StartedAt,
       incarnation,
       nowMs: incarnation.openedMs,
@@ -312,6 +351,7 @@ export class Migrations {
     }
     await attempt('journal', async () => {
       await setMigrationState(this.#deps.sql, journal, 'rolled-back', this.#deps.clock.nowMs());
+      await this.#deps.fabric.refresh(row.tenant);
     });
   }
 

@@ -5,7 +5,7 @@
  * Memory is the working set, `usage − inactive_file` (a gVisor application's memory is shmem to the kernel, so RSS is wrong).
  */
 import { existsSync } from 'node:fs';
-import { readdir, readFile, rmdir, stat, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rmdir, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { codeOf } from '#errors';
 
@@ -106,6 +106,23 @@ export class Cgroups {
       }
     }
     return true;
+  }
+
+  /**
+   * Makes a cgroup and bounds the processes in it and below it: for containers whose limit their engine cannot be told. A machine without
+   * that controller has no such limit for any container.
+   */
+  async limitPids(cgroup: string, max: number): Promise<void> {
+    const root = this.#version === 1 ? join(this.#mount, 'pids') : this.#mount;
+    if (!existsSync(root)) return;
+    const folder = join(root, cgroup);
+    await mkdir(folder, { recursive: true });
+    if (this.#version === 2) {
+      // A controller is in a cgroup where its parent, and that one's parent, hand it down.
+      const parts = cgroup.split('/').filter((part) => part !== '');
+      for (const depth of parts.keys()) await writeFile(join(root, ...parts.slice(0, depth), 'cgroup.subtree_control'), '+pids');
+    }
+    await writeFile(join(folder, 'pids.max'), String(max));
   }
 
   /** The processes in a cgroup and below it. */

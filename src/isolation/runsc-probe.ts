@@ -24,6 +24,8 @@ export interface RunscCapabilities {
   readonly saveRestoreNetstack: boolean;
   /** Global `--allow-live-tcp-migration`: established connections can survive a restore. */
   readonly allowLiveTcpMigration: boolean;
+  /** Global `--host-uds=open`: a sandbox may connect to sockets that are mounted into it. */
+  readonly hostUdsOpen: boolean;
   /** `restore --background`: pages load while the restored container runs. */
   readonly restoreBackground: boolean;
   /** `restore --detach`. */
@@ -103,6 +105,7 @@ export async function probeRunsc(): Promise<RunscCapabilities> {
     netDisconnectOk: describesFlag(flags, 'net-disconnect-ok'),
     saveRestoreNetstack: describesFlag(flags, 'save-restore-netstack'),
     allowLiveTcpMigration: describesFlag(flags, 'allow-live-tcp-migration'),
+    hostUdsOpen: describesFlag(flags, 'host-uds'),
     restoreBackground: describesFlag(restore, 'background'),
     restoreDetach: describesFlag(restore, 'detach'),
     update: /^\s+update\s/m.test(commands),

@@ -1,7 +1,8 @@
 /** What `ecluse-runsc` (the OCI wrapper beside this file) is told about the machine: written before an engine starts. */
-import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { mkdir, rm, writeFile } from 'node:fs/promises';
+import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { RESOLVER_ADDRESS } from './host-addresses.ts';
 import type { RunscCapabilities } from './runsc-probe.ts';
 
 /** The wrapper that engines call in runc's place. */
@@ -9,8 +10,11 @@ export const WRAPPER_FILE = fileURLToPath(new URL('./ecluse-runsc', import.meta.
 /** The name under which engines know it. */
 export const RUNTIME_NAME = 'ecluse-runsc';
 
-/** Resolvers for containers where the host has none that a container could reach. */
-const RESOLVER_FALLBACK = 'nameserver 127.0.0.1';
+/**
+ * What every container gets: the node's responder, which knows the tenant's names and asks the machine's resolvers for the rest. `ndots:0` as
+ * Docker sets it, so that a name without dots is asked for as it is.
+ */
+const RESOLV_CONF = `nameserver ${RESOLVER_ADDRESS}\noptions ndots:0 timeout:2 attempts:2\n`;
 
 /**
  * The global flags for this build of runsc. Files live in the engine's own layers (`--overlay2=none`), so that `docker cp`, `diff`,
@@ -25,13 +29,6 @@ export function runscFlags(capabilities: RunscCapabilities): readonly string[] {
 
 function shellQuoted(text: string): string {
   return `'${text.replaceAll("'", `'\\''`)}'`;
-}
-
-/** The host's resolvers, without those on loopback: inside a sandbox loopback is the container itself. */
-export function resolvConfFor(hostResolvConf: string): string {
-  const lines = hostResolvConf.split('\n').filter((line) => /^(?:nameserver|search|options)\s/.test(line));
-  const usable = lines.filter((line) => !/^nameserver\s+(?:127\.|::1)/.test(line));
-  return `${(usable.some((line) => line.startsWith('nameserver')) ? usable : [...usable, RESOLVER_FALLBACK]).join('\n')}\n`;
 }
 
 /**
@@ -51,9 +48,11 @@ export async function writeRuntimeSettings(dir: string, capabilities: RunscCapab
     `MASK_PROC_SYS_NET=${capabilities.needsProcSysNetMask ? '1' : '0'}`,
     `HAS_UPDATE=${capabilities.update ? '1' : '0'}`,
     `CGROUP_PREFIX=${shellQuoted(cgroupPrefix)}`,
+    // DATA/hosts/NAME/runsc → DATA/sockets. The flag is for containers that have one of these sockets, and for no others.
+    `ENDPOINT_SOCKETS=${shellQuoted(resolve(dir, '../../../sockets'))}`,
+    `ENDPOINT_SOCKET_FLAG=${capabilities.hostUdsOpen ? '--host-uds=open' : ''}`,
     '',
   ];
   await writeFile(join(dir, 'settings'), settings.join('\n'), { mode: 0o600 });
-  const hostResolvConf = await readFile('/etc/resolv.conf', 'utf8').catch(() => '');
-  await writeFile(join(dir, 'resolv.conf'), resolvConfFor(hostResolvConf));
+  await writeFile(join(dir, 'resolv.conf'), RESOLV_CONF);
 }

@@ -24,6 +24,9 @@ export interface TenantCounters {
   downstreamOutBytes: number;
   upstreamInBytes: number;
   upstreamOutBytes: number;
+  /** Connections and UDP sessions at published ports. */
+  tcpStreams: number;
+  udpStreams: number;
 }
 
 /** What was waited for in vain; those that end an exchange have the name of its error. */
@@ -132,6 +135,13 @@ export class Counters {
     this.#timeouts[kind] += 1;
   }
 
+  /** A connection or a UDP session of a published port began. */
+  portUsed(tenant: string, protocol: 'tcp' | 'udp'): void {
+    const counters = this.tenant(tenant);
+    if (protocol === 'tcp') counters.tcpStreams += 1;
+    else counters.udpStreams += 1;
+  }
+
   trafficMoved(deltas: readonly TrafficDelta[]): void {
     for (const delta of deltas) {
       const counters = this.tenant(delta.tenant);
@@ -158,6 +168,11 @@ export class Counters {
         'ecluse_bytes_total',
         'Bytes of heads and bodies, by tenant, side (downstream, upstream) and direction (in, out).',
         tenants.flatMap(byteValues),
+      ),
+      counter(
+        'ecluse_published_streams_total',
+        'Connections and UDP sessions that began at published ports, by tenant and protocol.',
+        tenants.flatMap(streamValues),
       ),
       counter(
         'ecluse_upstream_retries_total',
@@ -219,6 +234,8 @@ function createTenantCounters(tenant: string): TenantCounters {
     downstreamOutBytes: 0,
     upstreamInBytes: 0,
     upstreamOutBytes: 0,
+    tcpStreams: 0,
+    udpStreams: 0,
   };
 }
 
@@ -269,6 +286,12 @@ function byteValues({ tenant, ...bytes }: TenantCounters): readonly MetricValue[
     { value: upstreamInBytes, labels: { tenant, side: 'upstream', direction: 'in' } },
     { value: upstreamOutBytes, labels: { tenant, side: 'upstream', direction: 'out' } },
   ];
+}
+
+function streamValues({ tenant, tcpStreams, udpStreams }: TenantCounters): readonly MetricValue[] {
+  return Object.entries({ tcp: tcpStreams, udp: udpStreams }).flatMap(([protocol, value]) =>
+    value === 0 ? [] : [{ value, labels: { tenant, protocol } }],
+  );
 }
 
 /** Prometheus' buckets hold all that is below their bounds, in seconds. */

@@ -21,6 +21,7 @@ import { Endpoints } from './endpoints.ts';
 import type { EdgeLimits } from './edge-limits.ts';
 import { HoldQueue } from './hold.ts';
 import { Metrics } from './metrics.ts';
+import { Ports } from './ports/ports.ts';
 import type { EdgeConfig, FreezeOptions, FreezeResult } from './protocol.ts';
 import { settle } from './record.ts';
 import type { ExchangeRecord } from './record.ts';
@@ -65,6 +66,8 @@ export class DataPlane implements AsyncDisposable {
   readonly metrics: Metrics;
   readonly accessLog: AccessLogFile;
   readonly connectionDeps: ConnectionDeps;
+  /** What containers publish beside HTTP. */
+  readonly ports: Ports;
   /** What is added to the monotonic clock to get the time of day; looked at each second. PERF: one clock to read for a request. */
   wallOffsetMs: number;
   /** Connections that speak HTTP. */
@@ -92,6 +95,8 @@ export class DataPlane implements AsyncDisposable {
     });
     this.accessLog = new AccessLogFile(log, options.accessLogFile);
     this.connectionDeps = this.#makeConnectionDeps();
+    const { budgets, traffic, counters } = this;
+    this.ports = new Ports({ log, clock, limits, budgets, traffic, counters, wheel: this.connectionDeps.wheel });
     onWireFault((error) => {
       log.error({ reason: reasonOf(error), stack: error instanceof Error ? error.stack : undefined }, 'exchange failed');
     });
@@ -103,6 +108,9 @@ export class DataPlane implements AsyncDisposable {
       idleUpstreamConnections: () => this.endpoints.idleConnections,
       configVersion: () => this.version,
       accessLogDropped: () => this.accessLog.droppedLines,
+      publishedStreams: () => this.ports.streamCount,
+      publishedPorts: () => this.ports.listening,
+      unboundPorts: () => this.ports.unbound,
     });
   }
 
@@ -143,6 +151,7 @@ export class DataPlane implements AsyncDisposable {
     const certificates = this.#snapshot.certificates.prepare(edge.certificates);
     if (certificates.kind === 'refused') return certificates.reason;
     this.#prepared = { table: compiled.table, certificates: certificates.index };
+    this.ports.prepare(edge.config);
     return undefined;
   }
 
@@ -153,23 +162,35 @@ export class DataPlane implements AsyncDisposable {
     this.#prepared = undefined;
     this.endpoints.keepOnly(endpointsOf(this.#snapshot.table));
     this.holds.release();
+    this.ports.commit(version);
     return true;
   }
 
   abort(version: number): void {
+    this.ports.abort(version);
     if (this.#prepared?.table.version === version) this.#prepared = undefined;
   }
 
   /** Holds new requests for `endpointIds` and returns when nothing is under way there and no idle connection is left. */
   async freeze(endpointIds: readonly string[], options: FreezeOptions): Promise<FreezeResult> {
     this.holds.freeze(endpointIds, options.deadlineMs);
-    const result = await this.endpoints.emptied(this.clock, endpointIds, options.drainMs);
+    const [requests, streams] = await Promise.all([
+      this.endpoints.emptied(this.clock, endpointIds, options.drainMs),
+      this.ports.freeze(endpointIds, options),
+    ]);
     this.endpoints.retire(new Set(endpointIds));
-    return result;
+    return { cut: requests.cut + streams.cut, waitedMs: Math.max(requests.waitedMs, streams.waitedMs) };
+  }
+
+  /** Holds what is new for `endpointIds`, without waiting for what is under way. */
+  hold(endpointIds: readonly string[], deadlineMs: number): void {
+    this.holds.freeze(endpointIds, deadlineMs);
+    this.ports.hold(endpointIds, deadlineMs);
   }
 
   thaw(endpointIds: readonly string[]): void {
     this.holds.thaw(endpointIds);
+    this.ports.thaw(endpointIds);
   }
 
   exchangeBegins(): void {
@@ -193,6 +214,7 @@ export class DataPlane implements AsyncDisposable {
   collectTraffic(): TrafficDelta[] {
     this.wallOffsetMs = this.clock.nowMs() - this.clock.monotonicMs();
     for (const downstream of this.downstreams) downstream.settle();
+    this.ports.settle();
     return this.traffic.collect();
   }
 
@@ -227,6 +249,7 @@ export class DataPlane implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    this.ports[Symbol.dispose]();
     this.endpoints[Symbol.dispose]();
     this.connectionDeps.wheel[Symbol.dispose]();
     await this.accessLog[Symbol.asyncDispose]();

@@ -12,6 +12,9 @@ export interface MetricsReads {
   readonly idleUpstreamConnections: () => number;
   readonly configVersion: () => number;
   readonly accessLogDropped: () => number;
+  readonly publishedStreams: () => number;
+  readonly publishedPorts: () => number;
+  readonly unboundPorts: () => number;
 }
 
 export class Metrics {
@@ -35,11 +38,18 @@ export async function aggregateMetrics(ofWorkers: readonly (readonly object[])[]
   return await AggregatorRegistry.aggregate(ofWorkers.map((metrics) => [...metrics])).metrics();
 }
 
+interface GaugeSpec {
+  readonly name: string;
+  readonly help: string;
+  readonly aggregator: 'sum' | 'max' | 'min';
+  readonly read: () => number;
+}
+
 function readOnly(registry: Registry, reads: MetricsReads): void {
   const registers = [registry];
   const lag = monitorEventLoopDelay({ resolution: 20 });
   lag.enable();
-  const gauges: readonly { name: string; help: string; aggregator: 'sum' | 'max' | 'min'; read: () => number }[] = [
+  const gauges: readonly GaugeSpec[] = [
     {
       name: 'ecluse_held_requests',
       help: 'Requests that wait for a frozen endpoint.',
@@ -70,6 +80,7 @@ function readOnly(registry: Registry, reads: MetricsReads): void {
       aggregator: 'sum',
       read: reads.accessLogDropped,
     },
+    ...portGauges(reads),
     {
       name: 'ecluse_worker_event_loop_lag_seconds',
       help: 'The 99th percentile of the event loop lag since the last scrape, of the worst worker.',
@@ -92,4 +103,27 @@ function readOnly(registry: Registry, reads: MetricsReads): void {
       },
     });
   }
+}
+
+function portGauges(reads: MetricsReads): readonly GaugeSpec[] {
+  return [
+    {
+      name: 'ecluse_published_streams',
+      help: 'Open connections and UDP sessions at published ports.',
+      aggregator: 'sum',
+      read: reads.publishedStreams,
+    },
+    {
+      name: 'ecluse_published_ports',
+      help: 'Published ports that every worker listens on at least.',
+      aggregator: 'min',
+      read: reads.publishedPorts,
+    },
+    {
+      name: 'ecluse_published_ports_unbound',
+      help: 'Published ports that a worker could not listen on, of the worst worker.',
+      aggregator: 'max',
+      read: reads.unboundPorts,
+    },
+  ];
 }

@@ -65,6 +65,19 @@ export interface ExchangeRecord {
   error: ExchangeError | undefined;
 }
 
+/** What moved, and what of it an account has already. */
+export type Movement = Pick<
+  ExchangeRecord,
+  | 'downstreamInBytes'
+  | 'downstreamOutBytes'
+  | 'upstreamInBytes'
+  | 'upstreamOutBytes'
+  | 'settledDownstreamInBytes'
+  | 'settledDownstreamOutBytes'
+  | 'settledUpstreamInBytes'
+  | 'settledUpstreamOutBytes'
+>;
+
 const NOTHING = Buffer.alloc(0);
 
 export function createRecord(client: string, tls: TlsFacts | undefined): ExchangeRecord {
@@ -134,7 +147,7 @@ export function resetOutcome(record: ExchangeRecord): void {
 }
 
 /** Brings an account up to date with what moved since the last time: at the end of an exchange, and now and then while it lasts. */
-export function settle(account: Account, record: ExchangeRecord): void {
+export function settle(account: Account, record: Movement): void {
   account.downstreamInBytes += record.downstreamInBytes - record.settledDownstreamInBytes;
   account.downstreamOutBytes += record.downstreamOutBytes - record.settledDownstreamOutBytes;
   account.upstreamInBytes += record.upstreamInBytes - record.settledUpstreamInBytes;

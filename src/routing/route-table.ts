@@ -33,11 +33,23 @@ export interface Route {
   readonly connect?: boolean | undefined;
 }
 
+/** A port that a container holds on an address of the node: bytes and datagrams go to its endpoint as they are. */
+export interface PublishedPort {
+  readonly protocol: 'tcp' | 'udp';
+  /** An IP address of the node, or `0.0.0.0`. */
+  readonly address: string;
+  readonly port: number;
+  readonly tenant: string;
+  readonly endpoint: Endpoint;
+}
+
 /** All routes and services of one config version, as the control plane sends them. */
 export interface RouteConfig {
   readonly version: number;
   readonly services: readonly Service[];
   readonly routes: readonly Route[];
+  /** Of containers that run. Absent: none. */
+  readonly ports?: readonly PublishedPort[] | undefined;
 }
 
 /** A route with its service resolved. `prefix` has no trailing slash, so the root is the empty string. */

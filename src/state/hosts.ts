@@ -13,8 +13,8 @@ export interface HostRow {
   readonly createdMs: number;
 }
 
-/** Networks of tenants on one host: 10.OCTET.1.0/24 to 10.OCTET.254.0/24; number 0 links the host itself. */
-export const HOST_NETWORKS_MAX = 254;
+/** Networks of tenants on one host: 10.OCTET.4.0/22 to 10.OCTET.252.0/22; number 0 links the host itself. */
+export const HOST_NETWORKS_MAX = 63;
 
 function hostOf(row: SqlRow): HostRow {
   return {

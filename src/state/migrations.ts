@@ -61,6 +61,11 @@ export async function beginMigration(sql: Sql, row: MigrationRow, nowMs: number)
   ]);
 }
 
+/** Takes an address on the target. */
+export async function setMigrationAddress(sql: Sql, id: string, address: string): Promise<void> {
+  await sql.write([{ sql: 'UPDATE migration SET target_address = ? WHERE id = ?', values: [address, id], expectRows: 1 }]);
+}
+
 /** Writes down the engine container that is being made on the target, before it can run. */
 export async function setMigrationTarget(sql: Sql, id: string, targetEngineId: string, nowMs: number): Promise<void> {
   await sql.write([
@@ -86,6 +91,7 @@ export async function commitMigration(
   target: {
     readonly engineId: string;
     readonly address: string;
+    readonly lanAddress: string;
     readonly carriedStart: string;
     readonly incarnation: Incarnation;
     readonly nowMs: number;
@@ -94,11 +100,12 @@ export async function commitMigration(
   const { incarnation, nowMs } = target;
   return await sql.write([
     {
-      sql: `UPDATE container SET host = ?, engine_id = ?, address = ?, carried_start = ?, incarnation = ?, state = 'running' WHERE id = ? AND engine_id = ? AND incarnation = ?`,
+      sql: `UPDATE container SET host = ?, engine_id = ?, address = ?, lan_address = ?, carried_start = ?, incarnation = ?, state = 'running' WHERE id = ? AND engine_id = ? AND incarnation = ?`,
       values: [
         row.targetHost,
         target.engineId,
         target.address,
+        target.lanAddress,
         target.carriedStart,
         incarnation.incarnation,
         row.container,

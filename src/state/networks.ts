@@ -72,15 +72,9 @@ export async function insertNetwork(sql: Sql, network: NetworkRow): Promise<Writ
   ]);
 }
 
-/** Removes a network that has no members; conflict where it has. */
+/** Removes a network. Memberships of containers that do not run stay, as in Docker: such a container does not start any more. */
 export async function deleteNetwork(sql: Sql, id: string): Promise<WriteOutcome> {
-  return await sql.write([
-    {
-      sql: 'DELETE FROM network WHERE id = ? AND NOT EXISTS (SELECT 1 FROM network_member WHERE network = network.id)',
-      values: [id],
-      expectRows: 1,
-    },
-  ]);
+  return await sql.write([{ sql: 'DELETE FROM network WHERE id = ?', values: [id], expectRows: 1 }]);
 }
 
 export async function listNetworks(sql: Sql, tenant: string): Promise<readonly NetworkRow[]> {
@@ -128,4 +122,33 @@ export async function listMembersOf(sql: Sql, container: string): Promise<readon
 
 export async function listAllMembers(sql: Sql): Promise<readonly MemberRow[]> {
   return (await sql.read('SELECT * FROM network_member ORDER BY container, position', [])).map(memberOf);
+}
+
+/** What packet policy and names need of a container: all that have an address. */
+export interface LanContainer {
+  readonly id: string;
+  readonly tenant: string;
+  readonly name: string;
+  readonly address: string;
+  readonly isRunning: boolean;
+}
+
+/** Containers with an address, of one tenant or of all. One that is being moved is there twice: it has two. */
+export async function listLanContainers(sql: Sql, tenant?: string): Promise<readonly LanContainer[]> {
+  const mine = tenant === undefined ? '' : ' AND container.tenant = ?';
+  const values = tenant === undefined ? [] : [tenant];
+  const rows = await sql.read(
+    `SELECT id, tenant, name, state, lan_address FROM container WHERE lan_address <> ''${mine}
+     UNION ALL SELECT container.id, tenant, name, container.state, target_address AS lan_address
+     FROM migration JOIN container ON container.id = migration.container
+     WHERE target_address <> '' AND migration.state IN ('preparing', 'paused')${mine}`,
+    [...values, ...values],
+  );
+  return rows.map((row) => ({
+    id: textOf(row, 'id'),
+    tenant: textOf(row, 'tenant'),
+    name: textOf(row, 'name'),
+    address: textOf(row, 'lan_address'),
+    isRunning: ['running', 'paused'].includes(textOf(row, 'state')),
+  }));
 }

@@ -47,6 +47,14 @@ export async function listPortsOf(sql: Sql, container: string): Promise<readonly
   return rows.map(portOf);
 }
 
+export async function listPortsOfTenant(sql: Sql, tenant: string): Promise<readonly PublishedPortRow[]> {
+  const rows = await sql.read(
+    'SELECT * FROM published_port WHERE tenant = ? ORDER BY container, container_port, protocol, port',
+    [tenant],
+  );
+  return rows.map(portOf);
+}
+
 export async function listAllPorts(sql: Sql): Promise<readonly PublishedPortRow[]> {
   return (await sql.read('SELECT * FROM published_port ORDER BY address, port, protocol', [])).map(portOf);
 }

@@ -56,6 +56,8 @@ export const SCHEMA_VERSIONS: readonly (readonly string[])[] = [
        container TEXT NOT NULL REFERENCES container(id) ON DELETE CASCADE, container_port BIGINT NOT NULL, PRIMARY KEY (address, protocol, port))`,
     `CREATE INDEX published_port_container ON published_port (container)`,
     `ALTER TABLE container ADD COLUMN lan_address TEXT NOT NULL DEFAULT ''`,
+    // Taken on the target before the container is there; both addresses are its own until one is given up.
+    `ALTER TABLE migration ADD COLUMN target_address TEXT NOT NULL DEFAULT ''`,
     `ALTER TABLE container ADD COLUMN placement TEXT NOT NULL DEFAULT ''`,
     `ALTER TABLE tenant ADD COLUMN networks_max BIGINT NOT NULL DEFAULT 20`,
     `ALTER TABLE tenant ADD COLUMN volumes_max BIGINT NOT NULL DEFAULT 100`,

@@ -99,6 +99,7 @@ export function createTestControl(sql: Sql): NodeControl {
         : [CONTAINER];
       return containers.filter((container) => tenant === undefined || container.tenant === tenant);
     },
+    explainContainer: async (container) => ({ id: container, tenant: 'acme', name: 'web', host: 'a', placement: undefined }),
     readings: async () => {
       readings += 1;
       const { id, tenant, name, host } = CONTAINER;

@@ -1,20 +1,34 @@
 /** `/containers/…`: what answers with JSON. Streams are in stream-handlers.ts. */
 import type { Clock } from '#clock';
+import type { Log } from '#log';
 import type { ContainerRow } from '#state/containers.ts';
 import { parseStoredSpec } from '#caas/container-spec.ts';
+import type { ContainerCreation } from '#caas/container-creation.ts';
 import type { Containers } from '#caas/containers.ts';
 import type { EngineInspect } from '#caas/engine-answers.ts';
+import type { Host } from '#caas/host.ts';
+import type { Networks } from '#caas/networks.ts';
+import type { PublishedPorts } from '#caas/published-ports.ts';
+import type { Images } from '#caas/images.ts';
 import type { Execs } from './execs.ts';
-import { matchesFilters } from './filters.ts';
 import { dockerError } from './docker-error.ts';
-import { booleanOf, filtersOf, integerOfQuery, readJson, sendEmpty, sendJson } from './request.ts';
+import { containerNetworks } from './network-handlers.ts';
+import { booleanOf, integerOfQuery, numberOf, readJson, sendEmpty, sendJson } from './request.ts';
 import type { DockerRequest } from './request.ts';
 import type { DockerRoute } from './router.ts';
-import { inspectView, summaryView } from './container-views.ts';
+import { ContainerList } from './container-list.ts';
+import { inspectView } from './container-views.ts';
+import { EngineSummaries } from './engine-summaries.ts';
 
 export interface ContainerHandlerDeps {
+  readonly log: Log;
   readonly clock: Clock;
   readonly containers: Containers;
+  readonly images: Images;
+  readonly creation: ContainerCreation;
+  readonly networks: Networks;
+  readonly ports: PublishedPorts;
+  readonly hosts: ReadonlyMap<string, Host>;
   readonly execs: Execs;
 }
 
@@ -28,28 +42,13 @@ async function inspectQuietly(deps: ContainerHandlerDeps, row: ContainerRow): Pr
   return await deps.containers.inspect(row).catch(() => undefined);
 }
 
-async function list(deps: ContainerHandlerDeps, request: DockerRequest): Promise<void> {
-  const filters = filtersOf(request.query);
-  const limit = integerOfQuery(request.query, 'limit') ?? 0;
-  const all = booleanOf(request.query, 'all') || limit > 0 || filters.has('status');
-  const rows = await deps.containers.listOf(request.tenant.name);
-  const views = [];
-  for (const row of rows) {
-    if (!all && !['running', 'paused', 'restarting'].includes(row.state)) continue;
-    const spec = parseStoredSpec(row.spec);
-    if (!matchesFilters(row, spec, filters, rows)) continue;
-    views.push(summaryView(row, spec, await inspectQuietly(deps, row), deps.clock.nowMs()));
-    if (limit > 0 && views.length >= limit) break;
-  }
-  sendJson(request.response, 200, views);
-}
-
 async function create(deps: ContainerHandlerDeps, request: DockerRequest): Promise<void> {
   const body = await readJson(request.incoming);
-  const { id, warnings } = await deps.containers.create({
+  const { id, warnings } = await deps.creation.create({
     tenant: request.tenant,
     name: request.query.get('name') ?? undefined,
     body,
+    severalNetworks: numberOf(request.apiVersion) >= numberOf('1.44'),
   });
   sendJson(request.response, 201, { Id: id, Warnings: warnings });
 }
@@ -81,20 +80,23 @@ function lifecycle(deps: ContainerHandlerDeps, verb: string, queryOf: QueryOf): 
         'starting container with non-empty request body was deprecated since API v1.22 and removed in v1.24',
       );
     }
-    const { status } = await deps.containers.operate(row, { method: 'POST', verb: [verb], query: queryOf(request) });
+    const status =
+      verb === 'start' || verb === 'restart'
+        ? await deps.containers.start(request.tenant, row, { verb, query: queryOf(request) })
+        : (await deps.containers.operate(row, { method: 'POST', verb: [verb], query: queryOf(request) })).status;
     sendEmpty(request.response, status);
   };
 }
 
 async function remove(deps: ContainerHandlerDeps, request: DockerRequest, reference: string): Promise<void> {
   const row = await deps.containers.resolve(request.tenant.name, reference);
-  await deps.containers.remove(row, { force: booleanOf(request.query, 'force') });
+  await deps.containers.remove(row, { force: booleanOf(request.query, 'force'), volumes: booleanOf(request.query, 'v') });
   sendEmpty(request.response, 204);
 }
 
 async function rename(deps: ContainerHandlerDeps, request: DockerRequest, reference: string): Promise<void> {
   const row = await deps.containers.resolve(request.tenant.name, reference);
-  await deps.containers.rename(request.tenant, row, request.query.get('name') ?? '');
+  await deps.creation.rename(request.tenant, row, request.query.get('name') ?? '');
   sendEmpty(request.response, 204);
 }
 
@@ -109,7 +111,10 @@ async function inspect(deps: ContainerHandlerDeps, request: DockerRequest, refer
   const row = await deps.containers.resolve(request.tenant.name, reference);
   const engine = await inspectQuietly(deps, row);
   const execIds = deps.execs.idsOf(row, engine?.ExecIDs ?? []);
-  sendJson(request.response, 200, inspectView(row, parseStoredSpec(row.spec), engine, execIds));
+  const networks = await containerNetworks(deps, request.tenant, await deps.containers.listOf(request.tenant.name));
+  const ports = await deps.ports.listOf(row.id);
+  const subject = { row, spec: parseStoredSpec(row.spec), networks: networks(row), ports };
+  sendJson(request.response, 200, inspectView(subject, engine, execIds));
 }
 
 export function containerRoutes(deps: ContainerHandlerDeps): readonly DockerRoute[] {
@@ -118,8 +123,15 @@ export function containerRoutes(deps: ContainerHandlerDeps): readonly DockerRout
     pattern: `/containers/{}${verb}`,
     answer: async (request, reference = '') => await handler(request, reference),
   });
+  const list = new ContainerList({ ...deps, summaries: new EngineSummaries(deps) });
   return [
-    { method: 'GET', pattern: '/containers/json', answer: async (request) => await list(deps, request) },
+    {
+      method: 'GET',
+      pattern: '/containers/json',
+      answer: async (request) => {
+        await list.answer(request);
+      },
+    },
     { method: 'POST', pattern: '/containers/create', answer: async (request) => await create(deps, request) },
     on('GET', '/json', async (request, reference) => await inspect(deps, request, reference)),
     on('POST', '/start', lifecycle(deps, 'start', noQuery)),

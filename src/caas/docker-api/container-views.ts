@@ -4,8 +4,14 @@
  */
 import { formatDuration } from '#units';
 import type { ContainerRow } from '#state/containers.ts';
+import type { PublishedPortRow } from '#state/published-ports.ts';
 import type { ContainerSpec } from '#caas/container-spec.ts';
+import { bridgeView, endpointsView } from './network-views.ts';
+import type { ContainerNetworks } from './network-views.ts';
+import { portBindingsView, portListView, portMapView } from './port-views.ts';
+import type { ShownPorts } from './port-views.ts';
 import type { EngineInspect } from '#caas/engine-answers.ts';
+import type { EngineSummary } from './engine-summaries.ts';
 
 const ZERO_TIME = '0001-01-01T00:00:00Z';
 
@@ -13,24 +19,27 @@ function timeOf(ms: number | undefined): string {
   return ms === undefined ? ZERO_TIME : new Date(ms).toISOString();
 }
 
-function healthText(inspect: EngineInspect | undefined): string {
-  const status = inspect?.State.Health?.Status;
-  if (status === undefined || status === 'none' || status === '') return '';
-  return status === 'starting' ? ' (health: starting)' : ` (${status})`;
+function healthText(health: string | undefined): string {
+  if (health === undefined || health === 'none' || health === '') return '';
+  return health === 'starting' ? ' (health: starting)' : ` (${health})`;
 }
 
 /** The STATUS column, in moby's words (`container.State.String`). */
-export function statusText(row: ContainerRow, inspect: EngineInspect | undefined, nowMs: number): string {
+export function statusText(
+  row: ContainerRow,
+  engine: Pick<EngineSummary, 'exitCode' | 'health'> | undefined,
+  nowMs: number,
+): string {
   const since = (ms: number | undefined): string => formatDuration(Math.max(0, nowMs - (ms ?? nowMs)));
   switch (row.state) {
     case 'running':
-      return `Up ${since(row.startedMs)}${healthText(inspect)}`;
+      return `Up ${since(row.startedMs)}${healthText(engine?.health)}`;
     case 'paused':
       return `Up ${since(row.startedMs)} (Paused)`;
     case 'restarting':
-      return `Restarting (${String(inspect?.State.ExitCode ?? 0)}) ${since(row.finishedMs)} ago`;
+      return `Restarting (${String(engine?.exitCode ?? 0)}) ${since(row.finishedMs)} ago`;
     case 'exited':
-      return `Exited (${String(inspect?.State.ExitCode ?? 0)}) ${since(row.finishedMs)} ago`;
+      return `Exited (${String(engine?.exitCode ?? 0)}) ${since(row.finishedMs)} ago`;
     case 'creating':
     case 'created':
       return 'Created';
@@ -41,61 +50,44 @@ export function statusText(row: ContainerRow, inspect: EngineInspect | undefined
 }
 
 /** `lost` is our word; Docker's for a container that cannot be brought back is `dead`. */
-function dockerState(row: ContainerRow): string {
+export function dockerState(row: ContainerRow): string {
   if (row.state === 'lost') return 'dead';
   return row.state === 'creating' ? 'created' : row.state;
 }
 
-function commandText(inspect: EngineInspect | undefined): string {
-  return inspect === undefined ? '' : [inspect.Path, ...(inspect.Args ?? [])].join(' ');
+/** What the store knows of a container, put together for a view. */
+export interface ContainerSubject {
+  readonly row: ContainerRow;
+  readonly spec: ContainerSpec;
+  readonly networks: ContainerNetworks;
+  /** What it holds. */
+  readonly ports: readonly PublishedPortRow[];
 }
 
-function networkMode(spec: ContainerSpec): string {
-  return spec.hostConfig.NetworkMode === 'none' ? 'none' : 'default';
-}
-
-/** The one network that a tenant sees so far, under the name that clients expect. */
-function networksOf(spec: ContainerSpec, inspect: EngineInspect | undefined): Readonly<Record<string, unknown>> {
-  if (spec.hostConfig.NetworkMode === 'none') return {};
-  const [network] = Object.values(inspect?.NetworkSettings.Networks ?? {});
-  return {
-    bridge: {
-      IPAMConfig: null,
-      Links: null,
-      Aliases: null,
-      NetworkID: '',
-      EndpointID: '',
-      Gateway: network?.Gateway ?? '',
-      IPAddress: network?.IPAddress ?? '',
-      IPPrefixLen: network?.IPPrefixLen ?? 0,
-      IPv6Gateway: '',
-      GlobalIPv6Address: '',
-      GlobalIPv6PrefixLen: 0,
-      MacAddress: network?.MacAddress ?? '',
-      DriverOpts: null,
-    },
-  };
+function shownPorts({ row, spec, ports }: ContainerSubject): ShownPorts {
+  const isUp = ['running', 'paused'].includes(row.state) && spec.networking.mode !== 'none';
+  return { spec, rows: ports, isUp };
 }
 
 export function summaryView(
-  row: ContainerRow,
-  spec: ContainerSpec,
-  inspect: EngineInspect | undefined,
+  subject: ContainerSubject,
+  engine: EngineSummary | undefined,
   nowMs: number,
 ): Readonly<Record<string, unknown>> {
+  const { row, spec, networks } = subject;
   return {
     Id: row.id,
     Names: [`/${row.name}`],
     Image: spec.config.Image,
     ImageID: spec.imageId,
-    Command: commandText(inspect),
+    Command: engine?.command ?? '',
     Created: Math.floor(row.createdMs / 1000),
-    Ports: spec.tcpPorts.map((port) => ({ PrivatePort: port, Type: 'tcp' })),
-    Labels: inspect?.Config.Labels ?? spec.config.Labels ?? {},
+    Ports: portListView(shownPorts(subject)),
+    Labels: engine?.labels ?? spec.config.Labels ?? {},
     State: dockerState(row),
-    Status: statusText(row, inspect, nowMs),
-    HostConfig: { NetworkMode: networkMode(spec) },
-    NetworkSettings: { Networks: networksOf(spec, inspect) },
+    Status: statusText(row, engine, nowMs),
+    HostConfig: { NetworkMode: spec.networking.mode },
+    NetworkSettings: { Networks: endpointsView(row, networks) },
     Mounts: [],
   };
 }
@@ -126,18 +118,18 @@ function hostConfigView(row: ContainerRow, spec: ContainerSpec): Readonly<Record
     Binds: null,
     ContainerIDFile: '',
     LogConfig: { Type: 'json-file', Config: {} },
-    PortBindings: {},
+    PortBindings: portBindingsView(spec.ports),
     VolumeDriver: '',
     VolumesFrom: null,
     Privileged: false,
-    PublishAllPorts: false,
+    PublishAllPorts: spec.publishAll,
     CgroupParent: '',
     Runtime: 'runsc',
     Isolation: '',
     Devices: [],
     ...spec.hostConfig,
     Memory: row.memoryBytes,
-    NetworkMode: networkMode(spec),
+    NetworkMode: spec.networking.mode,
   };
 }
 
@@ -159,39 +151,32 @@ function configView(spec: ContainerSpec, inspect: EngineInspect | undefined): Re
   };
 }
 
-function networkSettingsView(
-  row: ContainerRow,
-  spec: ContainerSpec,
-  inspect: EngineInspect | undefined,
-): Readonly<Record<string, unknown>> {
+function networkSettingsView(subject: ContainerSubject): Readonly<Record<string, unknown>> {
+  const { row, networks } = subject;
   return {
     Bridge: '',
     SandboxID: '',
     HairpinMode: false,
     LinkLocalIPv6Address: '',
     LinkLocalIPv6PrefixLen: 0,
-    Ports: Object.fromEntries(spec.tcpPorts.map((port) => [`${String(port)}/tcp`, null])),
+    Ports: portMapView(shownPorts(subject)),
     SandboxKey: '',
     SecondaryIPAddresses: null,
     SecondaryIPv6Addresses: null,
-    EndpointID: '',
     GlobalIPv6Address: '',
     GlobalIPv6PrefixLen: 0,
     IPv6Gateway: '',
-    Gateway: '',
-    IPAddress: row.address,
-    IPPrefixLen: row.address === '' ? 0 : 24,
-    MacAddress: '',
-    Networks: networksOf(spec, inspect),
+    ...bridgeView(row, networks),
+    Networks: endpointsView(row, networks),
   };
 }
 
 export function inspectView(
-  row: ContainerRow,
-  spec: ContainerSpec,
+  subject: ContainerSubject,
   inspect: EngineInspect | undefined,
   execIds: readonly string[],
 ): Readonly<Record<string, unknown>> {
+  const { row, spec } = subject;
   return {
     Id: row.id,
     Created: timeOf(row.createdMs),
@@ -215,6 +200,6 @@ export function inspectView(
     GraphDriver: { Name: 'overlay2', Data: null },
     Mounts: [],
     Config: configView(spec, inspect),
-    NetworkSettings: networkSettingsView(row, spec, inspect),
+    NetworkSettings: networkSettingsView(subject),
   };
 }

@@ -1,12 +1,16 @@
 /** `docker exec`: `/containers/{id}/exec` and `/exec/…`. */
+import type { Duplex } from 'node:stream';
 import * as z from 'zod';
+import { EcluseError } from '#errors';
 import type { ContainerRow } from '#state/containers.ts';
 import type { Containers } from '#caas/containers.ts';
-import { dockerError } from './docker-error.ts';
-import type { Execs } from './execs.ts';
+import { withVirtualNames } from '#caas/containers.ts';
+import { dockerError, noSuchContainer } from './docker-error.ts';
+import { checkExecutable } from './execs.ts';
+import type { Exec, Execs } from './execs.ts';
 import { foldFields } from './go-json.ts';
-import { hijackOn, join, pump } from './raw-stream.ts';
-import { readJson, sendEmpty, sendJson } from './request.ts';
+import { hijackOn, join, pump, streamType } from './raw-stream.ts';
+import { integerOfQuery, readJson, requireJson, sendEmpty, sendJson } from './request.ts';
 import type { DockerRequest, HijackRequest } from './request.ts';
 import type { DockerRoute } from './router.ts';
 
@@ -14,6 +18,9 @@ export interface ExecHandlerDeps {
   readonly containers: Containers;
   readonly execs: Execs;
 }
+
+/** A terminal's size is two bytes a side. */
+const SIZE_MAX = 65_535;
 
 const execSchema = z.object({
   Running: z.boolean(),
@@ -33,61 +40,112 @@ const execSchema = z.object({
 });
 
 async function execCreate(deps: ExecHandlerDeps, request: DockerRequest, reference: string): Promise<void> {
+  requireJson(request.incoming);
   const row = await deps.containers.resolve(request.tenant.name, reference);
-  sendJson(request.response, 201, { Id: await deps.execs.create(row, await readJson(request.incoming)) });
+  sendJson(request.response, 201, { Id: await deps.execs.create(row, reference, await readJson(request.incoming)) });
 }
 
-async function execPlace(
-  deps: ExecHandlerDeps,
-  tenant: string,
-  id: string,
-): Promise<{ readonly row: ContainerRow; readonly engineExecId: string; readonly tty: boolean }> {
+interface Place {
+  readonly row: ContainerRow;
+  readonly exec: Exec;
+}
+
+async function execPlace(deps: ExecHandlerDeps, tenant: string, id: string): Promise<Place> {
   const exec = deps.execs.find(tenant, id);
   const row = await deps.containers.find(exec.container);
-  if (row === undefined || row.host !== exec.host) throw dockerError(409, `Container ${exec.container} is not running`);
-  return { row, engineExecId: exec.engineExecId, tty: exec.tty };
+  if (row === undefined) throw noSuchContainer(id); // Moby's words, the session's id included.
+  if (row.engineId !== exec.engineId) throw dockerError(409, `Container ${exec.container} is not running`);
+  return { row, exec };
 }
 
 function startBody(body: unknown, tty: boolean): { readonly Detach: boolean; readonly Tty: boolean } {
+  if (body === undefined) throw dockerError(400, 'got EOF while reading request body');
   // The last ones are dockerode's own options, which it leaves in the body.
   const folded = foldFields(body, '', ['Detach', 'Tty', 'ConsoleSize', 'hijack', 'stdin', 'abortSignal']);
   if (folded.kind === 'refused') throw dockerError(400, `ecluse: ${folded.reason}`);
   return { Detach: folded.fields['Detach'] === true, Tty: tty };
 }
 
+/** Engine messages name the engine's id of a session too. */
+function withOwnId(error: unknown, { row, exec }: Place): unknown {
+  const renamed = withVirtualNames(error, row);
+  if (!(renamed instanceof EcluseError)) return renamed;
+  return dockerError(renamed.status, renamed.message.replaceAll(exec.engineExecId, exec.id));
+}
+
+/** Starts a session and gives its raw stream. */
+async function startAttached(deps: ExecHandlerDeps, place: Place, body: ReturnType<typeof startBody>): Promise<Duplex> {
+  const { row, exec } = place;
+  checkExecutable(row, row.id);
+  await deps.execs.started(row, exec);
+  try {
+    return await hijackOn(deps, row, { path: ['exec', exec.engineExecId, 'start'], body });
+  } catch (error) {
+    deps.execs.failed(row, exec);
+    throw withOwnId(error, place);
+  }
+}
+
 async function execStartHijacked(deps: ExecHandlerDeps, request: HijackRequest, id: string): Promise<void> {
-  const { row, engineExecId, tty } = await execPlace(deps, request.tenant.name, id);
-  const body = await readJson(request.incoming);
-  const engine = await hijackOn(deps, row, {
-    path: ['exec', engineExecId, 'start'],
-    body: { ...startBody(body, tty), Detach: false },
-  });
-  join(request, engine);
+  requireJson(request.incoming);
+  const place = await execPlace(deps, request.tenant.name, id);
+  const body = startBody(await readJson(request.incoming), place.exec.tty);
+  const engine = await startAttached(deps, place, { ...body, Detach: false });
+  join(request, engine, streamType(request.apiVersion, place.exec.tty));
 }
 
 async function execStart(deps: ExecHandlerDeps, request: DockerRequest, id: string): Promise<void> {
-  const { row, engineExecId, tty } = await execPlace(deps, request.tenant.name, id);
-  const body = startBody(await readJson(request.incoming), tty);
-  if (body.Detach) {
-    await deps.containers.hostOf(row).client.call({ method: 'POST', path: ['exec', engineExecId, 'start'], body });
-    sendEmpty(request.response, 200);
+  requireJson(request.incoming);
+  const place = await execPlace(deps, request.tenant.name, id);
+  const { row, exec } = place;
+  const body = startBody(await readJson(request.incoming), exec.tty);
+  if (!body.Detach) {
+    await pump(await startAttached(deps, place, body), request);
     return;
   }
-  await pump(await hijackOn(deps, row, { path: ['exec', engineExecId, 'start'], body }), request);
+  checkExecutable(row, row.id);
+  await deps.execs.started(row, exec);
+  try {
+    await deps.containers.hostOf(row).client.call({ method: 'POST', path: ['exec', exec.engineExecId, 'start'], body });
+  } catch (error) {
+    deps.execs.failed(row, exec);
+    throw withOwnId(error, place);
+  }
+  sendEmpty(request.response, 200);
 }
 
 async function execInspect(deps: ExecHandlerDeps, request: DockerRequest, id: string): Promise<void> {
-  const { row, engineExecId } = await execPlace(deps, request.tenant.name, id);
-  const { json } = await deps.containers.hostOf(row).client.call({ method: 'GET', path: ['exec', engineExecId, 'json'] });
+  const place = await execPlace(deps, request.tenant.name, id);
+  const { row, exec: known } = place;
+  const path = ['exec', known.engineExecId, 'json'];
+  const { json } = await deps.containers
+    .hostOf(row)
+    .client.call({ method: 'GET', path })
+    .catch((error: unknown) => {
+      throw withOwnId(error, place);
+    });
   const exec = execSchema.parse(json);
   sendJson(request.response, 200, { ...exec, ID: id, ContainerID: row.id, Pid: exec.Running ? 1 : 0 });
 }
 
 async function execResize(deps: ExecHandlerDeps, request: DockerRequest, id: string): Promise<void> {
-  const { row, engineExecId } = await execPlace(deps, request.tenant.name, id);
-  const query = { h: Number(request.query.get('h')) || 0, w: Number(request.query.get('w')) || 0 };
-  await deps.containers.hostOf(row).client.call({ method: 'POST', path: ['exec', engineExecId, 'resize'], query });
-  sendEmpty(request.response, 201);
+  const place = await execPlace(deps, request.tenant.name, id);
+  const query = { h: sizeOf(request.query, 'h'), w: sizeOf(request.query, 'w') };
+  const path = ['exec', place.exec.engineExecId, 'resize'];
+  await deps.containers
+    .hostOf(place.row)
+    .client.call({ method: 'POST', path, query })
+    .catch((error: unknown) => {
+      throw withOwnId(error, place);
+    });
+  sendEmpty(request.response, 200);
+}
+
+/** A terminal's height or width: required, as in moby. */
+export function sizeOf(query: URLSearchParams, name: 'h' | 'w'): number {
+  const size = integerOfQuery(query, name);
+  if (size === undefined) throw dockerError(400, 'strconv.Atoi: parsing "": invalid syntax');
+  return Math.min(Math.max(0, size), SIZE_MAX);
 }
 
 export function execRoutes(deps: ExecHandlerDeps): readonly DockerRoute[] {

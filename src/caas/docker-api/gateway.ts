@@ -6,15 +6,16 @@
  */
 import { createServer } from 'node:https';
 import type { Server } from 'node:https';
-import { STATUS_CODES } from 'node:http';
-import type { IncomingMessage, ServerResponse } from 'node:http';
+import { createServer as createPlainServer, STATUS_CODES } from 'node:http';
+import type { IncomingMessage, Server as PlainServer, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { TLSSocket } from 'node:tls';
 import { codeOf, EcluseError, reasonOf } from '#errors';
-import { tenantOfCertificate } from '#state/tenants.ts';
+import { findTenant, tenantOfCertificate } from '#state/tenants.ts';
 import type { Tenant } from '#state/tenants.ts';
 import { answerTo, dockerError } from './docker-error.ts';
+import { RateLimit } from './rate-limit.ts';
 import { API_VERSION_MAX, parsePath, sendJson } from './request.ts';
 import type { DockerRequest, HijackRequest } from './request.ts';
 import { Router } from './router.ts';
@@ -47,7 +48,13 @@ export class Gateway implements AsyncDisposable {
   readonly #deps: DockerApiDeps;
   readonly #server: Server;
   readonly #router: Router;
+  /** For connections of containers, which come from elsewhere; it does not listen. */
+  readonly #plainServer: PlainServer;
+  /** The tenant of each such connection: fixed by the socket that it came through. */
+  readonly #tenants = new WeakMap<Socket, string>();
+  #isClosed = false;
   readonly #sockets = new Set<Socket>();
+  readonly #rate = new RateLimit();
   /** Requests and streams under way, by tenant. */
   readonly #open = new Map<string, number>();
 
@@ -68,23 +75,39 @@ export class Gateway implements AsyncDisposable {
       noDelay: true,
     });
     this.#server.maxConnections = CONNECTIONS_MAX;
-    this.#server.on('connection', (socket: Socket) => {
-      this.#sockets.add(socket);
-      socket.once('close', () => this.#sockets.delete(socket));
-    });
     this.#server.on('tlsClientError', (error) => {
       deps.log.debug({ reason: error.message }, 'a client failed the TLS handshake of the Docker endpoint');
     });
-    this.#server.on('request', (incoming, response) => {
+    this.#plainServer = createPlainServer({ headersTimeout: HEADERS_TIMEOUT_MS, requestTimeout: 0, noDelay: true });
+    this.#serveOn(this.#server);
+    this.#serveOn(this.#plainServer);
+  }
+
+  #serveOn(server: Server | PlainServer): void {
+    server.on('connection', (socket: Socket) => {
+      this.#sockets.add(socket);
+      socket.once('close', () => this.#sockets.delete(socket));
+    });
+    server.on('request', (incoming, response) => {
       void this.#onRequest(incoming, response);
     });
-    this.#server.on('upgrade', (incoming, socket, head) => {
+    server.on('upgrade', (incoming, socket, head) => {
       void this.#onUpgrade(incoming, socket, head);
     });
-    this.#server.on('clientError', (error, socket) => {
+    server.on('clientError', (error, socket) => {
       const [status, message] = PARSER_ANSWERS.get(codeOf(error) ?? '') ?? [400, 'the request is no HTTP'];
       if (socket.writable) endWith(socket, status, message);
     });
+  }
+
+  /** Takes over a connection from a container of the tenant, which needs no certificate. */
+  accept(tenant: string, socket: Socket): void {
+    if (this.#isClosed) {
+      socket.destroy();
+      return;
+    }
+    this.#tenants.set(socket, tenant);
+    this.#plainServer.emit('connection', socket);
   }
 
   static async open(deps: DockerApiDeps, options: GatewayOptions): Promise<Gateway> {
@@ -118,6 +141,12 @@ export class Gateway implements AsyncDisposable {
 
   async #identify(incoming: IncomingMessage): Promise<Tenant> {
     const { socket } = incoming;
+    const fixed = this.#tenants.get(socket);
+    if (fixed !== undefined) {
+      const owner = await findTenant(this.#deps.sql, fixed);
+      if (owner?.state === 'active') return owner;
+      throw dockerError(403, 'ecluse: the tenant of this container is not active; its operator knows why');
+    }
     const certificate = socket instanceof TLSSocket && socket.authorized ? socket.getPeerCertificate() : undefined;
     const fingerprint = certificate?.fingerprint256.replaceAll(':', '').toLowerCase();
     const tenant =
@@ -133,6 +162,10 @@ export class Gateway implements AsyncDisposable {
 
   /** Counts a request until its connection or answer is over. */
   #admit(tenant: Tenant, gone: AbortSignal): void {
+    const waitSeconds = this.#rate.take(tenant.name, this.#deps.clock.monotonicMs());
+    if (waitSeconds !== undefined) {
+      throw dockerError(429, `ecluse: tenant ${tenant.name} asks too often; try again in ${String(waitSeconds)} s`);
+    }
     const count = this.#open.get(tenant.name) ?? 0;
     if (gone.aborted) throw dockerError(400, 'the client is gone');
     if (count >= REQUESTS_PER_TENANT_MAX) {
@@ -233,6 +266,7 @@ export class Gateway implements AsyncDisposable {
 
   /** Stops accepting and cuts what is open: streams of containers that the node stops have ended by then. */
   async [Symbol.asyncDispose](): Promise<void> {
+    this.#isClosed = true;
     await new Promise<void>((resolve) => {
       this.#server.close(() => {
         resolve();

@@ -7,11 +7,25 @@ import { withVirtualNames } from '#caas/containers.ts';
 import { chunksOf } from '#caas/byte-stream.ts';
 import type { Containers } from '#caas/containers.ts';
 import type { EngineCall } from '#caas/engine-client.ts';
+import { numberOf } from './request.ts';
 import type { DockerRequest, HijackRequest } from './request.ts';
 
-export const RAW_STREAM = 'application/vnd.docker.raw-stream';
+const RAW_STREAM = 'application/vnd.docker.raw-stream';
+/** Frames of stdout and stderr; the name came with API 1.42. */
+const MULTIPLEXED_STREAM = 'application/vnd.docker.multiplexed-stream';
+const MULTIPLEXED_FROM = '1.42';
 
-export async function write(response: ServerResponse, chunk: Buffer, signal: AbortSignal): Promise<void> {
+/** The content type of a stream of output. */
+export function streamType(apiVersion: string, isTty: boolean): string {
+  return isTty || numberOf(apiVersion) < numberOf(MULTIPLEXED_FROM) ? RAW_STREAM : MULTIPLEXED_STREAM;
+}
+
+/** Writes and waits where the client is slower than we are. */
+export async function write(
+  response: Pick<ServerResponse, 'write' | 'once'> & NodeJS.EventEmitter,
+  chunk: Buffer,
+  signal: AbortSignal,
+): Promise<void> {
   if (!response.write(chunk)) await once(response, 'drain', { signal });
 }
 
@@ -29,9 +43,9 @@ export async function hijackOn(
 }
 
 /** Joins a client's raw connection with an engine's, each direction ending for itself (`echo x | docker run -i` needs that). */
-export function join(request: HijackRequest, engine: Duplex): void {
+export function join(request: HijackRequest, engine: Duplex, contentType: string): void {
   const { socket, head } = request;
-  socket.write(`HTTP/1.1 101 UPGRADED\r\nContent-Type: ${RAW_STREAM}\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n`);
+  socket.write(`HTTP/1.1 101 UPGRADED\r\nContent-Type: ${contentType}\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n`);
   if (head.length > 0) engine.write(head);
   const end = (): void => {
     socket.destroy();
@@ -45,7 +59,7 @@ export function join(request: HijackRequest, engine: Duplex): void {
   engine.pipe(socket);
 }
 
-/** Copies an engine's output to a client that reads only. */
+/** Copies an engine's output to a client that reads only. Docker names this a raw stream at every version. */
 export async function pump(engine: Duplex, request: DockerRequest): Promise<void> {
   engine.end();
   request.signal.addEventListener('abort', () => engine.destroy(), { once: true });

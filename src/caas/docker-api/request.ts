@@ -123,8 +123,17 @@ export function filtersOf(query: URLSearchParams): ReadonlyMap<string, readonly 
   );
 }
 
+/** Refuses a body of another type, as moby does where it decodes JSON (`httputils.CheckForJSON`). */
+export function requireJson(incoming: IncomingMessage): void {
+  const type = incoming.headers['content-type'] ?? '';
+  if (type === '' && (incoming.headers['content-length'] ?? '0') === '0') return;
+  if (/^\s*application\/json\s*(?:;.*)?$/i.test(type)) return;
+  throw dockerError(400, `Content-Type specified (${type.slice(0, 100)}) must be 'application/json'`);
+}
+
 /** Reads a JSON body, bounded in size and time. An empty one is undefined. */
 export async function readJson(incoming: IncomingMessage): Promise<unknown> {
+  if (Number(incoming.headers['content-length'] ?? 0) > BODY_BYTES_MAX) throw bodyTooLarge();
   const { promise: late, reject } = Promise.withResolvers<never>();
   const timer = setTimeout(() => {
     reject(dockerError(408, `the request body did not arrive within ${String(BODY_LIMIT_MS / 1000)} s`));
@@ -132,8 +141,12 @@ export async function readJson(incoming: IncomingMessage): Promise<unknown> {
   const body = await Promise.race([readWhole(incoming, BODY_BYTES_MAX), late]).finally(() => {
     clearTimeout(timer);
   });
-  if (body === undefined) throw dockerError(413, `the request body is larger than ${String(BODY_BYTES_MAX)} bytes`);
+  if (body === undefined) throw bodyTooLarge();
   return parseBody(body.toString('utf8'));
+}
+
+function bodyTooLarge(): Error {
+  return dockerError(413, `the request body is larger than ${String(BODY_BYTES_MAX)} bytes`);
 }
 
 function parseBody(text: string): unknown {

@@ -2,18 +2,27 @@
 import type { Clock } from '#clock';
 import type { Log } from '#log';
 import type { Sql } from '#state/sql.ts';
+import type { ContainerCreation } from '#caas/container-creation.ts';
 import type { Containers } from '#caas/containers.ts';
 import type { Events } from '#caas/events.ts';
 import type { Host } from '#caas/host.ts';
 import type { Images } from '#caas/images.ts';
+import type { Networks } from '#caas/networks.ts';
+import type { Volumes } from '#caas/volumes.ts';
+import type { PublishedPorts } from '#caas/published-ports.ts';
+import type { Meter } from '#caas/meter.ts';
+import { buildRoutes } from './build-handlers.ts';
 import { containerRoutes } from './container-handlers.ts';
+import { eventRoutes } from './event-handlers.ts';
 import { execRoutes } from './exec-handlers.ts';
 import { Execs } from './execs.ts';
 import { imageRoutes } from './image-handlers.ts';
+import { networkRoutes } from './network-handlers.ts';
 import type { DockerRoute } from './router.ts';
 import { streamRoutes } from './stream-handlers.ts';
 import { systemRoutes } from './system-handlers.ts';
 import type { PlatformFacts } from './system-views.ts';
+import { volumeRoutes } from './volume-handlers.ts';
 
 /** What the handlers work with: parts of the node, each owned elsewhere. */
 export interface DockerApiDeps {
@@ -21,13 +30,18 @@ export interface DockerApiDeps {
   readonly clock: Clock;
   readonly sql: Sql;
   readonly containers: Containers;
+  readonly creation: ContainerCreation;
+  readonly networks: Networks;
+  readonly volumes: Volumes;
+  readonly ports: PublishedPorts;
   readonly hosts: ReadonlyMap<string, Host>;
   readonly images: Images;
   readonly events: Events;
+  readonly meter: Meter;
   readonly facts: PlatformFacts;
 }
 
 export function dockerRoutes(parts: DockerApiDeps): readonly DockerRoute[] {
-  const deps = { ...parts, execs: new Execs(parts.containers) };
-  return [...containerRoutes(deps), ...streamRoutes(deps), ...execRoutes(deps), ...imageRoutes(deps), ...systemRoutes(deps)];
+  const deps = { ...parts, execs: new Execs(parts) };
+  return [...containerRoutes(deps), ...streamRoutes(deps), ...execRoutes(deps), ...imageRoutes(deps), ...networkRoutes(deps), ...volumeRoutes(deps), ...eventRoutes(deps), ...buildRoutes(deps), ...systemRoutes(deps)];
 }

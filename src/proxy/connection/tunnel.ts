@@ -5,13 +5,13 @@
  */
 import { createWheelEntry } from '#proxy/timing-wheel.ts';
 import type { TimeoutOwner, TimingWheel, WheelEntry } from '#proxy/timing-wheel.ts';
-import type { ExchangeRecord } from '#proxy/record.ts';
+import type { Movement } from '#proxy/record.ts';
 import type { Wire, WireOwner } from '#proxy/wire/wire.ts';
 
 export interface TunnelOptions {
   readonly wheel: TimingWheel;
   readonly idleTimeoutMs: number;
-  readonly record: ExchangeRecord;
+  readonly record: Movement;
   /** Both sides are closed. */
   readonly onOver: (timedOut: boolean) => void;
 }
@@ -24,6 +24,7 @@ export class Tunnel implements TimeoutOwner {
   readonly #endpoint: Wire;
   readonly #options: TunnelOptions;
   readonly #timer: WheelEntry;
+  #idleTimeoutMs: number;
   #closed = 0;
   #timedOut = false;
 
@@ -33,6 +34,7 @@ export class Tunnel implements TimeoutOwner {
     this.#endpoint = endpoint;
     this.#options = options;
     this.#timer = createWheelEntry(this);
+    this.#idleTimeoutMs = options.idleTimeoutMs;
     client.owner = this.#side(client, endpoint, (bytes) => {
       options.record.downstreamInBytes += bytes;
       options.record.upstreamOutBytes += bytes;
@@ -57,6 +59,12 @@ export class Tunnel implements TimeoutOwner {
   cut(): void {
     this.#client.destroy();
     this.#endpoint.destroy();
+  }
+
+  /** From now on it is cut where nothing moves for that long. */
+  hurry(idleTimeoutMs: number): void {
+    this.#idleTimeoutMs = idleTimeoutMs;
+    this.#moved();
   }
 
   onTimeout(): void {
@@ -92,6 +100,6 @@ export class Tunnel implements TimeoutOwner {
   }
 
   #moved(): void {
-    this.#options.wheel.arm(this.#timer, this.#options.idleTimeoutMs);
+    this.#options.wheel.arm(this.#timer, this.#idleTimeoutMs);
   }
 }

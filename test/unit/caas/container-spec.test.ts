@@ -1,16 +1,18 @@
 /** Create requests: what passes, what the engine gets, what is refused. */
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { engineCreateBody, parseCreate, parseStoredSpec, SPEC_LIMITS } from '#caas/container-spec.ts';
-import type { Placement } from '#caas/container-spec.ts';
+import { parseCreate, parseStoredSpec, SPEC_LIMITS } from '#caas/container-spec.ts';
+import { engineCreateBody } from '#caas/engine-create-body.ts';
+import type { Placement } from '#caas/engine-create-body.ts';
 import { specOf } from '../../support/caas-data.ts';
 
 const PLACEMENT: Placement = {
   runtime: 'ecluse-runsc',
   cgroupParent: '/ecluse/x',
-  network: 'net',
+  network: { name: 'net', address: '10.90.4.2', gateway: '10.90.4.1' },
   hostname: 'abc',
   memoryBytes: 2 ** 27,
+  mounts: [],
 };
 
 function refusal(body: unknown): string {

@@ -11,6 +11,7 @@ type Event =
   | { readonly kind: 'connected' | 'retried' | 'poisoned' | 'handshake' }
   | { readonly kind: 'refused'; readonly status: number }
   | { readonly kind: 'timeout'; readonly which: (typeof TIMEOUT_KINDS)[number] }
+  | { readonly kind: 'used'; readonly tenant: string; readonly protocol: 'tcp' | 'udp' }
   | { readonly kind: 'moved'; readonly delta: TrafficDelta };
 
 const REFUSALS = [
@@ -43,6 +44,9 @@ function count(counters: Counters, event: Event): void {
       break;
     case 'timeout':
       counters.timedOut(event.which);
+      break;
+    case 'used':
+      counters.portUsed(event.tenant, event.protocol);
       break;
     case 'moved':
       counters.trafficMoved([event.delta]);
@@ -77,6 +81,11 @@ async function byPromClient(events: readonly Event[]): Promise<object[]> {
     'ecluse_bytes_total',
     'Bytes of heads and bodies, by tenant, side (downstream, upstream) and direction (in, out).',
     ['tenant', 'side', 'direction'],
+  );
+  const streams = counter(
+    'ecluse_published_streams_total',
+    'Connections and UDP sessions that began at published ports, by tenant and protocol.',
+    ['tenant', 'protocol'],
   );
   const retries = counter('ecluse_upstream_retries_total', 'Requests that were sent again, after an attempt that failed.');
   const poisoned = counter(
@@ -126,6 +135,9 @@ async function byPromClient(events: readonly Event[]): Promise<object[]> {
       case 'timeout':
         timeouts.inc({ kind: event.which });
         break;
+      case 'used':
+        streams.inc({ tenant: event.tenant, protocol: event.protocol });
+        break;
       case 'moved': {
         const { tenant, ...delta } = event.delta;
         bytes.inc({ tenant, side: 'downstream', direction: 'in' }, delta.downstreamInBytes);
@@ -161,6 +173,7 @@ const events: fc.Arbitrary<Event> = fc.oneof(
   fc.record({ kind: fc.constantFrom('connected' as const, 'retried' as const, 'poisoned' as const, 'handshake' as const) }),
   fc.record({ kind: fc.constant('refused' as const), status: fc.constantFrom(400, 431, 505, 1000) }),
   fc.record({ kind: fc.constant('timeout' as const), which: fc.constantFrom(...TIMEOUT_KINDS) }),
+  fc.record({ kind: fc.constant('used' as const), tenant: tenants, protocol: fc.constantFrom('tcp' as const, 'udp' as const) }),
   fc.record({
     kind: fc.constant('moved' as const),
     delta: fc.record({

@@ -174,6 +174,8 @@ describe('store', () => {
     const target = {
       engineId: 'target-engine',
       address: '10.1.1.2',
+      lanAddress: '10.1.1.2',
+      lanAddress: '10.1.1.2',
       carriedStart: 't',
       incarnation: { ...AT, incarnation: 2, host: 'b' },
       nowMs: 300,

@@ -1,0 +1,158 @@
+/**
+ * What builds leave on an engine: containers of their steps, and images that nobody holds. The classic builder gives its containers invented
+ * names, so they are told by their cgroup, which is ours.
+ */
+import { readdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import * as z from 'zod';
+import type { Clock } from '#clock';
+import type { Log } from '#log';
+import { forgetFinalCounters } from '#isolation/runtime-settings.ts';
+import { countHolders } from '#state/images.ts';
+import { listOpenIncarnations } from '#state/ledger.ts';
+import type { Sql } from '#state/sql.ts';
+import { imageSchema } from '#caas/engine-answers.ts';
+import { EngineError } from '#caas/engine-client.ts';
+import type { EngineCall } from '#caas/engine-client.ts';
+import type { Host } from '#caas/host.ts';
+import type { Meter } from '#caas/meter.ts';
+
+export interface LeftoverDeps {
+  readonly log: Log;
+  readonly clock: Clock;
+  readonly sql: Sql;
+}
+
+/** A cancelled build ends with the step that it is in, and takes that step's container along; this is how long that may last. */
+const END_LIMIT_MS = 15_000;
+const LOOK_PERIOD_MS = 300;
+
+/** What the ledger and the cgroups call a build. */
+const BUILD_PREFIX = 'build-';
+
+export function buildName(id: string): string {
+  return `${BUILD_PREFIX}${id}`;
+}
+
+const listedSchema = z.array(z.object({ Id: z.string().regex(/^[0-9a-f]{64}$/), Names: z.array(z.string()).nullish() }));
+const cgroupSchema = z.object({ HostConfig: z.object({ CgroupParent: z.string().default('') }) });
+const listedImageSchema = z.array(z.object({ Id: z.string(), ParentId: z.string().default(''), RepoTags: z.array(z.string()).nullish() }));
+
+/** An answer, or undefined where the engine does not know the thing (any more), or will not touch it: still in use, already going. */
+async function ask(host: Host, call: EngineCall): Promise<unknown> {
+  try {
+    return (await host.client.call(call)).json;
+  } catch (error) {
+    if (error instanceof EngineError && (error.status === 404 || error.status === 409)) return undefined;
+    throw error;
+  }
+}
+
+/** Containers of steps whose cgroup begins with `cgroup`. */
+async function stepContainers(host: Host, cgroup: string): Promise<readonly string[]> {
+  const listed = listedSchema.parse(await ask(host, { method: 'GET', path: ['containers', 'json'], query: { all: true } }));
+  const found: string[] = [];
+  for (const { Id, Names } of listed) {
+    if ((Names ?? []).some((name) => name.startsWith(`/ecluse-${host.network.scope}-`))) continue;
+    const parsed = cgroupSchema.safeParse(await ask(host, { method: 'GET', path: ['containers', Id, 'json'] }));
+    if (parsed.success && parsed.data.HostConfig.CgroupParent.startsWith(cgroup)) found.push(Id);
+  }
+  return found;
+}
+
+async function removeContainers(host: Host, cgroup: string): Promise<number> {
+  const found = await stepContainers(host, cgroup);
+  for (const id of found) await ask(host, { method: 'DELETE', path: ['containers', id], query: { force: true, v: true } });
+  return found.length;
+}
+
+/** The counters that the runtime wrote for step containers at their end. */
+async function forgetCounters(host: Host, shortIds: ReadonlySet<string>): Promise<void> {
+  if (shortIds.size === 0) return;
+  const written = await readdir(join(host.runtimeDir, 'final')).catch(() => []);
+  for (const id of written) if (shortIds.has(id.slice(0, 12))) await forgetFinalCounters(host.runtimeDir, id);
+}
+
+/** Takes an image away that has no name and that no tenant holds, if the engine can do without it. */
+async function removeImage(deps: LeftoverDeps, host: Host, name: string): Promise<void> {
+  const known = imageSchema.safeParse(await ask(host, { method: 'GET', path: ['images', name, 'json'] }));
+  if (!known.success || (known.data.RepoTags ?? []).length > 0 || (await countHolders(deps.sql, known.data.Id)) > 0) return;
+  await ask(host, { method: 'DELETE', path: ['images', known.data.Id], query: { noprune: true } });
+}
+
+/** What one build made, as its output told. */
+export interface BuildTraces {
+  /** Short ids of its step containers. */
+  readonly containers: ReadonlySet<string>;
+  /** Ids of images, in the order in which they were made; the ones that it began with among them. */
+  readonly images: readonly string[];
+  /** Images that were brought for it alone. */
+  readonly borrowed: readonly string[];
+}
+
+/** `cut`: its end was not heard of. */
+export type Ending = 'succeeded' | 'failed' | 'cut';
+
+/** After a build: its containers are gone, and where no image came of it those of its steps too. */
+export async function clearBuild(
+  deps: LeftoverDeps,
+  host: Host,
+  build: { readonly cgroup: string; readonly traces: BuildTraces; readonly ending: Ending },
+): Promise<void> {
+  const endMs = deps.clock.monotonicMs() + END_LIMIT_MS;
+  // A cancelled one may be about to make one more container: it is over when two looks find nothing.
+  let quietLooks = build.ending === 'cut' ? 0 : 1;
+  while (quietLooks < 2 && deps.clock.monotonicMs() < endMs) {
+    quietLooks = (await removeContainers(host, build.cgroup)) === 0 ? quietLooks + 1 : 0;
+    if (quietLooks < 2) await deps.clock.sleep(LOOK_PERIOD_MS);
+  }
+  await forgetCounters(host, build.traces.containers);
+  for (const image of build.traces.borrowed) await removeImage(deps, host, image);
+  if (build.ending === 'succeeded') return;
+  for (const image of await withDescendants(host, build.traces.images)) await removeImage(deps, host, image);
+}
+
+/** Images and what was made from them since, children first. */
+async function withDescendants(host: Host, images: readonly string[]): Promise<readonly string[]> {
+  const listed = listedImageSchema.parse(await ask(host, { method: 'GET', path: ['images', 'json'], query: { all: true } }));
+  const found = [...images];
+  for (const image of found) {
+    const children = listed.filter(({ ParentId, RepoTags }) => {
+      const isNamed = (RepoTags ?? []).some((name) => name !== '<none>:<none>');
+      return ParentId !== '' && !isNamed && ParentId.replace(/^sha256:/, '').startsWith(image.replace(/^sha256:/, ''));
+    });
+    for (const { Id } of children) if (!found.includes(Id)) found.push(Id);
+  }
+  return found.toReversed();
+}
+
+/**
+ * At a start, when no build runs: what builds of a node that crashed left on a host. Images only on an engine of our own, where each has a
+ * holder or a name; on a user's engine nameless images are the user's.
+ */
+export async function clearCrashedBuilds(deps: LeftoverDeps, host: Host): Promise<void> {
+  const removed = await removeContainers(host, `${host.cgroupPrefix}/`);
+  if (removed > 0) deps.log.warn({ host: host.name, removed }, 'containers of a build that was cut off are removed');
+  if (!host.isManaged) return;
+  const listed = listedImageSchema.parse(await ask(host, { method: 'GET', path: ['images', 'json'], query: { all: true } }));
+  const parents = new Set(listed.map(({ ParentId }) => ParentId));
+  const leaves = listed.filter(({ Id }) => !parents.has(Id)).map(({ Id }) => Id);
+  for (const leaf of leaves) {
+    // From the leaf towards its root, until something is held, named or used by another.
+    let id: string | undefined = leaf;
+    for (let steps = 0; id !== undefined && id !== '' && steps < listed.length; steps += 1) {
+      const parent: string | undefined = listed.find(({ Id }) => Id === id)?.ParentId;
+      await removeImage(deps, host, id);
+      id = (await ask(host, { method: 'GET', path: ['images', id, 'json'] })) === undefined ? parent : undefined;
+    }
+  }
+}
+
+/** Closes the books of builds that a crash cut off. */
+export async function closeCrashedBuilds(deps: LeftoverDeps, meter: Meter, hosts: ReadonlyMap<string, Host>): Promise<void> {
+  for (const { container, host, cgroup } of await listOpenIncarnations(deps.sql)) {
+    if (!container.startsWith(BUILD_PREFIX)) continue;
+    await meter.close(container);
+    await hosts.get(host)?.cgroups.remove(cgroup);
+  }
+}

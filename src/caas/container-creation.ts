@@ -1,0 +1,230 @@
+/** From a create request to a container: checked, named, given its networks, volumes, routes and host. What fails leaves nothing behind. */
+import { randomBytes, randomInt } from 'node:crypto';
+import type { Clock } from '#clock';
+import { KeyedLock } from '#lifecycle';
+import { clashingHost, wantedRoutes } from './routes.ts';
+import { deleteContainer, findByName, insertContainer, listContainers, renameContainer } from '#state/containers.ts';
+import type { ContainerRow } from '#state/containers.ts';
+import { memberWrite } from '#state/networks.ts';
+import type { Sql } from '#state/sql.ts';
+import { listTenants } from '#state/tenants.ts';
+import type { Tenant } from '#state/tenants.ts';
+import { inventName, isContainerName } from './container-name.ts';
+import { parseCreate, parseStoredSpec, SPEC_LIMITS } from './container-spec.ts';
+import type { ContainerSpec } from './container-spec.ts';
+import type { Containers } from './containers.ts';
+import { nameTaken } from './containers.ts';
+import { dockerError, noSuchImage } from './docker-api/docker-error.ts';
+import { tcpPortsOf } from './engine-answers.ts';
+import type { EngineImage } from './engine-answers.ts';
+import type { HostLoads } from './host-loads.ts';
+import type { Images } from './images.ts';
+import type { Networks } from './networks.ts';
+import { exposedKeys } from './spec-ports.ts';
+import { place } from './placement.ts';
+import type { PlacementRecord } from './placement.ts';
+import type { MountSpec } from './spec-mounts.ts';
+import type { Realized, Volumes } from './volumes.ts';
+
+export interface CreationDeps {
+  readonly clock: Clock;
+  readonly sql: Sql;
+  readonly containers: Containers;
+  readonly images: Images;
+  readonly networks: Networks;
+  readonly loads: HostLoads;
+  readonly volumes: Volumes;
+  readonly domain: string;
+}
+
+export interface CreateRequest {
+  readonly tenant: Tenant;
+  readonly name: string | undefined;
+  readonly body: unknown;
+  readonly severalNetworks: boolean;
+}
+
+const INVENT_ATTEMPTS_MAX = 10;
+
+interface Draft {
+  readonly request: CreateRequest;
+  readonly spec: ContainerSpec;
+  readonly memoryBytes: number;
+  readonly image: EngineImage;
+}
+
+export class ContainerCreation {
+  readonly #deps: CreationDeps;
+  readonly #tenantLocks = new KeyedLock();
+
+  constructor(deps: CreationDeps) {
+    this.#deps = deps;
+  }
+
+  /** `docker create`. Errors are Docker's. */
+  async create(request: CreateRequest): Promise<{ readonly id: string; readonly warnings: readonly string[] }> {
+    const parsed = parseCreate(request.body, { limits: SPEC_LIMITS, severalNetworks: request.severalNetworks });
+    if (parsed.kind === 'refused')
+      throw dockerError(parsed.status, parsed.isWhole === true ? parsed.reason : `ecluse: ${parsed.reason}`);
+    const { tenant } = request;
+    const reference = parsed.spec.config.Image;
+    const image = await this.#deps.images.find(tenant.name, reference);
+    const known = image === undefined ? undefined : await this.#deps.images.inspect(image.imageId);
+    if (image === undefined || known === undefined) throw noSuchImage(/[:@]/.test(reference) ? reference : `${reference}:latest`);
+    const tcpPorts = tcpPortsOf({ ...known.Config?.ExposedPorts, ...parsed.spec.config.ExposedPorts });
+    const exposedPorts = exposedKeys(parsed.spec.ports, known.Config?.ExposedPorts, parsed.spec.config.ExposedPorts);
+    const spec: ContainerSpec = { ...parsed.spec, imageId: image.imageId, tcpPorts, exposedPorts };
+    const draft: Draft = { request, spec, memoryBytes: parsed.memoryBytes, image: known };
+    const { row, mounts } = await this.#tenantLocks.run(tenant.name, async () => await this.#reserve(draft));
+    await this.#make(row, { ...spec, mounts });
+    this.#deps.containers.events.publish(row, 'create');
+    return { id: row.id, warnings: parsed.warnings };
+  }
+
+  /** The volumes and the engine container of a row that was just reserved. Where it fails, all of it is gone again. */
+  async #make(row: ContainerRow, spec: ContainerSpec): Promise<void> {
+    const { containers, volumes, sql, clock } = this.#deps;
+    let realized: Realized | undefined;
+    try {
+      realized = await volumes.realize(row.tenant, containers.hostOf(row), spec.mounts);
+      await containers.make(row, spec, realized.engineMounts);
+    } catch (error) {
+      await deleteContainer(sql, row, clock.nowMs());
+      await containers.forgetMembers(row);
+      if (realized !== undefined) await volumes.undo(row.tenant, realized);
+      throw error;
+    }
+  }
+
+  /** Checks name, routes and quota, chooses the host, and takes the place in the store. */
+  async #reserve(draft: Draft): Promise<{ readonly row: ContainerRow; readonly mounts: readonly MountSpec[] }> {
+    const { clock, sql, containers, networks } = this.#deps;
+    const { tenant } = draft.request;
+    const all = await listContainers(sql);
+    const mine = all.filter((row) => row.tenant === tenant.name);
+    checkQuota(tenant, mine, draft);
+    const name = this.#nameFor(draft.request, mine);
+    await this.#checkRoutes(name, draft.spec, tenant, all);
+    const id = randomBytes(32).toString('hex');
+    const members = await networks.membershipsOf(tenant, draft.spec.networking, id);
+    const resolve = async (reference: string): Promise<ContainerRow> => await containers.resolve(tenant.name, reference);
+    const imageVolumes = Object.keys(draft.image.Config?.Volumes ?? {});
+    const plan = await this.#deps.volumes.plan({ tenant, spec: draft.spec, imageVolumes, resolve });
+    const record = await this.#place(draft, all, plan.hostName);
+    const host = containers.hostNamed(record.host);
+    const row: ContainerRow = {
+      id,
+      tenant: tenant.name,
+      name,
+      host: host.name,
+      engineId: '',
+      incarnation: 1,
+      state: 'creating',
+      createdMs: clock.nowMs(),
+      startedMs: undefined,
+      finishedMs: undefined,
+      restartCount: 0,
+      address: '',
+      resume: false,
+      carriedStart: '',
+      memoryBytes: draft.memoryBytes,
+      lanAddress: draft.spec.networking.mode === 'none' ? '' : await containers.freeAddress(host, tenant.name),
+      placement: JSON.stringify(record),
+      spec: JSON.stringify({ ...draft.spec, mounts: plan.mounts }),
+    };
+    const writes = members.map((member, position) => memberWrite(member, position));
+    if ((await insertContainer(sql, row, writes)).kind === 'conflict') throw nameTaken(name, 'another container');
+    return { row, mounts: plan.mounts };
+  }
+
+  async #place(draft: Draft, all: readonly ContainerRow[], volumeHost: string | undefined): Promise<PlacementRecord> {
+    const { spec, memoryBytes, request } = draft;
+    const facts = await this.#deps.loads.facts(all, { tenant: request.tenant.name, spec });
+    const result = place(facts, { memoryBytes, volumeHost }, this.#deps.clock.nowMs());
+    if (result.kind === 'placed') return result.record;
+    // Hosts are the operator's: the tenant hears that there is no room, not where.
+    this.#deps.loads.report(result.reasons);
+    throw dockerError(503, 'ecluse: no host has room for this container now; set a smaller --memory or try again later');
+  }
+
+  #nameFor(request: CreateRequest, mine: readonly ContainerRow[]): string {
+    const taken = new Map(mine.map((row) => [row.name, row.id]));
+    if (request.name !== undefined && request.name !== '') {
+      const name = checkedName(request.name);
+      const holder = taken.get(name);
+      if (holder !== undefined) throw nameTaken(name, `container "${holder}"`);
+      return name;
+    }
+    for (let attempt = 0; attempt < INVENT_ATTEMPTS_MAX; attempt += 1) {
+      const name = inventName(randomInt, attempt);
+      if (!taken.has(name)) return name;
+    }
+    return randomBytes(8).toString('hex');
+  }
+
+  async #checkRoutes(name: string, spec: ContainerSpec, tenant: Tenant, all: readonly ContainerRow[]): Promise<void> {
+    const wanted = wantedRoutes(name, spec, tenant, this.#deps.domain);
+    if (wanted.kind === 'refused') throw dockerError(400, `ecluse: ${wanted.reason}`);
+    if (wanted.routes.length === 0) return;
+    const tenants = new Map((await listTenants(this.#deps.sql)).map((other) => [other.name, other]));
+    const others = all.filter((row) => row.tenant !== tenant.name).map((row) => ({ row, spec: parseStoredSpec(row.spec) }));
+    const clash = clashingHost(wanted.routes, others, tenants, this.#deps.domain);
+    if (clash !== undefined)
+      throw dockerError(
+        409,
+        `ecluse: the host name ${clash} is in use by another tenant; choose another with --label ecluse.http.host`,
+      );
+  }
+
+  /** `docker rename`. The default host name follows the name, so it is checked like a new one. */
+  async rename(tenant: Tenant, row: ContainerRow, name: string): Promise<void> {
+    if (name === '') throw dockerError(400, 'Neither old nor new names may be empty');
+    const bare = name.replace(/^\//, '');
+    if (bare === row.name) throw dockerError(400, 'Renaming a container with the same name as its current name');
+    checkedName(name);
+    await this.#tenantLocks.run(tenant.name, async () => {
+      await this.#checkRoutes(bare, parseStoredSpec(row.spec), tenant, await listContainers(this.#deps.sql));
+      const holder = await findByName(this.#deps.sql, tenant.name, bare);
+      if (holder !== undefined) throw nameTaken(bare, `container "${holder.id}"`);
+      if ((await renameContainer(this.#deps.sql, row.id, bare)).kind === 'conflict') throw nameTaken(bare, 'another container');
+    });
+    await this.#deps.containers.renamed(row, bare);
+  }
+}
+
+function checkedName(name: string): string {
+  const bare = name.replace(/^\//, '');
+  if (isContainerName(bare)) return bare;
+  throw dockerError(400, `Invalid container name (${name.slice(0, 130)}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed`);
+}
+
+function checkQuota(tenant: Tenant, mine: readonly ContainerRow[], { spec, memoryBytes }: Draft): void {
+  const { quota } = tenant;
+  if (mine.length >= quota.containersMax) {
+    throw dockerError(
+      403,
+      `ecluse: tenant ${tenant.name} has ${String(mine.length)} containers, its quota is ${String(quota.containersMax)}`,
+    );
+  }
+  const memorySum = mine.reduce((sum, row) => sum + row.memoryBytes, memoryBytes);
+  if (memorySum > quota.memoryBytesMax) {
+    throw dockerError(
+      403,
+      `ecluse: the memory limits of tenant ${tenant.name} would add up to ${String(memorySum)} bytes, its quota is ${String(quota.memoryBytesMax)}; set a smaller one with --memory`,
+    );
+  }
+  if (quota.cpuMilliMax === 0) return;
+  const cpuSum = mine.reduce((sum, row) => sum + cpuMilliOf(parseStoredSpec(row.spec)), cpuMilliOf(spec));
+  if (cpuSum > quota.cpuMilliMax) {
+    throw dockerError(
+      403,
+      `ecluse: the processors of tenant ${tenant.name}'s containers would add up to ${String(cpuSum / 1000)}, its quota is ${String(quota.cpuMilliMax / 1000)}; set fewer with --cpus`,
+    );
+  }
+}
+
+/** What `--cpus` promises, in thousandths of a processor. */
+function cpuMilliOf({ hostConfig }: ContainerSpec): number {
+  if (hostConfig.NanoCpus > 0) return Math.ceil(hostConfig.NanoCpus / 1e6);
+  return hostConfig.CpuQuota > 0 ? Math.ceil((hostConfig.CpuQuota / (hostConfig.CpuPeriod || 100_000)) * 1000) : 0;
+}

@@ -1,0 +1,116 @@
+/** Which images a tenant has, and under which names. */
+import type { Clock } from '#clock';
+import { KeyedLock } from '#lifecycle';
+import { countHolders, dropDigest, dropImage, dropReference, listImages, putImage } from '#state/images.ts';
+import type { ImageDigest, TenantImage } from '#state/images.ts';
+import type { Sql } from '#state/sql.ts';
+import type { Tenant } from '#state/tenants.ts';
+import { dockerError } from './docker-api/docker-error.ts';
+import { engineReference, tagOn } from './image-engines.ts';
+import type { ImageEngines } from './image-engines.ts';
+import { parseNamed } from './image-reference.ts';
+
+export interface HoldingsDeps {
+  readonly clock: Clock;
+  readonly sql: Sql;
+}
+
+/** What a reference means among images; undefined: none of them. Docker's order: a name, then an id or the beginning of one. Pure. */
+export function findImage(images: readonly TenantImage[], reference: string): TenantImage | undefined {
+  const hex = reference.replace(/^sha256:/, '');
+  const parsed = /^[0-9a-f]{64}$/.test(hex) ? undefined : parseNamed(reference);
+  if (parsed?.kind === 'named') {
+    const { repository, tag, digest } = parsed.name;
+    const byName = images.find((image) =>
+      digest === ''
+        ? image.references.includes(`${repository}:${tag === '' ? 'latest' : tag}`)
+        : image.digests.includes(`${repository}@${digest}`),
+    );
+    if (byName !== undefined) return byName;
+  }
+  if (!/^[0-9a-f]{1,64}$/.test(hex)) return undefined;
+  const byId = images.filter((image) => image.imageId.startsWith(`sha256:${hex}`));
+  return byId.length === 1 ? byId[0] : undefined;
+}
+
+export class ImageHoldings {
+  readonly #deps: HoldingsDeps;
+  readonly #engines: ImageEngines;
+  /** By image: that somebody takes it, and that the last one who had it drops it. */
+  readonly #locks = new KeyedLock();
+
+  constructor(deps: HoldingsDeps, engines: ImageEngines) {
+    this.#deps = deps;
+    this.#engines = engines;
+  }
+
+  async list(tenant: string): Promise<readonly TenantImage[]> {
+    return await listImages(this.#deps.sql, tenant);
+  }
+
+  async find(tenant: string, reference: string): Promise<TenantImage | undefined> {
+    return findImage(await this.list(tenant), reference);
+  }
+
+  /** Throws where the tenant may have no more images; returns for how many there is room. */
+  async checkQuota(tenant: Tenant): Promise<number> {
+    const held = (await this.list(tenant.name)).length;
+    const { imagesMax } = tenant.quota;
+    if (held < imagesMax) return imagesMax - held;
+    throw dockerError(403, `ecluse: tenant ${tenant.name} holds ${String(held)} images, its quota is ${String(imagesMax)}`);
+  }
+
+  /** Gives a tenant an image that engines have. */
+  async hold(
+    tenant: string,
+    imageId: string,
+    names: { readonly reference?: string | undefined; readonly digest?: ImageDigest | undefined } = {},
+  ): Promise<void> {
+    await this.#locks.run(imageId, async () => {
+      const hosts = await this.#engines.hostsWith(imageId);
+      if (hosts.length === 0) throw dockerError(500, 'ecluse: the image was removed while it was being made; do it again');
+      for (const host of hosts) await tagOn(host, imageId, engineReference(imageId));
+      await this.#put(tenant, imageId, names);
+    });
+  }
+
+  /** A further name for an image that the tenant has. */
+  async name(
+    tenant: string,
+    imageId: string,
+    names: { readonly reference?: string; readonly digest?: ImageDigest },
+  ): Promise<void> {
+    await this.#put(tenant, imageId, names);
+  }
+
+  async #put(
+    tenant: string,
+    imageId: string,
+    { reference, digest }: { readonly reference?: string | undefined; readonly digest?: ImageDigest | undefined },
+  ): Promise<void> {
+    await putImage(this.#deps.sql, { tenant, imageId, reference, digest, nowMs: this.#deps.clock.nowMs() });
+  }
+
+  /** Takes a name from an image: `repository:tag` or `repository@digest`. */
+  async unname(tenant: string, whole: string): Promise<void> {
+    const at = whole.indexOf('@');
+    await (at === -1
+      ? dropReference(this.#deps.sql, tenant, whole)
+      : dropDigest(this.#deps.sql, tenant, { repository: whole.slice(0, at), digest: whole.slice(at + 1) }));
+  }
+
+  /** Takes an image from a tenant; engines forget it when nobody else has it. */
+  async drop(tenant: string, imageId: string): Promise<void> {
+    await this.#locks.run(imageId, async () => {
+      await dropImage(this.#deps.sql, tenant, imageId);
+      if ((await countHolders(this.#deps.sql, imageId)) === 0) await this.#engines.forget(imageId);
+    });
+  }
+
+  /** Does `work` while nobody takes or drops an image, if nobody holds it. */
+  async whileUnheld(imageId: string, work: () => Promise<void>): Promise<void> {
+    await this.#locks.run(imageId, async () => {
+      if ((await countHolders(this.#deps.sql, imageId)) === 0) await work();
+    });
+  }
+}

@@ -1,0 +1,71 @@
+/** Archives that clients send: taken plain, with gzip or with zstd, and counted after decompression, so that a small upload is no large one. */
+import { Readable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
+import { createGunzip, createZstdDecompress } from 'node:zlib';
+import { chunksOf } from './byte-stream.ts';
+import { dockerError } from './docker-api/docker-error.ts';
+
+/** The largest images in use are some ten gigabytes; the engine's disk is shared. */
+export const ARCHIVE_BYTES_MAX = 32 * 1024 ** 3;
+
+export type Compression = 'none' | 'gzip' | 'zstd' | 'bzip2' | 'xz';
+
+const MAGIC: readonly (readonly [Compression, readonly number[]])[] = [
+  ['gzip', [0x1f, 0x8b, 0x08]],
+  ['zstd', [0x28, 0xb5, 0x2f, 0xfd]],
+  ['bzip2', [0x42, 0x5a, 0x68]],
+  ['xz', [0xfd, 0x37, 0x7a, 0x58, 0x5a, 0x00]],
+];
+/** As many as tell. */
+export const MAGIC_BYTES = 6;
+
+/** What the first bytes of a file say about its compression. */
+export function compressionOf(head: Uint8Array): Compression {
+  return MAGIC.find(([, magic]) => magic.every((byte, index) => head[index] === byte))?.[0] ?? 'none';
+}
+
+export function decompressorFor(compression: 'gzip' | 'zstd') {
+  return compression === 'gzip' ? createGunzip() : createZstdDecompress();
+}
+
+async function* counted(source: Readable, bytesMax: number): AsyncGenerator<Buffer> {
+  let bytes = 0;
+  for await (const chunk of chunksOf(source)) {
+    bytes += chunk.length;
+    if (bytes > bytesMax) throw dockerError(413, `ecluse: the archive is larger than ${String(bytesMax)} bytes`);
+    yield chunk;
+  }
+}
+
+/** The archive itself. Refuses what this node does not decompress: dockerd gives xz to a program that runs as root. */
+export async function plainArchive(source: Readable, bytesMax = ARCHIVE_BYTES_MAX): Promise<Readable> {
+  const chunks = chunksOf(source);
+  const head: Buffer[] = [];
+  let headBytes = 0;
+  while (headBytes < MAGIC_BYTES) {
+    const next = await chunks.next();
+    if (next.done === true) break;
+    head.push(next.value);
+    headBytes += next.value.length;
+  }
+  const whole = Readable.from(
+    (async function* joined() {
+      yield* head;
+      yield* chunks;
+    })(),
+    { objectMode: false },
+  );
+  const compression = compressionOf(Buffer.concat(head));
+  if (compression === 'bzip2' || compression === 'xz') {
+    const program = compression === 'xz' ? 'xz' : 'bzip2';
+    throw dockerError(
+      400,
+      `ecluse: an archive that is compressed with ${compression} is not taken; decompress it before: ${program} -dc FILE | docker …`,
+    );
+  }
+  if (compression === 'none') return Readable.from(counted(whole, bytesMax), { objectMode: false });
+  const decompressor = decompressorFor(compression);
+  // The reader of the decompressor sees the same error.
+  pipeline(whole, decompressor).catch(() => undefined);
+  return Readable.from(counted(decompressor, bytesMax), { objectMode: false });
+}

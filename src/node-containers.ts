@@ -1,0 +1,92 @@
+/** The container side of a node: everything of `caas/` that is wired together once, over the hosts and the store. */
+import { rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { ContainerCreation } from '#caas/container-creation.ts';
+import { Containers } from '#caas/containers.ts';
+import { TenantSockets } from '#caas/docker-api/tenant-socket.ts';
+import { Events } from '#caas/events.ts';
+import { HostLoads } from '#caas/host-loads.ts';
+import { scopeOf } from '#caas/host.ts';
+import type { Host } from '#caas/host.ts';
+import { Images } from '#caas/images.ts';
+import { Meter } from '#caas/meter.ts';
+import { Migrations } from '#caas/migration.ts';
+import type { NetworkFabric } from '#caas/network-fabric.ts';
+import { Networks } from '#caas/networks.ts';
+import { PublishedPorts } from '#caas/published-ports.ts';
+import { Volumes } from '#caas/volumes.ts';
+import type { Clock } from '#clock';
+import type { NodeConfig } from '#config';
+import type { Cgroups } from '#isolation/cgroup.ts';
+import type { Log } from '#log';
+import type { Activator } from '#routing/activator.ts';
+import type { Sql } from '#state/sql.ts';
+
+export interface ContainerPlaneDeps {
+  readonly log: Log;
+  readonly clock: Clock;
+  readonly sql: Sql;
+  readonly cgroups: Cgroups;
+  readonly hosts: ReadonlyMap<string, Host>;
+  readonly fabric: NetworkFabric;
+  readonly activator: Activator;
+}
+
+export interface ContainerPlane {
+  readonly events: Events;
+  readonly images: Images;
+  readonly meter: Meter;
+  readonly networks: Networks;
+  readonly ports: PublishedPorts;
+  readonly volumes: Volumes;
+  readonly sockets: TenantSockets;
+  readonly containers: Containers;
+  readonly creation: ContainerCreation;
+  readonly migrations: Migrations;
+}
+
+const MEMORY_BACKED = '/dev/shm';
+
+/** Builds the parts in the order in which they need each other. What must end with the node goes on `stack`. */
+export async function openContainerPlane(
+  deps: ContainerPlaneDeps,
+  config: NodeConfig,
+  stack: AsyncDisposableStack,
+): Promise<ContainerPlane> {
+  const { log, clock, sql, hosts, fabric, activator } = deps;
+  const events = new Events(clock);
+  const images = new Images({ log, clock, sql, hosts, events });
+  const imageFolder = join(MEMORY_BACKED, `ecluse-${scopeOf(config.dataDir)}`);
+  stack.defer(async () => {
+    await rm(imageFolder, { recursive: true, force: true });
+  });
+  const meter = await Meter.open(deps);
+  stack.use(meter);
+  const apply = async (tenant: string): Promise<void> => {
+    await fabric.refresh(tenant);
+  };
+  const networks = new Networks({ clock, sql, events, apply });
+  const ports = openPorts(deps, config);
+  const sockets = new TenantSockets({ log }, join(config.dataDir, 'sockets'));
+  stack.use(sockets);
+  const volumes = new Volumes({ log, clock, sql, hosts, events, sockets });
+  const shared = { log, clock, sql, hosts, meter, activator, fabric, volumes };
+  const containers = new Containers({ ...shared, images, events, networks, ports });
+  const loads = new HostLoads({ log, clock, hosts, images, meter });
+  const creation = new ContainerCreation({ ...shared, containers, images, networks, loads, domain: config.domain });
+  const migrations = new Migrations({ ...shared, containers, imageFolder });
+  return { events, images, meter, networks, ports, volumes, sockets, containers, creation, migrations };
+}
+
+function openPorts({ log, sql, activator }: ContainerPlaneDeps, { listen }: NodeConfig): PublishedPorts {
+  const { http, https, docker, metrics } = listen;
+  return new PublishedPorts({
+    log,
+    sql,
+    docker,
+    reserved: [http, https, docker, metrics].filter((address) => address !== undefined),
+    publish: async () => {
+      await activator.publish();
+    },
+  });
+}
