@@ -20,6 +20,8 @@ export interface TenantSettings {
   readonly cpuMilliMax: number | undefined;
   /** Undefined: as they are. */
   readonly domains: readonly string[] | undefined;
+  /** Empty: that of the Docker endpoint. Undefined: as it is. */
+  readonly address: string | undefined;
 }
 
 interface Remote {

@@ -58,6 +58,7 @@ const TENANT_SETTING_FLAGS: readonly FlagSpec[] = [
   { name: 'volumes', value: 'N', about: 'how many volumes it may have' },
   { name: 'ports', value: 'N', about: 'how many ports it may publish at a time' },
   { name: 'cpus', value: 'N', about: 'the sum of --cpus of its containers, like 4 or 0.5; 0: no limit' },
+  { name: 'address', value: 'IP', about: 'an address of this machine for its published ports and its DOCKER_HOST' },
   { name: 'domain', value: 'D', repeats: true, about: 'a domain that its routes may use; once for each' },
 ];
 
@@ -120,6 +121,7 @@ function settingsOf({ text, texts }: Given): TenantSettings {
     portsMax: count('ports'),
     cpuMilliMax: milliOf('cpus', text('cpus')),
     domains: texts('domain'),
+    address: text('address'),
   };
 }
 
@@ -127,14 +129,16 @@ function changeOf(given: Given): Command {
   const state = given.text('state');
   const settings = settingsOf(given);
   if (given.has('no-domains') && settings.domains !== undefined) throw usageError('--domain and --no-domains exclude each other');
+  if (given.has('no-address') && settings.address !== undefined) throw usageError('--address and --no-address exclude each other');
   const domains = given.has('no-domains') ? [] : settings.domains;
-  const isEmpty = state === undefined && Object.values({ ...settings, domains }).every((value) => value === undefined);
+  const address = given.has('no-address') ? '' : settings.address;
+  const isEmpty = state === undefined && Object.values({ ...settings, domains, address }).every((value) => value === undefined);
   if (isEmpty) throw usageError('there is nothing to change', 'give at least one of its flags; see: ecluse help tenant set');
   return {
     kind: 'tenant-set',
     ...remote(given),
     name: given.operand(0),
-    settings: { ...settings, domains },
+    settings: { ...settings, domains, address },
     state: state === undefined ? undefined : oneOf<'active' | 'suspended'>('state', state, ['active', 'suspended']),
   };
 }
@@ -238,10 +242,11 @@ export const COMMAND_SPECS: readonly CommandSpec[] = [
   {
     words: 'tenant set',
     operands: ['NAME'],
-    about: "change a tenant's quotas, domains or state",
+    about: "change a tenant's quotas, domains, address or state",
     flags: [
       ...TENANT_SETTING_FLAGS,
       { name: 'no-domains', about: 'allow it no domains of its own any more' },
+      { name: 'no-address', about: 'let it share the address of the Docker endpoint again' },
       { name: 'state', value: 'STATE', about: 'active or suspended: a suspended tenant cannot use the Docker API' },
       ...REMOTE_FLAGS,
     ],

@@ -46,10 +46,14 @@ export async function runTenantCommand(command: TenantCommand, client: AdminClie
 }
 
 /** Only what was given: what is absent gets its default, or stays. */
-function fieldsOf(settings: TenantSettings): { quota?: Partial<TenantQuota>; domains?: readonly string[] } {
-  const { domains, ...quotas } = settings;
+function fieldsOf(settings: TenantSettings): {
+  quota?: Partial<TenantQuota>;
+  domains?: readonly string[];
+  address?: string;
+} {
+  const { domains, address, ...quotas } = settings;
   const quota = Object.fromEntries(Object.entries(quotas).filter(([, value]) => value !== undefined));
-  return { ...(Object.keys(quota).length === 0 ? {} : { quota }), ...(domains === undefined ? {} : { domains }) };
+  return { ...(Object.keys(quota).length === 0 ? {} : { quota }), ...(domains === undefined ? {} : { domains }), ...(address === undefined ? {} : { address }) };
 }
 
 function quotaText(quota: TenantQuota): string {
@@ -67,13 +71,14 @@ function quotaText(quota: TenantQuota): string {
 
 function tenantTable(tenants: readonly TenantView[], nowMs: number): string {
   return tableText(
-    ['NAME', 'STATE', 'CONTAINERS', 'MEMORY', 'IMAGES', 'DOMAINS', 'CREATED'],
-    tenants.map(({ name, state, containers, quota, domains, createdMs }) => [
+    ['NAME', 'STATE', 'CONTAINERS', 'MEMORY', 'IMAGES', 'ADDRESS', 'DOMAINS', 'CREATED'],
+    tenants.map(({ name, state, containers, quota, address, domains, createdMs }) => [
       name,
       state,
       `${String(containers)}/${String(quota.containersMax)}`,
       formatBytes(quota.memoryBytesMax),
       String(quota.imagesMax),
+      address === '' ? '-' : address,
       domains.length === 0 ? '-' : domains.join(','),
       `${formatDuration(nowMs - createdMs)} ago`,
     ]),

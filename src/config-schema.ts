@@ -1,6 +1,6 @@
 /**
  * The schema of `ecluse.yaml`: its keys, their meaning and their defaults. Nothing else of the program knows a default. Keys about the data plane
- * are in `proxy/config.ts`; `config.ts` puts both together.
+ * are in `proxy/config.ts`, those about containers in `caas/config.ts`; `config.ts` puts all together.
  */
 import * as z from 'zod';
 import { DATA_DIR_DEFAULT } from './node-paths.ts';

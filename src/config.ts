@@ -12,6 +12,7 @@ import type { Document } from 'yaml';
 import * as z from 'zod';
 import { adminSocketOf, checkEngineSocketPath, checkSocketPath } from './node-paths.ts';
 import { EcluseError, codeOf, reasonOf } from '#errors';
+import { caasKeys } from '#caas/config.ts';
 import { edgeFault, edgeKeys, edgeLimitsOf } from '#proxy/config.ts';
 import type { EdgeLimits } from '#proxy/config.ts';
 import { CONFIG_DESCRIPTION, WORKERS_MAX, configSchema } from './config-schema.ts';
@@ -32,6 +33,8 @@ export interface NodeConfig {
   readonly workers: number;
   readonly hosts: readonly { readonly name: string; /** `managed`, or `unix:///path`. */ readonly engine: string }[];
   readonly domain: string;
+  /** What `parseRegistries` takes. */
+  readonly registries: readonly string[];
   readonly accessLogFile: string;
   readonly edge: EdgeLimits;
   /** Addresses and networks that `parseTrustedProxies` takes. */
@@ -62,6 +65,7 @@ const PROBLEMS_MAX = 20;
 function fileSchema(profile: ConfigProfile) {
   return configSchema(profile)
     .extend(edgeKeys)
+    .extend(caasKeys)
     .superRefine((written, context) => {
       const fault = edgeFault(written);
       if (fault !== undefined) context.addIssue({ code: 'custom', path: ['proxyProtocol'], message: fault });
@@ -101,6 +105,7 @@ export async function loadConfig(request: ConfigRequest): Promise<NodeConfig> {
     workers: data.workers === 'auto' ? Math.min(availableParallelism(), WORKERS_MAX) : data.workers,
     hosts: data.hosts,
     domain: data.domain,
+    registries: data.registries,
     accessLogFile: data.accessLog === undefined ? join(dataDir, 'logs', 'access.jsonl') : resolve(base, data.accessLog),
     edge: edgeLimitsOf(data.edge),
     trustedProxies: data.trustedProxies,

@@ -21,6 +21,7 @@ import type { Cgroups } from '#isolation/cgroup.ts';
 import type { Log } from '#log';
 import type { Activator } from '#routing/activator.ts';
 import type { Sql } from '#state/sql.ts';
+import { openRegistry } from './node-registry.ts';
 
 export interface ContainerPlaneDeps {
   readonly log: Log;
@@ -55,7 +56,9 @@ export async function openContainerPlane(
 ): Promise<ContainerPlane> {
   const { log, clock, sql, hosts, fabric, activator } = deps;
   const events = new Events(clock);
-  const images = new Images({ log, clock, sql, hosts, events });
+  const registry = stack.use(await openRegistry(deps, config.registries));
+  const images = new Images({ log, clock, sql, hosts, events, registry });
+  stack.use(images.collector.start());
   const imageFolder = join(MEMORY_BACKED, `ecluse-${scopeOf(config.dataDir)}`);
   stack.defer(async () => {
     await rm(imageFolder, { recursive: true, force: true });

@@ -102,7 +102,12 @@ export class NodeOperations implements NodeControl {
 
   async addTenant(request: TenantRequest): Promise<TenantView> {
     return await this.#tenantView(
-      await this.#parts.tenants.add({ name: request.name, quota: request.quota ?? {}, domains: request.domains ?? [] }),
+      await this.#parts.tenants.add({
+        name: request.name,
+        quota: request.quota ?? {},
+        domains: request.domains ?? [],
+        address: request.address ?? '',
+      }),
     );
   }
 
@@ -111,6 +116,7 @@ export class NodeOperations implements NodeControl {
       quota: change.quota ?? {},
       domains: change.domains,
       state: change.state,
+      address: change.address,
     });
     await this.#parts.edge.publish(); // Its routes may have come or gone.
     return await this.#tenantView(tenant);
@@ -124,7 +130,9 @@ export class NodeOperations implements NodeControl {
     const certPath = await this.#parts.tenants.certificateFolder(name);
     const docker = this.#parts.config.listen.docker;
     if (docker === undefined) throw controlError(409, 'this node has no Docker endpoint', 'set listen.docker');
-    const host = docker.host === '0.0.0.0' || docker.host === '::' ? 'localhost' : docker.host;
+    const { address } = await this.#parts.tenants.get(name);
+    const shared = docker.host === '0.0.0.0' || docker.host === '::' ? 'localhost' : docker.host;
+    const host = address === '' ? shared : address; // Clients look for published ports at the host of DOCKER_HOST.
     return { dockerHost: `tcp://${host}:${String(docker.port)}`, certPath };
   }
 

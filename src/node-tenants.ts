@@ -1,9 +1,13 @@
 /** Tenants as operators handle them: added, changed, and given what a Docker client needs to speak for them. */
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { X509Certificate } from 'node:crypto';
+import { isIP } from 'node:net';
 import { join } from 'node:path';
 import type { Clock } from '#clock';
 import { EcluseError } from '#errors';
+import { KeyedLock } from '#lifecycle';
+import { probePort } from '#caas/port-probe.ts';
+import type { Volumes } from '#caas/volumes.ts';
 import { listContainersOf } from '#state/containers.ts';
 import { dropImage, listImages } from '#state/images.ts';
 import type { Sql } from '#state/sql.ts';
@@ -18,13 +22,19 @@ import {
 } from '#state/tenants.ts';
 import type { Tenant, TenantQuota } from '#state/tenants.ts';
 import type { Authority } from '#tls/authority.ts';
+import type { ListenAddress } from './listen-address.ts';
 
 export interface TenantDeps {
   readonly clock: Clock;
   readonly sql: Sql;
   readonly authority: Authority;
+  readonly volumes: Volumes;
   /** DATA/tenants. */
   readonly folder: string;
+  /** Where the Docker endpoint listens; undefined: it is off. */
+  readonly docker: ListenAddress | undefined;
+  /** Addresses of tenants came or went: the endpoint listens there. */
+  readonly onAddresses: () => Promise<void>;
 }
 
 /** A DNS label that leaves room for container names before it, and a cgroup and network name at once. */
@@ -46,6 +56,7 @@ const RENEW_BEFORE_MS = 30 * 86_400_000;
 
 export class Tenants {
   readonly #deps: TenantDeps;
+  readonly #locks = new KeyedLock();
 
   constructor(deps: TenantDeps) {
     this.#deps = deps;
@@ -65,6 +76,8 @@ export class Tenants {
     readonly name: string;
     readonly quota: Partial<TenantQuota>;
     readonly domains: readonly string[];
+    /** Absent or empty: that of the Docker endpoint. */
+    readonly address?: string;
   }): Promise<Tenant> {
     if (!TENANT_NAME.test(request.name)) {
       throw tenantError(
@@ -79,10 +92,11 @@ export class Tenants {
       state: 'active',
       quota: { ...QUOTA_DEFAULT, ...request.quota },
       domains: request.domains.map(checkedDomain),
-      address: '',
+      address: await this.#checkedAddress(request.name, request.address ?? ''),
     };
     if ((await addTenant(this.#deps.sql, tenant)).kind === 'conflict')
       throw tenantError(409, `tenant ${tenant.name} exists already`, 'change it with: ecluse tenant set');
+    if (tenant.address !== '') await this.#addressesChanged();
     return tenant;
   }
 
@@ -92,6 +106,7 @@ export class Tenants {
       readonly quota: Partial<TenantQuota>;
       readonly domains: readonly string[] | undefined;
       readonly state: Tenant['state'] | undefined;
+      readonly address?: string | undefined;
     },
   ): Promise<Tenant> {
     const before = await this.get(name);
@@ -100,18 +115,51 @@ export class Tenants {
       state: change.state ?? before.state,
       quota: { ...before.quota, ...change.quota },
       domains: change.domains?.map(checkedDomain) ?? before.domains,
+      address: change.address === undefined ? before.address : await this.#checkedAddress(name, change.address),
     };
     await updateTenant(this.#deps.sql, after, this.#deps.clock.nowMs());
+    if (after.address !== before.address) await this.#addressesChanged();
     return after;
   }
 
   async remove(name: string): Promise<void> {
-    await this.get(name);
+    const { address } = await this.get(name);
     const containers = await listContainersOf(this.#deps.sql, name);
     if (containers.length > 0)
       throw tenantError(409, `tenant ${name} still has ${String(containers.length)} containers`, 'remove them first');
     for (const image of await listImages(this.#deps.sql, name)) await dropImage(this.#deps.sql, name, image.imageId);
+    await this.#deps.volumes.forgetTenant(name);
     await removeTenant(this.#deps.sql, name, this.#deps.clock.nowMs());
+    if (address !== '') await this.#addressesChanged();
+  }
+
+  /** One after the other: the last one sees all. */
+  async #addressesChanged(): Promise<void> {
+    await this.#locks.run('addresses', this.#deps.onAddresses);
+  }
+
+  /** An address of this machine that no other tenant has; containers that run keep their ports where they are. */
+  async #checkedAddress(name: string, address: string): Promise<string> {
+    if (address === '') return '';
+    const mend = 'give it an IPv4 address of this machine, like 127.0.0.2 or 203.0.113.7';
+    if (isIP(address) !== 4 || address === '0.0.0.0')
+      throw tenantError(400, `"${address.slice(0, 60)}" is no address of a tenant`, mend);
+    const { docker, sql } = this.#deps;
+    if (docker !== undefined && docker.host === address)
+      throw tenantError(
+        409,
+        `${address} is the address of the Docker endpoint, which tenants without one of their own share`,
+        mend,
+      );
+    const other = (await listTenants(sql)).find((tenant) => tenant.address === address && tenant.name !== name);
+    if (other !== undefined) throw tenantError(409, `${address} is the address of tenant ${other.name}`, mend);
+    const isKept = (await findTenant(sql, name))?.address === address;
+    const isEverywhere = docker === undefined || ['0.0.0.0', '::'].includes(docker.host);
+    const answer = isKept ? 'free' : await probePort({ protocol: 'tcp', address, port: isEverywhere ? 0 : docker.port });
+    if (answer === 'EADDRNOTAVAIL') throw tenantError(400, `${address} is no address of this machine`, mend);
+    if (answer !== 'free')
+      throw tenantError(409, `the Docker endpoint cannot listen on ${address}:${String(docker?.port ?? 0)} (${answer})`, mend);
+    return address;
   }
 
   /** The directory with ca.pem, cert.pem and key.pem that makes a Docker client speak for the tenant; made or renewed where needed. */

@@ -13,13 +13,18 @@ import { AdminApi } from '#admin/api.ts';
 import { clearCrashedBuilds, closeCrashedBuilds } from '#caas/build/build-leftovers.ts';
 import { reconcile, stopAll } from '#caas/container-recovery.ts';
 import { Gateway } from '#caas/docker-api/gateway.ts';
+import type { TenantSockets } from '#caas/docker-api/tenant-socket.ts';
+import { watchResolvers } from '#caas/dns/machine-resolvers.ts';
+import { DnsResponder } from '#caas/dns/responder.ts';
 import { watchEngine } from '#caas/engine-events.ts';
+import type { Host } from '#caas/host.ts';
 import type { Meter } from '#caas/meter.ts';
 import { NetworkFabric } from '#caas/network-fabric.ts';
 import { systemClock, waitFor } from '#clock';
 import { tryCommand } from '#command';
 import type { NodeConfig } from '#config';
 import { EcluseError, codeOf, errorLine, reasonOf } from '#errors';
+import { linkAddressOf } from '#isolation/host-addresses.ts';
 import { detectCgroups } from '#isolation/cgroup.ts';
 import { probeRunsc } from '#isolation/runsc-probe.ts';
 import type { RunscCapabilities } from '#isolation/runsc-probe.ts';
@@ -31,6 +36,7 @@ import type { TrafficDelta } from '#proxy/protocol.ts';
 import { WorkerPool } from '#proxy/worker-pool.ts';
 import { openSqlite } from '#state/sqlite.ts';
 import type { Sql } from '#state/sql.ts';
+import { listTenants } from '#state/tenants.ts';
 import { openAuthority } from '#tls/authority.ts';
 import type { Authority } from '#tls/authority.ts';
 import { HostCertificates } from '#tls/host-certificates.ts';
@@ -102,6 +108,7 @@ function withFlag(config: NodeConfig, error: EcluseError): EcluseError {
 async function dockerCertificate(
   config: NodeConfig,
   authority: Authority,
+  addresses: readonly string[] = [],
 ): Promise<{ readonly certPem: string; readonly keyPem: string; readonly caPem: string }> {
   const own = [
     'localhost',
@@ -110,6 +117,7 @@ async function dockerCertificate(
     config.domain,
     `docker.${config.domain}`,
     config.listen.docker?.host ?? 'localhost',
+    ...addresses,
   ];
   const names = [...new Set(own)].filter((name) => name !== '0.0.0.0' && name !== '::');
   return { ...(await authority.issueServer({ names, days: SERVER_CERTIFICATE_DAYS })), caPem: authority.caPem };
@@ -132,11 +140,30 @@ async function openDocker(
   return await Gateway.open({ ...deps, facts }, { ...address, ...(await dockerCertificate(config, authority)) });
 }
 
+interface EndpointDeps {
+  readonly sql: Sql;
+  readonly gateway: Gateway | undefined;
+  readonly authority: Authority;
+}
+
+/** Opens the Docker endpoint on the addresses of its tenants too, with a new certificate that names them. */
+async function followAddresses(config: NodeConfig, { sql, gateway, authority }: EndpointDeps): Promise<void> {
+  if (gateway === undefined) return;
+  const addresses = (await listTenants(sql)).map((tenant) => tenant.address).filter((address) => address !== '');
+  gateway.renew(await dockerCertificate(config, authority, addresses));
+  await gateway.listenOn(addresses);
+}
+
+/** Connections through sockets that containers have mounted. */
+function serveContainers(sockets: TenantSockets, gateway: Gateway | undefined): void {
+  sockets.attach((tenant, socket) => {
+    if (gateway === undefined) socket.destroy();
+    else gateway.accept(tenant, socket);
+  });
+}
+
 /** Renews certificates while the node runs: those of routes in their last third, the Docker endpoint's with every round. */
-function startRenewal(
-  deps: { readonly log: Log; readonly edge: Edge; readonly gateway: Gateway | undefined; readonly authority: Authority },
-  config: NodeConfig,
-): AsyncDisposable {
+function startRenewal(deps: EndpointDeps & { readonly log: Log; readonly edge: Edge }, config: NodeConfig): AsyncDisposable {
   return startLoop(
     { log: deps.log, clock: systemClock },
     {
@@ -144,7 +171,7 @@ function startRenewal(
       periodMs: RENEWAL_PERIOD_MS,
       round: async () => {
         await deps.edge.publish();
-        deps.gateway?.renew(await dockerCertificate(config, deps.authority));
+        await followAddresses(config, deps);
       },
     },
   );
@@ -212,6 +239,13 @@ async function openState(
   return { sql, authority, certificates };
 }
 
+/** The name service listens on every host's own address, where its containers' questions are led. */
+async function listenForNames(responder: DnsResponder, hosts: ReadonlyMap<string, Host>): Promise<ReadonlyMap<string, number>> {
+  const ports = new Map<string, number>();
+  for (const host of hosts.values()) ports.set(host.name, await responder.listen(linkAddressOf(host.network)));
+  return ports;
+}
+
 async function openNode(config: NodeConfig, log: Log, say: Say): Promise<RunningNode> {
   await using stack = new AsyncDisposableStack();
   const clock = systemClock;
@@ -230,12 +264,14 @@ async function openNode(config: NodeConfig, log: Log, say: Say): Promise<Running
   const hostDeps = { log, clock, sql, cgroups, runsc, readPolicy: async (host: string) => await fabric.policyOf(host) };
   const hosts = await inData(config, async () => await openHosts(hostDeps, { dataDir: config.dataDir, wishes: config.hosts }));
   stack.defer(async () => await closeHosts(sql, hosts));
-  fabric.attach(hosts);
+  const responder = new DnsResponder({ log, clock, names: () => fabric.names(), resolvers: watchResolvers(clock) });
+  stack.use(responder);
+  await fabric.attach(hosts, await listenForNames(responder, hosts));
 
   const edge = new Edge({ log, clock, sql, certificates, domain: config.domain });
   const plane = await openContainerPlane({ log, clock, sql, cgroups, hosts, fabric, activator: edge }, config, stack);
-  const { containers, meter, migrations } = plane;
-  const recovery = { log, clock, sql, hosts, containers };
+  const { containers, meter, migrations, sockets, volumes } = plane;
+  const recovery = { log, clock, sql, hosts, containers, volumes };
   stack.defer(async () => {
     say('stopping containers');
     await stopAll(recovery, STOP_GRACE_SECONDS);
@@ -254,10 +290,23 @@ async function openNode(config: NodeConfig, log: Log, say: Say): Promise<Running
   });
   const gateway = await openDocker(config, authority, { ...plane, log, clock, sql, hosts }, runsc);
   if (gateway !== undefined) stack.use(gateway);
-  stack.use(startRenewal({ log, edge, gateway, authority }, config));
+  serveContainers(sockets, gateway);
+  const endpoint: EndpointDeps = { sql, gateway, authority };
+  await followAddresses(config, endpoint);
+  stack.use(startRenewal({ ...endpoint, log, edge }, config));
   const metrics = await openMetrics(config, { log, pool: pool.pool, hosts, containers: async () => await containers.list() });
   if (metrics !== undefined) stack.use(metrics);
-  const tenants = new Tenants({ clock, sql, authority, folder: join(config.dataDir, 'tenants') });
+  const tenants = new Tenants({
+    clock,
+    sql,
+    authority,
+    volumes,
+    folder: join(config.dataDir, 'tenants'),
+    docker: config.listen.docker,
+    onAddresses: async () => {
+      await followAddresses(config, endpoint);
+    },
+  });
   const parts: NodeParts = {
     clock,
     sql,

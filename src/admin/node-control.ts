@@ -46,12 +46,16 @@ export interface TenantView extends Tenant {
 
 export interface TenantRequest {
   readonly name: string;
+  /** Where its published ports are; absent: at the address of the Docker endpoint. */
+  readonly address?: string;
   readonly quota?: Partial<TenantQuota>;
   readonly domains?: readonly string[];
 }
 
 /** What is absent stays as it is; `domains` replaces the whole list. */
 export interface TenantChange {
+  /** Empty: that of the Docker endpoint. */
+  readonly address?: string;
   readonly quota?: Partial<TenantQuota>;
   readonly domains?: readonly string[];
   readonly state?: 'active' | 'suspended';

@@ -23,15 +23,20 @@ const quota = z.strictObject({
 
 const domains = z.array(z.string().min(1).max(253)).max(DOMAINS_MAX);
 
+/** Empty: that of the Docker endpoint. */
+const address = z.string().max(45);
+
 export const tenantRequestSchema = z.strictObject({
   name: z.string().min(1).max(64),
   quota: quota.exactOptional(),
   domains: domains.exactOptional(),
+  address: address.exactOptional(),
 });
 
 export const tenantChangeSchema = z.strictObject({
   quota: quota.exactOptional(),
   domains: domains.exactOptional(),
+  address: address.exactOptional(),
   state: z.enum(['active', 'suspended']).exactOptional(),
 });
 

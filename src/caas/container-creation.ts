@@ -224,7 +224,7 @@ function checkQuota(tenant: Tenant, mine: readonly ContainerRow[], { spec, memor
 }
 
 /** What `--cpus` promises, in thousandths of a processor. */
-function cpuMilliOf({ hostConfig }: ContainerSpec): number {
+export function cpuMilliOf({ hostConfig }: ContainerSpec): number {
   if (hostConfig.NanoCpus > 0) return Math.ceil(hostConfig.NanoCpus / 1e6);
   return hostConfig.CpuQuota > 0 ? Math.ceil((hostConfig.CpuQuota / (hostConfig.CpuPeriod || 100_000)) * 1000) : 0;
 }

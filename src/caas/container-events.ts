@@ -18,12 +18,17 @@ const RELAYED: ReadonlyMap<string, readonly string[]> = new Map([
   ['unpause', []],
   ['oom', []],
 ]);
+/** An engine that lost its event stream must not hold a removal up. */
+const LEAVE_LIMIT_MS = 500;
 const HEALTH = /^health_status: (?:healthy|unhealthy|starting)$/;
 
 export class ContainerEvents {
   readonly #events: Events;
   /** Containers that a migration moves: nothing that their engines say is news. By id, until when. */
   readonly #quiet = new Map<string, { fromMs: number; toMs: number }>();
+
+  /** Engine containers that are being removed: what their engines say is told at once, because the row goes. */
+  readonly #leaving = new Map<string, PromiseWithResolvers<undefined>>();
 
   constructor(deps: { readonly events: Events }) {
     this.#events = deps.events;
@@ -50,6 +55,36 @@ export class ContainerEvents {
   /** A container that is gone needs no memory of its moves. */
   forget(container: string): void {
     this.#quiet.delete(container);
+  }
+
+  /** From now on what an engine says of this container is told at once: what ends it comes before `destroy`. */
+  leave(engineId: string): void {
+    if (!this.#leaving.has(engineId)) this.#leaving.set(engineId, Promise.withResolvers<undefined>());
+  }
+
+  /** It was not removed after all. */
+  stay(engineId: string): void {
+    this.#leaving.delete(engineId);
+  }
+
+  /** Resolves when its engine said that it destroyed the container, or soon. */
+  async left(engineId: string): Promise<void> {
+    const leaving = this.#leaving.get(engineId);
+    if (leaving === undefined) return;
+    const { promise, resolve } = Promise.withResolvers<undefined>();
+    const timer = setTimeout(resolve, LEAVE_LIMIT_MS, undefined);
+    await Promise.race([leaving.promise, promise]);
+    clearTimeout(timer);
+    this.#leaving.delete(engineId);
+  }
+
+  isLeaving(engineId: string): boolean {
+    return this.#leaving.has(engineId);
+  }
+
+  /** Its engine said `destroy`. */
+  gone(engineId: string): void {
+    this.#leaving.get(engineId)?.resolve(undefined);
   }
 
   /** Whether an engine's event is anything to its tenant. */

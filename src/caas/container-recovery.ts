@@ -10,6 +10,7 @@ import { parseStoredSpec } from './container-spec.ts';
 import type { Containers } from './containers.ts';
 import { EngineError } from './engine-client.ts';
 import type { Host } from './host.ts';
+import type { Volumes } from './volumes.ts';
 
 export interface RecoveryDeps {
   readonly log: Log;
@@ -17,6 +18,7 @@ export interface RecoveryDeps {
   readonly sql: Sql;
   readonly hosts: ReadonlyMap<string, Host>;
   readonly containers: Containers;
+  readonly volumes: Volumes;
 }
 
 const listedSchema = z.array(z.object({ Id: z.string(), Names: z.array(z.string()).nullish() }));
@@ -52,15 +54,20 @@ async function stopOne(deps: RecoveryDeps, row: ContainerRow, graceSeconds: numb
 
 /** At a start: takes over what engines say, removes what they have that is not ours, starts what the last stop owes a start. */
 export async function reconcile(deps: RecoveryDeps): Promise<void> {
-  const { containers, hosts, sql, clock } = deps;
+  const { containers, hosts, sql, clock, volumes } = deps;
+  await volumes.reopenSockets();
   for (const row of await containers.list()) {
     const host = hosts.get(row.host);
     if (row.state === 'creating') {
       if (host !== undefined) await removeHalfMade(host, containers.engineNameOf(host, row.id));
       await deleteContainer(sql, row, clock.nowMs());
+      await volumes.removeAnonymousOf(row.tenant, parseStoredSpec(row.spec).mounts);
     } else if (host !== undefined) await containers.sync(row.id);
   }
-  for (const host of hosts.values()) await removeStrangers(deps, host);
+  for (const host of hosts.values()) {
+    await removeStrangers(deps, host);
+    await volumes.collectGarbage(host);
+  }
   await Promise.all((await containers.list()).filter((row) => row.resume).map(async (row) => await startAgain(deps, row)));
 }
 

@@ -233,18 +233,26 @@ export class Containers {
     row: ContainerRow,
     call: { readonly verb: 'start' | 'restart'; readonly query?: Query } = { verb: 'start' },
   ): Promise<number> {
-    await this.#deps.networks.checkStart(tenant, row.id);
-    const { status } = await this.#operateWith(
-      row,
-      { method: 'POST', verb: [call.verb], query: call.query ?? {} },
-      async (current) => {
-        const taken = await this.#takePorts(current);
-        return async () => {
-          if (taken === 'taken') await this.#deps.ports.release(current.id);
-        };
-      },
-    );
-    return status;
+    const prepare = async (current: ContainerRow): Promise<() => Promise<void>> => {
+      const taken = await this.#takePorts(current);
+      return async () => {
+        if (taken === 'taken') await this.#deps.ports.release(current.id);
+      };
+    };
+    try {
+      await this.#deps.networks.checkStart(tenant, row.id);
+      const engineCall = { method: 'POST', verb: [call.verb], query: call.query ?? {} } as const;
+      return (await this.#operateWith(row, engineCall, prepare)).status;
+    } catch (error) {
+      await this.#removeUnstarted(row);
+      throw error;
+    }
+  }
+
+  /** A container that was to be removed at its end, and cannot even begin (moby, `daemon.containerStart`). Clients wait for its removal. */
+  async #removeUnstarted(row: ContainerRow): Promise<void> {
+    const now = parseStoredSpec(row.spec).hostConfig.AutoRemove ? await findContainer(this.#deps.sql, row.id) : undefined;
+    if (now?.state === 'created') await this.remove(now, { force: true, volumes: true });
   }
 
   async #takePorts(row: ContainerRow): Promise<'taken' | 'held' | 'none'> {
@@ -294,6 +302,7 @@ export class Containers {
     await this.locks.run(row.id, async () => {
       const current = await findContainer(this.#deps.sql, row.id);
       if (current === undefined) throw noSuchContainer(row.id);
+      this.events.leave(current.engineId);
       try {
         await this.hostOf(current).client.call({
           method: 'DELETE',
@@ -302,7 +311,10 @@ export class Containers {
         });
       } catch (error) {
         // 404: its engine forgot it (--rm, or a lost disk); the store forgets it now.
-        if (!(error instanceof EngineError && error.status === 404)) throw withVirtualNames(error, current);
+        if (!(error instanceof EngineError && error.status === 404)) {
+          this.events.stay(current.engineId);
+          throw withVirtualNames(error, current);
+        }
       }
       await this.#finish(current, { anonymousVolumes: options.volumes });
     });
@@ -311,6 +323,7 @@ export class Containers {
   /** Closes the books of a container that is gone from its engine. */
   async #finish(row: ContainerRow, options: { readonly anonymousVolumes: boolean }): Promise<void> {
     await this.#deps.meter.close(row.id);
+    await this.events.left(row.engineId);
     await deleteContainer(this.#deps.sql, row, this.#deps.clock.nowMs());
     this.events.publish(row, 'destroy');
     this.events.forget(row.id);
@@ -346,7 +359,7 @@ export class Containers {
     if (life.state !== 'running' && row.state === 'running') await this.#deps.meter.flush(row.id);
     const portsChanged = HOLDS_PORTS.has(life.state) ? await this.#keepPorts(row) : await this.#deps.ports.release(row.id);
     if (life.state === row.state && life.address === row.address && !portsChanged) return;
-    this.#deps.fabric.forgetNames(row.tenant);
+    await this.#deps.fabric.refreshNames(row.tenant);
     await this.#deps.activator.publish();
   }
 
@@ -367,11 +380,30 @@ export class Containers {
     if (row !== undefined) await this.sync(row.id);
   }
 
+  /**
+   * The first look at an engine's event, without waiting for anything: of a container that goes, the news is told now, because its row will not
+   * be there. Returns whether it was told.
+   */
+  async onEngineNews(event: EngineEvent): Promise<boolean> {
+    const engineId = event.Actor.ID;
+    const row = await findByEngineId(this.#deps.sql, engineId);
+    const goes = row !== undefined && (this.events.isLeaving(engineId) || parseStoredSpec(row.spec).hostConfig.AutoRemove);
+    if (goes) {
+      this.events.leave(engineId);
+      await this.#tell(row, event);
+    }
+    if (event.Action === 'destroy') this.events.gone(engineId);
+    return goes;
+  }
+
   /** Reacts to an engine's event: a mark that something changed, whose truth is then asked for, and news for the tenant. */
-  async onEngineEvent(event: EngineEvent): Promise<void> {
-    const row = await findByEngineId(this.#deps.sql, event.Actor.ID);
-    if (row === undefined) return;
-    await this.sync(row.id);
+  async onEngineEvent(event: EngineEvent, isTold: boolean): Promise<void> {
+    await this.syncEngineId(event.Actor.ID);
+    const row = isTold ? undefined : await findByEngineId(this.#deps.sql, event.Actor.ID);
+    if (row !== undefined) await this.#tell(row, event);
+  }
+
+  async #tell(row: ContainerRow, event: EngineEvent): Promise<void> {
     if (!this.events.isNews(row, event)) return;
     const { mounts } = parseStoredSpec(row.spec);
     if (event.Action === 'start') {

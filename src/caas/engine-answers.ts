@@ -47,30 +47,60 @@ export type EngineInspect = z.infer<typeof inspectSchema>;
 
 export const createdSchema = z.object({ Id: z.string().regex(/^[0-9a-f]{64}$/), Warnings: z.array(z.string()).nullish() });
 
+const imageConfig = z.object({
+  Hostname: z.string().default(''),
+  Domainname: z.string().default(''),
+  User: z.string().default(''),
+  AttachStdin: z.boolean().default(false),
+  AttachStdout: z.boolean().default(false),
+  AttachStderr: z.boolean().default(false),
+  ExposedPorts: z.record(z.string(), z.unknown()).nullish(),
+  Tty: z.boolean().default(false),
+  OpenStdin: z.boolean().default(false),
+  StdinOnce: z.boolean().default(false),
+  Env: z.array(z.string()).nullish(),
+  Cmd: z.array(z.string()).nullish(),
+  Healthcheck: z
+    .object({
+      Test: z.array(z.string()).optional(),
+      Interval: z.number().optional(),
+      Timeout: z.number().optional(),
+      StartPeriod: z.number().optional(),
+      Retries: z.number().optional(),
+    })
+    .nullish(),
+  Image: z.string().default(''),
+  Volumes: z.record(z.string(), z.unknown()).nullish(),
+  WorkingDir: z.string().default(''),
+  Entrypoint: z.array(z.string()).nullish(),
+  OnBuild: z.array(z.string()).nullish(),
+  Labels: z.record(z.string(), z.string()).nullish(),
+  StopSignal: z.string().optional(),
+  StopTimeout: z.number().nullish(),
+  Shell: z.array(z.string()).nullish(),
+});
+export type EngineImageConfig = z.infer<typeof imageConfig>;
+
 export const imageSchema = z.object({
   Id: z.string().regex(/^sha256:[0-9a-f]{64}$/),
   RepoTags: z.array(z.string()).nullish(),
   Created: z.string(),
   Size: z.int(),
   Architecture: z.string(),
+  Variant: z.string().optional(),
   Os: z.string(),
+  OsVersion: z.string().optional(),
   Author: z.string().default(''),
   Comment: z.string().default(''),
+  DockerVersion: z.string().default(''),
   /** The image that it was made from on this engine (commit, build); empty for one that came whole. */
   Parent: z.string().default(''),
-  Config: z
-    .object({
-      ExposedPorts: z.record(z.string(), z.unknown()).nullish(),
-      Labels: z.record(z.string(), z.string()).nullish(),
-      Env: z.array(z.string()).nullish(),
-      Cmd: z.array(z.string()).nullish(),
-      Entrypoint: z.array(z.string()).nullish(),
-      WorkingDir: z.string().default(''),
-      User: z.string().default(''),
-      Volumes: z.record(z.string(), z.unknown()).nullish(),
-      OnBuild: z.array(z.string()).nullish(),
-    })
-    .nullish(),
+  Container: z
+    .string()
+    .regex(/^[0-9a-f]*$/)
+    .default(''),
+  ContainerConfig: imageConfig.nullish(),
+  Config: imageConfig.nullish(),
   RootFS: z.object({ Type: z.string(), Layers: z.array(z.string()).nullish() }).nullish(),
 });
 export type EngineImage = z.infer<typeof imageSchema>;

@@ -237,7 +237,7 @@ export class Host {
     // The bridges of an engine that is not ours belong to networks that it keeps.
     await closeHostNetwork(this.network, this.isManaged ? 'with-bridges' : 'rules-only');
     await this.#deps.cgroups.remove(this.cgroupPrefix);
-    await this.#deps.cgroups.remove('/ecluse'); // Only if no other node of this machine has something in it: rmdir refuses otherwise.
+    await this.#deps.cgroups.removeEmpty('/ecluse'); // Other nodes of this machine may have something in it.
   }
 
   /** Kills what still runs in this host's cgroups: sandboxes whose engine could not end them. */

@@ -96,3 +96,17 @@ export function engineReference(tenant: string, whole: string): { readonly repos
   const hash = createHash('sha256').update(`${tenant}\0${whole}`).digest('hex').slice(0, 40);
   return { repository: `ecluse/${hash}`, tag: 'held' };
 }
+
+export type WrittenReference =
+  | { readonly kind: 'reference'; readonly text: string }
+  | { readonly kind: 'invalid'; readonly why: string };
+
+/** A name with a tag or digest from beside it: what was there for it gives way. Without one the name stays as it is. */
+export function withTag(name: string, tag: string): WrittenReference {
+  const parsed = parseNamed(name);
+  if (parsed.kind === 'invalid') return parsed;
+  if (tag === '') return { kind: 'reference', text: name };
+  const { repository } = parsed.name;
+  if (DIGEST.test(tag)) return { kind: 'reference', text: `${repository}@${tag}` };
+  return TAG.test(tag) ? { kind: 'reference', text: `${repository}:${tag}` } : { kind: 'invalid', why: 'invalid tag format' };
+}

@@ -153,7 +153,7 @@ export class ImageRegistry {
 
   async #takePulled(passage: Passage, { imageId, names }: ListedImage, emit: ProgressSink): Promise<void> {
     const { holdings, events } = this.#deps;
-    const { tenant, name, session, engineRepository } = passage;
+    const { tenant, name, engineRepository } = passage;
     await this.#prove(passage, imageId);
     const digest = names.find((one) => one.startsWith(`${engineRepository}@`))?.slice(engineRepository.length + 1);
     const tags = names
@@ -173,7 +173,6 @@ export class ImageRegistry {
       await emit({ status: `Status: ${isKnown ? 'Image is up to date' : 'Downloaded newer image'} for ${told}` });
       await events.publishAs(tenant.name, 'pull', { actor: told, imageId, name: familiarReference(name.repository) });
     }
-    session.signal.throwIfAborted();
   }
 
   /** Throws unless the tenant has been shown everything of an image that the engine says it pulled. */

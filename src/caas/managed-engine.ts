@@ -19,6 +19,7 @@ import { EcluseError } from '#errors';
 import { startLoop } from '#lifecycle';
 import type { Log } from '#log';
 import { endShims, unmountBelow } from '#isolation/host-leftovers.ts';
+import { linkAddressOf, RELAY_PORT } from '#isolation/host-addresses.ts';
 import type { HostNetwork } from '#isolation/host-addresses.ts';
 import { inNamespace } from '#isolation/host-network.ts';
 import { RUNTIME_NAME, WRAPPER_FILE } from '#isolation/runtime-settings.ts';
@@ -218,6 +219,8 @@ function daemonConfig(options: ManagedEngineOptions): Readonly<Record<string, un
     'shutdown-timeout': 5,
     'log-driver': 'json-file',
     'log-opts': { 'max-size': '10m', 'max-file': '3' },
+    // The node's own way to registries (caas/registry-relay.ts); on the loopback interface engines ask for no TLS anyway.
+    'insecure-registries': [`${linkAddressOf(options.network)}:${String(RELAY_PORT)}`],
     features: { buildkit: false },
     experimental: false,
   };

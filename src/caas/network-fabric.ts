@@ -1,15 +1,18 @@
 /**
- * What follows from tenants' networks on the machines: packet rules on every host, and names. Both are computed from the store; this part only says
- * when, and where.
+ * What follows from tenants' networks on the machines: packet rules on every host, and names. Both are computed from the store; this part says when, and
+ * holds what the name service is asked for.
  */
 import type { HostPolicy, NetworkMembers, TenantPolicy } from '#isolation/packet-rules.ts';
 import { listHostNetworks, listHosts } from '#state/hosts.ts';
-import { listAllMembers, listAllNetworks, listLanContainers } from '#state/networks.ts';
+import { listAllMembers, listAllNetworks, listLanContainers, listMembers, listNetworks } from '#state/networks.ts';
 import type { LanContainer, MemberRow, NetworkRow } from '#state/networks.ts';
 import type { Sql } from '#state/sql.ts';
+import { nameTableOf } from './dns/name-table.ts';
+import type { NameMember, NameTable } from './dns/name-table.ts';
 import type { Host } from './host.ts';
+import { PENDING } from './networks.ts';
 
-/** Who is in which network of a tenant, by address. What is in none reaches nobody, and nothing outside. Pure. */
+/** Who is in which network of a tenant, by address. What is in none reaches nobody. Pure. */
 export function networksOf(
   containers: readonly LanContainer[],
   members: readonly MemberRow[],
@@ -17,16 +20,44 @@ export function networksOf(
 ): readonly NetworkMembers[] {
   const addresses = new Map<string, string[]>();
   const byId = Map.groupBy(containers, ({ id }) => id);
-  const joined = new Set<string>();
   for (const { network, container } of members) {
-    joined.add(container);
+    if (network.startsWith(PENDING)) continue;
     const list = addresses.get(network) ?? [];
     addresses.set(network, list);
     for (const { address } of byId.get(container) ?? []) list.push(address);
   }
-  const shared = [...addresses].map(([id, list]) => ({ id, internal: internal.has(id), addresses: list }));
-  const alone = containers.filter((container) => !joined.has(container.id));
-  return [...shared, ...alone.map(({ id, address }) => ({ id, internal: true, addresses: [address] }))];
+  return [...addresses].map(([id, list]) => ({ id, internal: internal.has(id), addresses: list }));
+}
+
+/** Who may be asked for by name. Pure. `networks`: the tenant's own; what is not among them is its predefined bridge. */
+export function nameMembersOf(
+  containers: readonly LanContainer[],
+  members: readonly MemberRow[],
+  networks: readonly NetworkRow[],
+): readonly NameMember[] {
+  const own = new Map(networks.map((network) => [network.id, network]));
+  const byContainer = Map.groupBy(members, ({ container }) => container);
+  return containers
+    .filter(({ isRunning, isTarget }) => isRunning && !isTarget)
+    .map(({ id, name, address }) => {
+      const joined = byContainer.get(id) ?? [];
+      return {
+        containerId: id,
+        name,
+        address,
+        memberships: joined.map(({ network, aliases, links }) => ({
+          networkId: network,
+          networkName: own.get(network)?.name ?? 'bridge',
+          isPredefined: !own.has(network),
+          aliases,
+          links: links.map((link) => ({
+            containerId: link.slice(0, link.indexOf(':')),
+            alias: link.slice(link.indexOf(':') + 1),
+          })),
+        })),
+        hasWayOut: joined.some(({ network }) => own.get(network)?.internal !== true),
+      };
+    });
 }
 
 export class NetworkFabric {
@@ -34,24 +65,29 @@ export class NetworkFabric {
   #hosts: ReadonlyMap<string, Host> = new Map();
   /** By host: where the node's name service listens. */
   readonly #resolverPorts = new Map<string, number>();
-  readonly #onNames = new Set<(tenant: string) => void>();
+  readonly #members = new Map<string, readonly NameMember[]>();
+  #octets: readonly number[] = [];
+  /** Undefined: something changed since it was last asked for. */
+  #names: NameTable | undefined;
 
   constructor(sql: Sql) {
     this.#sql = sql;
   }
 
   /** Hosts ask for their policy while they open, before they are known here. */
-  attach(hosts: ReadonlyMap<string, Host>): void {
+  async attach(hosts: ReadonlyMap<string, Host>, resolverPorts: ReadonlyMap<string, number>): Promise<void> {
     this.#hosts = hosts;
+    this.#octets = [...hosts.values()].map(({ network }) => network.octet);
+    for (const [host, port] of resolverPorts) this.#resolverPorts.set(host, port);
+    const tenants = new Set((await listLanContainers(this.#sql)).map(({ tenant }) => tenant));
+    for (const tenant of tenants) await this.refreshNames(tenant);
+    await this.#refreshRules();
   }
 
-  setResolver(host: string, port: number): void {
-    this.#resolverPorts.set(host, port);
-  }
-
-  /** Calls back when a tenant's names may have changed. */
-  onNames(listener: (tenant: string) => void): void {
-    this.#onNames.add(listener);
+  /** The names of this moment. */
+  names(): NameTable {
+    this.#names ??= nameTableOf([...this.#members.values()].flat(), this.#octets);
+    return this.#names;
   }
 
   /** Who may talk to whom on a host. */
@@ -60,7 +96,7 @@ export class NetworkFabric {
     const numbers = await listHostNetworks(sql, host);
     const containers = Map.groupBy(await listLanContainers(sql), ({ tenant }) => tenant);
     const members = Map.groupBy(await listAllMembers(sql), ({ tenant }) => tenant);
-    const internal = new Set((await listAllNetworks(sql)).filter(isInternal).map(({ id }) => id));
+    const internal = new Set((await listAllNetworks(sql)).filter((network) => network.internal).map(({ id }) => id));
     const tenants: TenantPolicy[] = numbers.map(({ tenant, number }) => ({
       tenantNumber: number,
       networks: networksOf(containers.get(tenant) ?? [], members.get(tenant) ?? [], internal),
@@ -69,18 +105,25 @@ export class NetworkFabric {
     return { octets, resolverPort: this.#resolverPorts.get(host), tenants };
   }
 
-  /** After a container came, went or moved, or a network changed: resolves when every host has it. */
+  /** After a container came, went or moved, or a network changed: resolves when every host and the name service have it. */
   async refresh(tenant: string): Promise<void> {
-    this.forgetNames(tenant);
+    await Promise.all([this.refreshNames(tenant), this.#refreshRules()]);
+  }
+
+  async #refreshRules(): Promise<void> {
     await Promise.all([...this.#hosts.values()].map(async (host) => await host.refreshRules()));
   }
 
   /** After a container started or stopped: only what its name means has changed. */
-  forgetNames(tenant: string): void {
-    for (const listener of this.#onNames) listener(tenant);
+  async refreshNames(tenant: string): Promise<void> {
+    const [containers, members, networks] = await Promise.all([
+      listLanContainers(this.#sql, tenant),
+      listMembers(this.#sql, tenant),
+      listNetworks(this.#sql, tenant),
+    ]);
+    const list = nameMembersOf(containers, members, networks);
+    if (list.length === 0) this.#members.delete(tenant);
+    else this.#members.set(tenant, list);
+    this.#names = undefined;
   }
-}
-
-function isInternal(network: NetworkRow): boolean {
-  return network.internal;
 }

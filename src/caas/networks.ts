@@ -5,6 +5,7 @@
 import { createHash, randomBytes } from 'node:crypto';
 import * as z from 'zod';
 import type { Clock } from '#clock';
+import { EcluseError } from '#errors';
 import { KeyedLock } from '#lifecycle';
 import type { ContainerRow } from '#state/containers.ts';
 import { findContainer, listContainersOf } from '#state/containers.ts';
@@ -16,6 +17,7 @@ import {
   listMembersOf,
   listNetworks,
   removeMember,
+  settleMember,
 } from '#state/networks.ts';
 import type { MemberRow, NetworkRow } from '#state/networks.ts';
 import type { Sql } from '#state/sql.ts';
@@ -42,6 +44,8 @@ export interface TenantNetwork extends NetworkRow {
 
 const PREDEFINED = ['bridge', 'host', 'none'] as const;
 const LABELS_MAX = 200;
+/** Before the name of a network that did not exist when a container was made. */
+export const PENDING = 'pending:';
 const RUNNING = new Set(['running', 'paused', 'restarting']);
 
 /** The id of a predefined network: the tenant's own, and always the same. */
@@ -207,11 +211,11 @@ export class Networks {
     await this.#deps.apply(tenant.name);
   }
 
-  /** What memberships a container gets when it is made. Errors where a network does not exist, as Docker has them at the start. */
+  /** What memberships a container gets when it is made. A network that does not exist is an error at the start, as in Docker. */
   async membershipsOf(tenant: Tenant, networking: NetworkingSpec, container: string): Promise<readonly MemberRow[]> {
     const members: MemberRow[] = [];
     for (const wish of networking.wishes) {
-      const network = await this.resolve(tenant, wish.network);
+      const network = await this.#resolveLater(tenant, wish.network);
       if (network.kind === 'none' || network.kind === 'host') throw noMixing(network.name);
       if (network.kind === 'bridge' && wish.aliases.length > 0) {
         throw dockerError(400, 'network-scoped alias is supported only for containers in user defined networks');
@@ -221,6 +225,17 @@ export class Networks {
       members.push({ network: network.id, container, tenant: tenant.name, endpoint: endpointId(), aliases: wish.aliases, links });
     }
     return members;
+  }
+
+  /** The network that a reference means, or one that is still to come. */
+  async #resolveLater(tenant: Tenant, reference: string): Promise<Pick<TenantNetwork, 'id' | 'name' | 'kind'>> {
+    try {
+      return await this.resolve(tenant, reference);
+    } catch (error) {
+      if (error instanceof EcluseError && error.status === 404)
+        return { id: `${PENDING}${reference}`, name: reference, kind: 'own' };
+      throw error;
+    }
   }
 
   /** `web:alias` with the container's id in place of what the client wrote. */
@@ -240,8 +255,14 @@ export class Networks {
   /** Before a start: every network that the container is a member of must still be there. */
   async checkStart(tenant: Tenant, container: string): Promise<void> {
     const known = new Set((await this.list(tenant)).map((network) => network.id));
-    const gone = (await this.membersOf(container)).find((member) => !known.has(member.network));
-    if (gone !== undefined) throw noSuchNetwork(gone.network);
+    let settled = false;
+    for (const member of await this.membersOf(container)) {
+      if (known.has(member.network)) continue;
+      if (!member.network.startsWith(PENDING)) throw noSuchNetwork(member.network);
+      await settleMember(this.#deps.sql, member, (await this.resolve(tenant, member.network.slice(PENDING.length))).id);
+      settled = true;
+    }
+    if (settled) await this.#deps.apply(tenant.name);
   }
 
   async connect(

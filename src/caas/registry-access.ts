@@ -9,10 +9,6 @@ import { BlockList, isIP } from 'node:net';
 import { networkInterfaces } from 'node:os';
 import { dockerError } from './docker-api/docker-error.ts';
 
-/** What `registries` of ecluse.yaml may hold: `*`, `registry.example.com`, `10.0.0.5:5000`, `http://10.0.0.5:5000`. */
-export const REGISTRY_PATTERN =
-  /^(?:\*|(?:http:\/\/)?(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*)(?::\d{1,5})?)$/;
-
 const HTTPS_PORT = 443;
 /** Docker's name for its hub, and where that is. */
 const HUB = 'docker.io';
@@ -43,6 +39,7 @@ function isLoopbackHost(host: string): boolean {
   return host === 'localhost' || host.endsWith('.localhost') || host === '[::1]' || /^127\.\d+\.\d+\.\d+$/.test(host);
 }
 
+/** What `registries` of ecluse.yaml says: `*`, `registry.example.com`, `10.0.0.5:5000`, `http://10.0.0.5:5000`. */
 export function parseRegistries(entries: readonly string[]): RegistryPolicy {
   const named = new Map<string, NamedRegistry>();
   for (const entry of entries) {

@@ -286,6 +286,18 @@ export class RegistryClient implements Disposable {
     return await this.#hop({ ...call, headers: { ...call.headers, ...(await this.#authorization()) } }, url);
   }
 
+  /** A page beside the registry's own protocol. */
+  async visit(path: string): Promise<IncomingMessage> {
+    const { host, port, isInsecure } = this.#target.place;
+    const url = (scheme: string): URL => new URL(path, `${scheme}://${host}:${String(port)}/`);
+    try {
+      return await this.#hop({ method: 'GET' }, url('https'));
+    } catch (error) {
+      if (!isInsecure) throw error;
+      return await this.#hop({ method: 'GET' }, url('http'));
+    }
+  }
+
   /** `docker login`: whether the registry takes the credentials. */
   async logIn(): Promise<void> {
     const origin = await this.origin();

@@ -12,7 +12,7 @@ import type { Clock } from '#clock';
 import { EcluseError, reasonOf } from '#errors';
 import { KeyedLock } from '#lifecycle';
 import type { Log } from '#log';
-import { listContainersOf } from '#state/containers.ts';
+import { listContainers, listContainersOf } from '#state/containers.ts';
 import type { ContainerRow } from '#state/containers.ts';
 import type { Sql } from '#state/sql.ts';
 import type { Tenant } from '#state/tenants.ts';
@@ -49,6 +49,8 @@ export interface VolumesDeps {
 export interface EndpointSockets {
   /** The file that a container of the tenant mounts; the socket is open from here on. */
   ensure(tenant: string): Promise<string>;
+  /** At a start of the node: those of these tenants are opened again, others are cleared away. */
+  reopen(tenants: ReadonlySet<string>): Promise<void>;
   forget(tenant: string): Promise<void>;
 }
 
@@ -373,6 +375,13 @@ export class Volumes {
     const host = this.#deps.hosts.get(row.host);
     if (host === undefined) return row.host === '' ? 0 : -1;
     return await sizeOfVolume(host, row).catch(() => -1); // Its host does not answer: unknown.
+  }
+
+  /** At a start of the node, before any container is started: sockets of the tenants whose containers have one. */
+  async reopenSockets(): Promise<void> {
+    const rows = await listContainers(this.#deps.sql);
+    const withSocket = rows.filter((row) => parseStoredSpec(row.spec).mounts.some(({ kind }) => kind === 'endpoint-socket'));
+    await this.#deps.sockets.reopen(new Set(withSocket.map((row) => row.tenant)));
   }
 
   /** Removes engine volumes of ours that no row places there: what a crash, or a host that was away, left. */

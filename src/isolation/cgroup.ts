@@ -137,6 +137,12 @@ export class Cgroups {
     return [...found];
   }
 
+  /** Removes a cgroup that has nothing below it: another node's may be made below it at this moment. */
+  async removeEmpty(cgroup: string): Promise<void> {
+    // The kernel refuses where something is in it.
+    for (const root of this.#roots) await rmdir(join(root, cgroup)).catch(() => undefined);
+  }
+
   /** Removes a cgroup and all below it. False where something still lives in it; that is the caller's to end first. */
   async remove(cgroup: string): Promise<boolean> {
     let gone = true;

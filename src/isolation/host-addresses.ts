@@ -78,6 +78,14 @@ export function linkAddressOf(network: HostNetwork): string {
   return `10.${String(network.octet)}.0.1`;
 }
 
+/** Where the engine of a host in a namespace finds the node's way to registries, on the host's link address. */
+export const RELAY_PORT = 20_117;
+
+/** The other end of the link: the namespace itself, which is the engine. */
+export function engineAddressOf(network: HostNetwork): string {
+  return `10.${String(network.octet)}.0.2`;
+}
+
 export const UPLINK = 'uplink';
 
 /** nft's pattern for the host's bridges. */

@@ -18,10 +18,12 @@ import { isIPv4 } from 'node:net';
 import { EcluseError } from '#errors';
 import {
   bridgePattern,
+  engineAddressOf,
   isOfHost,
   linkAddressOf,
   macAddressOf,
   nodePattern,
+  RELAY_PORT,
   RESOLVER_ADDRESS,
   tableOf,
   tenantNetworkOf,
@@ -56,6 +58,11 @@ export interface HostPolicy {
 
 /** Before connection tracking: what is dropped here leaves no trace. */
 const PRIORITY_SOURCE = -310;
+/**
+ * Questions for names over UDP, a tenant and host: what the responder answers with a tenth of a core. All tenants share its socket, so who floods it
+ * must be cut off before.
+ */
+const QUESTIONS = 'limit rate over 4000/second burst 8000 packets';
 const NEVER_OUTSIDE = '0.0.0.0/8, 127.0.0.0/8, 169.254.0.0/16, 192.0.2.0/24, 224.0.0.0/3';
 const FAMILIES = ['inet', 'bridge'] as const;
 type Family = (typeof FAMILIES)[number];
@@ -200,11 +207,13 @@ function inetTable(network: HostNetwork, policy: HostPolicy): string {
   return `table inet ${tableOf(network)} {
   set out { type ipv4_addr; ${elementsOf(localAddresses(network, policy, 'with a way out'))} }
   set sources { type ifname . ipv4_addr; flags interval; ${elementsOf(sources)} }
+  set askers { type ipv4_addr; flags dynamic, timeout; timeout 1m; size 1024; }
 ${setsAndTenantChains('inet', policy)}
   chain source {
     type filter hook prerouting priority ${String(PRIORITY_SOURCE)}; policy accept;
     iifname ${ours} meta nfproto ipv6 drop
     iifname ${ours} iifname . ip saddr != @sources drop
+    iifname ${ours} ip daddr ${RESOLVER_ADDRESS} meta l4proto udp update @askers { ip saddr & 255.255.252.0 ${QUESTIONS} } drop
   }
   chain names {
     type nat hook prerouting priority -100; policy accept;
@@ -285,6 +294,7 @@ export function uplinkRules(network: HostNetwork, policy: HostPolicy): string {
   chain input {
     type filter hook input priority -10; policy accept;
     ${acceptResponder(network, policy, `"${veth}"`)}
+    iifname "${veth}" ip saddr ${engineAddressOf(network)} ip daddr ${linkAddressOf(network)} tcp dport ${String(RELAY_PORT)} accept
     iifname "${veth}" ct direction reply ct state established,related accept
     iifname "${veth}" drop
     ${closeLink(network)}
@@ -316,7 +326,11 @@ export function changeRules(network: HostNetwork, before: HostPolicy, after: Hos
   const change = (set: string, one: readonly string[], other: readonly string[]): void => {
     commands.push(...elementChange(set, one, other));
   };
-  change(`inet ${table} out`, localAddresses(network, before, 'with a way out'), localAddresses(network, after, 'with a way out'));
+  change(
+    `inet ${table} out`,
+    localAddresses(network, before, 'with a way out'),
+    localAddresses(network, after, 'with a way out'),
+  );
   const stations = [before, after].map((policy) => localAddresses(network, policy, 'all').map((address) => stationOf(address)));
   change(`bridge ${table} stations`, stations[0] ?? [], stations[1] ?? []);
   return commands.map((command) => `${command}\n`).join('');

@@ -148,6 +148,23 @@ export async function renameContainer(sql: Sql, id: string, name: string): Promi
   return await sql.write([{ sql: 'UPDATE container SET name = ? WHERE id = ?', values: [name, id], expectRows: 1 }]);
 }
 
+/** `docker update`: another specification and memory limit for the same container. */
+export async function updateSpec(
+  sql: Sql,
+  row: ContainerRow,
+  change: Pick<ContainerRow, 'spec' | 'memoryBytes'>,
+  nowMs: number,
+): Promise<WriteOutcome> {
+  return await sql.write([
+    {
+      sql: 'UPDATE container SET spec = ?, memory_bytes = ? WHERE id = ?',
+      values: [change.spec, change.memoryBytes, row.id],
+      expectRows: 1,
+    },
+    changeWrite(nowMs, 'container.updated', row.id, { tenant: row.tenant, name: row.name, memoryBytes: change.memoryBytes }),
+  ]);
+}
+
 /** Marks that the node itself stopped the container, or that the debt is paid. */
 export async function setResume(sql: Sql, id: string, resume: boolean): Promise<void> {
   await sql.write([{ sql: 'UPDATE container SET resume = ? WHERE id = ?', values: [resume ? 1 : 0, id] }]);

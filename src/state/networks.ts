@@ -15,7 +15,7 @@ export interface NetworkRow {
 }
 
 export interface MemberRow {
-  /** The id of a `NetworkRow`, or of a tenant's predefined `bridge`. */
+  /** The id of a `NetworkRow`, or of a tenant's predefined `bridge`, or `pending:NAME`: joined at the start, if there is one of that name by then. */
   readonly network: string;
   readonly container: string;
   readonly tenant: string;
@@ -116,6 +116,16 @@ export async function listMembers(sql: Sql, tenant: string): Promise<readonly Me
   return (await sql.read('SELECT * FROM network_member WHERE tenant = ? ORDER BY container, position', [tenant])).map(memberOf);
 }
 
+/** A network that was awaited is there: the membership is of it from now on. */
+export async function settleMember(sql: Sql, member: MemberRow, network: string): Promise<void> {
+  await sql.write([
+    {
+      sql: 'UPDATE network_member SET network = ? WHERE network = ? AND container = ?',
+      values: [network, member.network, member.container],
+    },
+  ]);
+}
+
 export async function listMembersOf(sql: Sql, container: string): Promise<readonly MemberRow[]> {
   return (await sql.read('SELECT * FROM network_member WHERE container = ? ORDER BY position', [container])).map(memberOf);
 }
@@ -131,6 +141,8 @@ export interface LanContainer {
   readonly name: string;
   readonly address: string;
   readonly isRunning: boolean;
+  /** Its address on the host that it is being moved to. */
+  readonly isTarget: boolean;
 }
 
 /** Containers with an address, of one tenant or of all. One that is being moved is there twice: it has two. */
@@ -138,8 +150,8 @@ export async function listLanContainers(sql: Sql, tenant?: string): Promise<read
   const mine = tenant === undefined ? '' : ' AND container.tenant = ?';
   const values = tenant === undefined ? [] : [tenant];
   const rows = await sql.read(
-    `SELECT id, tenant, name, state, lan_address FROM container WHERE lan_address <> ''${mine}
-     UNION ALL SELECT container.id, tenant, name, container.state, target_address AS lan_address
+    `SELECT id, tenant, name, state, lan_address, 0 AS is_target FROM container WHERE lan_address <> ''${mine}
+     UNION ALL SELECT container.id, tenant, name, container.state, target_address AS lan_address, 1 AS is_target
      FROM migration JOIN container ON container.id = migration.container
      WHERE target_address <> '' AND migration.state IN ('preparing', 'paused')${mine}`,
     [...values, ...values],
@@ -150,5 +162,6 @@ export async function listLanContainers(sql: Sql, tenant?: string): Promise<read
     name: textOf(row, 'name'),
     address: textOf(row, 'lan_address'),
     isRunning: ['running', 'paused'].includes(textOf(row, 'state')),
+    isTarget: integerOf(row, 'is_target') === 1,
   }));
 }

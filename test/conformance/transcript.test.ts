@@ -16,7 +16,7 @@ import { createFlagScenarios } from './scenarios/create-flags.ts';
 import { fileScenarios } from './scenarios/files.ts';
 import { imageScenarios } from './scenarios/images.ts';
 import { networkScenarios } from './scenarios/networks.ts';
-import { registryErrorScenarios } from './scenarios/registry.ts';
+import { registryScenarios } from './scenarios/registry.ts';
 import { streamScenarios } from './scenarios/streams.ts';
 import { systemScenarios } from './scenarios/system.ts';
 import { volumeScenarios } from './scenarios/volumes.ts';
@@ -31,7 +31,7 @@ const SCENARIOS: readonly Scenario[] = [
   ...volumeScenarios,
   ...systemScenarios,
   ...buildScenarios,
-  ...registryErrorScenarios,
+  ...registryScenarios,
 ];
 const COMMANDS_MIN = 150;
 const TENANT = 'acme';

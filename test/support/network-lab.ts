@@ -12,6 +12,13 @@ import { chooseOctet, closeHostNetwork, inNamespace, openHostNetwork } from '#is
 
 export type LabProgram = ChildProcessByStdio<Writable, Readable, null>;
 
+/** Ends a program and waits until it has. */
+export async function endProgram(program: LabProgram): Promise<void> {
+  if (program.exitCode !== null || program.signalCode !== null) return;
+  program.kill('SIGKILL');
+  await once(program, 'exit');
+}
+
 /** A network namespace with one interface `eth0`, as a container has it. */
 export interface Station {
   readonly name: string;
@@ -121,13 +128,12 @@ export class NetworkLab implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    for (const child of this.#programs) {
-      if (child.exitCode === null && child.signalCode === null) {
-        child.kill('SIGKILL');
-        await once(child, 'exit');
-      }
+    for (const program of this.#programs) await endProgram(program);
+    // By hand, because a namespace's own go some time after it.
+    for (const [number, name] of this.#namespaces.entries()) {
+      await tryCommand('ip', ['link', 'delete', `lab${this.scope}${String(number)}`]);
+      await tryCommand('ip', ['netns', 'delete', name]);
     }
-    for (const name of this.#namespaces) await tryCommand('ip', ['netns', 'delete', name]);
     for (const network of this.hosts) await closeHostNetwork(network, 'with-bridges');
     const { stdout } = await tryCommand('sh', ['-c', 'ip -o link; ip -o address; ip netns list; nft list tables']);
     expect(stdout.split('\n').filter((line) => line.includes(this.scope))).toEqual([]);

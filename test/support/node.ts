@@ -29,6 +29,8 @@ export interface NodeOptions {
   /** `--demo`: two hosts and the demo's tenant and container. Else one node with the hosts below and nothing in it. */
   readonly demo?: boolean;
   readonly hosts?: readonly string[];
+  /** Further keys of `ecluse.yaml`. */
+  readonly config?: Readonly<Record<string, unknown>>;
   /** Reuse a directory (a second start); the caller removes it. */
   readonly dataDir?: string;
   readonly ports?: NodePorts;
@@ -151,7 +153,7 @@ export async function startNode(options: NodeOptions = {}): Promise<TestNode> {
   else {
     const hosts = (options.hosts ?? ['a']).map((name) => ({ name, engine: 'managed' }));
     const file = join(dataDir, 'ecluse.yaml');
-    await writeFile(file, JSON.stringify({ hosts, domain: 'localhost', workers: 2 }));
+    await writeFile(file, JSON.stringify({ hosts, domain: 'localhost', workers: 2, ...options.config }));
     args.push('--config', file);
   }
   const { process: child, output } = spawnNode(dataDir, ports, args);

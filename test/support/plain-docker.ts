@@ -16,7 +16,7 @@ const CGROUPS = '/sys/fs/cgroup';
 export interface PlainDocker extends AsyncDisposable {
   /** The environment that makes a Docker client speak to it. */
   readonly env: NodeJS.ProcessEnv;
-  /** Runs a program in its network, where a registry on loopback would have to be. Ends with it. */
+  /** Runs a program in its network, where a registry on loopback would have to be. Whoever starts it ends it. */
   readonly spawnBeside: (program: string, args: readonly string[]) => ChildProcess;
 }
 
@@ -50,8 +50,7 @@ export async function startPlainDocker(): Promise<PlainDocker> {
   const pid = await daemonPid(child);
   return {
     env,
-    spawnBeside: (program, args) =>
-      spawn('nsenter', ['--target', pid, '--net', '--pid', '--', program, ...args], { stdio: 'ignore' }),
+    spawnBeside: (program, args) => spawn('nsenter', ['--target', pid, '--net', '--', program, ...args], { stdio: 'ignore' }),
     [Symbol.asyncDispose]: dispose,
   };
 }

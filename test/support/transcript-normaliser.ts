@@ -34,7 +34,7 @@ const TIMES = [
 const LASTED = /\b(?:Less than a second|About a minute|\d{1,2} seconds?|[1-5] minutes)\b/g;
 /** What a client logs when the engine refused before the client was done: whether it gets that far is up to chance. */
 const CLIENT_RACE =
-  /^time="[^"]*" level=error msg="(?:error waiting for container: context canceled|Can't (?:add file|close tar writer)[^"]*)"\n/gm;
+  /^time="[^"]*" level=error msg="(?:error (?:waiting for container|getting events from daemon): context canceled|error removing container: Delete [^\n]*: context canceled|Can't (?:add file|close tar writer)[^"]*)"\n/gm;
 /** Columns of a table are as wide as what is in them. Not at the start of a line: that is an indentation. */
 const COLUMN_GAP = /(?<=\S) {3,}/g;
 

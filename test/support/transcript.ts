@@ -27,6 +27,8 @@ export interface CommandStep {
   /** The words after `docker`, with quotes as in a shell and nothing else of it. `%name%` and `%name:12%` stand for what was captured. */
   readonly command: string;
   readonly input?: string | Buffer;
+  /** Its input does not end: somebody at a keyboard. */
+  readonly inputStaysOpen?: boolean;
   /** The captured output that is its input. */
   readonly inputFrom?: string;
   /** Keeps standard output under a name. */
@@ -77,6 +79,8 @@ export interface TranscriptOptions {
   readonly ecluse: Side;
   /** Image ids that both engines have. They stay when everything else is removed. */
   readonly imageIds: readonly string[];
+  /** What `%name%` stands for without having been captured. */
+  readonly values?: Readonly<Record<string, string>>;
   /** Both sides are Docker: expected differences are none. */
   readonly sidesAreAlike?: boolean;
   /** Hears what Docker said, command by command. */
@@ -173,15 +177,27 @@ async function startSession(scenario: Scenario, side: Side, options: TranscriptO
     await writeFile(join(directory, name), text);
   }
   const normalise = createNormaliser({ sameIds: options.imageIds, directory });
-  const captured = new Map<string, Buffer>();
+  const values = Object.entries(options.values ?? {}).map(([name, value]) => [name, Buffer.from(value)] as const);
+  const captured = new Map<string, Buffer>(values);
   const inBackground = new Map<string, Background>();
 
   const execute = async (step: CommandStep, interrupt?: AbortSignal): Promise<Outcome> => {
     const args = wordsOf(step.command).map((word) => withCaptured(word, captured));
-    const input = step.inputFrom === undefined ? step.input : captured.get(step.inputFrom);
-    const env = { ...side.env, DOCKER_BUILDKIT: '0', DOCKER_CLI_HINTS: 'false', LC_ALL: 'C', TZ: 'UTC', ...step.env };
+    const given = typeof step.input === 'string' ? withCaptured(step.input, captured) : step.input;
+    const input = step.inputFrom === undefined ? given : captured.get(step.inputFrom);
+    const clientConfig = join(directory, '.docker');
+    const env = {
+      ...side.env,
+      DOCKER_CONFIG: clientConfig,
+      DOCKER_BUILDKIT: '0',
+      DOCKER_CLI_HINTS: 'false',
+      LC_ALL: 'C',
+      TZ: 'UTC',
+      ...step.env,
+    };
     const deadline = Date.now() + UNTIL_LIMIT_MS;
-    const execOptions = { env, directory, input, terminal: step.terminal === true, interrupt };
+    const stays = step.inputStaysOpen === true;
+    const execOptions = { env, directory, input, inputStaysOpen: stays, terminal: step.terminal === true, interrupt };
     let raw = await execCommand(options.client, args, execOptions);
     while (step.until !== undefined && !step.until.test(`${String(raw.stdout)}${String(raw.stderr)}`) && Date.now() < deadline) {
       await delay(UNTIL_PAUSE_MS);
@@ -238,6 +254,7 @@ interface ExecOptions {
   readonly env: NodeJS.ProcessEnv;
   readonly directory: string;
   readonly input: string | Buffer | undefined;
+  readonly inputStaysOpen?: boolean;
   readonly terminal: boolean;
   readonly interrupt?: AbortSignal | undefined;
 }
@@ -253,7 +270,8 @@ async function execCommand(client: string, args: readonly string[], options: Exe
   });
   options.interrupt?.addEventListener('abort', () => child.kill('SIGINT'));
   child.stdin.on('error', () => undefined); // It may end without reading.
-  child.stdin.end(options.input ?? '');
+  child.stdin.write(options.input ?? '');
+  if (options.inputStaysOpen !== true) child.stdin.end();
   const [stdout, stderr] = await Promise.all([buffer(child.stdout), buffer(child.stderr), once(child, 'close')]);
   return { exitCode: child.exitCode ?? child.signalCode ?? 'unknown', stdout, stderr };
 }

@@ -240,6 +240,7 @@ function faultOf(error: unknown): unknown {
 export function rewriteContext(source: Readable, options: ContextOptions): Readable {
   const reader = extract();
   const writer = pack();
+  writer.on('error', () => undefined); // It may fail before anybody reads: see bytesOf.
   const copy = new ContextCopy(writer, { ...options, dockerfile: cleanPath(options.dockerfile) });
   const copying = (async () => {
     try {
@@ -271,4 +272,5 @@ async function* bytesOf(writer: AsyncIterable<unknown>, copying: Promise<unknown
     await copying;
     throw error;
   }
+  await copying;
 }

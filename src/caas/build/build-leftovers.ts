@@ -2,7 +2,7 @@
  * What builds leave on an engine: containers of their steps, and images that nobody holds. The classic builder gives its containers invented
  * names, so they are told by their cgroup, which is ours.
  */
-import { readdir } from 'node:fs/promises';
+import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import * as z from 'zod';
 import type { Clock } from '#clock';
@@ -67,10 +67,12 @@ async function removeContainers(host: Host, cgroup: string): Promise<number> {
 }
 
 /** The counters that the runtime wrote for step containers at their end. */
-async function forgetCounters(host: Host, shortIds: ReadonlySet<string>): Promise<void> {
-  if (shortIds.size === 0) return;
-  const written = await readdir(join(host.runtimeDir, 'final')).catch(() => []);
-  for (const id of written) if (shortIds.has(id.slice(0, 12))) await forgetFinalCounters(host.runtimeDir, id);
+async function forgetCounters(host: Host, mark: RegExp): Promise<void> {
+  const folder = join(host.runtimeDir, 'final');
+  for (const id of await readdir(folder).catch(() => [])) {
+    const text = await readFile(join(folder, id), 'utf8').catch(() => '');
+    if (mark.test(text)) await forgetFinalCounters(host.runtimeDir, id);
+  }
 }
 
 /** Takes an image away that has no name and that no tenant holds, if the engine can do without it. */
@@ -80,12 +82,10 @@ async function removeImage(deps: LeftoverDeps, host: Host, name: string): Promis
   await ask(host, { method: 'DELETE', path: ['images', known.data.Id], query: { noprune: true } });
 }
 
-/** What one build made, as its output told. */
+/** What one build brought to its engine. */
 export interface BuildTraces {
-  /** Short ids of its step containers. */
-  readonly containers: ReadonlySet<string>;
-  /** Ids of images, in the order in which they were made; the ones that it began with among them. */
-  readonly images: readonly string[];
+  /** Images of its steps: ids or the beginnings of ids, in the order in which they were made. */
+  readonly made: readonly string[];
   /** Images that were brought for it alone. */
   readonly borrowed: readonly string[];
 }
@@ -106,10 +106,10 @@ export async function clearBuild(
     quietLooks = (await removeContainers(host, build.cgroup)) === 0 ? quietLooks + 1 : 0;
     if (quietLooks < 2) await deps.clock.sleep(LOOK_PERIOD_MS);
   }
-  await forgetCounters(host, build.traces.containers);
+  await forgetCounters(host, new RegExp(`"cgroup":"${build.cgroup}"`));
   for (const image of build.traces.borrowed) await removeImage(deps, host, image);
   if (build.ending === 'succeeded') return;
-  for (const image of await withDescendants(host, build.traces.images)) await removeImage(deps, host, image);
+  for (const image of await withDescendants(host, build.traces.made)) await removeImage(deps, host, image);
 }
 
 /** Images and what was made from them since, children first. */
@@ -132,7 +132,8 @@ async function withDescendants(host: Host, images: readonly string[]): Promise<r
  */
 export async function clearCrashedBuilds(deps: LeftoverDeps, host: Host): Promise<void> {
   const removed = await removeContainers(host, `${host.cgroupPrefix}/`);
-  if (removed > 0) deps.log.warn({ host: host.name, removed }, 'containers of a build that was cut off are removed');
+  if (removed > 0) deps.log.warn({ host: host.name, removed }, 'containers of builds that were cut off are removed');
+  await forgetCounters(host, new RegExp(`"cgroup":"${host.cgroupPrefix}/[^/"]+/${BUILD_PREFIX}`));
   if (!host.isManaged) return;
   const listed = listedImageSchema.parse(await ask(host, { method: 'GET', path: ['images', 'json'], query: { all: true } }));
   const parents = new Set(listed.map(({ ParentId }) => ParentId));

@@ -27,6 +27,7 @@ import { buildName, clearBuild } from './build-leftovers.ts';
 import type { Ending } from './build-leftovers.ts';
 import { ENGINE_LINE_CHARS_MAX, failureLine, OriginalWords, parseEngineLine } from './build-output.ts';
 import type { BuildLine, EngineLine } from './build-output.ts';
+import { StepImages } from './step-images.ts';
 import type { BuildOptions, RegistryLogins } from './build-query.ts';
 import { parseDockerfile } from './dockerfile-lines.ts';
 import { rewriteDockerfile } from './dockerfile-rewrite.ts';
@@ -89,16 +90,14 @@ interface Running {
   readonly cgroup: string;
   readonly memoryBytes: number;
   readonly signal: AbortSignal;
-  readonly traces: { readonly containers: Set<string>; readonly images: string[]; readonly borrowed: string[] };
+  readonly steps: StepImages;
+  readonly borrowed: string[];
   /** What `--quiet` holds back. */
   readonly held: string[];
-}
-
-/** What the engine's answer came to. */
-interface Outcome {
-  /** Of the stages, in their order. */
-  readonly stages: readonly string[];
-  readonly hasFailed: boolean;
+  /** The engine has, or is about to have, all of the context: before, it does nothing. */
+  hasContext: boolean;
+  /** The engine said that it has given up. */
+  hasFailed: boolean;
 }
 
 export class Builds {
@@ -125,10 +124,15 @@ export class Builds {
     }
     const usedBytes = rows.reduce((sum, row) => sum + row.memoryBytes, 0);
     const memoryBytes = this.#take(tenant, options.memoryBytes, usedBytes);
+    let isLeft = false;
+    const leave = (): void => {
+      if (!isLeft) this.#giveBack(tenant.name, memoryBytes);
+      isLeft = true;
+    };
     try {
-      await this.#runOn(this.#host(), request, memoryBytes);
+      await this.#runOn(request, memoryBytes, leave);
     } finally {
-      this.#giveBack(tenant.name, memoryBytes);
+      leave();
     }
   }
 
@@ -169,15 +173,15 @@ export class Builds {
     else this.#running.set(tenant, left);
   }
 
-  async #runOn(host: Host, request: BuildRequest, memoryBytes: number): Promise<void> {
+  async #runOn(request: BuildRequest, memoryBytes: number, leave: () => void): Promise<void> {
+    const host = this.#host();
     const { meter, log } = this.#deps;
     const { tenant } = request;
     const name = buildName(randomBytes(8).toString('hex'));
     const cgroup = host.cgroupOf(tenant.name, name);
     const timeLimit = AbortSignal.timeout(TIME_LIMIT_MS);
     const signal = AbortSignal.any([request.signal, timeLimit]);
-    const traces = { containers: new Set<string>(), images: [], borrowed: [] };
-    const running: Running = { request, host, cgroup, memoryBytes, signal, traces, held: [] };
+    const running: Running = { request, host, cgroup, memoryBytes, signal, steps: new StepImages(), borrowed: [], held: [], hasContext: false, hasFailed: false };
     // The builder cannot be told a limit of processes for its containers.
     await host.cgroups.limitPids(cgroup, SPEC_LIMITS.pidsMax);
     const base = { container: name, incarnation: 1, tenant: tenant.name, host: host.name, name: 'build', cgroup };
@@ -186,10 +190,13 @@ export class Builds {
     try {
       ending = (await this.#build(running)) ? 'succeeded' : 'failed';
     } catch (error) {
+      if (!running.hasContext || running.hasFailed) ending = 'failed';
       if (timeLimit.aborted) throw dockerError(500, `ecluse: the build took more than ${String(TIME_LIMIT_MS / 60_000)} minutes`);
       throw error;
     } finally {
-      await clearBuild(this.#deps, host, { cgroup, traces, ending }).catch((error: unknown) => {
+      // What was cut off may go on for a moment: it keeps its place until it is gone.
+      if (ending !== 'cut') leave();
+      await clearBuild(this.#deps, host, { cgroup, traces: { made: running.steps.made, borrowed: running.borrowed }, ending }).catch((error: unknown) => {
         log.warn({ host: host.name, build: name, reason: reasonOf(error) }, 'a build could not be cleared away');
       });
       await meter.close(name);
@@ -201,6 +208,7 @@ export class Builds {
   async #build(running: Running): Promise<boolean> {
     const { request, host, signal } = running;
     const { options } = request;
+    const query = await this.#engineQuery(running);
     const done = Promise.withResolvers<RewrittenDockerfile>();
     done.promise.catch(() => undefined); // Who reads the context hears of it.
     let words = new OriginalWords({ originals: new Map(), names: new Map() }, options.dockerfile);
@@ -211,23 +219,23 @@ export class Builds {
         const rewritten = await this.#rewrite(running, dockerfile, name);
         words = new OriginalWords(rewritten, name);
         done.resolve(rewritten);
+        running.hasContext = true;
         return rewritten.text;
       },
     });
-    const query = await this.#engineQuery(running);
     const headers = { 'content-type': 'application/x-tar' };
-    let outcome: Outcome;
+    let stages: readonly string[];
     try {
       const answer = await host.client.stream({ method: 'POST', path: ['build'], query, headers, signal }, context);
-      outcome = await this.#follow(running, answer, (line) => told(line, words));
+      stages = await this.#follow(running, answer, (line) => told(line, words));
     } finally {
       context.destroy(); // Where the engine did not want all of it.
     }
+    if (running.hasFailed) return false;
     const { isBase } = await done.promise;
-    if (outcome.hasFailed) return false;
-    const [imageId] = outcome.stages.slice(-1);
-    if (imageId === undefined || outcome.stages.length !== isBase.length) throw dockerError(500, 'the engine ended the build without an image');
-    await this.#keep(running, imageId, outcome.stages.filter((_stage, index) => isBase[index] === false));
+    const imageId = stages.at(-1);
+    if (imageId === undefined || stages.length !== isBase.length) throw dockerError(500, 'the engine ended the build without an image');
+    await this.#keep(running, imageId, stages.filter((_stage, index) => isBase[index] === false));
     return true;
   }
 
@@ -242,7 +250,7 @@ export class Builds {
       imageOf: async (reference, need) => await this.#imageOf(running, reference, need),
       fetch: fetch === undefined ? undefined : async (url) => {
         const file = await fetch(host, url, { emit, signal });
-        running.traces.borrowed.push(file.imageId);
+        running.borrowed.push(file.imageId);
         return file;
       },
     });
@@ -316,36 +324,36 @@ export class Builds {
     };
   }
 
-  async #follow(running: Running, answer: Readable, tell: (line: EngineLine) => BuildLine): Promise<Outcome> {
-    const { request } = running;
+  /** Passes the output on. Returns the images of the stages, in their order. */
+  async #follow(running: Running, answer: Readable, tell: (line: EngineLine) => BuildLine): Promise<readonly string[]> {
+    const { request, held } = running;
     const stages: string[] = [];
-    let hasFailed = false;
     for await (const text of boundedLines(answer, ENGINE_LINE_CHARS_MAX)) {
       const line = parseEngineLine(text);
       if (line === undefined) continue;
-      if (line.kind === 'stage') {
-        stages.push(line.imageId);
-        running.traces.images.push(line.imageId);
-        if (!request.wantsAux || request.options.isQuiet) continue;
-      } else if (line.kind === 'failure') {
-        hasFailed = true;
-        for (const held of running.held.splice(0)) await request.emit({ stream: held });
-      } else {
-        trace(running, line.text);
+      if (line.kind === 'failure') {
+        running.hasFailed = true;
+        for (const before of held.splice(0)) await request.emit({ stream: before });
+        await request.emit(tell(line));
+        return stages; // It is the last word.
       }
+      if (line.kind === 'output') running.steps.read(line.text);
+      else stages.push(line.imageId);
       await this.#say(running, line, tell(line));
     }
-    return { stages, hasFailed };
+    return stages;
   }
 
-  /** Tells the client, or keeps what `--quiet` does not want to hear for the case of a failure. */
-  async #say(running: Running, line: EngineLine, told: BuildLine): Promise<void> {
-    if (line.kind !== 'output' || !running.request.options.isQuiet) {
-      await running.request.emit(told);
+  /** Tells the client what it wants to hear, or keeps it for the case of a failure. */
+  async #say({ request, held }: Running, line: EngineLine, told: BuildLine): Promise<void> {
+    const { isQuiet } = request.options;
+    if (line.kind === 'stage' && (isQuiet || !request.wantsAux)) return;
+    if (!isQuiet) {
+      await request.emit(told);
       return;
     }
-    running.held.push(String(told['stream']));
-    while (running.held.reduce((sum, text) => sum + text.length, 0) > QUIET_CHARS_MAX) running.held.shift();
+    held.push(String(told['stream']));
+    while (held.reduce((sum, text) => sum + text.length, 0) > QUIET_CHARS_MAX) held.shift();
   }
 
   /** Takes what was made into the tenant's store. Images of stages stay for the next build, as Docker keeps them. */
@@ -359,14 +367,6 @@ export class Builds {
     for (const tag of options.isQuiet ? [] : options.tags) await emit({ stream: `Successfully tagged ${familiarReference(tag)}\n` });
     if (options.isQuiet) await emit({ stream: `${imageId}\n` });
   }
-}
-
-/** What the output says of containers and images that come to be. A step that prints such lines itself names nothing that could be taken from others. */
-function trace(running: Running, text: string): void {
-  const container = /^ ---> Running in ([0-9a-f]{12})\n?$/.exec(text)?.[1];
-  if (container !== undefined) running.traces.containers.add(container);
-  const image = /^ ---> ([0-9a-f]{12})\n?$/.exec(text)?.[1];
-  if (image !== undefined) running.traces.images.push(image);
 }
 
 function told(line: EngineLine, words: OriginalWords): BuildLine {

@@ -38,7 +38,9 @@ export function answerLocally(query: DnsQuery, context: AnswerContext): LocalAns
   }
 }
 
-type Found = { readonly kind: 'records'; readonly records: readonly Buffer[] } | { readonly kind: 'absent' | 'withheld' | 'unknown' };
+type Found =
+  | { readonly kind: 'records'; readonly records: readonly Buffer[] }
+  | { readonly kind: 'absent' | 'withheld' | 'unknown' };
 
 function findRecords(name: string, type: number, { names, source, turn }: AnswerContext): Found {
   const reversed = addressOfReverse(name);

@@ -13,7 +13,13 @@ const CLASS_IN = 1;
 const HEADER_BYTES = 12;
 const NAME_BYTES_MAX = 255;
 const LABEL_BYTES_MAX = 63;
-const FLAG = { response: 0x8000, truncated: 0x0200, recursionDesired: 0x0100, recursionAvailable: 0x0080, checkingDisabled: 0x0010 };
+const FLAG = {
+  response: 0x8000,
+  truncated: 0x0200,
+  recursionDesired: 0x0100,
+  recursionAvailable: 0x0080,
+  checkingDisabled: 0x0010,
+};
 const OPCODE = 0x7800;
 const DNSSEC_OK = 0x8000;
 /** A pointer to the question's name, which stands right behind the header. */
@@ -95,7 +101,10 @@ export function parseQuery(message: Buffer): ParsedQuery {
   if (message.length < HEADER_BYTES) return { kind: 'noise' };
   const [id, flags] = [message.readUInt16BE(0), message.readUInt16BE(2)];
   if ((flags & FLAG.response) !== 0) return { kind: 'noise' };
-  const refuse = (rcode: number): ParsedQuery => ({ kind: 'refused', reply: headerOf({ id, flags, rcode, counts: [0, 0, 0, 0] }) });
+  const refuse = (rcode: number): ParsedQuery => ({
+    kind: 'refused',
+    reply: headerOf({ id, flags, rcode, counts: [0, 0, 0, 0] }),
+  });
   if ((flags & OPCODE) !== 0) return refuse(RCODE.notImplemented);
   const counts = [4, 6, 8, 10].map((at) => message.readUInt16BE(at));
   if (counts[0] !== 1 || counts[1] !== 0 || counts[2] !== 0) return refuse(RCODE.malformed);
@@ -165,7 +174,12 @@ function optionsRecord(rcode: number, isDnssec: boolean): Buffer {
 }
 
 /** An answer of our own; as many of the records as fit, and the sign that it is cut where one does not. `bytesMax`: over UDP what the client takes. */
-export function replyTo(query: DnsQuery, rcode: number, records: readonly Buffer[], bytesMax: number = query.udpBytesMax): Buffer {
+export function replyTo(
+  query: DnsQuery,
+  rcode: number,
+  records: readonly Buffer[],
+  bytesMax: number = query.udpBytesMax,
+): Buffer {
   const options = query.hasOptions ? optionsRecord(rcode, false) : Buffer.alloc(0);
   let room = bytesMax - HEADER_BYTES - query.question.length - options.length;
   const fitting: Buffer[] = [];
@@ -244,7 +258,12 @@ export function rcodeOf(message: Buffer): number {
 /** An answer that `isAnswerTo` found good, for the client: with its id and its spelling of the question, and cut where it is longer than it takes. */
 export function passedOn(query: DnsQuery, message: Buffer, bytesMax: number = query.udpBytesMax): Buffer {
   if (message.length > bytesMax) {
-    const header = headerOf({ ...query, rcode: rcodeOf(message), counts: [1, 0, 0, query.hasOptions ? 1 : 0], isTruncated: true });
+    const header = headerOf({
+      ...query,
+      rcode: rcodeOf(message),
+      counts: [1, 0, 0, query.hasOptions ? 1 : 0],
+      isTruncated: true,
+    });
     return Buffer.concat([header, query.question, ...(query.hasOptions ? [optionsRecord(0, false)] : [])]);
   }
   const copy = Buffer.from(message);

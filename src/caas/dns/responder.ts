@@ -13,13 +13,7 @@ import type { Log } from '#log';
 import { answerLocally } from './answer.ts';
 import { Forwarder } from './forwarder.ts';
 import type { Transport } from './forwarder.ts';
-import {
-  CONNECTION_IDLE_MS,
-  CONNECTIONS_MAX,
-  CONNECTIONS_PER_SOURCE_MAX,
-  PORT_PREFERRED,
-  QUERY_BYTES_MAX,
-} from './limits.ts';
+import { CONNECTION_IDLE_MS, CONNECTIONS_MAX, CONNECTIONS_PER_SOURCE_MAX, PORT_PREFERRED, QUERY_BYTES_MAX } from './limits.ts';
 import type { Resolver } from './machine-resolvers.ts';
 import { parseQuery, passedOn, RCODE, replyTo } from './message.ts';
 import type { NameTable } from './name-table.ts';
@@ -99,13 +93,10 @@ export class DnsResponder implements AsyncDisposable {
     datagrams.on('message', (message, { address: source, port }) => {
       const tenant = tenantKeyOf(link, source);
       if (tenant === undefined || port === 0 || !this.#rate.take(source)) return;
-      this.#answer(message, { source, tenant, transport: 'udp' }).then(
-        (reply) => {
-          // An error here is of one datagram: its receiver has gone.
-          if (reply !== undefined && this.#datagrams.includes(datagrams)) datagrams.send(reply, port, source, () => undefined);
-        },
-        complain,
-      );
+      this.#answer(message, { source, tenant, transport: 'udp' }).then((reply) => {
+        // An error here is of one datagram: its receiver has gone.
+        if (reply !== undefined && this.#datagrams.includes(datagrams)) datagrams.send(reply, port, source, () => undefined);
+      }, complain);
     });
   }
 

@@ -84,7 +84,9 @@ export async function* rewriteArchive(source: Readable): AsyncGenerator<Buffer> 
     writer.destroy(damaged(error));
   });
   try {
-    for await (const chunk of writer) yield Buffer.from(chunk);
+    for await (const chunk of writer) {
+      if (chunk instanceof Uint8Array) yield Buffer.from(chunk.buffer, chunk.byteOffset, chunk.byteLength);
+    }
     await copying;
   } catch (error) {
     throw damaged(error);
@@ -135,7 +137,9 @@ function joined(source: Readable, target: NodeJS.ReadWriteStream & Readable): Re
 function throughProgram(source: Readable, program: string, args: readonly string[]): Readable {
   const child = spawn(program, args, { stdio: ['pipe', 'pipe', 'ignore'], env: { PATH: process.env['PATH'] }, cwd: '/' });
   const output = new PassThrough();
-  child.once('error', () => output.destroy(dockerError(400, `ecluse: this node cannot read ${program} archives; send it as gzip`)));
+  child.once('error', () =>
+    output.destroy(dockerError(400, `ecluse: this node cannot read ${program} archives; send it as gzip`)),
+  );
   child.once('close', (code) => {
     if (code === 0) output.end();
     else output.destroy(new TypeError(`${program} cannot read it`));

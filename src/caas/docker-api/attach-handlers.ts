@@ -22,8 +22,14 @@ const BINARY_FRAMES_FROM = '1.28';
 type AttachQuery = Readonly<Record<string, boolean | string | undefined>>;
 
 function attachQuery(query: URLSearchParams): AttachQuery {
-  const flags = ['stream', 'stdin', 'stdout', 'stderr', 'logs'].map((name) => [name, booleanOf(query, name)]);
-  return { ...Object.fromEntries(flags), detachKeys: detachKeysOf(query) };
+  return {
+    stream: booleanOf(query, 'stream'),
+    stdin: booleanOf(query, 'stdin'),
+    stdout: booleanOf(query, 'stdout'),
+    stderr: booleanOf(query, 'stderr'),
+    logs: booleanOf(query, 'logs'),
+    detachKeys: detachKeysOf(query),
+  };
 }
 
 function detachKeysOf(query: URLSearchParams): string | undefined {

@@ -1,10 +1,15 @@
 /** `/containers/…`: what answers with JSON. Streams are in stream-handlers.ts. */
 import type { Clock } from '#clock';
+import { EcluseError } from '#errors';
 import type { Log } from '#log';
+import type { Sql } from '#state/sql.ts';
+import type { Tenant } from '#state/tenants.ts';
 import type { ContainerRow } from '#state/containers.ts';
 import { parseStoredSpec } from '#caas/container-spec.ts';
 import type { ContainerCreation } from '#caas/container-creation.ts';
+import { withVirtualNames } from '#caas/containers.ts';
 import type { Containers } from '#caas/containers.ts';
+import type { Events } from '#caas/events.ts';
 import type { EngineInspect } from '#caas/engine-answers.ts';
 import type { Host } from '#caas/host.ts';
 import type { Networks } from '#caas/networks.ts';
@@ -13,16 +18,24 @@ import type { Images } from '#caas/images.ts';
 import type { Execs } from './execs.ts';
 import { dockerError } from './docker-error.ts';
 import { containerNetworks } from './network-handlers.ts';
-import { booleanOf, integerOfQuery, numberOf, readJson, sendEmpty, sendJson } from './request.ts';
+import { booleanOf, integerOfQuery, numberOf, readJson, requireJson, sendEmpty, sendJson } from './request.ts';
 import type { DockerRequest } from './request.ts';
 import type { DockerRoute } from './router.ts';
 import { ContainerList } from './container-list.ts';
 import { inspectView } from './container-views.ts';
 import { EngineSummaries } from './engine-summaries.ts';
+import { archiveRoutes } from './archive-handlers.ts';
+import { commitRoutes } from './commit-handlers.ts';
+import { sizeOf } from './exec-handlers.ts';
+import { insideRoutes } from './inside-handlers.ts';
+import { ContainerPrune } from './prune-handlers.ts';
+import { ContainerUpdate } from './update-handlers.ts';
 
 export interface ContainerHandlerDeps {
   readonly log: Log;
   readonly clock: Clock;
+  readonly sql: Sql;
+  readonly events: Events;
   readonly containers: Containers;
   readonly images: Images;
   readonly creation: ContainerCreation;
@@ -43,6 +56,7 @@ async function inspectQuietly(deps: ContainerHandlerDeps, row: ContainerRow): Pr
 }
 
 async function create(deps: ContainerHandlerDeps, request: DockerRequest): Promise<void> {
+  requireJson(request.incoming);
   const body = await readJson(request.incoming);
   const { id, warnings } = await deps.creation.create({
     tenant: request.tenant,
@@ -68,10 +82,32 @@ const signalOf: QueryOf = (request) => {
   return { signal: signal === '' ? 'KILL' : signal };
 };
 
+interface Operation {
+  readonly verb: string;
+  readonly query: ReturnType<QueryOf>;
+}
+
+async function operate(deps: ContainerHandlerDeps, tenant: Tenant, row: ContainerRow, call: Operation): Promise<number> {
+  const { verb, query } = call;
+  if (verb === 'start' || verb === 'restart') return await deps.containers.start(tenant, row, { verb, query });
+  return (await deps.containers.operate(row, { method: 'POST', verb: [verb], query })).status;
+}
+
+/** Moby begins some of these messages with the name that the client gave, and the engine knows only ours. */
+function asReferred(error: unknown, row: ContainerRow, reference: string): unknown {
+  if (!(error instanceof EcluseError)) return error;
+  const found = /^cannot (?:kill|stop|restart) container:? /i.exec(error.message);
+  if (found === null || !error.message.startsWith(row.id, found[0].length)) return error;
+  return dockerError(error.status, `${found[0]}${reference}${error.message.slice(found[0].length + row.id.length)}`);
+}
+
 /** A lifecycle call without a body: `start`, `stop`, … Engines answer 304 where the container is in that state already. */
 function lifecycle(deps: ContainerHandlerDeps, verb: string, queryOf: QueryOf): ContainerHandler {
   return async (request, reference) => {
     const row = await deps.containers.resolve(request.tenant.name, reference);
+    if (verb === 'start' && (request.query.get('checkpoint') ?? '') !== '') {
+      throw dockerError(400, 'checkpoint is only supported in experimental mode');
+    }
     const body = verb === 'start' ? await readJson(request.incoming) : undefined;
     if (typeof body === 'object' && body !== null && Object.keys(body).length > 0) {
       // Old engines took a HostConfig here, past every check (moby, postContainersStart).
@@ -80,18 +116,40 @@ function lifecycle(deps: ContainerHandlerDeps, verb: string, queryOf: QueryOf): 
         'starting container with non-empty request body was deprecated since API v1.22 and removed in v1.24',
       );
     }
-    const status =
-      verb === 'start' || verb === 'restart'
-        ? await deps.containers.start(request.tenant, row, { verb, query: queryOf(request) })
-        : (await deps.containers.operate(row, { method: 'POST', verb: [verb], query: queryOf(request) })).status;
+    const call = { verb, query: queryOf(request) };
+    const status = await operate(deps, request.tenant, row, call).catch((error: unknown) => {
+      throw asReferred(error, row, reference);
+    });
     sendEmpty(request.response, status);
   };
 }
 
-async function remove(deps: ContainerHandlerDeps, request: DockerRequest, reference: string): Promise<void> {
-  const row = await deps.containers.resolve(request.tenant.name, reference);
-  await deps.containers.remove(row, { force: booleanOf(request.query, 'force'), volumes: booleanOf(request.query, 'v') });
+/** Virtual ids whose removal is under way. */
+type Removals = Set<string>;
+
+async function remove(
+  deps: ContainerHandlerDeps & { readonly removals: Removals },
+  request: DockerRequest,
+  reference: string,
+): Promise<void> {
+  const { query, tenant } = request;
+  const row = await deps.containers.resolve(tenant.name, reference);
+  if (deps.removals.has(row.id)) throw dockerError(409, `removal of container ${reference} is already in progress`);
+  if (booleanOf(query, 'link')) throw linkRefusal(reference);
+  deps.removals.add(row.id);
+  try {
+    await deps.containers.remove(row, { force: booleanOf(query, 'force'), volumes: booleanOf(query, 'v') });
+  } finally {
+    deps.removals.delete(row.id);
+  }
   sendEmpty(request.response, 204);
+}
+
+/** `docker rm --link`: names of links are not names of containers here; moby's words for one that is not known. */
+function linkRefusal(reference: string): Error {
+  const parts = reference.replace(/^\//, '').split('/');
+  if (parts.length < 2) return dockerError(500, 'Conflict, cannot remove the default link name of the container');
+  return dockerError(500, `Cannot get parent /${parts.slice(0, -1).join('/')} for link name /${parts.join('/')}`);
 }
 
 async function rename(deps: ContainerHandlerDeps, request: DockerRequest, reference: string): Promise<void> {
@@ -102,28 +160,50 @@ async function rename(deps: ContainerHandlerDeps, request: DockerRequest, refere
 
 async function resize(deps: ContainerHandlerDeps, request: DockerRequest, reference: string): Promise<void> {
   const row = await deps.containers.resolve(request.tenant.name, reference);
-  const query = { h: integerOfQuery(request.query, 'h'), w: integerOfQuery(request.query, 'w') };
-  await deps.containers.hostOf(row).client.call({ method: 'POST', path: ['containers', row.engineId, 'resize'], query });
+  const query = { h: sizeOf(request.query, 'h'), w: sizeOf(request.query, 'w') };
+  const path = ['containers', row.engineId, 'resize'];
+  await deps.containers
+    .hostOf(row)
+    .client.call({ method: 'POST', path, query })
+    .catch((error: unknown) => {
+      throw withVirtualNames(error, row);
+    });
+  deps.containers.events.publish(row, 'resize', { height: String(query.h), width: String(query.w) });
   sendEmpty(request.response, 200);
 }
 
-async function inspect(deps: ContainerHandlerDeps, request: DockerRequest, reference: string): Promise<void> {
+async function inspect(
+  deps: ContainerHandlerDeps & { readonly summaries: EngineSummaries },
+  request: DockerRequest,
+  reference: string,
+): Promise<void> {
   const row = await deps.containers.resolve(request.tenant.name, reference);
   const engine = await inspectQuietly(deps, row);
   const execIds = deps.execs.idsOf(row, engine?.ExecIDs ?? []);
   const networks = await containerNetworks(deps, request.tenant, await deps.containers.listOf(request.tenant.name));
   const ports = await deps.ports.listOf(row.id);
   const subject = { row, spec: parseStoredSpec(row.spec), networks: networks(row), ports };
-  sendJson(request.response, 200, inspectView(subject, engine, execIds));
+  const view = inspectView(subject, engine, execIds);
+  const size = booleanOf(request.query, 'size') ? (await deps.summaries.of([row], { size: true })).get(row.id) : undefined;
+  const sizes = size === undefined ? {} : { SizeRw: size.sizeRwBytes ?? 0, SizeRootFs: size.sizeRootFsBytes ?? 0 };
+  sendJson(request.response, 200, { ...view, ...sizes });
 }
 
-export function containerRoutes(deps: ContainerHandlerDeps): readonly DockerRoute[] {
-  const on = (method: DockerRoute['method'], verb: string, handler: ContainerHandler): DockerRoute => ({
+function on(method: DockerRoute['method'], verb: string, handler: ContainerHandler): DockerRoute {
+  return {
     method,
     pattern: `/containers/{}${verb}`,
-    answer: async (request, reference = '') => await handler(request, reference),
-  });
-  const list = new ContainerList({ ...deps, summaries: new EngineSummaries(deps) });
+    answer: async (request, reference = '') => {
+      await handler(request, reference);
+    },
+  };
+}
+
+export function containerRoutes(parts: ContainerHandlerDeps): readonly DockerRoute[] {
+  const deps = { ...parts, summaries: new EngineSummaries(parts), removals: new Set<string>() };
+  const list = new ContainerList(deps);
+  const prune = new ContainerPrune(deps);
+  const update = new ContainerUpdate(deps);
   return [
     {
       method: 'GET',
@@ -132,6 +212,17 @@ export function containerRoutes(deps: ContainerHandlerDeps): readonly DockerRout
         await list.answer(request);
       },
     },
+    {
+      method: 'POST',
+      pattern: '/containers/prune',
+      answer: async (request) => {
+        await prune.answer(request);
+      },
+    },
+    on('POST', '/update', async (request, reference) => await update.answer(request, reference)),
+    ...insideRoutes(deps),
+    ...archiveRoutes(deps),
+    ...commitRoutes(deps),
     { method: 'POST', pattern: '/containers/create', answer: async (request) => await create(deps, request) },
     on('GET', '/json', async (request, reference) => await inspect(deps, request, reference)),
     on('POST', '/start', lifecycle(deps, 'start', noQuery)),

@@ -3,7 +3,6 @@ import { LRUCache } from 'lru-cache';
 import type { Clock } from '#clock';
 import type { ContainerRow } from '#state/containers.ts';
 import { parseStoredSpec } from '#caas/container-spec.ts';
-import type { ContainerSpec } from '#caas/container-spec.ts';
 import type { Containers } from '#caas/containers.ts';
 import { parseReference, wholeReference } from '#caas/image-reference.ts';
 import type { Host } from '#caas/host.ts';
@@ -29,17 +28,14 @@ export interface ContainerListDeps {
   readonly summaries: EngineSummaries;
 }
 
-/** A parsed spec is some kilobytes. */
-const SPECS_KEPT_MAX = 5000;
+const PARENTS_KEPT_MAX = 5000;
 /** Images made from images made from images: builds have a step a line. */
 const ANCESTORS_MAX = 500;
 
 export class ContainerList {
   readonly #deps: ContainerListDeps;
-  /** Parsing a spec costs more than all else of a row. */
-  readonly #specs = new LRUCache<string, { readonly text: string; readonly spec: ContainerSpec }>({ max: SPECS_KEPT_MAX });
   /** Image id → the image it was made from; images never change. */
-  readonly #parents = new LRUCache<string, string>({ max: SPECS_KEPT_MAX });
+  readonly #parents = new LRUCache<string, string>({ max: PARENTS_KEPT_MAX });
 
   constructor(deps: ContainerListDeps) {
     this.#deps = deps;
@@ -62,7 +58,7 @@ export class ContainerList {
     const nowMs = this.#deps.clock.nowMs();
     let candidates = shown
       .map((row) => {
-        const subject = { row, spec: this.#specOf(row), networks: networks(row), ports: ports.get(row.id) ?? [] };
+        const subject = { row, spec: parseStoredSpec(row.spec), networks: networks(row), ports: ports.get(row.id) ?? [] };
         return this.#candidate(subject, { summary: summaries.get(row.id), nowMs });
       })
       .filter(test);
@@ -75,14 +71,6 @@ export class ContainerList {
       ...sizes?.(row),
     }));
     sendJson(request.response, 200, views);
-  }
-
-  #specOf(row: ContainerRow): ContainerSpec {
-    const kept = this.#specs.get(row.id);
-    if (kept?.text === row.spec) return kept.spec;
-    const spec = parseStoredSpec(row.spec);
-    this.#specs.set(row.id, { text: row.spec, spec });
-    return spec;
   }
 
   #candidate(
@@ -142,7 +130,7 @@ export class ContainerList {
     const wanted = filters.get('ancestor') ?? [];
     const found = new Map<string, ReadonlySet<string>>();
     if (wanted.length === 0) return found;
-    const used = new Set(rows.map((row) => this.#specOf(row).imageId));
+    const used = new Set(rows.map((row) => parseStoredSpec(row.spec).imageId));
     for (const reference of wanted) {
       const image = await this.#deps.images.find(tenant, reference);
       if (image === undefined) continue;

@@ -11,6 +11,7 @@ import type { ContainerNetworks } from './network-views.ts';
 import { portBindingsView, portListView, portMapView } from './port-views.ts';
 import type { ShownPorts } from './port-views.ts';
 import type { EngineInspect } from '#caas/engine-answers.ts';
+import { mountsView } from './volume-views.ts';
 import type { EngineSummary } from './engine-summaries.ts';
 
 const ZERO_TIME = '0001-01-01T00:00:00Z';
@@ -88,7 +89,7 @@ export function summaryView(
     Status: statusText(row, engine, nowMs),
     HostConfig: { NetworkMode: spec.networking.mode },
     NetworkSettings: { Networks: endpointsView(row, networks) },
-    Mounts: [],
+    Mounts: mountsView(spec.mounts),
   };
 }
 
@@ -114,13 +115,15 @@ function stateView(row: ContainerRow, inspect: EngineInspect | undefined): Reado
 }
 
 function hostConfigView(row: ContainerRow, spec: ContainerSpec): Readonly<Record<string, unknown>> {
+  const { binds, mounts, volumeDriver, volumesFrom } = spec.mountsAsked;
   return {
-    Binds: null,
+    Binds: binds.length === 0 ? null : binds,
+    Mounts: mounts.length === 0 ? undefined : mounts, // Docker leaves an empty one out.
     ContainerIDFile: '',
     LogConfig: { Type: 'json-file', Config: {} },
     PortBindings: portBindingsView(spec.ports),
-    VolumeDriver: '',
-    VolumesFrom: null,
+    VolumeDriver: volumeDriver,
+    VolumesFrom: volumesFrom.length === 0 ? null : volumesFrom,
     Privileged: false,
     PublishAllPorts: spec.publishAll,
     CgroupParent: '',
@@ -128,9 +131,15 @@ function hostConfigView(row: ContainerRow, spec: ContainerSpec): Readonly<Record
     Isolation: '',
     Devices: [],
     ...spec.hostConfig,
+    Tmpfs: Object.keys(spec.hostConfig.Tmpfs ?? {}).length === 0 ? undefined : spec.hostConfig.Tmpfs,
     Memory: row.memoryBytes,
     NetworkMode: spec.networking.mode,
   };
+}
+
+/** What request and image declare. */
+function volumesView(destinations: readonly string[]): Readonly<Record<string, unknown>> | null {
+  return destinations.length === 0 ? null : Object.fromEntries(destinations.map((destination) => [destination, {}]));
 }
 
 function configView(spec: ContainerSpec, inspect: EngineInspect | undefined): Readonly<Record<string, unknown>> {
@@ -146,7 +155,7 @@ function configView(spec: ContainerSpec, inspect: EngineInspect | undefined): Re
     User: merged.User,
     Labels: merged.Labels ?? {},
     ExposedPorts: merged.ExposedPorts ?? {},
-    Volumes: null,
+    Volumes: volumesView([...spec.mountsAsked.volumes, ...Object.keys(inspect?.Config.Volumes ?? {})]),
     OnBuild: null,
   };
 }
@@ -198,7 +207,7 @@ export function inspectView(
     ExecIDs: execIds.length === 0 ? null : execIds,
     HostConfig: hostConfigView(row, spec),
     GraphDriver: { Name: 'overlay2', Data: null },
-    Mounts: [],
+    Mounts: mountsView(spec.mounts),
     Config: configView(spec, inspect),
     NetworkSettings: networkSettingsView(subject),
   };

@@ -1,6 +1,7 @@
 /** `docker ps --filter`, evaluated on what the tenant sees, in moby's order and words (`daemon/list.go`). Pure. */
 import type { ContainerRow } from '#state/containers.ts';
 import { dockerError, noSuchContainer } from './docker-error.ts';
+import { matchesLabels } from './label-filters.ts';
 import { compileNamePattern } from './name-pattern.ts';
 
 export type Filters = ReadonlyMap<string, readonly string[]>;
@@ -51,15 +52,6 @@ const PORT_MAX = 65_535;
 
 function anyOf(tests: readonly Test[]): Test {
   return (candidate) => tests.some((test) => test(candidate));
-}
-
-/** `key` or `key=value`; all of a filter's must hold. */
-export function labelsMatch(wanted: readonly string[], labels: Readonly<Record<string, string>>): boolean {
-  return wanted.every((label) => {
-    const at = label.indexOf('=');
-    const key = at === -1 ? label : label.slice(0, at);
-    return Object.hasOwn(labels, key) && (at === -1 || labels[key] === label.slice(at + 1));
-  });
 }
 
 function nameTest(wanted: string): Test {
@@ -175,7 +167,7 @@ function testOf(key: string, values: readonly string[], facts: FilterFacts): Tes
     case 'id':
       return anyOf(values.map((value) => idTest(value, facts.rows)));
     case 'label':
-      return ({ labels }) => labelsMatch(values, labels);
+      return ({ labels }) => matchesLabels(labels, values);
     case 'status':
       return anyOf(values.map(statusTest));
     case 'health':

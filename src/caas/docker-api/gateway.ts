@@ -21,6 +21,7 @@ import type { DockerRequest, HijackRequest } from './request.ts';
 import { Router } from './router.ts';
 import { dockerRoutes } from './routes.ts';
 import type { DockerApiDeps } from './routes.ts';
+import { TenantListeners } from './tenant-listeners.ts';
 
 export interface GatewayOptions {
   readonly host: string;
@@ -53,6 +54,8 @@ export class Gateway implements AsyncDisposable {
   /** The tenant of each such connection: fixed by the socket that it came through. */
   readonly #tenants = new WeakMap<Socket, string>();
   #isClosed = false;
+  readonly #ofTenants: TenantListeners;
+  readonly #isEverywhere: boolean;
   readonly #sockets = new Set<Socket>();
   readonly #rate = new RateLimit();
   /** Requests and streams under way, by tenant. */
@@ -75,6 +78,15 @@ export class Gateway implements AsyncDisposable {
       noDelay: true,
     });
     this.#server.maxConnections = CONNECTIONS_MAX;
+    this.#isEverywhere = ['0.0.0.0', '::'].includes(options.host);
+    this.#ofTenants = new TenantListeners({
+      log: deps.log,
+      port: options.port,
+      connectionsMax: CONNECTIONS_MAX,
+      accept: (socket) => {
+        this.#server.emit('connection', socket);
+      },
+    });
     this.#server.on('tlsClientError', (error) => {
       deps.log.debug({ reason: error.message }, 'a client failed the TLS handshake of the Docker endpoint');
     });
@@ -88,13 +100,13 @@ export class Gateway implements AsyncDisposable {
       this.#sockets.add(socket);
       socket.once('close', () => this.#sockets.delete(socket));
     });
-    server.on('request', (incoming, response) => {
+    server.on('request', (incoming: IncomingMessage, response: ServerResponse) => {
       void this.#onRequest(incoming, response);
     });
-    server.on('upgrade', (incoming, socket, head) => {
+    server.on('upgrade', (incoming: IncomingMessage, socket: Duplex, head: Buffer) => {
       void this.#onUpgrade(incoming, socket, head);
     });
-    server.on('clientError', (error, socket) => {
+    server.on('clientError', (error: Error, socket: Duplex) => {
       const [status, message] = PARSER_ANSWERS.get(codeOf(error) ?? '') ?? [400, 'the request is no HTTP'];
       if (socket.writable) endWith(socket, status, message);
     });
@@ -137,6 +149,11 @@ export class Gateway implements AsyncDisposable {
       ca: certificate.caPem,
       minVersion: 'TLSv1.3',
     });
+  }
+
+  /** Listens on the addresses of tenants as well, and on those of no others. */
+  async listenOn(addresses: readonly string[]): Promise<void> {
+    if (!this.#isEverywhere) await this.#ofTenants.set(addresses);
   }
 
   async #identify(incoming: IncomingMessage): Promise<Tenant> {
@@ -266,6 +283,7 @@ export class Gateway implements AsyncDisposable {
 
   /** Stops accepting and cuts what is open: streams of containers that the node stops have ended by then. */
   async [Symbol.asyncDispose](): Promise<void> {
+    this.#ofTenants[Symbol.dispose]();
     this.#isClosed = true;
     await new Promise<void>((resolve) => {
       this.#server.close(() => {

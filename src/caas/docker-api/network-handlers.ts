@@ -6,6 +6,7 @@ import type { Tenant } from '#state/tenants.ts';
 import type { Containers } from '#caas/containers.ts';
 import type { Events } from '#caas/events.ts';
 import type { Host } from '#caas/host.ts';
+import { PENDING } from '#caas/networks.ts';
 import type { Networks, TenantNetwork } from '#caas/networks.ts';
 import { parseEndpoint } from '#caas/spec-networks.ts';
 import { dockerError } from './docker-error.ts';
@@ -210,7 +211,7 @@ export async function containerNetworks(
   return (row) => ({
     memberships: (members.get(row.id) ?? []).map((member) => {
       const network = networks.get(member.network);
-      return { name: network?.name ?? member.network, isPredefined: network?.kind === 'bridge', member };
+      return { name: network?.name ?? member.network.replace(PENDING, ''), isPredefined: network?.kind === 'bridge', member };
     }),
     gateway: gateways.get(row.host),
     nameOf: (container) => names.get(container),

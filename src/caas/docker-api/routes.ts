@@ -17,6 +17,7 @@ import { eventRoutes } from './event-handlers.ts';
 import { execRoutes } from './exec-handlers.ts';
 import { Execs } from './execs.ts';
 import { imageRoutes } from './image-handlers.ts';
+import { registryRoutes } from './registry-handlers.ts';
 import { networkRoutes } from './network-handlers.ts';
 import type { DockerRoute } from './router.ts';
 import { streamRoutes } from './stream-handlers.ts';
@@ -43,5 +44,5 @@ export interface DockerApiDeps {
 
 export function dockerRoutes(parts: DockerApiDeps): readonly DockerRoute[] {
   const deps = { ...parts, execs: new Execs(parts) };
-  return [...containerRoutes(deps), ...streamRoutes(deps), ...execRoutes(deps), ...imageRoutes(deps), ...networkRoutes(deps), ...volumeRoutes(deps), ...eventRoutes(deps), ...buildRoutes(deps), ...systemRoutes(deps)];
+  return [...containerRoutes(deps), ...streamRoutes(deps), ...execRoutes(deps), ...registryRoutes(deps), ...imageRoutes(deps), ...networkRoutes(deps), ...volumeRoutes(deps), ...eventRoutes(deps), ...buildRoutes(deps), ...systemRoutes(deps)];
 }

@@ -14,6 +14,7 @@ import { dockerError } from './docker-error.ts';
 import { logs } from './log-handlers.ts';
 import { movedTo } from './moved.ts';
 import type { DockerRequest } from './request.ts';
+import { stats } from './stats-handlers.ts';
 import type { DockerRoute } from './router.ts';
 
 export interface StreamHandlerDeps {
@@ -80,6 +81,7 @@ export function streamRoutes(deps: StreamHandlerDeps): readonly DockerRoute[] {
   return [
     { method: 'GET', pattern: '/containers/{}/logs', answer: async (request, id) => await logs(deps, request, id) },
     { method: 'POST', pattern: '/containers/{}/wait', answer: async (request, id) => await wait(deps, request, id) },
+    { method: 'GET', pattern: '/containers/{}/stats', answer: async (request, id) => await stats(deps, request, id) },
     ...attachRoutes(deps),
   ];
 }

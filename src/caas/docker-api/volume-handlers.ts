@@ -4,6 +4,7 @@ import type { Volumes, VolumeUse, VolumeWish } from '#caas/volumes.ts';
 import { checkDriver, checkVolumeName, driverOptionsOf, labelsOf } from '#caas/volume-options.ts';
 import { dockerError } from './docker-error.ts';
 import { foldFields } from './go-json.ts';
+import { matchesLabels } from './label-filters.ts';
 import { compileNamePattern } from './name-pattern.ts';
 import { booleanOf, filtersOf, numberOf, readJson, sendEmpty, sendJson } from './request.ts';
 import type { DockerRequest } from './request.ts';
@@ -29,12 +30,6 @@ function booleanFilter(filters: Filters, key: string): boolean | undefined {
   throw dockerError(400, `Invalid filter '${key}=[${values.join(' ').slice(0, 60)}]'`);
 }
 
-function hasLabel(labels: Readonly<Record<string, string>>, wanted: string): boolean {
-  const at = wanted.indexOf('=');
-  const key = at === -1 ? wanted : wanted.slice(0, at);
-  return Object.hasOwn(labels, key) && (at === -1 || labels[key] === wanted.slice(at + 1));
-}
-
 function nameMatcher(patterns: readonly string[]): (name: string) => boolean {
   const tests = patterns.map((pattern) => {
     const compiled = compileNamePattern(pattern);
@@ -48,7 +43,7 @@ function isListed({ row, users }: VolumeUse, filters: Filters, apiVersion: strin
   if (dangling !== undefined && dangling !== (users.length === 0)) return false;
   if (filters.get('driver')?.includes('local') === false) return false;
   const labels = volumeLabels(row, apiVersion);
-  if (!(filters.get('label') ?? []).every((wanted) => hasLabel(labels, wanted))) return false;
+  if (!matchesLabels(labels, filters.get('label') ?? [])) return false;
   const names = filters.get('name');
   return names === undefined || nameMatcher(names)(row.name);
 }
@@ -101,8 +96,8 @@ async function prune({ volumes }: VolumeHandlerDeps, request: DockerRequest): Pr
   const all = !sparesNamed || booleanFilter(filters, 'all') === true;
   const { deleted, bytes } = await volumes.prune(tenant.name, (row) => {
     const labels = volumeLabels(row, apiVersion);
-    const isWanted = (filters.get('label') ?? []).every((wanted) => hasLabel(labels, wanted));
-    const isSpared = (filters.get('label!') ?? []).some((spared) => hasLabel(labels, spared));
+    const isWanted = matchesLabels(labels, filters.get('label') ?? []);
+    const isSpared = (filters.get('label!') ?? []).some((spared) => matchesLabels(labels, [spared]));
     return (all || row.anonymous) && isWanted && !isSpared;
   });
   sendJson(response, 200, { VolumesDeleted: deleted, SpaceReclaimed: bytes });

@@ -27,18 +27,24 @@ type Head =
   | { readonly kind: 'broken'; readonly reason: string }
   | { readonly kind: 'head'; readonly opcode: number; readonly length: number; readonly bytes: number };
 
+/** Why the first two bytes of a frame are none that a client may send. */
+function faultOf(first: number, second: number): string | undefined {
+  const opcode = first & 0x0f;
+  const isControl = opcode >= OPCODES.close;
+  if ((first & 0x70) !== 0) return 'a reserved bit is set';
+  if ((second & 0x80) === 0) return 'a frame of a client is not masked';
+  if (opcode > OPCODES.pong || (opcode > OPCODES.binary && !isControl)) return 'an unknown opcode';
+  const isWhole = (first & 0x80) !== 0;
+  return isControl && ((second & 0x7f) > CONTROL_BYTES_MAX || !isWhole) ? 'a control frame is too long or in pieces' : undefined;
+}
+
 function readHead(bytes: Buffer): Head {
   const [first, second] = bytes;
   if (first === undefined || second === undefined) return { kind: 'more' };
+  const reason = faultOf(first, second);
+  if (reason !== undefined) return { kind: 'broken', reason };
   const opcode = first & 0x0f;
-  const isControl = opcode >= 8;
-  if ((first & 0x70) !== 0) return { kind: 'broken', reason: 'a reserved bit is set' };
-  if ((second & 0x80) === 0) return { kind: 'broken', reason: 'a frame of a client is not masked' };
-  if (opcode > OPCODES.pong || (opcode > OPCODES.binary && !isControl)) return { kind: 'broken', reason: 'an unknown opcode' };
   const short = second & 0x7f;
-  if (isControl && (short > CONTROL_BYTES_MAX || (first & 0x80) === 0)) {
-    return { kind: 'broken', reason: 'a control frame is too long or in pieces' };
-  }
   const lengthBytes = short === 126 ? 2 : short === 127 ? 8 : 0;
   const head = 2 + lengthBytes + 4;
   if (bytes.length < head) return { kind: 'more' };

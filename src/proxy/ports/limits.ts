@@ -20,5 +20,6 @@ export const SESSIONS_MAX = 1_024;
 export const SESSION_SWEEP_MS = 5_000;
 /** Datagrams that wait for a container on the move, of one port in one worker; more are dropped, as UDP may. */
 export const HELD_DATAGRAMS_MAX = 256;
+export const HELD_BYTES_MAX = 256 * 1024;
 /** Bytes that the kernel has not taken yet, of one socket; more are dropped. */
 export const DATAGRAM_QUEUE_BYTES_MAX = 1024 * 1024;

@@ -10,6 +10,7 @@ import type { TenantBudget } from '#proxy/budget.ts';
 import type { Account } from '#proxy/traffic.ts';
 import {
   DATAGRAM_QUEUE_BYTES_MAX,
+  HELD_BYTES_MAX,
   HELD_DATAGRAMS_MAX,
   SESSIONS_MAX,
   SESSION_IDLE_TIMEOUT_MS,
@@ -40,6 +41,7 @@ export class UdpPort implements OpenPort {
   readonly #sessions = new Map<string, Session>();
   readonly #sweeper: NodeJS.Timeout;
   #held: Held[] = [];
+  #heldBytes = 0;
   #isClosed = false;
 
   private constructor(key: string, deps: PortDeps) {
@@ -82,6 +84,7 @@ export class UdpPort implements OpenPort {
   changed(): void {
     const held = this.#held;
     this.#held = [];
+    this.#heldBytes = 0;
     for (const { datagram, client } of held) this.#receive(datagram, client);
     const { verdict, port } = this.#deps.answerTo(this.key);
     if (verdict === 'wait') return;
@@ -106,7 +109,7 @@ export class UdpPort implements OpenPort {
     const { verdict, port } = this.#deps.answerTo(this.key);
     if (verdict === 'refuse' || port === undefined) return;
     if (verdict === 'wait') {
-      if (this.#held.length < HELD_DATAGRAMS_MAX) this.#held.push({ datagram, client });
+      this.#hold(datagram, client);
       return;
     }
     const session = this.#sessionOf(client, port);
@@ -114,6 +117,12 @@ export class UdpPort implements OpenPort {
     session.account.downstreamInBytes += datagram.length;
     session.account.upstreamOutBytes += datagram.length;
     session.socket.send(datagram, port.endpoint.port, port.endpoint.address, ignore);
+  }
+
+  #hold(datagram: Buffer, client: RemoteInfo): void {
+    if (this.#held.length >= HELD_DATAGRAMS_MAX || this.#heldBytes + datagram.length > HELD_BYTES_MAX) return;
+    this.#held.push({ datagram, client });
+    this.#heldBytes += datagram.length;
   }
 
   #sessionOf(client: RemoteInfo, port: PublishedPort): Session | undefined {
@@ -135,6 +144,7 @@ export class UdpPort implements OpenPort {
 
   #begin(key: string, client: RemoteInfo, { tenant, endpoint }: PublishedPort): Session | undefined {
     const budget = this.#deps.budgets.of(tenant);
+    if (this.#deps.streamCount() >= this.#deps.limits.connectionsMax) return undefined;
     if (!budget.tryEnter('connections')) return undefined;
     const socket = createSocket({ type: 'udp4', lookup: literally });
     const account = this.#deps.traffic.open(tenant, endpoint.id);

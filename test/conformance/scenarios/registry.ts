@@ -1,7 +1,7 @@
 /** Registries: where there is none, and one on loopback. */
 import type { Scenario } from '../../support/transcript.ts';
 
-export const registryErrorScenarios: readonly Scenario[] = [
+export const registryScenarios: readonly Scenario[] = [
   {
     name: 'registries that do not answer',
     steps: [
@@ -17,6 +17,49 @@ export const registryErrorScenarios: readonly Scenario[] = [
       'search 127.0.0.1:1/x',
       'search --limit 1000 x',
       'manifest inspect 127.0.0.1:1/x',
+    ],
+  },
+  {
+    name: 'a registry on loopback',
+    everyVersion: true,
+    steps: [
+      'tag bb %registry%/shop/web:1',
+      'push %registry%/shop/web:1',
+      { command: 'login -u tester --password-stdin %registry%', input: 'wrong' },
+      { command: 'login -u tester --password-stdin %registry%', input: 'open sesame' },
+      'push %registry%/shop/web:1',
+      'push %registry%/shop/web:1',
+      'push %registry%/shop/web:absent',
+      'images --digests --format "{{.Repository}}:{{.Tag}} {{.Digest}} {{.ID}}" %registry%/shop/web',
+      { command: 'inspect --format "{{index .RepoDigests 0}}" %registry%/shop/web:1', capture: 'digest' },
+      'tag bb %registry%/shop/web:2',
+      'push --all-tags %registry%/shop/web',
+      'rmi %registry%/shop/web:1 %registry%/shop/web:2',
+      'pull %registry%/shop/web:1',
+      'pull -q %registry%/shop/web:1',
+      'pull %registry%/shop/web:nothing',
+      'pull %registry%/shop/nothing',
+      'run --rm %registry%/shop/web:1 echo from the registry',
+      'rmi %registry%/shop/web:1',
+      'pull %digest%',
+      'images --digests --format "{{.Repository}}:{{.Tag}} {{.Digest}} {{.ID}}" %registry%/shop/web',
+      'rmi %digest%',
+      { command: 'pull --all-tags %registry%/shop/web', stdout: 'any order' },
+      { command: 'images --format "{{.Repository}}:{{.Tag}}" %registry%/shop/web', stdout: 'any order' },
+      'rmi %registry%/shop/web:1 %registry%/shop/web:2',
+      'run --rm %registry%/shop/web:2 echo pulled by run',
+      { command: 'build --pull -', input: 'FROM %registry%/shop/web:1\nRUN echo built on it\n' },
+      'run --rm --pull always %registry%/shop/web:1 echo always',
+      'run --rm --pull never %registry%/shop/other echo never',
+      'run --name changed %registry%/shop/web:1 sh -c "echo new > /new"',
+      'commit changed %registry%/shop/layers:1',
+      'push %registry%/shop/layers:1',
+      'rm changed',
+      'rmi %registry%/shop/layers:1',
+      'pull %registry%/shop/layers:1',
+      'run --rm %registry%/shop/layers:1 cat /new',
+      'logout %registry%',
+      'pull %registry%/shop/web:1',
     ],
   },
 ];

@@ -69,8 +69,8 @@ export const streamScenarios: readonly Scenario[] = [
     name: 'attach',
     everyVersion: true,
     steps: [
-      'run -d -i --name hears bb sh -c "read line; echo heard $line; sleep 1; exit 4"',
-      { command: 'attach hears', input: 'to the program\n' },
+      'run -d -i --name hears bb sh -c "read line; echo heard $line; exit 4"',
+      { command: 'attach hears', input: 'to the program\n', inputStaysOpen: true },
       'wait hears',
       'logs hears',
       'attach hears',

@@ -12,6 +12,7 @@ export const systemScenarios: readonly Scenario[] = [
       'run -d --name run2 -l tier=db bb sleep 1000',
       'run --name done0 bb true',
       'run --name done3 -l tier=web bb sh -c "exit 3"',
+      'wait done0 done3',
       'create --name made bb sleep 1',
       'ps -a --no-trunc',
       'ps -l',

@@ -2,14 +2,17 @@
 import { once } from 'node:events';
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { systemClock } from '#clock';
 import { createLog } from '#log';
-import { linkAddressOf, staticAddressOf, tenantNetworkOf } from '#isolation/host-addresses.ts';
+import { nameTableOf } from '#caas/dns/name-table.ts';
+import { DnsResponder } from '#caas/dns/responder.ts';
+import { linkAddressOf, RESOLVER_ADDRESS, staticAddressOf, tenantNetworkOf } from '#isolation/host-addresses.ts';
 import type { HostNetwork } from '#isolation/host-addresses.ts';
 import { applyPolicy, disableForwarding, enableForwarding } from '#isolation/host-network.ts';
 import { PacketFilter } from '#isolation/packet-filter.ts';
 import type { HostPolicy } from '#isolation/packet-rules.ts';
 import { run } from '../../support/node.ts';
-import { NetworkLab } from '../../support/network-lab.ts';
+import { endProgram, NetworkLab } from '../../support/network-lab.ts';
 import type { LabProgram, Station } from '../../support/network-lab.ts';
 
 const TENANTS = { acme: [1, 2], globex: [2, 1] } as const;
@@ -73,6 +76,27 @@ const socket = createSocket('udp4');
 socket.bind({ address: from }, () => socket.send(text, 9000, to, () => { socket.close(); console.log('sent'); }));
 `;
 
+/** Asks the resolver for names and addresses, over UDP or TCP, and prints what it is told. */
+const ASKER = `
+import { Resolver } from 'node:dns/promises';
+const resolver = new Resolver({ timeout: 1000, tries: 1 });
+resolver.setServers(['${RESOLVER_ADDRESS}']);
+const answers = process.argv.slice(1).map((name) => resolver.resolve4(name).catch((error) => error.code));
+console.log(JSON.stringify(await Promise.all(answers)));
+`;
+
+/** Sends questions as fast as it can. */
+const FLOODER = `
+import { createSocket } from 'node:dgram';
+const question = Buffer.from('123401000001000000000000016200000100' + '01', 'hex');
+const socket = createSocket('udp4');
+socket.bind(() => {
+  console.log('ready');
+  const send = () => { for (let i = 0; i < 500; i += 1) socket.send(question, 53, '${RESOLVER_ADDRESS}', () => {}); setImmediate(send); };
+  send();
+});
+`;
+
 async function finish(talker: LabProgram): Promise<unknown> {
   const said = once(talker.stdout, 'data');
   talker.stdin.write('end');
@@ -91,7 +115,7 @@ class World {
       new Set(STATIONS.filter(([, , , networks]) => networks.some((name) => name === network)).map(([name]) => name)),
     ]),
   );
-  resolverPort: number | undefined;
+  readonly resolverPorts = new Map<HostNetwork, number>();
 
   async build(kinds: readonly ('machine' | 'own namespace')[]): Promise<void> {
     for (const kind of kinds) this.hosts.push(await this.lab.host(kind));
@@ -131,7 +155,7 @@ class World {
         }));
     return {
       octets: this.hosts.map(({ octet }) => octet),
-      resolverPort: this.resolverPort,
+      resolverPort: this.resolverPorts.get(host),
       tenants: (['acme', 'globex'] as const).map((tenant) => ({
         tenantNumber: TENANTS[tenant][index],
         networks: networksOf(tenant),
@@ -150,6 +174,38 @@ class World {
     return outcomes.filter((pair) => pair !== '');
   }
 
+  /** What a station is told about names. */
+  async ask(from: string, ...names: readonly string[]): Promise<unknown> {
+    const asked = await this.at(from).run(process.execPath, '--input-type=module', '--eval', ASKER, ...names);
+    const answers: unknown = JSON.parse(asked.stdout);
+    return answers;
+  }
+
+  async listen(responder: DnsResponder): Promise<void> {
+    for (const host of this.hosts) this.resolverPorts.set(host, await responder.listen(linkAddressOf(host)));
+    await Promise.all(this.hosts.map(async (host) => await applyPolicy(host, this.policyOf(host))));
+  }
+
+  names(): ReturnType<typeof nameTableOf> {
+    const members = STATIONS.map(([name, , , networks]) => ({
+      containerId: name.padEnd(64, '0'),
+      name,
+      address: this.at(name).address,
+      memberships: networks.map((id) => ({
+        networkId: id,
+        networkName: id,
+        isPredefined: false,
+        aliases: [`${id}-all`],
+        links: [],
+      })),
+      hasWayOut: !networks.some((network) => network === 'cellar'),
+    }));
+    return nameTableOf(
+      members,
+      this.hosts.map(({ octet }) => octet),
+    );
+  }
+
   async heardFrom(listener: LabProgram, send: () => Promise<void>): Promise<string> {
     let heard = '';
     const hear = (chunk: Buffer): void => {
@@ -165,7 +221,11 @@ class World {
 
 describe.each([
   { name: 'the machine’s namespace and one of its own', kinds: ['machine', 'own namespace'], frames: 'as the machine has it' },
-  { name: 'two namespaces of their own, bridged frames not seen by inet rules', kinds: ['own namespace', 'own namespace'], frames: '0' },
+  {
+    name: 'two namespaces of their own, bridged frames not seen by inet rules',
+    kinds: ['own namespace', 'own namespace'],
+    frames: '0',
+  },
 ] as const)('hosts in $name', ({ kinds, frames }) => {
   let world: World;
 
@@ -240,6 +300,7 @@ describe.each([
       // `b` shares a network with both targets: what it sends arrives, so the listener listens.
       if (victim !== 'x') expect(heard).toContain(`the truth from ${world.at('b').address}`);
     } finally {
+      await endProgram(listener);
       await liar.run('ip', 'address', 'delete', `${stolen}/32`, 'dev', 'eth0');
       await liar.run('ip', 'neigh', 'delete', to, 'dev', 'eth0');
     }
@@ -252,7 +313,19 @@ describe.each([
     await liar.run('ip', 'address', 'add', `${stolen}/32`, 'dev', 'eth0');
     try {
       await liar.run('busybox', 'arping', '-U', '-c', '2', '-I', 'eth0', stolen);
-      await liar.run('busybox', 'arping', '-c', '2', '-w', '2', '-s', stolen, '-I', 'eth0', tenantNetworkOf(host ?? NONE, 1).gateway);
+      await liar.run(
+        'busybox',
+        'arping',
+        '-c',
+        '2',
+        '-w',
+        '2',
+        '-s',
+        stolen,
+        '-I',
+        'eth0',
+        tenantNetworkOf(host ?? NONE, 1).gateway,
+      );
       const neighbours = await world.lab.inHost(host ?? NONE, 'ip', 'neigh', 'show', stolen);
       expect(neighbours).not.toContain(liar.mac);
       expect((await run('busybox', ['ping', '-c', '1', '-W', '1', stolen])).exitCode).toBe(0);
@@ -275,9 +348,71 @@ describe.each([
     expect(await a.reaches('fd00::b')).toBe(false);
   });
 
+  describe('names', () => {
+    let responder: DnsResponder;
+
+    beforeAll(async () => {
+      const names = world.names();
+      const resolvers = async (): Promise<readonly []> => await Promise.resolve([]);
+      responder = new DnsResponder({ log: createLog('silent'), clock: systemClock, names: () => names, resolvers });
+      await world.listen(responder);
+    });
+
+    afterAll(async () => {
+      await responder[Symbol.asyncDispose]();
+    });
+
+    test('are told by who asks, on each host', async () => {
+      const { address: b } = world.at('b');
+      const { address: d } = world.at('d');
+      expect(await world.ask('a', 'b', 'd', 'c', 'x')).toEqual([[b], [d], 'ESERVFAIL', 'ESERVFAIL']);
+      expect(await world.ask('e', 'b', 'd')).toEqual([[b], 'ESERVFAIL']);
+      expect(await world.ask('i', 'j', 'a', 'example.test')).toEqual([[world.at('j').address], 'ESERVFAIL', 'ESERVFAIL']);
+      expect(await world.ask('x', 'y', 'a')).toEqual([[world.at('y').address], 'ESERVFAIL']);
+      expect(await world.ask('build', 'a')).toEqual(['ESERVFAIL']);
+    });
+
+    test('come over TCP too', async () => {
+      const source = `import { connect } from 'node:net';
+        const socket = connect(53, '${RESOLVER_ADDRESS}');
+        socket.on('data', (reply) => { console.log(reply.readUInt16BE(2).toString(16)); process.exit(0); });
+        socket.write(Buffer.from('0013' + '1234010000010000000000000162000001' + '0001', 'hex'));`;
+      for (const name of ['a', 'd']) {
+        expect((await world.at(name).run(process.execPath, '--input-type=module', '--eval', source)).stdout, name).toBe('1234\n');
+      }
+    });
+
+    test('are asked nowhere else at that address, and nobody else reaches who answers', async () => {
+      const [host] = world.hosts;
+      const port = String(world.resolverPorts.get(host ?? NONE));
+      const link = linkAddressOf(host ?? NONE);
+      const probe = `import { connect } from 'node:net';
+        const socket = connect({ port: Number(process.argv[1]), host: process.argv[2], timeout: 700 });
+        socket.on('connect', () => end('open')).on('error', (error) => end(error.code)).on('timeout', () => end('silent'));
+        const end = (how) => { console.log(how); process.exit(0); };`;
+      const tried = async (from: string, ...target: readonly string[]): Promise<string> =>
+        (await world.at(from).run(process.execPath, '--input-type=module', '--eval', probe, ...target)).stdout.trim();
+      expect(await tried('a', '80', RESOLVER_ADDRESS)).toBe('silent');
+      await world.at('outside').run('ip', 'route', 'replace', link, 'via', world.at('outside').address.replace(/2$/, '1'));
+      expect(await tried('outside', port, link)).toBe('silent');
+    });
+
+    test('are answered to one tenant while another floods', async () => {
+      const flooders = await Promise.all([world.at('a').node(FLOODER), world.at('b').node(FLOODER)]);
+      try {
+        await delay(1000);
+        for (let round = 0; round < 3; round += 1) expect(await world.ask('x', 'y')).toEqual([[world.at('y').address]]);
+      } finally {
+        await Promise.all(flooders.map(async (flooder) => await endProgram(flooder)));
+      }
+    });
+  });
+
   test('connections live on while rules change around them, and end with their own network', async () => {
     const log = createLog('silent');
-    const filters = world.hosts.map((host) => new PacketFilter(log, host, async () => await Promise.resolve(world.policyOf(host))));
+    const filters = world.hosts.map(
+      (host) => new PacketFilter(log, host, async () => await Promise.resolve(world.policyOf(host))),
+    );
     const refresh = async (): Promise<void> => {
       await Promise.all(filters.map(async (filter) => await filter.refresh()));
     };
@@ -312,7 +447,11 @@ describe.each([
 
   test('rules that someone else took away come back with the next change', async () => {
     const [host] = world.hosts;
-    const filter = new PacketFilter(createLog('silent'), host ?? NONE, async () => await Promise.resolve(world.policyOf(host ?? NONE)));
+    const filter = new PacketFilter(
+      createLog('silent'),
+      host ?? NONE,
+      async () => await Promise.resolve(world.policyOf(host ?? NONE)),
+    );
     await filter.refresh();
     await world.lab.inHost(host ?? NONE, 'nft', 'delete', 'table', 'bridge', `ecluse_${world.lab.scope}_0`);
     const front = world.members.get('front') ?? new Set();

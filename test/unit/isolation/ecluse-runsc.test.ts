@@ -70,6 +70,21 @@ describe('ecluse-runsc', () => {
     expect(config).toMatchObject({ linux: { cgroupsPath: `/ecluse/test-a/_engine/${ID}` } });
   });
 
+  test.each([
+    ['/data/sockets/acme/docker.sock', '--flag=1 --host-uds=open'],
+    ['/data/hosts/a/data/volumes/x/_data', '--flag=1'],
+    ['/data/sockets', '--flag=1'],
+    ['/x/data/sockets/acme/docker.sock', '--flag=1'],
+  ])('only a container with a socket to its tenant’s endpoint may connect to one: %s', async (source, flags) => {
+    await settings("ENDPOINT_SOCKETS='/data/sockets'\nENDPOINT_SOCKET_FLAG=--host-uds=open\n");
+    const mounts = [
+      { destination: '/proc', type: 'proc' },
+      { destination: '/s', type: 'bind', source },
+    ];
+    const path = await bundle({ mounts, linux: { cgroupsPath: `/ecluse/test-a/x/${ID}` } });
+    expect(await wrapper('create', '--bundle', path, ID)).toBe(`${flags} create --bundle ${path} ${ID}`);
+  });
+
   test('create refuses a config that is no JSON, and calls nothing', async () => {
     const path = join(folder, 'bundle');
     await mkdir(path);

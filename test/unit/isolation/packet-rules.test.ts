@@ -21,11 +21,16 @@ class Kernel {
 
   constructor(rules: string) {
     for (const [, family = '', body = ''] of rules.matchAll(/table (\w+) \S+ \{\n([^]*?)\n\}/g)) {
-      for (const [, name = '', elements = ''] of body.matchAll(/set (\w+) \{ type [^;]*; (?:flags interval; )?(?:elements = \{ (.*?) \})? ?\}/g)) {
+      for (const [, name = '', elements = ''] of body.matchAll(
+        /set (\w+) \{ type [^;]*; (?:flags interval; )?(?:elements = \{ (.*?) \})? ?\}/g,
+      )) {
         this.sets.set(`${family} ${name}`, new Set(elements === '' ? [] : elements.split(', ')));
       }
       for (const [, name = '', chain = ''] of body.matchAll(/chain (t\d+) \{\n([^]*?)\n {2}\}/g)) {
-        this.chains.set(`${family} ${name}`, chain.split('\n').map((rule) => rule.trim()));
+        this.chains.set(
+          `${family} ${name}`,
+          chain.split('\n').map((rule) => rule.trim()),
+        );
       }
     }
   }
@@ -98,7 +103,9 @@ describe('hostRules()', () => {
   });
 
   test('lead names to the responder once it has a port', () => {
-    expect(hostRules(OWN, policyOf([]))).toContain('ip daddr 192.0.2.53 meta l4proto { tcp, udp } th dport 53 dnat ip to 10.90.0.1:10053');
+    expect(hostRules(OWN, policyOf([]))).toContain(
+      'ip daddr 192.0.2.53 meta l4proto { tcp, udp } th dport 53 dnat ip to 10.90.0.1:10053',
+    );
     expect(uplinkRules(OWN, policyOf([]))).toContain('ip daddr 10.90.0.1 meta l4proto { tcp, udp } th dport 10053 accept');
   });
 
@@ -124,7 +131,9 @@ describe('changeRules()', () => {
   const networks = fc
     .uniqueArray(fc.constantFrom('aa', 'bb', 'cc'), { minLength: 0 })
     .chain((ids) =>
-      fc.tuple(...ids.map((id) => fc.record({ id: fc.constant(id), internal: fc.boolean(), addresses: fc.uniqueArray(address) }))),
+      fc.tuple(
+        ...ids.map((id) => fc.record({ id: fc.constant(id), internal: fc.boolean(), addresses: fc.uniqueArray(address) })),
+      ),
     );
 
   test('lead from one policy’s rules to the other’s', () => {
@@ -134,6 +143,7 @@ describe('changeRules()', () => {
         const kernel = new Kernel(hostRules(OWN, policyOf(before)));
         kernel.run(change ?? 'nothing');
         const wanted = new Kernel(hostRules(OWN, policyOf(after)));
+        expect([...wanted.sets.keys()]).toEqual(expect.arrayContaining(['inet out', 'inet sources', 'bridge stations']));
         expect(kernel.sets).toEqual(wanted.sets);
         const sorted = (chains: ReadonlyMap<string, readonly string[]>): unknown =>
           [...chains].map(([name, rules]) => [name, rules.toSorted(), rules.at(-1)]);

@@ -17,6 +17,7 @@ const RUNSC: RunscCapabilities = {
   netDisconnectOk: true,
   saveRestoreNetstack: false,
   allowLiveTcpMigration: false,
+  hostUdsOpen: true,
   restoreBackground: false,
   restoreDetach: true,
   update: false,

@@ -175,7 +175,6 @@ describe('store', () => {
       engineId: 'target-engine',
       address: '10.1.1.2',
       lanAddress: '10.1.1.2',
-      lanAddress: '10.1.1.2',
       carriedStart: 't',
       incarnation: { ...AT, incarnation: 2, host: 'b' },
       nowMs: 300,

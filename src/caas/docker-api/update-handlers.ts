@@ -1,0 +1,85 @@
+/** `POST /containers/{id}/update`: the engine, the store and the tenant's quota agree afterwards. */
+import type { Clock } from '#clock';
+import { KeyedLock } from '#lifecycle';
+import { updateSpec } from '#state/containers.ts';
+import type { ContainerRow } from '#state/containers.ts';
+import type { Sql } from '#state/sql.ts';
+import type { Tenant } from '#state/tenants.ts';
+import { cpuMilliOf } from '#caas/container-creation.ts';
+import { parseStoredSpec } from '#caas/container-spec.ts';
+import { parseUpdate } from '#caas/container-update.ts';
+import type { UpdateResult } from '#caas/container-update.ts';
+import { withVirtualNames } from '#caas/containers.ts';
+import type { Containers } from '#caas/containers.ts';
+import { EngineError } from '#caas/engine-client.ts';
+import { dockerError, noSuchContainer } from './docker-error.ts';
+import { readJson, requireJson, sendJson } from './request.ts';
+import type { DockerRequest } from './request.ts';
+
+export interface UpdateHandlerDeps {
+  readonly clock: Clock;
+  readonly sql: Sql;
+  readonly containers: Containers;
+}
+
+type Update = Extract<UpdateResult, { kind: 'update' }>;
+
+export class ContainerUpdate {
+  readonly #deps: UpdateHandlerDeps;
+  /** By tenant: two updates at once must not both fit into what only one of them does. */
+  readonly #tenants = new KeyedLock();
+
+  constructor(deps: UpdateHandlerDeps) {
+    this.#deps = deps;
+  }
+
+  async answer(request: DockerRequest, reference: string): Promise<void> {
+    const { tenant, incoming } = request;
+    requireJson(incoming);
+    const body = await readJson(incoming);
+    const found = await this.#deps.containers.resolve(tenant.name, reference);
+    const updated = await this.#tenants.run(
+      tenant.name,
+      async () => await this.#deps.containers.locks.run(found.id, async () => await this.#update(tenant, found.id, body)),
+    );
+    this.#deps.containers.events.publish(updated, 'update');
+    sendJson(request.response, 200, { Warnings: null });
+  }
+
+  async #update(tenant: Tenant, id: string, body: unknown): Promise<ContainerRow> {
+    const { containers, sql, clock } = this.#deps;
+    const row = await containers.find(id);
+    if (row === undefined) throw noSuchContainer(id);
+    const update = parseUpdate(body, parseStoredSpec(row.spec), row.memoryBytes);
+    if (update.kind === 'refused') throw dockerError(update.status, `ecluse: ${update.reason}`);
+    await this.#checkQuota(tenant, row, update);
+    try {
+      const path = ['containers', row.engineId, 'update'];
+      await containers.hostOf(row).client.call({ method: 'POST', path, body: update.engineBody });
+    } catch (error) {
+      throw error instanceof EngineError ? withVirtualNames(error, row) : error;
+    }
+    const change = { spec: JSON.stringify(update.spec), memoryBytes: update.memoryBytes };
+    if ((await updateSpec(sql, row, change, clock.nowMs())).kind === 'conflict') throw noSuchContainer(id);
+    return { ...row, ...change };
+  }
+
+  async #checkQuota({ name, quota }: Tenant, row: ContainerRow, update: Update): Promise<void> {
+    const others = (await this.#deps.containers.listOf(name)).filter((other) => other.id !== row.id);
+    const memorySum = others.reduce((sum, other) => sum + other.memoryBytes, update.memoryBytes);
+    if (update.memoryBytes > row.memoryBytes && memorySum > quota.memoryBytesMax) {
+      throw dockerError(
+        403,
+        `ecluse: the memory limits of tenant ${name} would add up to ${String(memorySum)} bytes, its quota is ${String(quota.memoryBytesMax)}; set a smaller one with --memory`,
+      );
+    }
+    if (quota.cpuMilliMax === 0 || cpuMilliOf(update.spec) <= cpuMilliOf(parseStoredSpec(row.spec))) return;
+    const cpuSum = others.reduce((sum, other) => sum + cpuMilliOf(parseStoredSpec(other.spec)), cpuMilliOf(update.spec));
+    if (cpuSum > quota.cpuMilliMax) {
+      throw dockerError(
+        403,
+        `ecluse: the processors of tenant ${name}'s containers would add up to ${String(cpuSum / 1000)}, its quota is ${String(quota.cpuMilliMax / 1000)}; set fewer with --cpus`,
+      );
+    }
+  }
+}
