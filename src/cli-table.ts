@@ -129,7 +129,8 @@ function changeOf(given: Given): Command {
   const state = given.text('state');
   const settings = settingsOf(given);
   if (given.has('no-domains') && settings.domains !== undefined) throw usageError('--domain and --no-domains exclude each other');
-  if (given.has('no-address') && settings.address !== undefined) throw usageError('--address and --no-address exclude each other');
+  if (given.has('no-address') && settings.address !== undefined)
+    throw usageError('--address and --no-address exclude each other');
   const domains = given.has('no-domains') ? [] : settings.domains;
   const address = given.has('no-address') ? '' : settings.address;
   const isEmpty = state === undefined && Object.values({ ...settings, domains, address }).every((value) => value === undefined);

@@ -53,7 +53,11 @@ function fieldsOf(settings: TenantSettings): {
 } {
   const { domains, address, ...quotas } = settings;
   const quota = Object.fromEntries(Object.entries(quotas).filter(([, value]) => value !== undefined));
-  return { ...(Object.keys(quota).length === 0 ? {} : { quota }), ...(domains === undefined ? {} : { domains }), ...(address === undefined ? {} : { address }) };
+  return {
+    ...(Object.keys(quota).length === 0 ? {} : { quota }),
+    ...(domains === undefined ? {} : { domains }),
+    ...(address === undefined ? {} : { address }),
+  };
 }
 
 function quotaText(quota: TenantQuota): string {

@@ -81,10 +81,11 @@ export async function openContainerPlane(
   return { events, images, meter, networks, ports, volumes, sockets, containers, creation, migrations };
 }
 
-function openPorts({ log, sql, activator }: ContainerPlaneDeps, { listen }: NodeConfig): PublishedPorts {
+function openPorts({ log, clock, sql, activator }: ContainerPlaneDeps, { listen }: NodeConfig): PublishedPorts {
   const { http, https, docker, metrics } = listen;
   return new PublishedPorts({
     log,
+    clock,
     sql,
     docker,
     reserved: [http, https, docker, metrics].filter((address) => address !== undefined),

@@ -6,11 +6,14 @@ import { join } from 'node:path';
 import type { Clock } from '#clock';
 import { EcluseError } from '#errors';
 import { KeyedLock } from '#lifecycle';
+import type { Events } from '#caas/events.ts';
+import type { Host } from '#caas/host.ts';
 import { probePort } from '#caas/port-probe.ts';
 import type { Volumes } from '#caas/volumes.ts';
 import { listContainersOf } from '#state/containers.ts';
 import { dropImage, listImages } from '#state/images.ts';
 import type { Sql } from '#state/sql.ts';
+import { listVolumes } from '#state/volumes.ts';
 import {
   addTenant,
   addTenantCertificate,
@@ -29,6 +32,8 @@ export interface TenantDeps {
   readonly sql: Sql;
   readonly authority: Authority;
   readonly volumes: Volumes;
+  readonly hosts: ReadonlyMap<string, Host>;
+  readonly events: Events;
   /** DATA/tenants. */
   readonly folder: string;
   /** Where the Docker endpoint listens; undefined: it is off. */
@@ -127,9 +132,18 @@ export class Tenants {
     const containers = await listContainersOf(this.#deps.sql, name);
     if (containers.length > 0)
       throw tenantError(409, `tenant ${name} still has ${String(containers.length)} containers`, 'remove them first');
+    const named = (await listVolumes(this.#deps.sql, name)).filter((volume) => !volume.anonymous);
+    if (named.length > 0)
+      throw tenantError(
+        409,
+        `tenant ${name} still has ${String(named.length)} volumes with data`,
+        'remove them first, as the tenant: docker volume rm',
+      );
     for (const image of await listImages(this.#deps.sql, name)) await dropImage(this.#deps.sql, name, image.imageId);
     await this.#deps.volumes.forgetTenant(name);
+    for (const host of this.#deps.hosts.values()) await host.dropTenantNetwork(name);
     await removeTenant(this.#deps.sql, name, this.#deps.clock.nowMs());
+    this.#deps.events.forget(name);
     if (address !== '') await this.#addressesChanged();
   }
 

@@ -162,6 +162,21 @@ function serveContainers(sockets: TenantSockets, gateway: Gateway | undefined): 
   });
 }
 
+function openTenants(
+  config: NodeConfig,
+  endpoint: EndpointDeps,
+  deps: Omit<ConstructorParameters<typeof Tenants>[0], 'folder' | 'docker' | 'onAddresses'>,
+): Tenants {
+  return new Tenants({
+    ...deps,
+    folder: join(config.dataDir, 'tenants'),
+    docker: config.listen.docker,
+    onAddresses: async () => {
+      await followAddresses(config, endpoint);
+    },
+  });
+}
+
 /** Renews certificates while the node runs: those of routes in their last third, the Docker endpoint's with every round. */
 function startRenewal(deps: EndpointDeps & { readonly log: Log; readonly edge: Edge }, config: NodeConfig): AsyncDisposable {
   return startLoop(
@@ -296,17 +311,7 @@ async function openNode(config: NodeConfig, log: Log, say: Say): Promise<Running
   stack.use(startRenewal({ ...endpoint, log, edge }, config));
   const metrics = await openMetrics(config, { log, pool: pool.pool, hosts, containers: async () => await containers.list() });
   if (metrics !== undefined) stack.use(metrics);
-  const tenants = new Tenants({
-    clock,
-    sql,
-    authority,
-    volumes,
-    folder: join(config.dataDir, 'tenants'),
-    docker: config.listen.docker,
-    onAddresses: async () => {
-      await followAddresses(config, endpoint);
-    },
-  });
+  const tenants = openTenants(config, endpoint, { clock, sql, authority, volumes, hosts, events: plane.events });
   const parts: NodeParts = {
     clock,
     sql,

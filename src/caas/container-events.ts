@@ -100,7 +100,8 @@ export class ContainerEvents {
     const kept = isHealth ? [] : RELAYED.get(event.Action);
     if (kept === undefined) return;
     const given = event.Actor.Attributes ?? {};
-    const attributes = kept.filter((key) => given[key] !== undefined).map((key) => [key, given[key] ?? '']);
-    this.publish(row, event.Action, Object.fromEntries(attributes));
+    const attributes: Record<string, string> = {};
+    for (const key of kept) if (given[key] !== undefined) attributes[key] = given[key];
+    this.publish(row, event.Action, attributes);
   }
 }

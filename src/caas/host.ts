@@ -191,6 +191,17 @@ export class Host {
     });
   }
 
+  /** A tenant that is gone leaves no bridge behind. What is still on it keeps it; a later start of the engine has it then. */
+  async dropTenantNetwork(tenant: string): Promise<void> {
+    this.#networks.delete(tenant);
+    try {
+      await this.client.call({ method: 'DELETE', path: ['networks', `ecluse-${this.network.scope}-${tenant}`] });
+    } catch (error) {
+      if (!(error instanceof EngineError)) throw error;
+      if (error.status !== 404) this.#deps.log.warn({ host: this.name, tenant, reason: error.message }, 'a network stays');
+    }
+  }
+
   async #makeTenantNetwork(tenant: string): Promise<EngineNetwork> {
     const name = `ecluse-${this.network.scope}-${tenant}`;
     const { bridge, subnet, gateway, dynamicRange } = tenantNetworkOf(this.network, await this.tenantNumber(tenant));

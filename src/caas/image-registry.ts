@@ -27,7 +27,8 @@ import { registryAt } from './registry-access.ts';
 import type { RegistryPolicy } from './registry-access.ts';
 import type { RegistryAuth } from './registry-auth.ts';
 import { throwUnlessGood } from './registry-client.ts';
-import type { RegistryRelay, RelaySession } from './registry-relay.ts';
+import { fetchManifest } from './registry-relay.ts';
+import type { PulledManifest, RegistryRelay, RelaySession } from './registry-relay.ts';
 
 export interface RegistryParts {
   readonly policy: RegistryPolicy;
@@ -179,8 +180,7 @@ export class ImageRegistry {
   async #prove({ tenant, session }: Passage, imageId: string): Promise<void> {
     const held = await this.#deps.holdings.list(tenant.name);
     if (held.some((image) => image.imageId === imageId)) return;
-    const manifest = session.manifests.find(({ config }) => config === imageId);
-    if (manifest === undefined) throw dockerError(500, 'ecluse: the engine made another image than the registry described');
+    const manifest = await this.#manifestOf(session, imageId);
     const layersOf = async (id: string): Promise<readonly string[]> =>
       (await this.#deps.engines.inspect(id))?.RootFS?.Layers ?? [];
     const own = new Set((await Promise.all(held.map(async (image) => await layersOf(image.imageId)))).flat());
@@ -190,6 +190,21 @@ export class ImageRegistry {
     const isHeld = (index: number): boolean => isAligned && own.has(diffIds[index] ?? '');
     await proveBlob(session, manifest.config);
     for (const [index, layer] of manifest.layers.entries()) if (!isHeld(index)) await proveBlob(session, layer);
+  }
+
+  /** What the registry says of an image. Of a list an engine may have known the image's manifest already, and not have asked for it. */
+  async #manifestOf(session: RelaySession, imageId: string): Promise<PulledManifest> {
+    const find = (): PulledManifest | undefined => session.manifests.find(({ config }) => config === imageId);
+    const known = await this.#deps.engines.inspect(imageId);
+    const platform = `${known?.Os ?? ''}/${known?.Architecture ?? ''}`;
+    for (const [digest, listed] of session.listed) {
+      const found = find();
+      if (found !== undefined) return found;
+      if (listed === platform && !session.manifests.some((one) => one.digest === digest)) await fetchManifest(session, digest);
+    }
+    const found = find();
+    if (found === undefined) throw dockerError(500, 'ecluse: the engine made another image than the registry described');
+    return found;
   }
 
   /** `docker push`. Without a tag, all tags of the repository. */

@@ -83,10 +83,13 @@ export class Images {
     await this.#holdings.hold(tenant, imageId, { reference: whole });
   }
 
-  /** Takes an image that an engine made for the tenant (a build's) into its store; under names (whole references) or none. */
-  async keep(tenant: string, _host: Host, imageId: string, names: readonly string[]): Promise<void> {
+  /** Takes what a build made into the tenant's store; under names (whole references) or none. */
+  async keep(tenant: string, imageId: string, names: readonly string[]): Promise<void> {
     if (names.length === 0) await this.hold(tenant, imageId, undefined);
-    for (const whole of names) await this.hold(tenant, imageId, whole);
+    for (const whole of names) {
+      await this.hold(tenant, imageId, whole);
+      await this.#events.publish(tenant, 'tag', imageId, familiarReference(whole));
+    }
   }
 
   /** While held, engines keep what is being made though nobody holds it yet. */

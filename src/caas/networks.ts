@@ -83,7 +83,8 @@ export function parseNetworkCreate(body: unknown): z.infer<typeof bodySchema> {
   const { IPAM, ...rest } = outer.fields;
   const ipam = foldFields(IPAM, 'IPAM', ['Driver'], { Config: ADDRESS_REASON, Options: ADDRESS_REASON });
   if (ipam.kind === 'refused') throw dockerError(403, `ecluse: ${ipam.reason}`);
-  if (!['', 'default', undefined, null].includes(ipam.fields['Driver'] as never)) {
+  const ipamDriver = ipam.fields['Driver'] ?? '';
+  if (ipamDriver !== '' && ipamDriver !== 'default') {
     throw dockerError(403, `ecluse: IPAM.Driver: ${ADDRESS_REASON}`);
   }
   const driver = rest['Driver'];

@@ -5,6 +5,8 @@
  * INVARIANT: a port is probed before it is taken, because workers share their listeners (`reusePort`): with a program of the same user that shares
  * its own, they would split its connections.
  */
+import { waitFor } from '#clock';
+import type { Clock } from '#clock';
 import type { Log } from '#log';
 import { KeyedLock } from '#lifecycle';
 import { reasonOf } from '#errors';
@@ -26,6 +28,7 @@ interface HostPort {
 
 export interface PublishedPortsDeps {
   readonly log: Log;
+  readonly clock: Clock;
   readonly sql: Sql;
   /** Where the Docker endpoint listens; its host is the address of tenants that have none of their own. Undefined: it is off. */
   readonly docker: HostPort | undefined;
@@ -45,6 +48,9 @@ const RANDOM_LAST = 60_999;
 const PROBES_MAX = 200;
 /** Two daemons never share a store, and takes are made one after the other: a conflict is a fault that must not loop. */
 const TAKE_ATTEMPTS_MAX = 3;
+/** Clients hear of an end from the engine, and may be back before the store knows of it: Docker has given the ports back by then. */
+const HELD_LIMIT_MS = 250;
+const HELD_STEP_MS = 50;
 const WILDCARDS = new Set(['', '0.0.0.0', '::']);
 
 /** The address that the Docker endpoint's host stands for. Pure. */
@@ -65,6 +71,20 @@ function overlap(one: string, other: string): boolean {
 /** What a taken port is in the messages: as the client gave it. */
 function shownIp(wish: PortWish): string {
   return WILDCARDS.has(wish.hostIp) ? '0.0.0.0' : wish.hostIp;
+}
+
+interface Refusal {
+  readonly why: string;
+  /** By another container: it may have ended this moment. */
+  readonly isHeld: boolean;
+}
+
+function refused(why: string): Refusal {
+  return { why, isHeld: false };
+}
+
+function held(why: string): Refusal {
+  return { why, isHeld: true };
 }
 
 /** Ports that are spoken for on one address, by protocol. */
@@ -90,7 +110,18 @@ export class PublishedPorts {
       await this.release(row.id);
       return 'none';
     }
-    return await this.#locks.run('take', async () => await this.#take(row, wishes));
+    let refusal: Refusal | undefined;
+    const outcome = await waitFor(
+      this.#deps.clock,
+      async () => {
+        const answer = await this.#locks.run('take', async () => await this.#take(row, wishes));
+        if (typeof answer === 'string') return answer;
+        refusal = answer;
+        return answer.isHeld ? undefined : 'refused';
+      },
+      { limitMs: HELD_LIMIT_MS, stepMs: HELD_STEP_MS },
+    );
+    return outcome === undefined || outcome === 'refused' ? await this.#refuse(row, refusal?.why ?? '') : outcome;
   }
 
   /** Gives back what a container holds. True where it held something: the workers must hear of it (`publish`). */
@@ -109,44 +140,43 @@ export class PublishedPorts {
     return Map.groupBy(await listPortsOfTenant(this.#deps.sql, tenant), ({ container }) => container);
   }
 
-  async #take(row: ContainerRow, wishes: readonly PortWish[]): Promise<TakeOutcome> {
+  async #take(row: ContainerRow, wishes: readonly PortWish[]): Promise<TakeOutcome | Refusal> {
     const { sql } = this.#deps;
     const tenant = await findTenant(sql, row.tenant);
-    const own = tenant?.address ?? '';
-    const address = own === '' ? sharedAddress(this.#deps.docker) : own;
-    const held = await listPortsOf(sql, row.id);
+    const tenantAddress = tenant?.address ?? '';
+    const address = tenantAddress === '' ? sharedAddress(this.#deps.docker) : tenantAddress;
+    const own = await listPortsOf(sql, row.id);
     // While it runs it keeps them, also those of an address that its tenant had before.
     const isUp = ['running', 'paused', 'restarting'].includes(row.state);
-    if (held.length === wishes.length && (isUp || held.every((port) => port.address === address))) return 'held';
+    if (own.length === wishes.length && (isUp || own.every((port) => port.address === address))) return 'held';
     await releasePorts(sql, row.id);
-    const fail = async (why: string): Promise<never> => await this.#refuse(row, why);
     for (const { hostIp } of wishes) {
       const refusal = this.#addressRefusal(hostIp, address);
-      if (refusal !== undefined) await fail(refusal);
+      if (refusal !== undefined) return refused(refusal);
     }
     for (let attempt = 0; attempt < TAKE_ATTEMPTS_MAX; attempt += 1) {
       const all = await listAllPorts(sql);
       const count = all.filter((port) => port.tenant === row.tenant).length + wishes.length;
       if (tenant !== undefined && count > tenant.quota.portsMax)
-        await fail(
+        return refused(
           `ecluse: ${String(count)} ports of tenant ${row.tenant} would be published, its quota is ${String(tenant.quota.portsMax)}`,
         );
       const chosen = await this.#choose(wishes, { row, address, taken: this.#takenOn(address, all) });
-      if (typeof chosen === 'string') return await fail(chosen);
+      if ('why' in chosen) return chosen;
       if ((await takePorts(sql, chosen)).kind === 'done') return 'taken';
     }
-    return await fail('ecluse: its ports were taken meanwhile');
+    return refused('ecluse: its ports were taken meanwhile');
   }
 
   async #choose(
     wishes: readonly PortWish[],
     at: { readonly row: ContainerRow; readonly address: string; readonly taken: Taken },
-  ): Promise<readonly PublishedPortRow[] | string> {
+  ): Promise<readonly PublishedPortRow[] | Refusal> {
     const chosen: PublishedPortRow[] = [];
     for (const wish of wishes) {
       const taken = at.taken[wish.protocol];
       const port = await this.#find(wish, at.address, taken);
-      if (typeof port === 'string') return port;
+      if (typeof port !== 'number') return port;
       taken.add(port);
       const { protocol, containerPort } = wish;
       chosen.push({ address: at.address, protocol, port, tenant: at.row.tenant, container: at.row.id, containerPort });
@@ -155,23 +185,25 @@ export class PublishedPorts {
   }
 
   /** A free port for a wish, or moby's words for why there is none. */
-  async #find(wish: PortWish, address: string, taken: ReadonlySet<number>): Promise<number | string> {
+  async #find(wish: PortWish, address: string, taken: ReadonlySet<number>): Promise<number | Refusal> {
     const { protocol, range } = wish;
     if (range === undefined) return await this.#findRandom(protocol, address, taken);
-    const isOne = range.first === range.last;
-    let busy = false;
-    for (let port = range.first; port <= range.last; port += 1) {
-      if (taken.has(port)) continue;
-      const answer = await this.#probe({ protocol, address, port });
-      if (answer === 'free') return port;
-      busy = true;
-      if (isOne) return userlandRefusal(wish, answer, port);
+    const { first, last } = range;
+    if (first === last) {
+      if (taken.has(first)) return held(`Bind for ${shownIp(wish)}:${String(first)} failed: port is already allocated`);
+      const answer = await this.#probe({ protocol, address, port: first });
+      return answer === 'free' ? first : refused(userlandRefusal(wish, answer, first));
     }
-    if (isOne) return `Bind for ${shownIp(wish)}:${String(range.first)} failed: port is already allocated`;
-    return busy ? userlandRefusal(wish, 'EADDRINUSE', range.last) : 'all ports are allocated';
+    let isBusy = false;
+    for (let port = first; port <= last; port += 1) {
+      if (taken.has(port)) continue;
+      if ((await probePort({ protocol, address, port })) === 'free') return port;
+      isBusy = true;
+    }
+    return isBusy ? refused(userlandRefusal(wish, 'EADDRINUSE', last)) : held('all ports are allocated');
   }
 
-  async #findRandom(protocol: 'tcp' | 'udp', address: string, taken: ReadonlySet<number>): Promise<number | string> {
+  async #findRandom(protocol: 'tcp' | 'udp', address: string, taken: ReadonlySet<number>): Promise<number | Refusal> {
     const key = `${protocol} ${address}`;
     let port = this.#last.get(key) ?? RANDOM_LAST;
     let probes = 0;
@@ -183,7 +215,7 @@ export class PublishedPorts {
       this.#last.set(key, port);
       return port;
     }
-    return 'all ports are allocated';
+    return refused('all ports are allocated');
   }
 
   /** A port that was just given back may still be open in a worker: that is waited for. */

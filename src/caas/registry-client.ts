@@ -39,6 +39,8 @@ export interface RegistryCall {
 export interface RegistryFault {
   readonly code: string;
   readonly message: string;
+  /** Engines tell the message only of faults that have one. */
+  readonly detail?: unknown;
 }
 
 /** An answer of a registry that is no success. */
@@ -55,7 +57,15 @@ export class RegistryError extends EcluseError {
 }
 
 const faultsSchema = z.object({
-  errors: z.array(z.object({ code: z.string().max(100).default('UNKNOWN'), message: z.string().max(2000).default('') })).min(1),
+  errors: z
+    .array(
+      z.object({
+        code: z.string().max(100).default('UNKNOWN'),
+        message: z.string().max(2000).default(''),
+        detail: z.unknown().optional(),
+      }),
+    )
+    .min(1),
 });
 const tokenSchema = z.object({ token: z.string().optional(), access_token: z.string().optional() });
 
@@ -238,7 +248,7 @@ export class RegistryClient implements Disposable {
     const challenge = this.#challenge;
     if (challenge === undefined) return {};
     if (challenge.scheme === 'basic') {
-      if (auth === undefined || auth.username === '') throw dockerError(401, 'no basic auth credentials');
+      if (auth === undefined || auth.username === '') throw dockerError(500, 'no basic auth credentials');
       return { authorization: basicOf(auth) };
     }
     this.#token ??= this.#fetchToken(challenge.params);
@@ -340,8 +350,8 @@ export async function throwUnlessGood(answer: IncomingMessage): Promise<void> {
   answer.destroy();
   if (parsed.success && status < 500) throw new RegistryError(status, parsed.data.errors);
   if (status === 401) throw new RegistryError(401, [{ code: 'UNAUTHORIZED', message: 'incorrect username or password' }]);
-  throw dockerError(
-    status >= 500 ? 502 : status,
-    `received unexpected HTTP status: ${String(status)} ${answer.statusMessage ?? ''}`,
-  );
+  const message = `received unexpected HTTP status: ${String(status)} ${answer.statusMessage ?? ''}`;
+  // What was asked by HEAD has no body to say more.
+  if (status >= 400 && status < 500) throw new RegistryError(status, [{ code: 'UNKNOWN', message }]);
+  throw dockerError(502, message);
 }

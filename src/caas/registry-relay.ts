@@ -14,6 +14,7 @@ import { createHash, createHmac, randomUUID } from 'node:crypto';
 import { createServer } from 'node:http';
 import type { IncomingMessage, OutgoingHttpHeaders, Server, ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import * as z from 'zod';
 import { EcluseError, reasonOf } from '#errors';
@@ -42,6 +43,13 @@ const MANIFEST_TYPES = [
 
 const descriptor = z.object({ digest: z.string().regex(DIGEST) });
 const imageManifest = z.object({ config: descriptor, layers: z.array(descriptor).max(1000) });
+const listManifest = z.object({
+  manifests: z
+    .array(
+      descriptor.extend({ platform: z.object({ os: z.string().default(''), architecture: z.string().default('') }).optional() }),
+    )
+    .max(1000),
+});
 const tagsAnswer = z.object({ tags: z.array(z.string().regex(TAG)).nullish() });
 
 export interface PulledManifest {
@@ -69,6 +77,8 @@ export class RelaySession implements Disposable {
   readonly tagsMax: number;
   /** Manifests of images (not of lists) that the registry gave. */
   readonly manifests: PulledManifest[] = [];
+  /** Manifests that lists named, with their platforms (`linux/amd64`). */
+  readonly listed = new Map<string, string>();
   /** Blobs whose whole content came from the registry in this session, so that the tenant has it. */
   readonly proven = new Set<string>();
   readonly uploads = new Map<string, URL>();
@@ -240,7 +250,12 @@ function refuse({ session, rest, response }: RelayRequest, error: unknown): void
     return;
   }
   if (error instanceof RegistryError) {
-    sendFaults(response, error.status, error.faults);
+    const faults = error.faults.map(({ code, message, detail }) => ({
+      code,
+      message,
+      ...(detail === undefined || detail === null ? {} : { detail: {} }),
+    }));
+    sendFaults(response, error.status, faults);
     return;
   }
   if (error instanceof EcluseError) {
@@ -283,29 +298,22 @@ const manifestUnsupported = (): EcluseError =>
     'ecluse: the registry has this image in a format that is not taken (manifest schema 1); push it there again with a newer Docker',
   );
 
-async function sendManifest({ session, rest, incoming, response }: RelayRequest): Promise<void> {
-  const reference = decodeURIComponent(rest.slice('manifests/'.length));
-  if (!DIGEST.test(reference) && !TAG.test(reference)) throw dockerError(400, 'invalid reference format');
-  const isHead = incoming.method === 'HEAD';
+/**
+ * A manifest of the registry, whole and checked. Also where an engine only asks whether it is there: it may have the manifest itself from somebody's
+ * earlier pull, and would believe the digest that the registry says.
+ */
+export async function fetchManifest(
+  session: RelaySession,
+  reference: string,
+): Promise<{ readonly type: string; readonly digest: string; readonly body: Buffer }> {
   const answer = await session.client.call({
-    method: isHead ? 'HEAD' : 'GET',
+    method: 'GET',
     target: targetOf(session, `manifests/${reference}`),
     headers: { accept: MANIFEST_TYPES.join(', ') },
   });
   await throwUnlessGood(answer);
   const type = (answer.headers['content-type'] ?? '').split(';')[0]?.trim() ?? '';
   if (!MANIFEST_TYPES.includes(type)) throw manifestUnsupported();
-  if (isHead) {
-    answer.resume();
-    const { 'docker-content-digest': digest, 'content-length': length } = answer.headers;
-    response.writeHead(200, {
-      'content-type': type,
-      ...(typeof digest === 'string' && DIGEST.test(digest) ? { 'docker-content-digest': digest } : {}),
-      ...(length === undefined ? {} : { 'content-length': length }),
-    });
-    response.end();
-    return;
-  }
   const body = await readWhole(answer, MANIFEST_BYTES_MAX);
   if (body === undefined) throw dockerError(413, `ecluse: the manifest is larger than ${String(MANIFEST_BYTES_MAX)} bytes`);
   const digest = digestOf(body);
@@ -313,16 +321,38 @@ async function sendManifest({ session, rest, incoming, response }: RelayRequest)
     throw dockerError(502, `manifest verification failed for digest ${reference}`);
   rememberManifest(session, digest, body);
   session.count(body.length);
+  return { type, digest, body };
+}
+
+async function sendManifest({ session, rest, incoming, response }: RelayRequest): Promise<void> {
+  const reference = decodeURIComponent(rest.slice('manifests/'.length));
+  if (!DIGEST.test(reference) && !TAG.test(reference)) throw dockerError(400, 'invalid reference format');
+  const { type, digest, body } = await fetchManifest(session, reference);
   response.writeHead(200, { 'content-type': type, 'docker-content-digest': digest, 'content-length': body.length });
-  response.end(body);
+  response.end(incoming.method === 'HEAD' ? undefined : body);
 }
 
 function rememberManifest(session: RelaySession, digest: string, body: Buffer): void {
-  const value: unknown = JSON.parse(body.toString('utf8'));
-  const parsed = imageManifest.safeParse(value); // Else it is a list.
-  if (!parsed.success) return;
+  const value = parseJson(body);
+  const list = listManifest.safeParse(value);
+  if (list.success) {
+    for (const one of list.data.manifests)
+      session.listed.set(one.digest, `${one.platform?.os ?? ''}/${one.platform?.architecture ?? ''}`);
+    return;
+  }
+  const parsed = imageManifest.safeParse(value);
+  if (!parsed.success) throw dockerError(502, 'ecluse: the registry gave a manifest that is none');
   const { config, layers } = parsed.data;
   session.manifests.push({ digest, config: config.digest, layers: layers.map((layer) => layer.digest) });
+}
+
+function parseJson(body: Buffer | undefined): unknown {
+  try {
+    const value: unknown = JSON.parse(body?.toString('utf8') ?? '');
+    return value;
+  } catch {
+    return undefined;
+  }
 }
 
 async function sendBlob({ session, rest, incoming, response }: RelayRequest): Promise<void> {
@@ -372,8 +402,9 @@ async function sendTags({ session, query, response }: RelayRequest): Promise<voi
   const answer = await session.client.call({ method: 'GET', target: `${targetOf(session, 'tags/list')}?${page.toString()}` });
   await throwUnlessGood(answer);
   const body = await readWhole(answer, MANIFEST_BYTES_MAX);
-  const value: unknown = JSON.parse(body?.toString('utf8') ?? '');
-  const tags = tagsAnswer.parse(value).tags ?? [];
+  const parsed = tagsAnswer.safeParse(parseJson(body));
+  if (!parsed.success) throw dockerError(502, 'ecluse: the registry gave a list of tags that is none');
+  const tags = parsed.data.tags ?? [];
   if (tags.length > session.tagsMax) {
     throw dockerError(
       403,
@@ -448,9 +479,12 @@ async function goOnUpload({ session, rest, query, incoming, response }: RelayReq
     target.searchParams.set('digest', digest);
   }
   const { 'content-length': length, 'content-range': contentRange, 'content-type': type } = incoming.headers;
-  incoming.on('data', (chunk: Buffer) => {
-    session.count(chunk.length);
-  });
+  const body = async function* counted(): AsyncGenerator<Buffer> {
+    for await (const chunk of chunksOf(incoming)) {
+      session.count(chunk.length);
+      yield chunk;
+    }
+  };
   const hasBody = method === 'PATCH' || method === 'PUT';
   const answer = await session.client.call({
     method,
@@ -460,7 +494,7 @@ async function goOnUpload({ session, rest, query, incoming, response }: RelayReq
       ...(contentRange === undefined ? {} : { 'content-range': contentRange }),
       ...(type === undefined ? {} : { 'content-type': type }),
     },
-    ...(hasBody ? { body: incoming } : {}),
+    ...(hasBody ? { body: Readable.from(body(), { objectMode: false }) } : {}),
   });
   await throwUnlessGood(answer);
   answer.resume();

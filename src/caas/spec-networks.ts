@@ -121,22 +121,29 @@ function linksOf(raw: unknown): readonly string[] | undefined {
   return links.success ? (links.data ?? []) : undefined;
 }
 
-/** `several`: whether a container may join several networks when it is made (Docker: from API 1.44 on). */
-export function parseNetworking(host: Fields, networkingConfig: unknown, several: boolean): NetworkingResult {
-  const given = host['NetworkMode'];
-  if (given !== undefined && given !== null && typeof given !== 'string')
-    return refused(400, 'HostConfig.NetworkMode must be a text');
-  const mode = given === undefined || given === null || given === '' || given === 'bridge' ? 'default' : given;
+/** `HostConfig.NetworkMode`, and the links that belong to its network. */
+function parseMode(
+  host: Fields,
+): NetworkingResult | { readonly kind: 'mode'; readonly mode: string; readonly links: readonly string[] } {
+  const given = host['NetworkMode'] ?? '';
+  if (typeof given !== 'string') return refused(400, 'HostConfig.NetworkMode must be a text');
+  const mode = given === '' || given === 'bridge' ? 'default' : given;
   const refusal = mode === 'default' ? undefined : modeRefusal(mode);
   if (refusal !== undefined) return refused(400, refusal);
   const links = linksOf(host['Links']);
   if (links === undefined) return refused(400, 'HostConfig.Links: bad format for links');
-  if (mode === 'none' && links.length > 0)
-    return refused(
-      400,
-      "conflicting options: container type network can't be used with links. This would result in undefined behavior",
-    );
+  if (mode !== 'none' || links.length === 0) return { kind: 'mode', mode, links };
+  return refused(
+    400,
+    "conflicting options: container type network can't be used with links. This would result in undefined behavior",
+  );
+}
 
+/** `several`: whether a container may join several networks when it is made (Docker: from API 1.44 on). */
+export function parseNetworking(host: Fields, networkingConfig: unknown, several: boolean): NetworkingResult {
+  const asked = parseMode(host);
+  if (asked.kind !== 'mode') return asked;
+  const { mode, links } = asked;
   const outer = foldFields(networkingConfig, 'NetworkingConfig', ['EndpointsConfig']);
   if (outer.kind === 'refused') return refused(403, outer.reason);
   const endpoints = outer.fields['EndpointsConfig'] ?? {};
@@ -155,8 +162,7 @@ export function parseNetworking(host: Fields, networkingConfig: unknown, several
       isWhole: true,
     };
   }
-  if (mode === 'none') return { kind: 'networking', networking: { mode, wishes: [] } };
-  return { kind: 'networking', networking: { mode, wishes: [...joined(mode, wishes, links)] } };
+  return { kind: 'networking', networking: { mode, wishes: mode === 'none' ? [] : [...joined(mode, wishes, links)] } };
 }
 
 /** The mode's network first; without one that is named, those of NetworkingConfig alone (moby, `updateContainerNetworkSettings`). */

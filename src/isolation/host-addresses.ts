@@ -52,14 +52,6 @@ export function staticAddressOf(network: HostNetwork, number: number, place: num
   return `10.${String(network.octet)}.${String(number * 4 + Math.floor(offset / 256))}.${String(offset % 256)}`;
 }
 
-/** The reverse of `staticAddressOf`; undefined for what it never gives. */
-export function staticPlaceOf(network: HostNetwork, number: number, address: string): number | undefined {
-  if (!isOfHost(network.octet, address)) return undefined;
-  const [, , third = 0, fourth = 0] = address.split('.').map(Number);
-  const place = (third - number * 4) * 256 + fourth - 2;
-  return third >= number * 4 && place >= 0 && place < STATIC_ADDRESSES ? place : undefined;
-}
-
 export function isOfHost(octet: number, address: string): boolean {
   return isIPv4(address) && address.startsWith(`10.${String(octet)}.`);
 }
@@ -100,6 +92,11 @@ export function nodePattern(network: HostNetwork): string {
 
 export function vethOf(network: HostNetwork): string {
   return `e${network.scope}v${String(network.index)}`;
+}
+
+/** Tells the link address of a host in the machine's own namespace from the other addresses on `lo`. */
+export function loopbackLabelOf(network: HostNetwork): string {
+  return `lo:e${network.scope}${String(network.index)}`;
 }
 
 export function tableOf(network: HostNetwork): string {

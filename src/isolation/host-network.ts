@@ -6,7 +6,7 @@ import { existsSync } from 'node:fs';
 import { readdir, readFile, writeFile } from 'node:fs/promises';
 import { runCommand, tryCommand } from '#command';
 import { EcluseError } from '#errors';
-import { linkAddressOf, tableOf, UPLINK, vethOf } from './host-addresses.ts';
+import { linkAddressOf, loopbackLabelOf, tableOf, UPLINK, vethOf } from './host-addresses.ts';
 import type { HostNetwork } from './host-addresses.ts';
 import { hostRules, uplinkRules } from './packet-rules.ts';
 import type { HostPolicy } from './packet-rules.ts';
@@ -67,7 +67,10 @@ export async function openHostNetwork(network: HostNetwork): Promise<void> {
   const wasOpen = await isHostNetworkOpen(network);
   if (network.namespace !== undefined) await openNamespace(network, network.namespace);
   // In a namespace of its own the link has this address.
-  else await runCommand('ip', ['address', 'replace', `${linkAddressOf(network)}/32`, 'dev', 'lo', 'scope', 'host']);
+  else {
+    const own = ['dev', 'lo', 'scope', 'host', 'label', loopbackLabelOf(network)];
+    await runCommand('ip', ['address', 'replace', `${linkAddressOf(network)}/32`, ...own]);
+  }
   if (!wasOpen) await applyPolicy(network, { octets: [network.octet], resolverPort: undefined, tenants: [] });
 }
 

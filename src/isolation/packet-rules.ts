@@ -92,8 +92,12 @@ function occupiedOf(tenant: TenantPolicy): readonly NetworkMembers[] {
   return tenant.networks.filter(({ addresses }) => addresses.length > 0);
 }
 
-function localAddresses(network: HostNetwork, policy: HostPolicy, which: 'all' | 'with a way out'): readonly string[] {
-  const found = policy.tenants.flatMap((tenant) =>
+function localAddresses(
+  network: HostNetwork,
+  tenants: readonly TenantPolicy[],
+  which: 'all' | 'with a way out',
+): readonly string[] {
+  const found = tenants.flatMap((tenant) =>
     occupiedOf(tenant)
       .filter(({ internal }) => which === 'all' || !internal)
       .flatMap(({ addresses }) => addresses.filter((address) => isOfHost(network.octet, address))),
@@ -142,7 +146,7 @@ function bridgeTable(network: HostNetwork, policy: HostPolicy): string {
   const own = rangeOf(network.octet);
   const isShared = network.namespace === undefined;
   return `table bridge ${tableOf(network)} {
-  set stations { type ipv4_addr . ether_addr; ${elementsOf(localAddresses(network, policy, 'all').map((address) => stationOf(address)))} }
+  set stations { type ipv4_addr . ether_addr; ${elementsOf(localAddresses(network, policy.tenants, 'all').map((address) => stationOf(address)))} }
 ${setsAndTenantChains('bridge', policy)}
   chain source {
     ip saddr . ether saddr @stations return
@@ -169,7 +173,6 @@ ${setsAndTenantChains('bridge', policy)}
     ip daddr ${own} goto peers
     arp saddr ip ${own} goto peers
     arp daddr ip ${own} goto peers
-    ether saddr ${ours} drop
     ether daddr ${ours} drop`
         : 'goto peers'
     }
@@ -205,7 +208,7 @@ function inetTable(network: HostNetwork, policy: HostPolicy): string {
     return `"${bridge}" . ${subnet}`;
   });
   return `table inet ${tableOf(network)} {
-  set out { type ipv4_addr; ${elementsOf(localAddresses(network, policy, 'with a way out'))} }
+  set out { type ipv4_addr; ${elementsOf(localAddresses(network, policy.tenants, 'with a way out'))} }
   set sources { type ifname . ipv4_addr; flags interval; ${elementsOf(sources)} }
   set askers { type ipv4_addr; flags dynamic, timeout; timeout 1m; size 1024; }
 ${setsAndTenantChains('inet', policy)}
@@ -213,7 +216,7 @@ ${setsAndTenantChains('inet', policy)}
     type filter hook prerouting priority ${String(PRIORITY_SOURCE)}; policy accept;
     iifname ${ours} meta nfproto ipv6 drop
     iifname ${ours} iifname . ip saddr != @sources drop
-    iifname ${ours} ip daddr ${RESOLVER_ADDRESS} meta l4proto udp update @askers { ip saddr & 255.255.252.0 ${QUESTIONS} } drop
+    iifname ${ours} ip daddr ${RESOLVER_ADDRESS} meta l4proto udp update @askers { ip saddr & 255.255.252.0 ${QUESTIONS} } counter drop
   }
   chain names {
     type nat hook prerouting priority -100; policy accept;
@@ -312,36 +315,42 @@ function withoutBlankLines(text: string): string {
 }
 
 /** What a policy says besides addresses and networks: a change of it needs all rules anew. */
-export function frameOf(policy: HostPolicy): string {
+function frameOf(policy: HostPolicy): string {
   const numbers = policy.tenants.map(({ tenantNumber }) => tenantNumber).toSorted((one, other) => one - other);
   return JSON.stringify([policy.octets.toSorted((one, other) => one - other), policy.resolverPort ?? 0, numbers]);
 }
 
-/** The commands between two policies with the same frame, for one transaction: empty where nothing changes; undefined where the frame does. */
+/**
+ * The commands between two policies with the same frame, for one transaction: empty where nothing changes; undefined where the frame does. It is on the
+ * way of every start, so tenants of whom nothing changed cost a comparison. Tenants share no address.
+ */
 export function changeRules(network: HostNetwork, before: HostPolicy, after: HostPolicy): string | undefined {
   if (frameOf(before) !== frameOf(after)) return undefined;
   const old = new Map(before.tenants.map((tenant) => [tenant.tenantNumber, tenant]));
-  const commands = after.tenants.flatMap((tenant) => tenantChange(network, old.get(tenant.tenantNumber), tenant));
-  const table = tableOf(network);
-  const change = (set: string, one: readonly string[], other: readonly string[]): void => {
-    commands.push(...elementChange(set, one, other));
-  };
-  change(
-    `inet ${table} out`,
-    localAddresses(network, before, 'with a way out'),
-    localAddresses(network, after, 'with a way out'),
-  );
-  const stations = [before, after].map((policy) => localAddresses(network, policy, 'all').map((address) => stationOf(address)));
-  change(`bridge ${table} stations`, stations[0] ?? [], stations[1] ?? []);
+  const commands = after.tenants.flatMap((tenant) => {
+    const known = old.get(tenant.tenantNumber);
+    return known === undefined || isSame(known, tenant) ? [] : tenantChange(network, known, tenant);
+  });
   return commands.map((command) => `${command}\n`).join('');
 }
 
-function tenantChange(network: HostNetwork, before: TenantPolicy | undefined, after: TenantPolicy): readonly string[] {
-  const old = new Map((before === undefined ? [] : occupiedOf(before)).map((members) => [members.id, members]));
+function isSame(one: TenantPolicy, other: TenantPolicy): boolean {
+  return (
+    one.networks.length === other.networks.length &&
+    one.networks.every(({ id, internal, addresses }, index) => {
+      const twin = other.networks[index];
+      if (twin?.id !== id || twin.internal !== internal || twin.addresses.length !== addresses.length) return false;
+      return twin.addresses.every((address, place) => address === addresses[place]);
+    })
+  );
+}
+
+function tenantChange(network: HostNetwork, before: TenantPolicy, after: TenantPolicy): readonly string[] {
+  const old = new Map(occupiedOf(before).map((members) => [members.id, members]));
   const current = new Map(occupiedOf(after).map((members) => [members.id, members]));
   const added = [...current.values()].filter(({ id }) => !old.has(id));
   const removed = [...old.values()].filter(({ id }) => !current.has(id));
-  return FAMILIES.flatMap((family) => {
+  const inFamilies = FAMILIES.flatMap((family) => {
     const table = `${family} ${tableOf(network)}`;
     const chain = `${table} t${String(after.tenantNumber)}`;
     const isChainNew = added.length > 0 || removed.length > 0;
@@ -355,6 +364,14 @@ function tenantChange(network: HostNetwork, before: TenantPolicy | undefined, af
       }),
     ];
   });
+  const table = tableOf(network);
+  const stations = [before, after].map((tenant) => localAddresses(network, [tenant], 'all').map((address) => stationOf(address)));
+  const out = [before, after].map((tenant) => localAddresses(network, [tenant], 'with a way out'));
+  return [
+    ...inFamilies,
+    ...elementChange(`bridge ${table} stations`, stations[0] ?? [], stations[1] ?? []),
+    ...elementChange(`inet ${table} out`, out[0] ?? [], out[1] ?? []),
+  ];
 }
 
 function elementChange(set: string, before: readonly string[], after: readonly string[]): readonly string[] {

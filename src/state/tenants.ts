@@ -93,6 +93,8 @@ export async function updateTenant(sql: Sql, tenant: Tenant, nowMs: number): Pro
 export async function removeTenant(sql: Sql, name: string, nowMs: number): Promise<WriteOutcome> {
   return await sql.write([
     { sql: 'DELETE FROM host_network WHERE tenant = ?', values: [name] },
+    { sql: 'DELETE FROM network WHERE tenant = ?', values: [name] },
+    { sql: 'DELETE FROM image_digest WHERE tenant = ?', values: [name] },
     { sql: 'DELETE FROM tenant WHERE name = ?', values: [name], expectRows: 1 },
     changeWrite(nowMs, 'tenant.removed', name),
   ]);

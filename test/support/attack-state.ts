@@ -11,13 +11,15 @@ import type { TestNode } from './node.ts';
 /** What is another each time that it is asked. */
 const RESTLESS = new Set(['Status', 'SystemTime', 'NGoroutines', 'NFd', 'NEventsListener', 'Warnings']);
 
+const STATES = new Set<unknown>(['created', 'running', 'paused', 'exited']);
+
 function settled(value: unknown): unknown {
   if (Array.isArray(value)) return value.map(settled);
   if (typeof value !== 'object' || value === null) return value;
   return Object.fromEntries(
     Object.entries(value)
       // `Status` of a container in a list is a time; of an inspected one it is its state.
-      .filter(([key, inner]) => !RESTLESS.has(key) || (key === 'Status' && typeof inner === 'string' && !/\d/.test(inner)))
+      .filter(([key, inner]) => !RESTLESS.has(key) || (key === 'Status' && STATES.has(inner)))
       .map(([key, inner]) => [key, settled(inner)]),
   );
 }
@@ -40,7 +42,12 @@ function commandsOf(text: string): readonly string[] {
 }
 
 export async function theirState(ask: AttackWorld['ask'], references: AttackWorld['references']): Promise<unknown> {
-  const [container = '', image = '', network = '', exec = ''] = [references.container[0], references.image[0], references.network[0], references.exec[0]];
+  const [container = '', image = '', network = '', exec = ''] = [
+    references.container[0],
+    references.image[0],
+    references.network[0],
+    references.exec[0],
+  ];
   const paths = [
     '/info',
     '/containers/json?all=1',
@@ -68,7 +75,9 @@ export async function theirState(ask: AttackWorld['ask'], references: AttackWorl
   return state;
 }
 
-const containersSchema = z.array(z.object({ Id: z.string(), Names: z.array(z.string()), State: z.string(), Labels: z.unknown() }));
+const containersSchema = z.array(
+  z.object({ Id: z.string(), Names: z.array(z.string()), State: z.string(), Labels: z.unknown() }),
+);
 const imagesSchema = z.array(z.object({ Id: z.string(), RepoTags: z.array(z.string()).nullable() }));
 const networksSchema = z.array(z.object({ Id: z.string(), Name: z.string() }));
 const volumesSchema = z.object({ Volumes: z.array(z.object({ Name: z.string() })).nullable() });

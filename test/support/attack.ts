@@ -4,8 +4,9 @@
  */
 import { Agent, request as httpsRequest } from 'node:https';
 import type { IncomingMessage } from 'node:http';
-import { createHash, randomInt } from 'node:crypto';
+import { randomInt } from 'node:crypto';
 import { once } from 'node:events';
+import { setTimeout as delay } from 'node:timers/promises';
 import { buffer } from 'node:stream/consumers';
 import type { TLSSocket } from 'node:tls';
 import * as z from 'zod';
@@ -13,6 +14,7 @@ import { busyboxTar, connectTls, credentialsOf } from './docker-api.ts';
 import type { ApiAnswer, ApiCall, Credentials } from './docker-api.ts';
 import { engineState, theirState } from './attack-state.ts';
 import { imageArchive } from './image-archive.ts';
+import { codeOf } from '#errors';
 import { addTenant, startNode } from './node.ts';
 import type { TestNode } from './node.ts';
 
@@ -41,21 +43,30 @@ export interface AttackWorld extends AsyncDisposable {
   readonly state: () => Promise<unknown>;
 }
 
-/** One request at a time of each tenant's on a kept connection; bytes as they are given. */
+/** Requests of one tenant on kept connections; bytes as they are given. */
 function speaker(node: TestNode, credentials: Credentials): { ask: AttackWorld['ask']; agent: Agent } {
   const agent = new Agent({ ...credentials, keepAlive: true, maxSockets: 4 });
-  const ask = async ({ method = 'GET', path, body, headers }: ApiCall): Promise<ApiAnswer> => {
+  const send = async (call: ApiCall): Promise<IncomingMessage> => {
+    const { method = 'GET', path, body, headers } = call;
     const isRaw = body === undefined || typeof body === 'string' || Buffer.isBuffer(body);
     const { promise, resolve, reject } = Promise.withResolvers<IncomingMessage>();
     const json = isRaw ? {} : { 'content-type': 'application/json' };
-    const outgoing = httpsRequest({ host: '127.0.0.1', port: node.ports.docker, method, path, agent, headers: { ...json, ...headers } }, resolve);
-    outgoing.once('error', reject);
+    const to = { host: '127.0.0.1', port: node.ports.docker, method, path, agent };
+    const outgoing = httpsRequest({ ...to, headers: { ...json, ...headers } }, resolve);
+    outgoing.on('error', (error) => {
+      // The server may end a kept connection in the moment that it is used again.
+      if (outgoing.reusedSocket && codeOf(error) === 'ECONNRESET') resolve(send(call));
+      else reject(error);
+    });
     outgoing.once('upgrade', (answer: IncomingMessage, socket) => {
       socket.destroy();
       resolve(answer);
     });
     outgoing.end(isRaw ? body : JSON.stringify(body));
-    const answer = await promise;
+    return await promise;
+  };
+  const ask = async (call: ApiCall): Promise<ApiAnswer> => {
+    const answer = await send(call);
     const text = answer.statusCode === 101 ? '' : (await buffer(answer)).toString('utf8');
     return { status: answer.statusCode ?? 0, text, headers: answer.headers };
   };
@@ -79,13 +90,19 @@ export function strangerOf(reference: string): string {
     return /[A-Z]/.test(letter) ? drawn.toUpperCase() : drawn;
   };
   const stem = at > 0 ? strangerOf(reference.slice(0, at - 1)) + head.slice(at - 1) : head;
-  return stem + [...tail].map(change).join('');
+  return stem + tail.split('').map(change).join('');
 }
 
 /** What an answer says, whatever it was asked about: the reference is blanked, also where it stands encoded or in part. */
 export function essence(answer: ApiAnswer, reference: string): unknown {
   const { date: _date, ...headers } = answer.headers;
-  const spellings = [reference, encodeURIComponent(reference), reference.replace(/^\//, ''), reference.replace(/^.*sha256:/, ''), reference.split(':')[0] ?? ''];
+  const spellings = [
+    reference,
+    encodeURIComponent(reference),
+    reference.replace(/^\//, ''),
+    reference.replace(/^.*sha256:/, ''),
+    reference.split(':')[0] ?? '',
+  ];
   const blank = (text: string): string =>
     spellings.filter((spelling) => spelling !== '').reduce((rest, spelling) => rest.replaceAll(spelling, '‹reference›'), text);
   return { status: answer.status, headers: JSON.parse(blank(JSON.stringify(headers))) as unknown, text: blank(answer.text) };
@@ -97,11 +114,11 @@ class OpenStream {
   #rest = '';
   #isCut = false;
   readonly name: string;
-  readonly #socket: TLSSocket;
+  readonly socket: TLSSocket;
 
   private constructor(name: string, socket: TLSSocket) {
     this.name = name;
-    this.#socket = socket;
+    this.socket = socket;
     socket.setEncoding('utf8').on('data', (chunk: string) => {
       const lines = (this.#rest + chunk).split('\n');
       this.#rest = lines.pop() ?? '';
@@ -129,7 +146,7 @@ class OpenStream {
   }
 
   [Symbol.dispose](): void {
-    this.#socket.destroy();
+    this.socket.destroy();
   }
 }
 
@@ -176,8 +193,26 @@ async function furnish(ask: AttackWorld['ask'], rootFs: Buffer): Promise<AttackW
   const image = idSchema.parse(JSON.parse(await made(ask, { path: '/images/quartz:7/json' }))).Id;
   const hex = image.replace('sha256:', '');
   return {
-    container: [container, container.slice(0, 12), container.slice(0, 5), 'granite', '/granite', container.toUpperCase(), 'marble', 'slate'],
-    image: [image, hex, hex.slice(0, 12), hex.slice(0, 5), 'quartz:7', 'docker.io/library/quartz:7', 'mica/feldspar:9', `quartz@${image}`],
+    container: [
+      container,
+      container.slice(0, 12),
+      container.slice(0, 5),
+      'granite',
+      '/granite',
+      container.toUpperCase(),
+      'marble',
+      'slate',
+    ],
+    image: [
+      image,
+      hex,
+      hex.slice(0, 12),
+      hex.slice(0, 5),
+      'quartz:7',
+      'docker.io/library/quartz:7',
+      'mica/feldspar:9',
+      `quartz@${image}`,
+    ],
     network: [network, network.slice(0, 12), network.slice(0, 5), 'basaltnet', network.toUpperCase()],
     volume: ['oredata', 'OREDATA', 'oredat'],
     exec: [exec, exec.slice(0, 12), exec.toUpperCase()],
@@ -207,7 +242,12 @@ async function belongingsOf(ask: AttackWorld['ask']): Promise<unknown> {
     ids('/images/json?all=1', 'RepoTags'),
     made(ask, { path: '/volumes' }),
   ]);
-  return { containers, networks, images, volumes: (volumesSchema.parse(JSON.parse(volumes)).Volumes ?? []).map(({ Name }) => Name).toSorted() };
+  return {
+    containers,
+    networks,
+    images,
+    volumes: (volumesSchema.parse(JSON.parse(volumes)).Volumes ?? []).map(({ Name }) => Name).toSorted(),
+  };
 }
 
 export async function openAttackWorld(): Promise<AttackWorld> {
@@ -218,7 +258,10 @@ export async function openAttackWorld(): Promise<AttackWorld> {
   const victimCredentials = await credentialsOf(node, VICTIM);
   const attacker = speaker(node, credentials);
   const victim = speaker(node, victimCredentials);
-  for (const { agent } of [attacker, victim]) stack.defer(() => { agent.destroy(); });
+  for (const { agent } of [attacker, victim])
+    stack.defer(() => {
+      agent.destroy();
+    });
   const rootFs = await busyboxTar(node.dataDir);
   const references = await furnish(victim.ask, rootFs);
   await furnishOwn(attacker.ask, rootFs);
@@ -236,13 +279,15 @@ export async function openAttackWorld(): Promise<AttackWorld> {
     heard: () => streams[0]?.take() ?? [],
     cut: () => streams.filter((stream) => stream.isCut).map((stream) => stream.name),
     belongings: async () => await belongingsOf(attacker.ask),
-    state: async () => ({ theirs: await theirState(victim.ask, references), engine: await engineState(node) }),
+    state: async () => {
+      const state = { theirs: await theirState(victim.ask, references), engine: await engineState(node) };
+      await once(streams[0]?.socket ?? node.process, 'data'); // The victim's own looks at its container are news for it.
+      await delay(50);
+      streams[0]?.take();
+      return state;
+    },
     [Symbol.asyncDispose]: async () => {
       await owned.disposeAsync();
     },
   };
-}
-
-export function sha256(text: string): string {
-  return createHash('sha256').update(text).digest('hex');
 }

@@ -19,6 +19,7 @@ export async function leftoversOf(dataDir: string): Promise<readonly string[]> {
     namesIn('/sys/class/net', `e${scope}`),
     namesIn('/dev/shm', `ecluse-${scope}`),
     tablesOf(`ecluse_${scope}_`),
+    addressesOf(`lo:e${scope}`),
     socketsOf(dataDir),
   ]);
   return found.flat();
@@ -70,6 +71,11 @@ async function namesIn(folder: string, prefix: string): Promise<readonly string[
 async function tablesOf(prefix: string): Promise<readonly string[]> {
   const { stdout } = await run('nft', ['list', 'tables']);
   return stdout.split('\n').filter((line) => line.includes(` ${prefix}`));
+}
+
+async function addressesOf(label: string): Promise<readonly string[]> {
+  const { stdout } = await run('ip', ['-oneline', 'address', 'show', 'dev', 'lo']);
+  return stdout.split('\n').filter((line) => line.includes(` ${label}`));
 }
 
 /** Control sockets of sandboxes, by the containers of the data directory. */

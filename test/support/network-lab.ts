@@ -4,7 +4,6 @@ import type { ChildProcessByStdio } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import type { Readable, Writable } from 'node:stream';
-import { expect } from 'vitest';
 import { runCommand, tryCommand } from '#command';
 import { macAddressOf, tenantNetworkOf } from '#isolation/host-addresses.ts';
 import type { HostNetwork } from '#isolation/host-addresses.ts';
@@ -136,6 +135,7 @@ export class NetworkLab implements AsyncDisposable {
     }
     for (const network of this.hosts) await closeHostNetwork(network, 'with-bridges');
     const { stdout } = await tryCommand('sh', ['-c', 'ip -o link; ip -o address; ip netns list; nft list tables']);
-    expect(stdout.split('\n').filter((line) => line.includes(this.scope))).toEqual([]);
+    const left = stdout.split('\n').filter((line) => line.includes(this.scope));
+    if (left.length > 0) throw new Error(`the network lab left ${left.join(', ')}`);
   }
 }

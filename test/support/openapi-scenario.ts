@@ -90,7 +90,12 @@ function worldSteps(ids: { exec: string; execDone: string }): readonly Step[] {
     status: 201,
     body: { Image: 'scene:1', Cmd: SLEEP, ...body },
   });
-  const post = (path: string, status: number, body?: unknown): Step => ({ method: 'POST', path, status, ...(body === undefined ? {} : { body }) });
+  const post = (path: string, status: number, body?: unknown): Step => ({
+    method: 'POST',
+    path,
+    status,
+    ...(body === undefined ? {} : { body }),
+  });
   const health = { Test: ['CMD', 'true'], Interval: 1_000_000_000, Timeout: 5_000_000_000, Retries: 2 };
   return [
     post('/networks/create', 201, { Name: 'back', Labels: { of: 'scene' }, CheckDuplicate: true }),
@@ -99,7 +104,12 @@ function worldSteps(ids: { exec: string; execDone: string }): readonly Step[] {
     create('up', {
       Labels: { of: 'scene' },
       Healthcheck: health,
-      HostConfig: { NetworkMode: 'back', Binds: ['data:/data'], PortBindings: { '80/tcp': [{ HostPort: '' }] }, Memory: 128 * 1024 * 1024 },
+      HostConfig: {
+        NetworkMode: 'back',
+        Binds: ['data:/data'],
+        PortBindings: { '80/tcp': [{ HostPort: '' }] },
+        Memory: 128 * 1024 * 1024,
+      },
     }),
     post('/containers/up/start', 204),
     create('terminal', { Tty: true, OpenStdin: true }),
@@ -190,7 +200,12 @@ function containerSteps(at: string): readonly Step[] {
 
 function networkSteps(at: string): readonly Step[] {
   const name = `n${at}`;
-  const post = (path: string, status: number, body?: unknown): Step => ({ method: 'POST', path, status, ...(body === undefined ? {} : { body }) });
+  const post = (path: string, status: number, body?: unknown): Step => ({
+    method: 'POST',
+    path,
+    status,
+    ...(body === undefined ? {} : { body }),
+  });
   return [
     post('/networks/create', 201, { Name: name, CheckDuplicate: true }),
     post('/networks/create', 409, { Name: name, CheckDuplicate: true }),
@@ -227,7 +242,14 @@ function makeImageSteps(at: string, archives: Archives): readonly Step[] {
     { method: 'DELETE', path: `/images/${name}:t`, status: 200 },
     { method: 'POST', path: `/commit?container=fresh&repo=${name}&tag=c`, status: 201, body: {} },
     { method: 'DELETE', path: `/images/${name}:c`, status: 200 },
-    { method: 'POST', path: `/images/create?fromSrc=-&repo=${name}`, status: 200, body: archives.files, headers: TAR, lines: 'CreateImageInfo' },
+    {
+      method: 'POST',
+      path: `/images/create?fromSrc=-&repo=${name}`,
+      status: 200,
+      body: archives.files,
+      headers: TAR,
+      lines: 'CreateImageInfo',
+    },
     { method: 'DELETE', path: `/images/${name}`, status: 200 },
     { method: 'POST', path: `/build?t=${name}:b`, status: 200, body: archives.buildContext, headers: TAR, lines: 'BuildInfo' },
     { method: 'DELETE', path: `/images/${name}:b`, status: 200 },
@@ -281,7 +303,12 @@ function refusedSteps(): readonly Step[] {
 }
 
 function onceSteps(): readonly Step[] {
-  const post = (path: string, status: Step['status'], body?: unknown): Step => ({ method: 'POST', path, status, ...(body === undefined ? {} : { body }) });
+  const post = (path: string, status: Step['status'], body?: unknown): Step => ({
+    method: 'POST',
+    path,
+    status,
+    ...(body === undefined ? {} : { body }),
+  });
   return [
     post('/containers/fresh/start', 204),
     post('/containers/fresh/restart?t=0', 204),

@@ -60,8 +60,8 @@ export type Step = string | CommandStep | JoinStep;
 
 export interface Scenario {
   readonly name: string;
-  /** Is run with the oldest and the newest API version, too. */
-  readonly everyVersion?: boolean;
+  /** Is run with every client and version. */
+  readonly core?: boolean;
   /** Files in the client's directory, in which the commands run. */
   readonly files?: Readonly<Record<string, string>>;
   readonly steps: readonly Step[];
@@ -311,7 +311,7 @@ async function describeTar(archive: Buffer): Promise<string> {
 
 function describeEntry({ name, type, mode, uid, gid, linkname }: Header, content: Buffer): string {
   const text = name.endsWith('/layer.tar') ? '(a layer)' : content.toString('utf8');
-  return `${name} ${type} ${mode.toString(8)} ${String(uid)}:${String(gid)} ${type === 'file' ? text : linkname}`;
+  return `${name} ${type} ${(mode & 0o7777).toString(8)} ${String(uid)}:${String(gid)} ${type === 'file' ? text : linkname}`;
 }
 
 async function describePath(path: string): Promise<string> {

@@ -13,7 +13,11 @@ type Declared = Map<string, string | undefined>;
 const BUILT_IN = new Set('HTTP_PROXY http_proxy HTTPS_PROXY https_proxy FTP_PROXY ftp_proxy NO_PROXY no_proxy'.split(' '));
 const PATH_DEFAULT = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 
-export function expandAt(instruction: Instruction, word: string, scope: { readonly lookup: Lookup; readonly escape: EscapeToken }): string {
+export function expandAt(
+  instruction: Instruction,
+  word: string,
+  scope: { readonly lookup: Lookup; readonly escape: EscapeToken },
+): string {
   try {
     return expandWord(word, scope.lookup, scope.escape);
   } catch (error) {
@@ -94,7 +98,9 @@ export class StageVariables {
       const scope = { lookup: this.lookup, escape: this.#escape };
       for (const [name, value] of argumentsOf(instruction, scope)) this.#declared.set(name, value);
     } else if (instruction.keyword === 'env') {
-      const pairs = this.#pairsOf(instruction).map(([name, value]) => [this.expand(instruction, name), this.expand(instruction, value)] as const);
+      const pairs = this.#pairsOf(instruction).map(
+        ([name, value]) => [this.expand(instruction, name), this.expand(instruction, value)] as const,
+      );
       for (const [name, value] of pairs) this.#environment.set(name, value);
     }
   }
@@ -112,7 +118,10 @@ export class StageVariables {
     return words.map((word) => {
       const equals = word.indexOf('=');
       if (equals === -1) {
-        throw lineError(line, `Syntax error - can't find = in ${JSON.stringify(word.slice(0, 200))}. Must be of the form: name=value`);
+        throw lineError(
+          line,
+          `Syntax error - can't find = in ${JSON.stringify(word.slice(0, 200))}. Must be of the form: name=value`,
+        );
       }
       if (equals === 0) throw lineError(line, 'ENV names can not be blank');
       return [word.slice(0, equals), word.slice(equals + 1)];

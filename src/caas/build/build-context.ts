@@ -172,7 +172,10 @@ class ContextCopy {
       const held = this.#held.get(name);
       if (held !== undefined) return [name, held];
       if (this.#links.has(name)) {
-        throw dockerError(400, `ecluse: the Dockerfile ${name.slice(0, 200)} is a link; name the file that it leads to with --file`);
+        throw dockerError(
+          400,
+          `ecluse: the Dockerfile ${name.slice(0, 200)} is a link; name the file that it leads to with --file`,
+        );
       }
     }
     throw dockerError(500, `Cannot locate specified Dockerfile: ${dockerfile.slice(0, 500)}`);
@@ -188,7 +191,9 @@ class ContextCopy {
     }
     // Where the tenant's own stays in the context it gets one line more; else it is ours alone, and goes with the Dockerfile.
     const staysVisible = ignore !== undefined && !ignores(ignoreText, IGNORE);
-    const lines = staysVisible ? `${ignoreText.replace(/\n?$/, '\n')}${ENGINE_DOCKERFILE}\n` : `${IGNORE}\n${ENGINE_DOCKERFILE}\n`;
+    const lines = staysVisible
+      ? `${ignoreText.replace(/\n?$/, '\n')}${ENGINE_DOCKERFILE}\n`
+      : `${IGNORE}\n${ENGINE_DOCKERFILE}\n`;
     if (this.#links.has(IGNORE)) throw dockerError(400, 'ecluse: .dockerignore is a link; make it a file');
     this.#writeText({ header: { ...(ignore?.header ?? { name: IGNORE, mode: 0o644 }) }, bytes: Buffer.from(lines) });
     this.#writeText({ header: { name: ENGINE_DOCKERFILE, mode: 0o600 }, bytes: Buffer.from(text) });
@@ -212,7 +217,10 @@ async function* plainBytes(source: Readable): AsyncGenerator<Buffer> {
   }
   const isXz = head.subarray(0, 6).equals(Buffer.from([0xfd, 0x37, 0x7a, 0x58, 0x5a, 0x00]));
   if (isXz || head.subarray(0, 3).toString('latin1') === 'BZh') {
-    throw dockerError(400, 'ecluse: a build context is taken as a tar archive, plain or compressed with gzip; this one is in another format');
+    throw dockerError(
+      400,
+      'ecluse: a build context is taken as a tar archive, plain or compressed with gzip; this one is in another format',
+    );
   }
   async function* whole(): AsyncGenerator<Buffer> {
     yield head;

@@ -6,6 +6,7 @@ import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import * as z from 'zod';
 import type { Clock } from '#clock';
+import { waitFor } from '#clock';
 import type { Log } from '#log';
 import { forgetFinalCounters } from '#isolation/runtime-settings.ts';
 import { countHolders } from '#state/images.ts';
@@ -26,6 +27,8 @@ export interface LeftoverDeps {
 /** A cancelled build ends with the step that it is in, and takes that step's container along; this is how long that may last. */
 const END_LIMIT_MS = 15_000;
 const LOOK_PERIOD_MS = 300;
+/** How long a container that is gone may still count as a user of its image. */
+const USER_LIMIT_MS = 3000;
 
 /** What the ledger and the cgroups call a build. */
 const BUILD_PREFIX = 'build-';
@@ -36,7 +39,9 @@ export function buildName(id: string): string {
 
 const listedSchema = z.array(z.object({ Id: z.string().regex(/^[0-9a-f]{64}$/), Names: z.array(z.string()).nullish() }));
 const cgroupSchema = z.object({ HostConfig: z.object({ CgroupParent: z.string().default('') }) });
-const listedImageSchema = z.array(z.object({ Id: z.string(), ParentId: z.string().default(''), RepoTags: z.array(z.string()).nullish() }));
+const listedImageSchema = z.array(
+  z.object({ Id: z.string(), ParentId: z.string().default(''), RepoTags: z.array(z.string()).nullish() }),
+);
 
 /** An answer, or undefined where the engine does not know the thing (any more), or will not touch it: still in use, already going. */
 async function ask(host: Host, call: EngineCall): Promise<unknown> {
@@ -75,11 +80,19 @@ async function forgetCounters(host: Host, mark: RegExp): Promise<void> {
   }
 }
 
-/** Takes an image away that has no name and that no tenant holds, if the engine can do without it. */
-async function removeImage(deps: LeftoverDeps, host: Host, name: string): Promise<void> {
+/** Takes an image away that has no name and that no tenant holds. False where the engine still needs it. */
+async function removeImage(deps: LeftoverDeps, host: Host, name: string): Promise<boolean> {
   const known = imageSchema.safeParse(await ask(host, { method: 'GET', path: ['images', name, 'json'] }));
-  if (!known.success || (known.data.RepoTags ?? []).length > 0 || (await countHolders(deps.sql, known.data.Id)) > 0) return;
-  await ask(host, { method: 'DELETE', path: ['images', known.data.Id], query: { noprune: true } });
+  if (!known.success || (known.data.RepoTags ?? []).length > 0 || (await countHolders(deps.sql, known.data.Id)) > 0) return true;
+  return (await ask(host, { method: 'DELETE', path: ['images', known.data.Id], query: { noprune: true } })) !== undefined;
+}
+
+/** The same, with patience: a container that has just gone counts as a user for a moment. */
+async function removeImageSoon(deps: LeftoverDeps, host: Host, name: string): Promise<void> {
+  await waitFor(deps.clock, async () => ((await removeImage(deps, host, name)) ? true : undefined), {
+    limitMs: USER_LIMIT_MS,
+    stepMs: LOOK_PERIOD_MS,
+  });
 }
 
 /** What one build brought to its engine. */
@@ -107,9 +120,31 @@ export async function clearBuild(
     if (quietLooks < 2) await deps.clock.sleep(LOOK_PERIOD_MS);
   }
   await forgetCounters(host, new RegExp(`"cgroup":"${build.cgroup}"`));
-  for (const image of build.traces.borrowed) await removeImage(deps, host, image);
+  for (const image of build.traces.borrowed) await removeImageSoon(deps, host, image);
   if (build.ending === 'succeeded') return;
-  for (const image of await withDescendants(host, build.traces.made)) await removeImage(deps, host, image);
+  for (const image of await withDescendants(host, build.traces.made)) await removeImageSoon(deps, host, image);
+}
+
+/** Ends what is left in a build's cgroup (a sandbox whose start failed may stay) and removes it. Its counters must be read by then. */
+export async function removeBuildCgroup(deps: LeftoverDeps, host: Host, cgroup: string): Promise<void> {
+  const isGone = await waitFor(
+    deps.clock,
+    async () => {
+      if (await host.cgroups.remove(cgroup)) return true;
+      for (const pid of await host.cgroups.processesIn(cgroup)) killIfThere(pid);
+      return undefined;
+    },
+    { limitMs: END_LIMIT_MS, stepMs: LOOK_PERIOD_MS },
+  );
+  if (isGone === undefined) deps.log.warn({ host: host.name, cgroup }, 'the cgroup of a build could not be removed');
+}
+
+function killIfThere(pid: number): void {
+  try {
+    process.kill(pid, 'SIGKILL');
+  } catch {
+    // It ended by itself between the look and the kill.
+  }
 }
 
 /** Images and what was made from them since, children first. */
@@ -126,27 +161,11 @@ async function withDescendants(host: Host, images: readonly string[]): Promise<r
   return found.toReversed();
 }
 
-/**
- * At a start, when no build runs: what builds of a node that crashed left on a host. Images only on an engine of our own, where each has a
- * holder or a name; on a user's engine nameless images are the user's.
- */
+/** At a start, when no build runs: what builds of a node that crashed left on a host. Their images go with all others that nobody holds. */
 export async function clearCrashedBuilds(deps: LeftoverDeps, host: Host): Promise<void> {
   const removed = await removeContainers(host, `${host.cgroupPrefix}/`);
   if (removed > 0) deps.log.warn({ host: host.name, removed }, 'containers of builds that were cut off are removed');
   await forgetCounters(host, new RegExp(`"cgroup":"${host.cgroupPrefix}/[^/"]+/${BUILD_PREFIX}`));
-  if (!host.isManaged) return;
-  const listed = listedImageSchema.parse(await ask(host, { method: 'GET', path: ['images', 'json'], query: { all: true } }));
-  const parents = new Set(listed.map(({ ParentId }) => ParentId));
-  const leaves = listed.filter(({ Id }) => !parents.has(Id)).map(({ Id }) => Id);
-  for (const leaf of leaves) {
-    // From the leaf towards its root, until something is held, named or used by another.
-    let id: string | undefined = leaf;
-    for (let steps = 0; id !== undefined && id !== '' && steps < listed.length; steps += 1) {
-      const parent: string | undefined = listed.find(({ Id }) => Id === id)?.ParentId;
-      await removeImage(deps, host, id);
-      id = (await ask(host, { method: 'GET', path: ['images', id, 'json'] })) === undefined ? parent : undefined;
-    }
-  }
 }
 
 /** Closes the books of builds that a crash cut off. */
@@ -154,6 +173,7 @@ export async function closeCrashedBuilds(deps: LeftoverDeps, meter: Meter, hosts
   for (const { container, host, cgroup } of await listOpenIncarnations(deps.sql)) {
     if (!container.startsWith(BUILD_PREFIX)) continue;
     await meter.close(container);
-    await hosts.get(host)?.cgroups.remove(cgroup);
+    const place = hosts.get(host);
+    if (place !== undefined) await removeBuildCgroup(deps, place, cgroup);
   }
 }

@@ -8,6 +8,8 @@ import { foldFields } from '#caas/docker-api/go-json.ts';
 import { booleanOf, integerOfQuery } from '#caas/docker-api/request.ts';
 import { SPEC_LIMITS } from '#caas/container-spec.ts';
 import { parseReference, wholeReference } from '#caas/image-reference.ts';
+import { registryAuthOf } from '#caas/registry-auth.ts';
+import type { RegistryAuth } from '#caas/registry-auth.ts';
 import type { GivenArguments } from './build-arguments.ts';
 
 export interface BuildOptions {
@@ -61,7 +63,10 @@ function jsonOf<T>(query: URLSearchParams, key: string, schema: z.ZodType<T>, wh
   const parsed = schema.safeParse(value);
   if (parsed.success) return parsed.data;
   const [issue] = parsed.error.issues;
-  throw dockerError(400, `error reading ${what}: ${[...(issue?.path ?? []).map(String), issue?.message ?? 'invalid'].join(': ').slice(0, 300)}`);
+  throw dockerError(
+    400,
+    `error reading ${what}: ${[...(issue?.path ?? []).map(String), issue?.message ?? 'invalid'].join(': ').slice(0, 300)}`,
+  );
 }
 
 function within(query: URLSearchParams, key: string, min: number, max: number): number {
@@ -99,7 +104,10 @@ function checkBuilder(query: URLSearchParams): void {
     );
   }
   if (remote !== '') {
-    throw dockerError(400, 'ecluse: a context is not fetched from elsewhere; clone or download it, and send it: docker build FOLDER');
+    throw dockerError(
+      400,
+      'ecluse: a context is not fetched from elsewhere; clone or download it, and send it: docker build FOLDER',
+    );
   }
   if (booleanOf(query, 'squash')) throw dockerError(400, 'squash is only supported with experimental mode');
 }
@@ -135,7 +143,8 @@ function ulimitsOf(query: URLSearchParams): BuildOptions['ulimits'] {
     const folded = foldFields(entry, 'ulimits', Object.keys(ulimit.shape));
     if (folded.kind === 'refused') throw dockerError(400, `error reading ulimit settings: ${folded.reason}`);
     const parsed = ulimit.safeParse(folded.fields);
-    if (!parsed.success) throw dockerError(400, 'error reading ulimit settings: a limit has a name in small letters and two numbers');
+    if (!parsed.success)
+      throw dockerError(400, 'error reading ulimit settings: a limit has a name in small letters and two numbers');
     return parsed.data;
   });
 }
@@ -182,23 +191,25 @@ export function parseBuildQuery(query: URLSearchParams): BuildOptions {
   };
 }
 
-/** `X-Registry-Config`: what the client knows of registries. As Docker, what cannot be read is none. */
-export type RegistryLogins = ReadonlyMap<string, Readonly<Record<string, string>>>;
+/** What the client knows of registries, by their names. */
+export type RegistryLogins = ReadonlyMap<string, RegistryAuth>;
 
-const loginsSchema = z.record(z.string().max(512), z.record(z.string(), z.unknown()));
 const LOGINS_CHARS_MAX = 64 * 1024;
 
-export function registryLoginsOf(header: string | undefined): RegistryLogins {
-  if (header === undefined || header.length > LOGINS_CHARS_MAX) return new Map();
+/** `X-Registry-Config`. As in Docker, what cannot be read counts as none. */
+export function registryLoginsOf(header: string | readonly string[] | undefined): RegistryLogins {
+  const logins = new Map<string, RegistryAuth>();
+  if (typeof header !== 'string' || header.length > LOGINS_CHARS_MAX) return logins;
+  let value: unknown;
   try {
-    const parsed = loginsSchema.parse(JSON.parse(Buffer.from(header, 'base64url').toString('utf8')));
-    return new Map(
-      Object.entries(parsed).map(([registry, login]) => [
-        registry,
-        Object.fromEntries(Object.entries(login).filter((entry): entry is [string, string] => typeof entry[1] === 'string')),
-      ]),
-    );
+    value = JSON.parse(Buffer.from(header, 'base64url').toString('utf8'));
   } catch {
-    return new Map();
+    return logins;
   }
+  if (typeof value !== 'object' || value === null) return logins;
+  for (const [registry, entry] of Object.entries(value)) {
+    const login = registryAuthOf(entry);
+    if (login !== undefined) logins.set(registry, login);
+  }
+  return logins;
 }

@@ -12,6 +12,7 @@ import type { Readable } from 'node:stream';
 import type { Clock } from '#clock';
 import type { Log } from '#log';
 import { reasonOf } from '#errors';
+import type { TenantImage } from '#state/images.ts';
 import type { Sql } from '#state/sql.ts';
 import type { Tenant } from '#state/tenants.ts';
 import { SPEC_LIMITS } from '#caas/container-spec.ts';
@@ -19,11 +20,12 @@ import type { Containers } from '#caas/containers.ts';
 import { dockerError } from '#caas/docker-api/docker-error.ts';
 import type { Query } from '#caas/engine-client.ts';
 import type { Host } from '#caas/host.ts';
-import { familiarReference, parseReference, wholeReference } from '#caas/image-reference.ts';
+import { familiarReference, parseNamed, wholeReference } from '#caas/image-reference.ts';
 import type { Images } from '#caas/images.ts';
+import type { RegistryAuth } from '#caas/registry-auth.ts';
 import type { Meter } from '#caas/meter.ts';
 import { CONTEXT_LIMITS, ENGINE_DOCKERFILE, rewriteContext } from './build-context.ts';
-import { buildName, clearBuild } from './build-leftovers.ts';
+import { buildName, clearBuild, removeBuildCgroup } from './build-leftovers.ts';
 import type { Ending } from './build-leftovers.ts';
 import { ENGINE_LINE_CHARS_MAX, failureLine, OriginalWords, parseEngineLine } from './build-output.ts';
 import type { BuildLine, EngineLine } from './build-output.ts';
@@ -36,16 +38,6 @@ import { boundedLines } from './engine-lines.ts';
 
 export type Emit = (line: BuildLine) => Promise<void>;
 
-export interface PullRequest {
-  readonly tenant: Tenant;
-  readonly reference: string;
-  /** `linux/amd64`; empty: the host's. */
-  readonly platform: string;
-  readonly logins: RegistryLogins;
-  readonly emit: Emit;
-  readonly signal: AbortSignal;
-}
-
 export interface BuildsDeps {
   readonly log: Log;
   readonly clock: Clock;
@@ -54,10 +46,12 @@ export interface BuildsDeps {
   readonly images: Images;
   readonly containers: Containers;
   readonly meter: Meter;
-  /** Brings an image into the tenant's store; throws Docker's error where it cannot. */
-  readonly pull: (request: PullRequest) => Promise<void>;
   /** Brings what an ADD names to a host; undefined: such an ADD is refused. */
-  readonly fetch?: (host: Host, url: string, request: { readonly emit: Emit; readonly signal: AbortSignal }) => Promise<RemoteFile>;
+  readonly fetch?: (
+    host: Host,
+    url: string,
+    request: { readonly emit: Emit; readonly signal: AbortSignal },
+  ) => Promise<RemoteFile>;
 }
 
 export interface BuildRequest {
@@ -112,16 +106,8 @@ export class Builds {
   /** Builds, telling the client through `emit`. Throws what went wrong before or instead of the engine's own words. */
   async run(request: BuildRequest): Promise<void> {
     const { tenant, options } = request;
-    const [rows, images] = await Promise.all([
-      this.#deps.containers.listOf(tenant.name),
-      this.#deps.images.list(tenant.name),
-    ]);
-    if (images.length >= tenant.quota.imagesMax) {
-      throw dockerError(
-        403,
-        `ecluse: tenant ${tenant.name} holds ${String(images.length)} images, its quota is ${String(tenant.quota.imagesMax)}`,
-      );
-    }
+    await this.#deps.images.checkQuota(tenant);
+    const rows = await this.#deps.containers.listOf(tenant.name);
     const usedBytes = rows.reduce((sum, row) => sum + row.memoryBytes, 0);
     const memoryBytes = this.#take(tenant, options.memoryBytes, usedBytes);
     let isLeft = false;
@@ -181,7 +167,20 @@ export class Builds {
     const cgroup = host.cgroupOf(tenant.name, name);
     const timeLimit = AbortSignal.timeout(TIME_LIMIT_MS);
     const signal = AbortSignal.any([request.signal, timeLimit]);
-    const running: Running = { request, host, cgroup, memoryBytes, signal, steps: new StepImages(), borrowed: [], held: [], hasContext: false, hasFailed: false };
+    const running: Running = {
+      request,
+      host,
+      cgroup,
+      memoryBytes,
+      signal,
+      steps: new StepImages(),
+      borrowed: [],
+      held: [],
+      hasContext: false,
+      hasFailed: false,
+    };
+    // Steps' images have no holder until the build is done.
+    using _kept = this.#deps.images.protect();
     // The builder cannot be told a limit of processes for its containers.
     await host.cgroups.limitPids(cgroup, SPEC_LIMITS.pidsMax);
     const base = { container: name, incarnation: 1, tenant: tenant.name, host: host.name, name: 'build', cgroup };
@@ -196,11 +195,15 @@ export class Builds {
     } finally {
       // What was cut off may go on for a moment: it keeps its place until it is gone.
       if (ending !== 'cut') leave();
-      await clearBuild(this.#deps, host, { cgroup, traces: { made: running.steps.made, borrowed: running.borrowed }, ending }).catch((error: unknown) => {
+      await clearBuild(this.#deps, host, {
+        cgroup,
+        traces: { made: running.steps.made, borrowed: running.borrowed },
+        ending,
+      }).catch((error: unknown) => {
         log.warn({ host: host.name, build: name, reason: reasonOf(error) }, 'a build could not be cleared away');
       });
       await meter.close(name);
-      await host.cgroups.remove(cgroup);
+      await removeBuildCgroup(this.#deps, host, cgroup);
     }
   }
 
@@ -234,8 +237,13 @@ export class Builds {
     if (running.hasFailed) return false;
     const { isBase } = await done.promise;
     const imageId = stages.at(-1);
-    if (imageId === undefined || stages.length !== isBase.length) throw dockerError(500, 'the engine ended the build without an image');
-    await this.#keep(running, imageId, stages.filter((_stage, index) => isBase[index] === false));
+    if (imageId === undefined || stages.length !== isBase.length)
+      throw dockerError(500, 'the engine ended the build without an image');
+    await this.#keep(
+      running,
+      imageId,
+      stages.filter((_stage, index) => isBase[index] === false),
+    );
     return true;
   }
 
@@ -248,25 +256,36 @@ export class Builds {
       target: options.target,
       labels: Object.keys(options.labels).length,
       imageOf: async (reference, need) => await this.#imageOf(running, reference, need),
-      fetch: fetch === undefined ? undefined : async (url) => {
-        const file = await fetch(host, url, { emit, signal });
-        running.borrowed.push(file.imageId);
-        return file;
-      },
+      fetch:
+        fetch === undefined
+          ? undefined
+          : async (url) => {
+              const file = await fetch(host, url, { emit, signal });
+              running.borrowed.push(file.imageId);
+              return file;
+            },
     });
   }
 
-  async #imageOf(running: Running, reference: string, need: { readonly platform: string; readonly step: string }): Promise<BaseImage> {
-    const { images, pull } = this.#deps;
+  async #imageOf(
+    running: Running,
+    reference: string,
+    need: { readonly platform: string; readonly step: string },
+  ): Promise<BaseImage> {
+    const { images } = this.#deps;
     const { tenant, options, logins, emit } = running.request;
     let image = await images.find(tenant.name, reference);
-    const parsed = parseReference(reference);
-    // An id cannot be pulled.
-    const isNamed = parsed !== undefined && image?.references.includes(wholeReference(parsed)) === true;
+    // What was found by its id cannot be pulled.
+    const isNamed = image !== undefined && isNameOf(image, reference);
     if (image === undefined || (options.pull && isNamed)) {
       try {
         const platform = need.platform === '' ? options.platform : need.platform;
-        await pull({ tenant, reference, platform, logins, emit, signal: running.signal });
+        const access = {
+          auth: loginFor(logins, reference),
+          platform: platform === '' ? undefined : platform,
+          signal: running.signal,
+        };
+        await images.pull(tenant, withDefaultTag(reference), access, emit);
       } catch (error) {
         await emit({ stream: need.step }); // The engine never gets to announce it.
         throw error;
@@ -288,7 +307,9 @@ export class Builds {
       return newest.slice(0, CACHE_SOURCES_MAX).map(({ imageId }) => imageId);
     }
     // One that the tenant does not have is skipped, as Docker does.
-    const found = await Promise.all(cacheFrom.slice(0, CACHE_SOURCES_MAX).map(async (name) => await images.find(tenant.name, name)));
+    const found = await Promise.all(
+      cacheFrom.slice(0, CACHE_SOURCES_MAX).map(async (name) => await images.find(tenant.name, name)),
+    );
     return found.flatMap((image) => (image === undefined ? [] : [image.imageId]));
   }
 
@@ -360,13 +381,41 @@ export class Builds {
   async #keep(running: Running, imageId: string, stages: readonly string[]): Promise<void> {
     const { images } = this.#deps;
     const { tenant, options, emit } = running.request;
-    await images.keep(tenant.name, running.host, imageId, options.tags);
+    await images.keep(tenant.name, imageId, options.tags);
     const room = tenant.quota.imagesMax - (await images.list(tenant.name)).length;
     const others = [...new Set(stages)].filter((stage) => stage !== imageId);
-    for (const stage of others.slice(0, Math.max(0, room))) await images.keep(tenant.name, running.host, stage, []);
-    for (const tag of options.isQuiet ? [] : options.tags) await emit({ stream: `Successfully tagged ${familiarReference(tag)}\n` });
+    for (const stage of others.slice(0, Math.max(0, room))) await images.keep(tenant.name, stage, []);
+    for (const tag of options.isQuiet ? [] : options.tags)
+      await emit({ stream: `Successfully tagged ${familiarReference(tag)}\n` });
     if (options.isQuiet) await emit({ stream: `${imageId}\n` });
   }
+}
+
+function isNameOf(image: TenantImage, reference: string): boolean {
+  const parsed = parseNamed(reference);
+  if (parsed.kind === 'invalid') return false;
+  const { repository, tag, digest } = parsed.name;
+  if (digest !== '') return image.digests.includes(`${repository}@${digest}`);
+  return image.references.includes(wholeReference({ repository, tag: tag === '' ? 'latest' : tag }));
+}
+
+/** A FROM means one image: without tag and digest a pull would bring all of a repository. */
+function withDefaultTag(reference: string): string {
+  const parsed = parseNamed(reference);
+  if (parsed.kind === 'invalid' || parsed.name.tag !== '' || parsed.name.digest !== '') return reference;
+  return `${reference}:latest`;
+}
+
+/** Docker's name for its hub among logins. */
+const HUB_LOGIN = 'https://index.docker.io/v1/';
+
+/** The login for a reference's registry: clients write those with a scheme and a path, or without. */
+function loginFor(logins: RegistryLogins, reference: string): RegistryAuth | undefined {
+  const parsed = parseNamed(reference);
+  const domain = parsed.kind === 'invalid' ? '' : (parsed.name.repository.split('/')[0] ?? '');
+  if (domain === 'docker.io') return logins.get(HUB_LOGIN) ?? logins.get(domain);
+  const bare = (name: string): string => name.replace(/^https?:\/\//, '').replace(/\/.*$/, '');
+  return logins.get(domain) ?? [...logins].find(([name]) => bare(name) === domain)?.[1];
 }
 
 function told(line: EngineLine, words: OriginalWords): BuildLine {

@@ -180,7 +180,8 @@ export function parseDockerfile(bytes: Buffer, name: string): Dockerfile {
     const instruction = parseInstruction(joined, number);
     if (continuation.test(instruction.text)) throw lineError(number, `ecluse: it ends with ${escape} and an unusual space`);
     instructions.push(instruction);
-    if (instructions.length > INSTRUCTIONS_MAX) throw lineError(number, `ecluse: more than ${String(INSTRUCTIONS_MAX)} instructions`);
+    if (instructions.length > INSTRUCTIONS_MAX)
+      throw lineError(number, `ecluse: more than ${String(INSTRUCTIONS_MAX)} instructions`);
   }
   if (instructions.length === 0) throw dockerError(400, `failed to parse ${name}: file with no instructions`);
   return { escape, instructions };
@@ -190,14 +191,18 @@ export function parseDockerfile(bytes: Buffer, name: string): Dockerfile {
  * Writes instructions as a Dockerfile that reads back as them, each where it began (for the line numbers in engines' messages). A line that
  * is too long for the engine is continued, at a place where the two pieces join again to what they were.
  */
-export function writeDockerfile(escape: EscapeToken, instructions: readonly { readonly line: number; readonly text: string }[]): string {
+export function writeDockerfile(
+  escape: EscapeToken,
+  instructions: readonly { readonly line: number; readonly text: string }[],
+): string {
   const lines: string[] = escape === '\\' ? [] : [`# escape=${escape}`];
   for (const { line, text } of instructions) {
     while (lines.length < line - 1) lines.push('');
     let rest = text;
     while (Buffer.byteLength(rest) > LINE_BYTES_MAX) {
       const at = breakOf(rest, escape);
-      if (at === undefined) throw lineError(line, `ecluse: more than ${String(LINE_BYTES_MAX)} bytes without a place to break them`);
+      if (at === undefined)
+        throw lineError(line, `ecluse: more than ${String(LINE_BYTES_MAX)} bytes without a place to break them`);
       lines.push(`${rest.slice(0, at)}${escape}`);
       rest = rest.slice(at);
     }

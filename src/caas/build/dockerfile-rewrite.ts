@@ -172,8 +172,7 @@ class Rewriting {
         `invalid name for build stage: ${JSON.stringify(alias.slice(0, 100))}, name can't start with a number or contain symbols`,
       );
     }
-    const expand = (word: string): string =>
-      expandAt(instruction, word, { lookup: this.#global.lookup, escape: this.#escape });
+    const expand = (word: string): string => expandAt(instruction, word, { lookup: this.#global.lookup, escape: this.#escape });
     const base = expand(given);
     if (base === '') throw lineError(line, `base name (${given.slice(0, 200)}) should not be blank`);
     if (this.#stageNamed(name) !== undefined) throw lineError(line, `${name} stage name already used`);
@@ -185,7 +184,11 @@ class Rewriting {
   }
 
   /** Begins a stage and runs the triggers of what it begins with. Returns what FROM shall name. */
-  async #begin(instruction: Instruction, base: string, as: { readonly name: string; readonly platform: string }): Promise<string> {
+  async #begin(
+    instruction: Instruction,
+    base: string,
+    as: { readonly name: string; readonly platform: string },
+  ): Promise<string> {
     const earlier = this.#stageNamed(base);
     const image = earlier !== undefined || base === 'scratch' ? undefined : await this.#image(instruction, base, as.platform);
     if (earlier !== undefined) this.#bases.add(earlier.index);
@@ -282,7 +285,10 @@ class Rewriting {
     const { fetch } = this.#options;
     if (sources.length > 1) throw lineError(instruction.line, 'ecluse: an ADD of a URL takes that one source only');
     if (fetch === undefined) {
-      throw lineError(instruction.line, 'ecluse: ADD does not fetch from the network here; fetch it in a RUN instruction instead');
+      throw lineError(
+        instruction.line,
+        'ecluse: ADD does not fetch from the network here; fetch it in a RUN instruction instead',
+      );
     }
     const file = await fetch(url);
     this.#names.set(hexOf(file.imageId), url);

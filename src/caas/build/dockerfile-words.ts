@@ -135,14 +135,17 @@ export function expandWord(word: string, lookup: Lookup, escape: EscapeToken): s
   try {
     return new Expander(word, lookup, escape).until(undefined);
   } catch (error) {
-    if (error instanceof WordError) throw new WordError(`failed to process ${JSON.stringify(word.slice(0, 200))}: ${error.message}`);
+    if (error instanceof WordError)
+      throw new WordError(`failed to process ${JSON.stringify(word.slice(0, 200))}: ${error.message}`);
     throw error;
   }
 }
 
 /** A word that `expandWord` makes `literal` of, whatever the variables are. */
 export function quoteWord(literal: string, escape: EscapeToken): string {
-  return literal.replaceAll(/['"$\\`]/g, (char) => (char === '`' && escape !== '`') || (char === '\\' && escape !== '\\') ? char : `${escape}${char}`);
+  return literal.replaceAll(/['"$\\`]/g, (char) =>
+    (char === '`' && escape !== '`') || (char === '\\' && escape !== '\\') ? char : `${escape}${char}`,
+  );
 }
 
 /** Words of ENV and ARG: separated by spaces, with their quotes still on. */
@@ -205,7 +208,8 @@ export function splitPaths(args: string): readonly string[] {
     if (Array.isArray(parsed)) {
       const words: string[] = [];
       for (const word of parsed) {
-        if (typeof word !== 'string') throw new WordError('when using JSON array syntax, arrays must be comprised of strings only');
+        if (typeof word !== 'string')
+          throw new WordError('when using JSON array syntax, arrays must be comprised of strings only');
         words.push(word);
       }
       return words;

@@ -62,27 +62,27 @@ function tokensOf(pattern: string): readonly Token[] {
   return tokens;
 }
 
-/** Where in the path a match of the tokens so far may end, as a set of offsets that is moved along. */
+/** Whether the tokens fit the whole path. After each token: at which offsets its match may end. */
 function matches(tokens: readonly Token[], path: string): boolean {
   const chars = [...path];
-  let ends = new Set([0]);
-  for (const token of tokens) {
-    const next = new Set<number>();
-    for (const end of ends) {
-      if (token.kind === 'character') {
-        const char = chars[end];
-        if (char !== undefined && token.matches(char)) next.add(end + 1);
-        continue;
-      }
-      next.add(end);
-      for (let at = end; at < chars.length; at += 1) {
-        if (token.kind === 'star' && chars[at] === '/') break;
-        if (token.kind === 'star' || token.isLast || chars[at] === '/') next.add(at + 1);
-      }
-    }
-    ends = next;
+  let ends: readonly boolean[] = [true, ...chars.map(() => false)];
+  for (const token of tokens) ends = endsAfter(token, ends, chars);
+  return ends[chars.length] === true;
+}
+
+function endsAfter(token: Token, ends: readonly boolean[], chars: readonly string[]): readonly boolean[] {
+  if (token.kind === 'character') {
+    return ends.map((_end, at) => at > 0 && ends[at - 1] === true && token.matches(chars[at - 1] ?? ''));
   }
-  return ends.has(chars.length);
+  // A match that began at any earlier offset goes on to here.
+  let goesOn = false;
+  return ends.map((isEnd, at) => {
+    const before = chars[at - 1];
+    if (token.kind === 'star' && before === '/') goesOn = false;
+    const reaches = goesOn && (token.kind === 'star' || token.isLast || before === '/');
+    goesOn ||= isEnd;
+    return isEnd || reaches;
+  });
 }
 
 function patternOf(line: string): Pattern | undefined {
@@ -91,7 +91,10 @@ function patternOf(line: string): Pattern | undefined {
   const isNegated = trimmed.startsWith('!');
   const bare = isNegated ? trimmed.slice(1).trim() : trimmed;
   if (bare === '') return undefined;
-  const clean = posix.normalize(bare).replace(/(.)\/$/, '$1').replace(/^\/(?=.)/, '');
+  const clean = posix
+    .normalize(bare)
+    .replace(/(.)\/$/, '$1')
+    .replace(/^\/(?=.)/, '');
   return { tokens: tokensOf(clean), isNegated, depth: clean.split('/').length };
 }
 
@@ -99,7 +102,10 @@ function patternOf(line: string): Pattern | undefined {
 export function ignores(ignore: string, path: string): boolean {
   const folders = path.split('/').slice(0, -1);
   let isIgnored = false;
-  for (const line of ignore.replace(/^\uFEFF/, '').split('\n').slice(0, LINES_MAX)) {
+  for (const line of ignore
+    .replace(/^\uFEFF/, '')
+    .split('\n')
+    .slice(0, LINES_MAX)) {
     const pattern = patternOf(line);
     if (pattern === undefined) continue;
     const isFolder = folders.length > 0 && pattern.depth <= folders.length;

@@ -106,27 +106,32 @@ export function parseQuery(message: Buffer): ParsedQuery {
     reply: headerOf({ id, flags, rcode, counts: [0, 0, 0, 0] }),
   });
   if ((flags & OPCODE) !== 0) return refuse(RCODE.notImplemented);
-  const counts = [4, 6, 8, 10].map((at) => message.readUInt16BE(at));
-  if (counts[0] !== 1 || counts[1] !== 0 || counts[2] !== 0) return refuse(RCODE.malformed);
+  const query = readQuery(message);
+  if (query === undefined) return refuse(RCODE.malformed);
+  if (query.optionsVersion !== 0) return { kind: 'refused', reply: replyTo(query, RCODE.badVersion, []) };
+  return { kind: 'query', query };
+}
+
+function readQuery(message: Buffer): (DnsQuery & { readonly optionsVersion: number }) | undefined {
+  const [questions, answers, authorities, additional = 0] = [4, 6, 8, 10].map((at) => message.readUInt16BE(at));
+  if (questions !== 1 || answers !== 0 || authorities !== 0) return undefined;
   const name = readName(message, HEADER_BYTES);
-  if (name === undefined || name.hasPointer || name.end + 4 > message.length) return refuse(RCODE.malformed);
-  const options = readOptions(message, name.end + 4, counts[3] ?? 0);
-  if (options === 'malformed') return refuse(RCODE.malformed);
-  const query: DnsQuery = {
-    id,
-    flags,
+  if (name === undefined || name.hasPointer || name.end + 4 > message.length) return undefined;
+  const options = readOptions(message, name.end + 4, additional);
+  if (options === 'malformed') return undefined;
+  const { class: size = UDP_BYTES_MIN, ttl = 0 } = options ?? {};
+  return {
+    id: message.readUInt16BE(0),
+    flags: message.readUInt16BE(2),
     question: Buffer.from(message.subarray(HEADER_BYTES, name.end + 4)),
     name: nameOf(name.labels),
     type: message.readUInt16BE(name.end),
     isInternet: message.readUInt16BE(name.end + 2) === CLASS_IN,
     hasOptions: options !== undefined,
-    wantsDnssec: options !== undefined && (options.ttl & DNSSEC_OK) !== 0,
-    udpBytesMax: Math.min(Math.max(options?.class ?? UDP_BYTES_MIN, UDP_BYTES_MIN), UDP_BYTES_MAX),
+    wantsDnssec: (ttl & DNSSEC_OK) !== 0,
+    udpBytesMax: Math.min(Math.max(size, UDP_BYTES_MIN), UDP_BYTES_MAX),
+    optionsVersion: (ttl >>> 16) & 0xff,
   };
-  if (options !== undefined && ((options.ttl >>> 16) & 0xff) !== 0) {
-    return { kind: 'refused', reply: replyTo(query, RCODE.badVersion, []) };
-  }
-  return { kind: 'query', query };
 }
 
 /** The OPT record among the additional ones. There is at most one, and nothing behind the last record. */

@@ -27,6 +27,12 @@ export interface DnsResponderDeps {
   readonly resolvers: () => Promise<readonly Resolver[]>;
 }
 
+interface Asker {
+  readonly source: string;
+  readonly tenant: string;
+  readonly transport: Transport;
+}
+
 const MESSAGE_BYTES_MAX = 0xffff;
 const LISTEN_ATTEMPTS_MAX = 8;
 
@@ -93,18 +99,21 @@ export class DnsResponder implements AsyncDisposable {
     datagrams.on('message', (message, { address: source, port }) => {
       const tenant = tenantKeyOf(link, source);
       if (tenant === undefined || port === 0 || !this.#rate.take(source)) return;
-      this.#answer(message, { source, tenant, transport: 'udp' }).then((reply) => {
+      const send = (reply: Buffer): void => {
         // An error here is of one datagram: its receiver has gone.
-        if (reply !== undefined && this.#datagrams.includes(datagrams)) datagrams.send(reply, port, source, () => undefined);
-      }, complain);
+        if (this.#datagrams.includes(datagrams)) datagrams.send(reply, port, source, () => undefined);
+      };
+      this.#answerDatagram(message, { source, tenant, transport: 'udp' }, send).catch(complain);
     });
   }
 
+  async #answerDatagram(message: Buffer, from: Asker, send: (reply: Buffer) => void): Promise<void> {
+    const reply = await this.#answer(message, from);
+    if (reply !== undefined) send(reply);
+  }
+
   /** The answer to a message; undefined where it is none that gets one. */
-  async #answer(
-    message: Buffer,
-    from: { readonly source: string; readonly tenant: string; readonly transport: Transport },
-  ): Promise<Buffer | undefined> {
+  async #answer(message: Buffer, from: Asker): Promise<Buffer | undefined> {
     const parsed = parseQuery(message);
     if (parsed.kind !== 'query') return parsed.kind === 'refused' ? parsed.reply : undefined;
     const { query } = parsed;
@@ -164,7 +173,9 @@ export class DnsResponder implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#forwarder[Symbol.dispose]();
     for (const socket of this.#connections.keys()) socket.destroy();
-    const closed = [...this.#servers, ...this.#datagrams].map(async (listener) => await once(listener, 'close'));
+    const closed = [...this.#servers, ...this.#datagrams].map(async (listener) => {
+      await once(listener, 'close');
+    });
     for (const server of this.#servers.splice(0)) server.close();
     for (const datagrams of this.#datagrams.splice(0)) datagrams.close();
     await Promise.all(closed);

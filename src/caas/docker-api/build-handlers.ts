@@ -7,13 +7,11 @@ import { failureLine } from '#caas/build/build-output.ts';
 import type { BuildLine } from '#caas/build/build-output.ts';
 import { parseBuildQuery, registryLoginsOf } from '#caas/build/build-query.ts';
 import { Builds } from '#caas/build/builds.ts';
-import type { PullRequest } from '#caas/build/builds.ts';
 import type { Containers } from '#caas/containers.ts';
 import type { Host } from '#caas/host.ts';
-import { familiarReference, parseReference } from '#caas/image-reference.ts';
 import type { Images } from '#caas/images.ts';
 import type { Meter } from '#caas/meter.ts';
-import { answerTo, dockerError } from './docker-error.ts';
+import { answerTo } from './docker-error.ts';
 import { filtersOf, integerOfQuery, sendJson } from './request.ts';
 import type { DockerRequest } from './request.ts';
 import type { DockerRoute } from './router.ts';
@@ -41,12 +39,11 @@ async function build(deps: BuildHandlerDeps, builds: Builds, request: DockerRequ
     if (!response.headersSent) response.writeHead(200, { 'content-type': 'application/json' });
     if (!response.write(`${JSON.stringify(line)}\r\n`)) await once(response, 'drain', { signal });
   };
-  const header = incoming.headers['x-registry-config'];
   try {
     await builds.run({
       tenant: request.tenant,
       options: parseBuildQuery(request.query),
-      logins: registryLoginsOf(typeof header === 'string' ? header : undefined),
+      logins: registryLoginsOf(incoming.headers['x-registry-config']),
       context: incoming,
       signal,
       wantsAux: wantsAux(request.apiVersion),
@@ -70,19 +67,8 @@ async function prune(request: DockerRequest): Promise<void> {
   await Promise.resolve();
 }
 
-/** What a registry answers for an image that is not there, in Docker's words. */
-async function pullDenied({ reference }: PullRequest): Promise<void> {
-  await Promise.resolve();
-  const parsed = parseReference(reference);
-  const name = parsed === undefined ? reference.slice(0, 500) : familiarReference(parsed.repository);
-  throw dockerError(
-    404,
-    `pull access denied for ${name}, repository does not exist or may require 'docker login': denied: requested access to the resource is denied`,
-  );
-}
-
 export function buildRoutes(deps: BuildHandlerDeps): readonly DockerRoute[] {
-  const builds = new Builds({ ...deps, pull: pullDenied });
+  const builds = new Builds(deps);
   return [
     { method: 'POST', pattern: '/build', answer: async (request) => await build(deps, builds, request) },
     { method: 'POST', pattern: '/build/prune', answer: prune },

@@ -111,7 +111,8 @@ async function stream(deps: EventHandlerDeps, request: DockerRequest): Promise<v
   };
   signal.addEventListener('abort', end, { once: true });
   using events = deps.events.open(tenant.name, over.signal);
-  if (events === undefined) throw dockerError(429, `ecluse: tenant ${tenant.name} has too many event streams open; end some first`);
+  if (events === undefined)
+    throw dockerError(429, `ecluse: tenant ${tenant.name} has too many event streams open; end some first`);
   const timer = untilMs === undefined ? undefined : setTimeout(end, Math.max(0, untilMs - nowMs));
   try {
     response.writeHead(200, { 'content-type': 'application/json' });

@@ -55,7 +55,7 @@ export class FollowedLog {
     this.#resumedAt = this.#cursor;
   }
 
-  /** Takes bytes as they come and gives those for the client. Throws on a frame that no engine sends. */
+  /** Takes bytes as they come, to keep and to change, and gives those for the client. Throws on a frame that no engine sends. */
   push(chunk: Buffer): Buffer {
     const bytes = this.#pending.length === 0 ? chunk : Buffer.concat([this.#pending, chunk]);
     const ends = this.#isTty ? lineEnds(bytes) : frameEnds(bytes);
@@ -85,7 +85,8 @@ export class FollowedLog {
       this.#noteLast(bytes, ends, headerBytes);
       return bytes;
     }
-    const out = Buffer.allocUnsafe(bytes.length);
+    this.#noteLast(bytes, ends, headerBytes);
+    // In place, as what stays is never longer: `copyWithin` is several times as fast as `copy` for lines.
     let length = 0;
     let from = 0;
     for (const end of ends) {
@@ -93,15 +94,17 @@ export class FollowedLog {
       const isStamped = isStamp(bytes, at, end);
       if (!isStamped || !this.#wasGiven(bytes, at)) {
         const cutBytes = isStamped && !this.#withTime ? STAMP_BYTES : 0;
-        bytes.copy(out, length, from, at);
-        if (headerBytes > 0 && cutBytes > 0) out.writeUInt32BE(end - at - cutBytes, length + 4);
-        length += headerBytes;
-        length += bytes.copy(out, length, at + cutBytes, end);
+        if (headerBytes > 0) {
+          bytes[length] = bytes[from] ?? 0;
+          bytes[length + 1] = bytes[length + 2] = bytes[length + 3] = 0;
+          bytes.writeUInt32BE(end - at - cutBytes, length + 4);
+        }
+        bytes.copyWithin(length + headerBytes, at + cutBytes, end);
+        length += end - from - cutBytes;
       }
       from = end;
     }
-    this.#noteLast(bytes, ends, headerBytes);
-    return out.subarray(0, length);
+    return bytes.subarray(0, length);
   }
 
   /** `since` is inclusive: what was sent before the move is not sent again. */

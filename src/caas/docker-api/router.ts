@@ -14,8 +14,8 @@ export interface DockerRoute {
   readonly join?: (request: HijackRequest, ...params: string[]) => Promise<void>;
 }
 
-export interface Found<Handler> {
-  readonly handler: Handler;
+export interface Found {
+  readonly route: DockerRoute;
   readonly params: PathParams;
 }
 
@@ -48,27 +48,25 @@ export class Router {
     this.#routes = routes.map((route) => ({ route, parts: route.pattern.slice(1).split('/') }));
   }
 
-  #find(method: string, parts: readonly string[], isWanted: (route: DockerRoute) => boolean): Found<DockerRoute> | undefined {
+  /** The route of a request that wants an answer, or to be joined; refusals are thrown in Docker's words. */
+  find(want: 'answer' | 'join', method: string, parts: readonly string[]): Found {
     for (const { route, parts: pattern } of this.#routes) {
-      if (route.method !== method || !isWanted(route)) continue;
+      if (route.method !== method || route[want] === undefined) continue;
       const params = paramsOf(pattern, parts);
-      if (params !== undefined) return { handler: route, params };
+      if (params !== undefined) return { route, params };
     }
-    return undefined;
+    throw refusalOf(parts);
   }
 
-  /** Answers a request; refusals are thrown in Docker's words. */
   async answer(request: DockerRequest): Promise<void> {
-    const found = this.#find(request.method, request.parts, (route) => route.answer !== undefined);
-    if (found === undefined) throw refusalOf(request.parts);
-    await found.handler.answer?.(request, ...found.params);
+    const { route, params } = this.find('answer', request.method, request.parts);
+    await route.answer?.(request, ...params);
   }
 
   /** Joins a raw connection. */
   async join(request: HijackRequest): Promise<void> {
-    const found = this.#find(request.method, request.parts, (route) => route.join !== undefined);
-    if (found === undefined) throw refusalOf(request.parts);
-    await found.handler.join?.(request, ...found.params);
+    const { route, params } = this.find('join', request.method, request.parts);
+    await route.join?.(request, ...params);
   }
 }
 

@@ -44,5 +44,16 @@ export interface DockerApiDeps {
 
 export function dockerRoutes(parts: DockerApiDeps): readonly DockerRoute[] {
   const deps = { ...parts, execs: new Execs(parts) };
-  return [...containerRoutes(deps), ...streamRoutes(deps), ...execRoutes(deps), ...registryRoutes(deps), ...imageRoutes(deps), ...networkRoutes(deps), ...volumeRoutes(deps), ...eventRoutes(deps), ...buildRoutes(deps), ...systemRoutes(deps)];
+  return [
+    ...containerRoutes(deps),
+    ...streamRoutes(deps),
+    ...execRoutes(deps),
+    ...registryRoutes(deps),
+    ...imageRoutes(deps),
+    ...networkRoutes(deps),
+    ...volumeRoutes(deps),
+    ...eventRoutes(deps),
+    ...buildRoutes(deps),
+    ...systemRoutes(deps),
+  ];
 }

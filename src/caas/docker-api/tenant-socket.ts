@@ -9,7 +9,7 @@
 import { chmod, mkdir, readdir, rm, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import type { Server, Socket } from 'node:net';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { once } from 'node:events';
 import { runCommand, tryCommand } from '#command';
 import { EcluseError, reasonOf } from '#errors';
@@ -46,7 +46,11 @@ export class TenantSockets implements EndpointSockets, AsyncDisposable {
 
   /** At a start of the node: sockets of the tenants whose containers have them, before any is started again; leftovers of others go. */
   async reopen(tenants: ReadonlySet<string>): Promise<void> {
-    for (const tenant of tenants) await this.ensure(tenant);
+    for (const tenant of tenants) {
+      await this.ensure(tenant).catch((error: unknown) => {
+        this.#log.error({ tenant, reason: reasonOf(error) }, 'containers of a tenant do not reach its endpoint');
+      });
+    }
     for (const name of await readdir(this.#folder).catch(() => [])) if (!tenants.has(name)) await this.forget(name);
   }
 
@@ -60,17 +64,17 @@ export class TenantSockets implements EndpointSockets, AsyncDisposable {
 
   async #open(tenant: string, mounted: string): Promise<Server> {
     const folder = join(this.#folder, tenant);
-    const socketPath = join(folder, 's');
+    const server = createServer({ allowHalfOpen: true, pauseOnConnect: true }, (socket) => {
+      void this.#onConnection(tenant, socket);
+    });
+    server.maxConnections = CONNECTIONS_PER_TENANT_MAX;
     try {
       await mkdir(folder, { recursive: true, mode: 0o700 });
-      await writeFile(mounted, '', { flag: 'wx', mode: 0o600 }).catch((error: unknown) => {
-        if (!(error instanceof Error && 'code' in error && error.code === 'EEXIST')) throw error;
-      });
-      await rm(socketPath, { force: true });
-      const server = createServer({ allowHalfOpen: true, pauseOnConnect: true }, (socket) => {
-        void this.#onConnection(tenant, socket);
-      });
-      server.maxConnections = CONNECTIONS_PER_TENANT_MAX;
+      const names = new Set(await readdir(folder));
+      if (!names.has('docker.sock')) await writeFile(mounted, '', { mode: 0o600 });
+      // A new name each time: Linux mounts nothing over a file that was unlinked, as an earlier socket below it would be.
+      let socketPath = join(folder, 's0');
+      for (let layer = 1; names.has(basename(socketPath)); layer += 1) socketPath = join(folder, `s${String(layer)}`);
       server.listen(socketPath);
       await once(server, 'listening');
       await chmod(socketPath, 0o660);
@@ -78,6 +82,7 @@ export class TenantSockets implements EndpointSockets, AsyncDisposable {
       await runCommand('mount', ['--make-shared', mounted]);
       return server;
     } catch (error) {
+      server.close();
       throw new EcluseError({
         code: 'ECLUSE_SOCKET_FAILED',
         source: 'runtime',

@@ -4,7 +4,7 @@ import type { Scenario } from '../../support/transcript.ts';
 export const fileScenarios: readonly Scenario[] = [
   {
     name: 'cp',
-    everyVersion: true,
+    core: true,
     files: { 'one.txt': 'one\n', 'tree/a.txt': 'a\n', 'tree/sub/b.txt': 'b\n' },
     steps: [
       'run -d --name box bb sleep 1000',
@@ -56,7 +56,6 @@ export const fileScenarios: readonly Scenario[] = [
   },
   {
     name: 'diff',
-    everyVersion: true,
     steps: [
       'run --name changed bb sh -c "echo x > /tmp/new; mkdir /made; rm /etc/group; echo y >> /etc/passwd"',
       { command: 'diff changed', stdout: 'any order' },
@@ -70,7 +69,6 @@ export const fileScenarios: readonly Scenario[] = [
   },
   {
     name: 'commit',
-    everyVersion: true,
     steps: [
       'run --name base bb sh -c "echo committed > /made"',
       'commit base made:1',
@@ -93,7 +91,6 @@ export const fileScenarios: readonly Scenario[] = [
   },
   {
     name: 'export and import',
-    everyVersion: true,
     steps: [
       'create --name exp bb true',
       { command: 'export -o e.tar exp' },

@@ -4,7 +4,7 @@ import type { Scenario } from '../../support/transcript.ts';
 export const imageScenarios: readonly Scenario[] = [
   {
     name: 'names of images',
-    everyVersion: true,
+    core: true,
     steps: [
       'images',
       'tag bb shop/web:1',
@@ -35,7 +35,7 @@ export const imageScenarios: readonly Scenario[] = [
   },
   {
     name: 'inspect and history',
-    everyVersion: true,
+    core: true,
     steps: [
       { command: 'inspect --format "{{.Id}}" bb', capture: 'bb' },
       'inspect --format "{{json .RepoTags}} {{json .RepoDigests}} {{.Parent}} {{.Comment}} {{.Created}} {{.Author}}" bb',
@@ -82,7 +82,7 @@ export const imageScenarios: readonly Scenario[] = [
   },
   {
     name: 'save and load',
-    everyVersion: true,
+    core: true,
     steps: [
       'tag bb saved:1',
       { command: 'save saved:1', capture: 'archive', stdout: 'tar' },

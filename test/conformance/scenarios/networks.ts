@@ -7,13 +7,12 @@ const OWN_ADDRESSES = 'addresses are given by Écluse, which has one range for e
 export const networkScenarios: readonly Scenario[] = [
   {
     name: 'networks',
-    everyVersion: true,
+    core: true,
     steps: [
       'network ls',
       { command: 'network create net1', capture: 'net1' },
       'network create net1',
       'network create --label x=y -d bridge net2',
-      'network create "bad name!"',
       'network create host',
       'network create --internal inside',
       'network ls',
@@ -34,11 +33,14 @@ export const networkScenarios: readonly Scenario[] = [
       'network rm net1 net2',
       'network rm bridge',
       'network ls -q',
+      {
+        command: 'network create "bad name!"',
+        differs: { reason: 'as dockerd of later versions', exitCode: 1, stdout: '', stderr: /includes invalid characters/ },
+      },
     ],
   },
   {
     name: 'names on a network',
-    everyVersion: true,
     steps: [
       'network create app',
       'network create other',
@@ -49,12 +51,16 @@ export const networkScenarios: readonly Scenario[] = [
       'run --rm --network app --link web:db bb wget -q -O- http://db/x',
       'run --rm --network other bb sh -c "wget -q -T 3 -O- http://web/x 2>/dev/null || echo nobody"',
       'run --rm bb sh -c "wget -q -T 3 -O- http://web/x 2>/dev/null || echo nobody"',
-      'run --rm --network none bb sh -c "ls /sys/class/net"',
+      'run --rm --network none bb sh -c "ip -o link | wc -l"',
       'run -d --name client --network other bb sleep 1000',
       'exec client sh -c "wget -q -T 3 -O- http://web/x 2>/dev/null || echo nobody"',
       'network connect --alias alias1 app client',
       'exec client wget -q -O- http://web/x',
-      { command: 'exec web ping -c 1 -w 5 -q client', hide: [[/= [\d.]+\/[\d.]+\/[\d.]+ ms/g, '= <rtt>']] },
+      {
+        command: 'exec web ping -c 1 -w 5 -q client',
+        hide: [[/= [\d.]+\/[\d.]+\/[\d.]+ ms/g, '= <rtt>']],
+        differs: { reason: 'no raw sockets', exitCode: 1, stdout: /^PING client/, stderr: /permission denied/ },
+      },
       { command: 'inspect --format "{{range $name, $_ := .NetworkSettings.Networks}}{{$name}} {{end}}" client' },
       { command: 'network inspect --format "{{range .Containers}}{{println .Name}}{{end}}" app', stdout: 'any order' },
       'network disconnect app client',
@@ -111,9 +117,8 @@ export const networkScenarios: readonly Scenario[] = [
     steps: [
       {
         command: 'network create --subnet 10.77.0.0/24 chosen',
-        differs: { reason: OWN_ADDRESSES, exitCode: 1, stdout: '', stderr: /^Error response from daemon: .*subnet/i },
+        differs: { reason: OWN_ADDRESSES, exitCode: 1, stdout: '', stderr: /^Error response from daemon: ecluse: IPAM/ },
       },
-      { command: 'network create --subnet nonsense chosen2' },
       'network connect --ip 10.1.2.3 bridge nothing',
     ],
   },

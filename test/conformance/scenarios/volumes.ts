@@ -4,7 +4,7 @@ import type { Scenario } from '../../support/transcript.ts';
 export const volumeScenarios: readonly Scenario[] = [
   {
     name: 'volumes',
-    everyVersion: true,
+    core: true,
     steps: [
       'volume ls',
       'volume create vol1',
@@ -30,7 +30,7 @@ export const volumeScenarios: readonly Scenario[] = [
   },
   {
     name: 'volumes in containers',
-    everyVersion: true,
+    core: true,
     steps: [
       'run --rm -v data:/data bb sh -c "echo kept > /data/x"',
       'run --rm -v data:/data bb cat /data/x',
@@ -78,7 +78,6 @@ export const volumeScenarios: readonly Scenario[] = [
   },
   {
     name: 'volume prune',
-    everyVersion: true,
     steps: [
       'volume create --label keep v1',
       'volume create v2',

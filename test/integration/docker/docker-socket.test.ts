@@ -4,6 +4,7 @@ import { readFile, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { PassThrough } from 'node:stream';
 import { buffer } from 'node:stream/consumers';
+import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import * as z from 'zod';
 import { findProgram } from '#isolation/program-path.ts';
@@ -148,7 +149,7 @@ describe('the mount', () => {
   test('nobody else on the machine may use it', async () => {
     const mode = async (path: string): Promise<string> => ((await stat(path)).mode & 0o777).toString(8);
     expect(await mode(join(dataDir, 'sockets', 'acme'))).toBe('700');
-    expect(await mode(join(dataDir, 'sockets', 'acme', 's'))).toBe('660');
+    expect(await mode(join(dataDir, 'sockets', 'acme', 's0'))).toBe('660');
     expect(existsSync(join(dataDir, 'sockets', 'never'))).toBe(false);
   });
 
@@ -164,25 +165,27 @@ describe('the mount', () => {
 
 describe('the tenant', () => {
   test('suspended is refused through its socket, and served again when it is active', async () => {
-    const suspended = await node.ecluse('tenant', 'set', 'globex', '--state', 'suspended');
-    expect(suspended).toMatchObject({ exitCode: 0 });
-    const script = [
-      'sh',
-      '-c',
-      'until docker ps >/tmp/out 2>/tmp/err; do sleep 0.2; cp /tmp/err /tmp/refused; done; cat /tmp/refused; sleep 1000',
-    ];
-    const active = await node.ecluse('tenant', 'set', 'globex', '--state', 'active');
-    expect(active).toMatchObject({ exitCode: 0 });
-    await docker('globex', 'run', '-d', '--name', 'waiting', '-v', `${SOCKET}:${SOCKET}`, 'cli', ...script);
+    const script = 'trap exit TERM; while sleep 0.2; do docker ps -q 2>&1 | head -1; done';
+    await docker('globex', 'run', '-d', '--name', 'asking', '-v', `${SOCKET}:${SOCKET}`, 'cli', 'sh', '-c', script);
+    expect(await node.ecluse('tenant', 'set', 'globex', '--state', 'suspended')).toMatchObject({ exitCode: 0 });
+    await delay(2000);
+    expect(await node.ecluse('tenant', 'set', 'globex', '--state', 'active')).toMatchObject({ exitCode: 0 });
+    await delay(1500);
+    const lines = (await docker('globex', 'logs', 'asking')).split('\n');
+    expect(lines).toContain(
+      'Error response from daemon: ecluse: the tenant of this container is not active; its operator knows why',
+    );
+    expect(lines.at(-1)).toMatch(/^[0-9a-f]{12}$/);
+    await docker('globex', 'rm', '-f', 'asking');
   });
 
   test('removed leaves no socket and no mount', async () => {
     await addTenant(node, 'brief');
     await node.docker('brief', ['import', '-', 'cli'], await clientImage());
-    await docker('brief', 'create', '--name', 'x', '-v', `${SOCKET}:${SOCKET}`, 'cli', 'true');
+    await docker('brief', 'create', '--name', 'unused', '-v', `${SOCKET}:${SOCKET}`, 'cli', 'true');
     const folder = join(dataDir, 'sockets', 'brief');
     expect(await mountsBelow(folder)).toHaveLength(1);
-    await docker('brief', 'rm', 'x');
+    await docker('brief', 'rm', 'unused');
     expect(await node.ecluse('tenant', 'rm', 'brief')).toMatchObject({ exitCode: 0 });
     expect(existsSync(folder)).toBe(false);
     expect(await mountsBelow(folder)).toEqual([]);

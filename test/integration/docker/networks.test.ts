@@ -25,8 +25,8 @@ async function run(name: string, ...args: readonly string[]): Promise<void> {
 }
 
 async function hostOf(name: string): Promise<string> {
-  const rows = JSON.parse((await node.ecluse('ps', '--json')).stdout) as readonly { name: string; host: string }[];
-  return rows.find((row) => row.name === name)?.host ?? '?';
+  const explained = await node.ecluse('explain', 'container', `acme/${name}`);
+  return /is on (\w+)$/m.exec(explained.stdout)?.[1] ?? '?';
 }
 
 async function addressOf(name: string): Promise<string> {

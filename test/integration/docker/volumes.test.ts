@@ -3,10 +3,11 @@ import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import * as z from 'zod';
+import { scopeOf } from '#caas/host.ts';
 import { busyboxTar, callApi, credentialsOf } from '../../support/docker-api.ts';
 import type { ApiAnswer, Credentials } from '../../support/docker-api.ts';
-import { containing } from '../../support/matchers.ts';
-import { addTenant, startNode } from '../../support/node.ts';
+import { containing, matching } from '../../support/matchers.ts';
+import { addTenant, run, startNode } from '../../support/node.ts';
 import type { CommandAnswer, TestNode } from '../../support/node.ts';
 
 let node: TestNode;
@@ -88,6 +89,8 @@ describe('data', () => {
     expect(answer).toMatchObject({ exitCode: 1, stderr: containing('Read-only file system') });
     const mounted = await tried('acme', 'run', '--rm', '--mount', 'type=volume,src=shared,dst=/in,ro', 'bb', 'touch', '/in/x');
     expect(mounted).toMatchObject({ exitCode: 1, stderr: containing('Read-only file system') });
+    // gVisor 20240729 truncates before it refuses, where the host's kernel lets it.
+    expect(await docker('acme', 'run', '--rm', '-v', 'shared:/in', 'bb', 'cat', '/in/file')).toBe('one\ntwo');
   });
 
   test('what the image has at the destination is copied into an empty volume, unless told not to', async () => {
@@ -174,7 +177,7 @@ describe('/volumes', () => {
     expect(JSON.parse(created.text)).toEqual({
       ...view,
       Mountpoint: '/var/lib/docker/volumes/plain/_data',
-      CreatedAt: expect.stringMatching(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$/),
+      CreatedAt: matching(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$/),
     });
     const again = await api('POST', '/v1.41/volumes/create', { name: 'plain', labels: { other: 'x' } });
     expect([again.status, again.text]).toEqual([201, created.text]);
@@ -243,7 +246,7 @@ describe('/volumes', () => {
     const options = ['--opt', 'type=tmpfs', '--opt', 'device=tmpfs'];
     await docker('acme', 'volume', 'create', 'quick', ...options, '--opt', 'o=size=1m');
     const full = await tried('acme', 'run', '--rm', '-v', 'quick:/q', 'bb', 'sh', '-c', 'head -c 2000000 /dev/zero >/q/x');
-    expect(full).toMatchObject({ exitCode: 1, stderr: expect.stringMatching(/No space left|I\/O error/) });
+    expect(full).toMatchObject({ exitCode: 1, stderr: matching(/No space left|I\/O error/) });
     expect(await docker('acme', 'run', '--rm', '-v', 'quick:/q', 'bb', 'ls', '/q')).toBe('');
   });
 
@@ -257,7 +260,7 @@ describe('/volumes', () => {
       '--since',
       since,
       '--until',
-      '0s',
+      String(Date.now() / 1000 + 0.5),
       '--filter',
       'type=volume',
       '--format',
@@ -366,13 +369,17 @@ describe('tenants', () => {
     }
   });
 
-  test('a tenant that is removed leaves no volume behind', async () => {
+  test('a tenant that is removed leaves no volume behind; named ones it must remove itself', async () => {
     await addTenant(node, 'brief');
     await node.docker('brief', ['import', '-', 'bb'], await busyboxTar(node.dataDir));
-    await docker('brief', 'run', '--rm', '-v', 'data:/d', 'bb', 'touch', '/d/x');
+    await docker('brief', 'run', '--name', 'toucher', '-v', '/d', '-v', 'named:/n', 'bb', 'touch', '/d/x', '/n/x');
+    await docker('brief', 'rm', 'toucher');
     const before = (await Promise.all(['a', 'b'].map(engineVolumes))).flat().length;
+    const refused = await node.ecluse('tenant', 'rm', 'brief');
+    expect(refused).toMatchObject({ exitCode: 1, stderr: containing('still has 1 volumes with data') });
+    await docker('brief', 'volume', 'rm', 'named');
     expect(await node.ecluse('tenant', 'rm', 'brief')).toMatchObject({ exitCode: 0 });
-    expect((await Promise.all(['a', 'b'].map(engineVolumes))).flat()).toHaveLength(before - 1);
+    expect((await Promise.all(['a', 'b'].map(engineVolumes))).flat()).toHaveLength(before - 2);
   });
 });
 
@@ -390,8 +397,14 @@ test('volumes and their data are there after a restart, and what no row knows is
   const { ports, dataDir } = node;
   await docker('acme', 'run', '--rm', '-v', 'lasting:/d', 'bb', 'sh', '-c', 'echo still >/d/file');
   const kept = await names('acme');
+  const engine = ['-H', `unix://${join(dataDir, 'hosts', 'a', 'docker.sock')}`, 'volume'];
+  const stray = `ecluse-${scopeOf(dataDir)}-${'0'.repeat(16)}`;
+  for (const name of [stray, 'of-somebody'])
+    expect(await run('docker', [...engine, 'create', name])).toMatchObject({ exitCode: 0 });
   await node.stop('SIGTERM');
   node = await startNode({ hosts: ['a', 'b'], dataDir, ports });
+  expect(await engineVolumes('a')).toContain('of-somebody');
+  expect(await engineVolumes('a')).not.toContain(stray);
   expect(await names('acme')).toEqual(kept);
   expect(await docker('acme', 'run', '--rm', '-v', 'lasting:/d', 'bb', 'cat', '/d/file')).toBe('still');
 }, 60_000);

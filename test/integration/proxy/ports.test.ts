@@ -102,7 +102,8 @@ describe('a published TCP port', () => {
   test('takes 200 connections at once, over both workers', async () => {
     await using upstream = await startRawUpstream(echo);
     const port = await freePort();
-    await using _edge = await startEdge({ config: withPorts([published(port, endpointAt(upstream.port))]), workers: 2 });
+    await using edge = await startEdge({ config: withPorts([published(port, endpointAt(upstream.port))]), workers: 2 });
+    expect(edge.pool.version).toBe(1);
     const answers = await Promise.all(
       Array.from({ length: 200 }, async (_, index) => await talk(port, `message ${String(index)}`)),
     );
@@ -111,7 +112,8 @@ describe('a published TCP port', () => {
 
   test('resets the client where nothing listens in the container', async () => {
     const [port, nobody] = [await freePort(), await freePort()];
-    await using _edge = await startEdge({ config: withPorts([published(port, endpointAt(nobody))]) });
+    await using edge = await startEdge({ config: withPorts([published(port, endpointAt(nobody))]) });
+    expect(edge.pool.version).toBe(1);
     expect(await talk(port, 'x')).toMatchObject({ bytes: Buffer.alloc(0), code: 'ECONNRESET' });
   });
 
@@ -123,7 +125,8 @@ describe('a published TCP port', () => {
       published(port, endpointAt(one.port)),
       published(port, endpointAt(two.port, { id: 'c2' }), { address: '127.0.0.2', tenant: 'globex' }),
     ];
-    await using _edge = await startEdge({ config: withPorts(ports), workers: 2 });
+    await using edge = await startEdge({ config: withPorts(ports), workers: 2 });
+    expect(edge.pool.version).toBe(1);
     expect((await talk(port, '')).bytes.toString()).toBe('one');
     expect((await talk(port, '', '127.0.0.2')).bytes.toString()).toBe('two');
   });
@@ -225,7 +228,8 @@ describe('a published TCP port', () => {
     await using upstream = await startRawUpstream(echo);
     const port = await freePort();
     const limits = { tenant: { ...EDGE_LIMITS.tenant, upgradedStreams: 2 } };
-    await using _edge = await startEdge({ config: withPorts([published(port, endpointAt(upstream.port))]), limits });
+    await using edge = await startEdge({ config: withPorts([published(port, endpointAt(upstream.port))]), limits });
+    expect(edge.pool.version).toBe(1);
     const first = connect({ host: '127.0.0.1', port });
     const second = connect({ host: '127.0.0.1', port });
     await eventually(() => (upstream.connections() === 2 ? true : undefined));
@@ -293,9 +297,10 @@ describe('a published UDP port', () => {
     await using upstream = await startDatagramEcho();
     await using stranger = await startDatagramEcho();
     const port = await freePort();
-    await using _edge = await startEdge({
+    await using edge = await startEdge({
       config: withPorts([published(port, endpointAt(upstream.port), { protocol: 'udp' })]),
     });
+    expect(edge.pool.version).toBe(1);
     await using client = datagramClient(port);
     client.send('x');
     await expect.poll(() => client.received, { timeout: 5_000 }).toEqual(['x']);

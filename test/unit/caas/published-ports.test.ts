@@ -4,6 +4,7 @@ import { createServer } from 'node:net';
 import type { Server } from 'node:net';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { systemClock } from '#clock';
 import { createLog } from '#log';
 import { PublishedPorts, sharedAddress } from '#caas/published-ports.ts';
 import type { PublishedPortsDeps } from '#caas/published-ports.ts';
@@ -36,6 +37,7 @@ function portsWith(change: Partial<PublishedPortsDeps> = {}): PublishedPorts {
   const docker = { host: '127.0.0.1', port: 2376 };
   return new PublishedPorts({
     log: createLog('silent'),
+    clock: systemClock,
     sql,
     docker,
     reserved: [docker],
@@ -130,6 +132,16 @@ describe('take()', () => {
     const worker = await occupy(port);
     const ports = portsWith({ publish: async () => await closed(worker) });
     expect(await ports.take(await container('a'), published({ HostPort: String(port) }))).toBe('taken');
+  });
+
+  test('waits a moment for a container that has just ended', async () => {
+    const ports = portsWith();
+    const spec = published({ HostPort: String(await freePort()) });
+    const [first, second] = [await container('a'), await container('b')];
+    expect(await ports.take(first, spec)).toBe('taken');
+    const taking = ports.take(second, spec);
+    await ports.release(first.id);
+    expect(await taking).toBe('taken');
   });
 
   test('refuses the ports of the node and of the endpoint on every address', async () => {

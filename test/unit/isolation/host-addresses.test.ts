@@ -2,7 +2,7 @@
 import * as fc from 'fast-check';
 import { BlockList } from 'node:net';
 import { describe, expect, test } from 'vitest';
-import { macAddressOf, STATIC_ADDRESSES, staticAddressOf, staticPlaceOf, tenantNetworkOf } from '#isolation/host-addresses.ts';
+import { macAddressOf, STATIC_ADDRESSES, staticAddressOf, tenantNetworkOf } from '#isolation/host-addresses.ts';
 import type { HostNetwork } from '#isolation/host-addresses.ts';
 
 const HOST: HostNetwork = { scope: 'abcdef', index: 9, octet: 90, namespace: undefined };
@@ -36,7 +36,7 @@ describe('staticAddressOf()', () => {
     expect(() => staticAddressOf(HOST, 1, -1)).toThrow('no static address -1');
   });
 
-  test('gives each place of each network an address of its own, outside of the engine’s range, and finds it back', () => {
+  test('gives each place of each network an address of its own, outside of the engine’s range', () => {
     fc.assert(
       fc.property(numbers, fc.integer({ min: 0, max: STATIC_ADDRESSES - 1 }), (number, place) => {
         const address = staticAddressOf(HOST, number, place);
@@ -44,16 +44,8 @@ describe('staticAddressOf()', () => {
         expect(within(subnet, address)).toBe(true);
         expect(within(dynamicRange, address)).toBe(false);
         expect(address).not.toBe(gateway);
-        expect(staticPlaceOf(HOST, number, address)).toBe(place);
-        expect(staticPlaceOf(HOST, (number % 63) + 1, address)).toBeUndefined();
       }),
     );
-  });
-
-  test('has no place for what it never gives', () => {
-    for (const address of ['10.90.4.1', '10.90.4.0', '10.90.7.192', '10.91.4.2', '10.90.3.255', 'x', '', '10.90.4.256']) {
-      expect(staticPlaceOf(HOST, 1, address), address).toBeUndefined();
-    }
   });
 });
 

@@ -63,7 +63,24 @@ describe('a Dockerfile as instructions', () => {
   });
 
   it('writes what reads back as the same instructions, whatever it read', () => {
-    const piece = fc.constantFrom('RUN ', 'FROM a', '\\', '`', '\n', ' ', '\t', '#', 'x', '"', "'", '\r', '# escape=`', '\u00a0', '--f=1', 'ENV a=b');
+    const piece = fc.constantFrom(
+      'RUN ',
+      'FROM a',
+      '\\',
+      '`',
+      '\n',
+      ' ',
+      '\t',
+      '#',
+      'x',
+      '"',
+      "'",
+      '\r',
+      '# escape=`',
+      '\u00a0',
+      '--f=1',
+      'ENV a=b',
+    );
     fc.assert(
       fc.property(fc.array(piece, { maxLength: 30 }), (pieces) => {
         let first;

@@ -53,21 +53,21 @@ describe('a Dockerfile for the engine', () => {
 
   it.each([
     ['FROM scratch\nCOPY x /', ['FROM scratch', 'COPY x /']],
-    ['from busybox as a\nfrom A\ncopy --from=0 x y\ncopy --from=A x y', [`FROM ${ID_A} AS a`, 'FROM a', 'COPY --from=0 x y', 'COPY --from=a x y']],
+    [
+      'from busybox as a\nfrom A\ncopy --from=0 x y\ncopy --from=A x y',
+      [`FROM ${ID_A} AS a`, 'FROM a', 'COPY --from=0 x y', 'COPY --from=a x y'],
+    ],
     ['ARG V=1.36\nFROM busybox:$V', ['ARG V=1.36', `FROM ${ID_A}`]],
     ['ARG V\nFROM busybox:${V:-1.36}', ['ARG V', `FROM ${ID_A}`]],
     ['ARG N=busy\nARG M=${N}box\nFROM "$M"', ['ARG N=busy', 'ARG M=${N}box', `FROM ${ID_A}`]],
     ['FROM --platform=linux/amd64 busybox', [`FROM --platform=linux/amd64 ${ID_A}`]],
     ['FROM busybox\nCOPY --from="" a b', [`FROM ${ID_A}`, 'COPY a b']],
     ['FROM busybox\nONBUILD   COPY --from=anything a b', [`FROM ${ID_A}`, 'ONBUILD COPY --from=anything a b']],
-    ['FROM copies-stage AS builder', [`FROM ${ID_A} AS builder`]],
     ['FROM busybox AS builder\nFROM copies-stage', [`FROM ${ID_A} AS builder`, `FROM ${ID_A}`]],
     ['FROM adds-file\nADD a$FROM_TRIGGER /', [`FROM ${ID_A}`, 'ADD ["a1","/"]']],
     ['# escape=`\nFROM busybox\nADD a`b c\\d /', ['# escape=`', `FROM ${ID_A}`, 'ADD ["ab","c\\\\d","/"]']],
   ])('rewrites %j', async (text, expected) => {
-    // A stage that is being made is no source for itself: only the first of these names one that is there.
-    if (text.startsWith('FROM copies-stage AS')) await expect(linesOf(text)).rejects.toThrow(/takes files from an image/);
-    else expect(await linesOf(text)).toEqual(expected);
+    expect(await linesOf(text)).toEqual(expected);
   });
 
   it('takes --build-arg over defaults, and what is not declared for nothing', async () => {
@@ -115,6 +115,8 @@ describe('a Dockerfile for the engine', () => {
     ['FROM busybox\nONBUILD FROM x', /FROM isn't allowed as an ONBUILD trigger/],
     ['FROM busybox\nONBUILD ONBUILD RUN x', /Chaining ONBUILD/],
     ['FROM busybox\nONBUILD --from=x COPY a b', /ONBUILD takes no flags/],
+    // A stage that is being made is no source for itself.
+    ['FROM copies-stage AS builder', /takes files from an image/],
     ['FROM copies-image', /ecluse: copies-image runs "ONBUILD COPY --from=busybox/],
     ['FROM adds-url', /could fetch from the network/],
     ['FROM adds-variable', /could fetch from the network/],
@@ -142,15 +144,15 @@ describe('a Dockerfile for the engine', () => {
     'ADD http_proxy://x $HTTP_PROXY/x /',
     'ADD a http://10.0.0.1/x /',
   ])('lets no engine fetch for %j', async (instruction) => {
-    await expect(rewrite(`FROM tools\n${instruction}`, { arguments: new Map([['HTTP_PROXY', 'http://10.0.0.1']]) })).rejects.toThrow(
-      /dockerfile parse error line \d: ecluse: .*(?:ADD)/,
-    );
+    await expect(
+      rewrite(`FROM tools\n${instruction}`, { arguments: new Map([['HTTP_PROXY', 'http://10.0.0.1']]) }),
+    ).rejects.toThrow(/dockerfile parse error line \d: ecluse: .*(?:ADD)/);
   });
 
   it.each([
     ['ADD $BASE/a* b/ /dst/', 'ADD ["/opt/a*","b/","/dst/"]'],
     ['ADD \\$BASE a', 'ADD ["\\\\$BASE","a"]'],
-    ["ADD '$BASE' \"$x\"", 'ADD ["\\\\$BASE","\\"$x\\""]'],
+    ['ADD \'$BASE\' "$x"', 'ADD ["\\\\$BASE","\\"$x\\""]'],
     ['ADD --chown=$U:$G a $BASE', 'ADD --chown=$U:$G ["a","$BASE"]'],
   ])('makes plain words of the sources of %j', async (instruction, expected) => {
     expect((await linesOf(`FROM tools\n${instruction}`))[1]).toBe(expected);
