@@ -181,21 +181,22 @@ export class ContainerCreation {
     if (name === '') throw dockerError(400, 'Neither old nor new names may be empty');
     const bare = name.replace(/^\//, '');
     if (bare === row.name) throw dockerError(400, 'Renaming a container with the same name as its current name');
-    checkedName(name);
+    checkedName(`/${bare}`, 'Error when allocating new name: ');
     await this.#tenantLocks.run(tenant.name, async () => {
       await this.#checkRoutes(bare, parseStoredSpec(row.spec), tenant, await listContainers(this.#deps.sql));
       const holder = await findByName(this.#deps.sql, tenant.name, bare);
-      if (holder !== undefined) throw nameTaken(bare, `container "${holder.id}"`);
+      if (holder !== undefined) throw nameTaken(bare, `container "${holder.id}"`, 'Error when allocating new name: ');
       if ((await renameContainer(this.#deps.sql, row.id, bare)).kind === 'conflict') throw nameTaken(bare, 'another container');
     });
     await this.#deps.containers.renamed(row, bare);
   }
 }
 
-function checkedName(name: string): string {
+/** `before`: how Docker begins what it says where a container is renamed. */
+function checkedName(name: string, before = ''): string {
   const bare = name.replace(/^\//, '');
   if (isContainerName(bare)) return bare;
-  throw dockerError(400, `Invalid container name (${name.slice(0, 130)}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed`);
+  throw dockerError(400, `${before}Invalid container name (${name.slice(0, 130)}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed`);
 }
 
 function checkQuota(tenant: Tenant, mine: readonly ContainerRow[], { spec, memoryBytes }: Draft): void {

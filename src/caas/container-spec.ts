@@ -8,6 +8,9 @@ import { LRUCache } from 'lru-cache';
 import * as z from 'zod';
 import { foldFields } from './docker-api/go-json.ts';
 import type { Fields } from './docker-api/go-json.ts';
+import { checkCombination, OUTSIDE } from './spec-checks.ts';
+import type { SpecRefusal } from './spec-checks.ts';
+import { parseLogging } from './spec-logging.ts';
 import { MOUNT_FIELDS, mountsAskedSchema, mountSchema, NO_MOUNTS_ASKED, parseMounts } from './spec-mounts.ts';
 import type { MountsAsked, MountSpec } from './spec-mounts.ts';
 import { networkingSchema, parseNetworking } from './spec-networks.ts';
@@ -31,8 +34,6 @@ export const SPEC_LIMITS: SpecLimits = {
   shmBytesMax: 1024 * 1024 * 1024,
 };
 
-const MEMORY_BYTES_MIN = 64 * 1024 * 1024;
-const LABELS_MAX = 200;
 const ENV_MAX = 500;
 
 const text = z.string().max(4096);
@@ -87,6 +88,9 @@ const configSchema = z.object({
 
 const ulimit = z.object({ Name: z.string().regex(/^[a-z]{1,20}$/), Hard: integer, Soft: integer });
 
+const domain = z.string().regex(/^(?:\.|[A-Za-z0-9_][A-Za-z0-9_.-]{0,252})$/, 'is no domain');
+const resolverOption = z.string().regex(/^[a-z0-9-]{1,40}(?::\d{1,6})?$/, 'is no option of a resolver');
+
 const hostConfigSchema = z.object({
   Memory: size.default(0),
   MemoryReservation: size.default(0),
@@ -98,7 +102,11 @@ const hostConfigSchema = z.object({
   PidsLimit: integer.nullable().default(null),
   RestartPolicy: z
     .object({
-      Name: z.enum(['', 'no', 'always', 'unless-stopped', 'on-failure']).default(''),
+      Name: z
+        .enum(['', 'no', 'always', 'unless-stopped', 'on-failure'], {
+          error: ({ input }) => `invalid restart policy '${String(input).slice(0, 40)}'`,
+        })
+        .default(''),
       MaximumRetryCount: size.default(0),
     })
     .nullable()
@@ -130,6 +138,10 @@ const hostConfigSchema = z.object({
     .default([]),
   Ulimits: z.array(ulimit).nullable().default([]),
   ConsoleSize: z.tuple([size, size]).nullable().default([0, 0]),
+  DnsSearch: z.array(domain).max(6).nullable().default([]),
+  DnsOptions: z.array(resolverOption).max(10).nullable().default([]),
+  /** A file of the client's; Docker keeps the name and does nothing with it. */
+  ContainerIDFile: text.default(''),
 });
 
 export interface ContainerSpec {
@@ -139,6 +151,8 @@ export interface ContainerSpec {
   /** Everything mounted but `hostConfig.Tmpfs`; complete once `Volumes.plan` saw it. */
   readonly mounts: readonly MountSpec[];
   readonly mountsAsked: MountsAsked;
+  /** Of the json-file log driver, as asked for. */
+  readonly logOptions: Readonly<Record<string, string>>;
   /** The image that the reference meant when the container was made. */
   readonly imageId: string;
   /** TCP ports that the image or the request exposes. */
@@ -156,20 +170,11 @@ export type SpecResult =
       readonly memoryBytes: number;
       readonly warnings: readonly string[];
     }
-  /** `isWhole`: the reason is the whole message, as where the words are Docker's. */
-  | { readonly kind: 'refused'; readonly status: 400 | 403 | 501; readonly reason: string; readonly isWhole?: true };
-
-/** Capabilities that a tenant may add: what Docker gives by default, without raw sockets. Inside gVisor they act on the sentry only. */
-const CAPABILITIES_ALLOWED = new Set(
-  'CHOWN DAC_OVERRIDE FSETID FOWNER SETGID SETUID SETFCAP SETPCAP NET_BIND_SERVICE SYS_CHROOT KILL AUDIT_WRITE SYS_PTRACE SYS_NICE'.split(
-    ' ',
-  ),
-);
+  | SpecRefusal;
 
 /** What dockerode leaves in the body of its own options; Docker does not read it there, and it goes no further. */
 const CLIENT_OPTIONS = ['name', 'platform', 'abortSignal'];
 
-const OUTSIDE = 'it would reach outside of the sandbox';
 const CONFIG_REASONS: Readonly<Record<string, string>> = {
   MacAddress: 'addresses are assigned by the platform',
   NetworkDisabled: 'use --network none',
@@ -196,8 +201,6 @@ const HOST_CONFIG_REASONS: Readonly<Record<string, string>> = {
   StorageOpt: OUTSIDE,
   Annotations: OUTSIDE,
   Dns: 'names are resolved by the platform',
-  DnsOptions: 'names are resolved by the platform',
-  DnsSearch: 'names are resolved by the platform',
 };
 
 /** Fields whose "nothing" is not a zero value, as clients send them. */
@@ -212,14 +215,6 @@ function withoutIdleValues(host: Fields): Fields {
       !(key === 'Isolation' && idle(key, ['default'])),
   );
   return Object.fromEntries(entries);
-}
-
-function checkLogConfig(raw: unknown): string | undefined {
-  const folded = foldFields(raw, 'HostConfig.LogConfig', ['Type', 'Config']);
-  if (folded.kind === 'refused') return folded.reason;
-  const type = folded.fields['Type'];
-  if (type !== undefined && type !== '' && type !== 'json-file') return 'HostConfig.LogConfig.Type: only json-file is supported';
-  return undefined; // Rotation is ours; sizes that the client asks for are the platform's defaults or less.
 }
 
 type Nested =
@@ -249,6 +244,9 @@ function foldNested(config: Fields, host: Fields): Nested {
   };
 }
 
+/** A value whose fault is told in Docker's own words needs no path before it. */
+const WHOLE = /^invalid restart policy /;
+
 function issueOf(error: z.ZodError, place: string): string {
   const issue = error.issues[0];
   const path = [place, ...(issue?.path ?? []).map(String)].filter((part) => part !== '').join('.');
@@ -257,31 +255,6 @@ function issueOf(error: z.ZodError, place: string): string {
 
 function refusal(status: 400 | 403, reason: string): SpecResult {
   return { kind: 'refused', status, reason };
-}
-
-/** Docker's own words for combinations that no engine would take. */
-function checkCombination(spec: Omit<ContainerSpec, 'imageId' | 'tcpPorts' | 'exposedPorts'>): SpecResult | undefined {
-  const { config, hostConfig } = spec;
-  if (hostConfig.Memory !== 0 && hostConfig.Memory < MEMORY_BYTES_MIN) {
-    return refusal(
-      400,
-      `Minimum memory limit allowed is ${String(MEMORY_BYTES_MIN / 1024 / 1024)}MB: a sandbox needs room for its own kernel`,
-    );
-  }
-  if (hostConfig.AutoRemove && !['', 'no'].includes(hostConfig.RestartPolicy?.Name ?? '')) {
-    return refusal(400, "can't create 'AutoRemove' container with restart policy");
-  }
-  for (const capability of hostConfig.CapAdd ?? []) {
-    if (!CAPABILITIES_ALLOWED.has(capability.toUpperCase().replace(/^CAP_/, ''))) {
-      return refusal(403, `HostConfig.CapAdd: ${capability} is not allowed: ${OUTSIDE}`);
-    }
-  }
-  for (const option of hostConfig.SecurityOpt ?? []) {
-    if (!/^no-new-privileges(?:[:=]true)?$/.test(option))
-      return refusal(403, `HostConfig.SecurityOpt: ${option.slice(0, 60)} is not allowed: ${OUTSIDE}`);
-  }
-  if (Object.keys(config.Labels ?? {}).length > LABELS_MAX) return refusal(400, `more than ${String(LABELS_MAX)} labels`);
-  return undefined;
 }
 
 /** What of a request's surroundings changes how it is read. */
@@ -296,7 +269,7 @@ const APART = ['PortBindings', 'PublishAllPorts', 'NetworkMode', 'Links', ...MOU
 /** Fields that pass only with a value that asks for nothing. */
 const IDLE = ['LogConfig', 'MemorySwappiness', 'IpcMode', 'CgroupnsMode', 'Runtime', 'Isolation'];
 
-type Parts = Pick<ContainerSpec, 'networking' | 'ports' | 'publishAll' | 'mounts' | 'mountsAsked'>;
+type Parts = Pick<ContainerSpec, 'networking' | 'ports' | 'publishAll' | 'mounts' | 'mountsAsked' | 'logOptions'>;
 
 /** Networks, ports and mounts of a folded request. */
 function parseParts(
@@ -310,8 +283,8 @@ function parseParts(
   if (ports.kind === 'refused') return { ...ports, isWhole: true };
   const mounting = parseMounts(host, outer.Volumes);
   if (mounting.kind === 'refused') return { ...mounting, isWhole: true };
-  const reason = checkLogConfig(host['LogConfig']);
-  if (reason !== undefined) return { kind: 'refused', status: 403, reason };
+  const logging = parseLogging(host['LogConfig']);
+  if (logging.kind === 'refused') return logging;
   return {
     kind: 'parts',
     parts: {
@@ -320,6 +293,7 @@ function parseParts(
       publishAll: ports.publishAll,
       mounts: mounting.mounts,
       mountsAsked: mounting.asked,
+      logOptions: logging.options,
     },
   };
 }
@@ -348,7 +322,12 @@ export function parseCreate(
   const config = configSchema.safeParse(nested.config);
   if (!config.success) return refusal(400, issueOf(config.error, ''));
   const hostConfig = hostConfigSchema.safeParse(nested.host);
-  if (!hostConfig.success) return refusal(400, issueOf(hostConfig.error, 'HostConfig'));
+  if (!hostConfig.success) {
+    const [issue] = hostConfig.error.issues;
+    if (issue !== undefined && WHOLE.test(issue.message))
+      return { kind: 'refused', status: 400, reason: issue.message, isWhole: true };
+    return refusal(400, issueOf(hostConfig.error, 'HostConfig'));
+  }
   const spec = { config: config.data, hostConfig: hostConfig.data, ...parts.parts };
   const bad = checkCombination(spec);
   if (bad !== undefined) return bad;
@@ -371,6 +350,7 @@ const storedSchema = z.object({
   exposedPorts: z.array(z.string()).default([]),
   ports: z.array(portSpecSchema).default([]),
   publishAll: z.boolean().default(false),
+  logOptions: z.record(z.string(), z.string()).default({}),
 });
 
 /** A list of a thousand containers reads each spec anew; parsing is what such a list costs. Specs are immutable. */

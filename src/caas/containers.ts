@@ -417,10 +417,10 @@ export class Containers {
   }
 }
 
-export function nameTaken(name: string, holder: string): EcluseError {
+export function nameTaken(name: string, holder: string, before = ''): EcluseError {
   return dockerError(
     409,
-    `Conflict. The container name "/${name}" is already in use by ${holder}. You have to remove (or rename) that container to be able to reuse that name.`,
+    `${before}Conflict. The container name "/${name}" is already in use by ${holder}. You have to remove (or rename) that container to be able to reuse that name.`,
   );
 }
 

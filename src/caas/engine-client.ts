@@ -143,8 +143,10 @@ export class EngineClient implements Disposable {
   /** The response of a call, its body unread. A status of 400 or more throws. `timeoutMs` 0: none. */
   async #respond(call: EngineCall, timeoutMs: number, body: Readable | undefined): Promise<IncomingMessage> {
     const json = body === undefined && call.body !== undefined ? JSON.stringify(call.body) : undefined;
+    // An engine that answers before it read a body, and is to close, closes at once: what it said would be lost (net/http, `closeAfterReply`).
+    const streamed: Record<string, string> = body === undefined ? {} : { connection: 'keep-alive' };
     const headers: Record<string, string> =
-      json === undefined ? {} : { 'content-type': 'application/json', 'content-length': String(Buffer.byteLength(json)) };
+      json === undefined ? streamed : { 'content-type': 'application/json', 'content-length': String(Buffer.byteLength(json)) };
     const response = await new Promise<IncomingMessage>((resolve, reject) => {
       const outgoing = this.#send(call, { timeoutMs, agent: timeoutMs === 0 ? false : this.#agent, headers });
       outgoing.once('response', resolve);

@@ -2,6 +2,7 @@
 import { macAddressOf } from '#isolation/host-addresses.ts';
 import { SPEC_LIMITS } from './container-spec.ts';
 import type { ContainerSpec, SpecLimits } from './container-spec.ts';
+import { engineLogConfig } from './spec-logging.ts';
 
 /** Where a container runs and under which engine names. */
 export interface Placement {
@@ -22,7 +23,7 @@ export function engineCreateBody(
   limits: SpecLimits = SPEC_LIMITS,
 ): Readonly<Record<string, unknown>> {
   const { config, hostConfig } = spec;
-  const { ConsoleSize, ...limitsOfHost } = hostConfig;
+  const { ConsoleSize, ContainerIDFile: _file, ...limitsOfHost } = hostConfig;
   return {
     ...config,
     Image: spec.imageId,
@@ -47,7 +48,9 @@ export function engineCreateBody(
       ),
       ShmSize: Math.min(hostConfig.ShmSize, limits.shmBytesMax),
       CapDrop: [...new Set([...(hostConfig.CapDrop ?? []), 'NET_RAW'])],
-      LogConfig: { Type: 'json-file', Config: { 'max-size': '10m', 'max-file': '3' } },
+      LogConfig: engineLogConfig(spec.logOptions),
+      // Without domains of its own a container would get the host's.
+      DnsSearch: (hostConfig.DnsSearch ?? []).length === 0 ? ['.'] : hostConfig.DnsSearch,
       Mounts: placement.mounts,
       Privileged: false,
       IpcMode: 'private',

@@ -280,7 +280,7 @@ async function copyEntry(
   }
   if (checked.name === 'manifest.json') return await manifestText(entry.body);
   if (checked.type === 'file') {
-    const probe = new FileProbe(entry.header.size ?? 0, seen.contents.keepMax);
+    const probe = new FileProbe(entry.header.size, seen.contents.keepMax);
     await pipeline(entry.body, (body: Readable) => probe.follow(body), writer.entry(checked));
     seen.contents.put(checked.name, await probe.finish());
     return undefined;

@@ -83,7 +83,7 @@ export async function tagOn(
   await host.client.call({ method: 'POST', path: ['images', imageId, 'tag'], query: { repo: name.repository, tag: name.tag } });
 }
 
-function isUnreachable(error: unknown): boolean {
+function isUnreachable(error: unknown): error is EcluseError {
   return error instanceof EcluseError && error.code === 'ECLUSE_ENGINE_UNREACHABLE';
 }
 
@@ -108,7 +108,7 @@ export class ImageEngines {
 
   /** Asks hosts in order until one has an answer. A host that is down only matters where no other has one. */
   async #firstOf<T>(ask: (host: Host) => Promise<T | undefined>): Promise<T | undefined> {
-    let down: unknown;
+    let down: EcluseError | undefined;
     for (const host of this.#hosts.values()) {
       try {
         const answer = await ask(host);

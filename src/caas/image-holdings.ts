@@ -5,7 +5,7 @@ import { countHolders, dropDigest, dropImage, dropReference, listImages, putImag
 import type { ImageDigest, TenantImage } from '#state/images.ts';
 import type { Sql } from '#state/sql.ts';
 import type { Tenant } from '#state/tenants.ts';
-import { dockerError } from './docker-api/docker-error.ts';
+import { dockerError, noSuchImage } from './docker-api/docker-error.ts';
 import { engineReference, tagOn } from './image-engines.ts';
 import type { ImageEngines } from './image-engines.ts';
 import { parseNamed } from './image-reference.ts';
@@ -31,6 +31,14 @@ export function findImage(images: readonly TenantImage[], reference: string): Te
   if (!/^[0-9a-f]{1,64}$/.test(hex)) return undefined;
   const byId = images.filter((image) => image.imageId.startsWith(`sha256:${hex}`));
   return byId.length === 1 ? byId[0] : undefined;
+}
+
+/** The same; throws Docker's errors for what is none and for what is not there. */
+export function requireImage(images: readonly TenantImage[], reference: string): TenantImage {
+  const image = findImage(images, reference);
+  if (image !== undefined) return image;
+  const parsed = /^(?:sha256:)?[0-9a-f]{64}$/.test(reference) ? undefined : parseNamed(reference);
+  throw parsed?.kind === 'invalid' ? dockerError(400, parsed.why) : noSuchImage(reference);
 }
 
 export class ImageHoldings {

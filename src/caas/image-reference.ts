@@ -1,8 +1,7 @@
 /**
- * Image references: Docker's short names made whole, and the opaque names under which engines keep tenants' images. Pure.
+ * Image references: Docker's short names made whole. Pure.
  * Source: distribution/reference `normalize.go`.
  */
-import { createHash } from 'node:crypto';
 
 export interface ImageReference {
   /** `docker.io/library/busybox`. */
@@ -40,25 +39,37 @@ function splitDomain(text: string): readonly [string, string] {
   return isDomain ? [first, text.slice(slash + 1)] : ['docker.io', text];
 }
 
+const invalid = (why = ''): ParsedName => ({ kind: 'invalid', why: `invalid reference format${why}` });
+
+/** A text in its parts, which need not be good ones. */
+function splitReference(text: string): { readonly domain: string; readonly path: string } & Omit<NamedReference, 'repository'> {
+  const at = text.indexOf('@');
+  const [domain, rest] = splitDomain(at === -1 ? text : text.slice(0, at));
+  const colon = rest.lastIndexOf(':');
+  const name = colon === -1 ? rest : rest.slice(0, colon);
+  return {
+    domain,
+    path: domain === 'docker.io' && !name.includes('/') ? `library/${name}` : name,
+    // A separator with nothing behind it is no separator: the space makes that invalid.
+    tag: colon === -1 ? '' : rest.slice(colon + 1) || ' ',
+    digest: at === -1 ? '' : text.slice(at + 1) || ' ',
+  };
+}
+
+function isPath(path: string): boolean {
+  return path.split('/').every((part) => PATH_PART.test(part));
+}
+
 /** `name`, `name:tag`, `name@digest` or `name:tag@digest`. What is wrong is said in the words of distribution/reference. */
 export function parseNamed(text: string): ParsedName {
-  const invalid = (why = ''): ParsedName => ({ kind: 'invalid', why: `invalid reference format${why}` });
   if (/^[0-9a-f]{64}$/.test(text)) {
     return { kind: 'invalid', why: `invalid repository name (${text}), cannot specify 64-byte hexadecimal strings` };
   }
   if (text === '' || text.length > REFERENCE_LENGTH_MAX) return invalid();
-  const at = text.indexOf('@');
-  const digest = at === -1 ? '' : text.slice(at + 1);
-  const [domain, rest] = splitDomain(at === -1 ? text : text.slice(0, at));
-  const colon = rest.lastIndexOf(':');
-  const tag = colon === -1 ? '' : rest.slice(colon + 1);
-  const name = colon === -1 ? rest : rest.slice(0, colon);
-  if (name !== name.toLowerCase() && PATH_PART.test(name.toLowerCase().replaceAll('/', 'a'))) {
-    return invalid(': repository name must be lowercase');
-  }
-  const path = domain === 'docker.io' && !name.includes('/') ? `library/${name}` : name;
-  const isNamed = DOMAIN.test(domain) && path.split('/').every((part) => PATH_PART.test(part));
-  if (!isNamed || (colon !== -1 && !TAG.test(tag)) || (at !== -1 && !DIGEST.test(digest))) return invalid();
+  const { domain, path, tag, digest } = splitReference(text);
+  if (!isPath(path) && isPath(path.toLowerCase())) return invalid(': repository name must be lowercase');
+  const isTail = (tag === '' || TAG.test(tag)) && (digest === '' || DIGEST.test(digest));
+  if (!DOMAIN.test(domain) || !isPath(path) || !isTail) return invalid();
   const repository = `${domain}/${path}`;
   return repository.length > REPOSITORY_LENGTH_MAX
     ? { kind: 'invalid', why: `repository name must not be more than ${String(REPOSITORY_LENGTH_MAX)} characters` }
@@ -87,14 +98,6 @@ export function wholeReference(reference: ImageReference): string {
 export function familiarReference(whole: string): string {
   if (whole.startsWith('docker.io/library/')) return whole.slice('docker.io/library/'.length);
   return whole.startsWith('docker.io/') ? whole.slice('docker.io/'.length) : whole;
-}
-
-/**
- * The engine's name for a tenant's reference. Opaque, so that no spelling of one tenant's can meet another's name.
- */
-export function engineReference(tenant: string, whole: string): { readonly repository: string; readonly tag: string } {
-  const hash = createHash('sha256').update(`${tenant}\0${whole}`).digest('hex').slice(0, 40);
-  return { repository: `ecluse/${hash}`, tag: 'held' };
 }
 
 export type WrittenReference =

@@ -27,8 +27,9 @@ import { registryAt } from './registry-access.ts';
 import type { RegistryPolicy } from './registry-access.ts';
 import type { RegistryAuth } from './registry-auth.ts';
 import { throwUnlessGood } from './registry-client.ts';
-import { fetchManifest } from './registry-relay.ts';
-import type { PulledManifest, RegistryRelay, RelaySession } from './registry-relay.ts';
+import { fetchManifest } from './registry-manifests.ts';
+import type { RegistryRelay } from './registry-relay.ts';
+import type { PulledManifest, RelaySession } from './registry-session.ts';
 
 export interface RegistryParts {
   readonly policy: RegistryPolicy;
@@ -89,7 +90,8 @@ export class ImageRegistry {
     return await this.#locks.run(`${tenant.name} ${name.repository}`, async () => {
       access.signal?.throwIfAborted();
       const host = await chooseHost();
-      using _busy = engines.begin(host);
+      using busy = new DisposableStack();
+      busy.use(engines.begin(host));
       const path = name.repository.slice(domain.length + 1);
       using session = relay.open({
         tenant: tenant.name,
@@ -222,6 +224,7 @@ export class ImageRegistry {
     );
     const [first] = wanted;
     if (first === undefined) {
+      await emit({ status: `The push refers to repository [${name.repository}]` });
       throw dockerError(404, `An image does not exist locally with the tag: ${familiarReference(name.repository)}`);
     }
     const choose = async (): Promise<Host> => {

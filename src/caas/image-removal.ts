@@ -1,10 +1,10 @@
 /** `docker rmi` and `docker image prune`, on what the tenant has. The order of decisions and the words are moby's (`daemon/images/image_delete.go`). */
 import type { ContainerRow } from '#state/containers.ts';
 import type { TenantImage } from '#state/images.ts';
-import { dockerError, noSuchImage } from './docker-api/docker-error.ts';
+import { dockerError } from './docker-api/docker-error.ts';
 import type { ImageEngines } from './image-engines.ts';
 import type { ImageEvents } from './image-events.ts';
-import { findImage } from './image-holdings.ts';
+import { requireImage } from './image-holdings.ts';
 import type { ImageHoldings } from './image-holdings.ts';
 import { layersToDelete } from './image-layers.ts';
 import type { LayerFacts } from './image-layers.ts';
@@ -121,17 +121,17 @@ export class ImageRemoval {
     options: { readonly force: boolean; readonly usersOf: UsersOf },
   ): Promise<RemovalResult> {
     const held = await this.#deps.holdings.list(tenant);
-    const image = findImage(held, reference);
-    if (image === undefined) throw noSuchImage(reference);
-    const plan = planRemoval({ image, reference, users: options.usersOf(image.imageId), force: options.force });
+    const image = requireImage(held, reference);
+    const users = options.usersOf(image.imageId);
+    const plan = planRemoval({ image, reference, users, force: options.force });
     if (plan.kind === 'conflict') throw dockerError(409, plan.why);
-    return await this.#carryOut(tenant, image, plan);
+    return await this.#carryOut(tenant, image, { ...plan, isUsed: users.length > 0 });
   }
 
   async #carryOut(
     tenant: string,
     image: TenantImage,
-    { names, isDeleted }: { readonly names: readonly string[]; readonly isDeleted: boolean },
+    { names, isDeleted, isUsed }: { readonly names: readonly string[]; readonly isDeleted: boolean; readonly isUsed: boolean },
   ): Promise<RemovalResult> {
     const { holdings, events } = this.#deps;
     const { imageId } = image;
@@ -146,6 +146,8 @@ export class ImageRemoval {
     if (layers === undefined) return { lines, bytes: 0 };
     await events.publish(tenant, 'delete', imageId);
     await holdings.drop(tenant, imageId);
+    // A stopped container keeps the layers of an image that was forced away.
+    if (isUsed) return { lines: [...lines, { Deleted: imageId }], bytes: 0 };
     return {
       lines: [...lines, { Deleted: imageId }, ...layers.chainIds.map((Deleted) => ({ Deleted }))],
       bytes: layers.bytes,
@@ -189,7 +191,7 @@ export class ImageRemoval {
         const isInReach = options.danglingOnly ? image.references.length === 0 : true;
         if (!isInReach || options.usersOf(image.imageId).length > 0 || !(await options.isWanted(image))) continue;
         const names = [...image.references, ...image.digests];
-        const result = await this.#carryOut(tenant, image, { names, isDeleted: true });
+        const result = await this.#carryOut(tenant, image, { names, isDeleted: true, isUsed: false });
         lines.push(...result.lines);
         bytes += result.bytes;
       }

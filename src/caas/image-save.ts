@@ -42,11 +42,11 @@ function writeManifest(writer: Pack, text: string, names: ReadonlyMap<string, re
     const tags = (names.get(imageIdOf(Config)) ?? []).map(familiarReference);
     return { Config, RepoTags: tags.length === 0 ? null : tags, Layers };
   });
-  const mtime = new Date(0);
-  writer.entry({ name: 'manifest.json', mode: 0o644, mtime }, `${JSON.stringify(rewritten)}\n`);
+  const head = { mode: 0o644, mtime: new Date(0), uname: 'root', gname: 'root' };
+  writer.entry({ ...head, name: 'manifest.json' }, `${JSON.stringify(rewritten)}\n`);
   const repositories = repositoriesOf(manifest, names);
   if (Object.keys(repositories).length > 0) {
-    writer.entry({ name: 'repositories', mode: 0o644, mtime }, `${JSON.stringify(repositories)}\n`);
+    writer.entry({ ...head, name: 'repositories' }, `${JSON.stringify(repositories)}\n`);
   }
 }
 

@@ -5,7 +5,7 @@ import { EcluseError } from '#errors';
 import { KeyedLock } from '#lifecycle';
 import type { TenantImage } from '#state/images.ts';
 import type { Tenant } from '#state/tenants.ts';
-import { dockerError, noSuchImage } from './docker-api/docker-error.ts';
+import { dockerError } from './docker-api/docker-error.ts';
 import { EngineError } from './engine-client.ts';
 import { failureOf, jsonLines, progressLine } from './engine-progress.ts';
 import type { ProgressSink } from './engine-progress.ts';
@@ -51,7 +51,8 @@ export class ImageTransfer {
     const { engines, holdings } = this.#deps;
     const imagesMax = await holdings.checkQuota(tenant);
     const host = await engines.intake();
-    using _busy = engines.begin(host);
+    using busy = new DisposableStack();
+    busy.use(engines.begin(host));
     const repository = temporaryRepository();
     const archive = await plainArchive(source);
     const rewritten = rewriteImageArchive(archive, { imagesMax, nameOf: (index) => `${repository}:${String(index)}` });
@@ -104,7 +105,8 @@ export class ImageTransfer {
     await holdings.checkQuota(tenant);
     const reference = wish.reference === undefined ? undefined : importReference(wish.reference);
     const host = await engines.intake();
-    using _busy = engines.begin(host);
+    using busy = new DisposableStack();
+    busy.use(engines.begin(host));
     const repository = temporaryRepository();
     const archive = await plainArchive(source);
     try {
@@ -185,8 +187,8 @@ export class ImageTransfer {
       if ((await inspectOn(target, imageId)) !== undefined) return;
       const source = await this.#deps.engines.hostWith(imageId);
       if (source === undefined) throw imageLost(imageId);
-      using _leaving = this.#deps.engines.begin(source);
-      using _coming = this.#deps.engines.begin(target);
+      using busy = new DisposableStack();
+      for (const host of [source, target]) busy.use(this.#deps.engines.begin(host));
       const archive = await source.client.stream({ method: 'GET', path: ['images', imageId, 'get'] });
       const answer = await target.client.stream(
         { method: 'POST', path: ['images', 'load'], query: { quiet: true }, headers: TAR },
@@ -228,7 +230,7 @@ interface SavedImage {
 export function savedAs(held: readonly TenantImage[], name: string): readonly SavedImage[] {
   const byId = (): readonly SavedImage[] => {
     const image = findImage(held, name);
-    if (image === undefined) throw noSuchImage(name);
+    if (image === undefined) throw dockerError(404, `No such image: ${name}`); // Here moby searches ids, which have no tags.
     return [{ imageId: image.imageId, references: [] }];
   };
   if (/^(?:sha256:)?[0-9a-f]{64}$/.test(name) || name.startsWith('sha256:')) return byId();

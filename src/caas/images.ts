@@ -4,7 +4,7 @@ import type { Log } from '#log';
 import type { TenantImage } from '#state/images.ts';
 import type { Sql } from '#state/sql.ts';
 import type { Tenant } from '#state/tenants.ts';
-import { dockerError, noSuchImage } from './docker-api/docker-error.ts';
+import { dockerError } from './docker-api/docker-error.ts';
 import type { EngineImage } from './engine-answers.ts';
 import type { ProgressSink } from './engine-progress.ts';
 import type { Events } from './events.ts';
@@ -13,7 +13,7 @@ import { ImageCollector } from './image-collector.ts';
 import { ImageEngines, inspectOn } from './image-engines.ts';
 import type { EngineHistory } from './image-engines.ts';
 import { ImageEvents } from './image-events.ts';
-import { ImageHoldings } from './image-holdings.ts';
+import { ImageHoldings, requireImage } from './image-holdings.ts';
 import { familiarReference, parseNamed } from './image-reference.ts';
 import { ImageRegistry } from './image-registry.ts';
 import type { RegistryAccess, RegistryParts } from './image-registry.ts';
@@ -62,6 +62,11 @@ export class Images {
   /** The tenant's image that `reference` (name, id or id prefix) means, or undefined. */
   async find(tenant: string, reference: string): Promise<TenantImage | undefined> {
     return await this.#holdings.find(tenant, reference);
+  }
+
+  /** The same; throws Docker's error where there is none. */
+  async require(tenant: string, reference: string): Promise<TenantImage> {
+    return requireImage(await this.list(tenant), reference);
   }
 
   /** What an engine knows of an image; undefined where no host has it. */
@@ -118,8 +123,7 @@ export class Images {
 
   /** `docker tag`: a name in the store; engines know content only. */
   async tag(tenant: string, source: string, target: string): Promise<void> {
-    const image = await this.find(tenant, source);
-    if (image === undefined) throw noSuchImage(source);
+    const image = await this.require(tenant, source);
     const parsed = parseNamed(target);
     if (parsed.kind === 'invalid') throw dockerError(400, parsed.why);
     const { repository, tag, digest } = parsed.name;

@@ -2,6 +2,8 @@
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { createGunzip, createZstdDecompress } from 'node:zlib';
+import type { Gunzip, ZstdDecompress } from 'node:zlib';
+import { EcluseError, reasonOf } from '#errors';
 import { chunksOf } from './byte-stream.ts';
 import { dockerError } from './docker-api/docker-error.ts';
 
@@ -24,16 +26,21 @@ export function compressionOf(head: Uint8Array): Compression {
   return MAGIC.find(([, magic]) => magic.every((byte, index) => head[index] === byte))?.[0] ?? 'none';
 }
 
-export function decompressorFor(compression: 'gzip' | 'zstd') {
+export function decompressorFor(compression: 'gzip' | 'zstd'): Gunzip | ZstdDecompress {
   return compression === 'gzip' ? createGunzip() : createZstdDecompress();
 }
 
 async function* counted(source: Readable, bytesMax: number): AsyncGenerator<Buffer> {
   let bytes = 0;
-  for await (const chunk of chunksOf(source)) {
-    bytes += chunk.length;
-    if (bytes > bytesMax) throw dockerError(413, `ecluse: the archive is larger than ${String(bytesMax)} bytes`);
-    yield chunk;
+  try {
+    for await (const chunk of chunksOf(source)) {
+      bytes += chunk.length;
+      if (bytes > bytesMax) throw dockerError(413, `ecluse: the archive is larger than ${String(bytesMax)} bytes`);
+      yield chunk;
+    }
+  } catch (error) {
+    // The client's bytes, not the engine: without this it would be told as an engine that does not answer.
+    throw error instanceof EcluseError ? error : dockerError(400, `the archive is damaged: ${reasonOf(error)}`);
   }
 }
 

@@ -65,16 +65,17 @@ function keyOf(url: URL): string {
 }
 
 /** Networks that are not the public Internet (IANA special-purpose address registries), and what leads into them by translation. */
-const SPECIAL_V4 = blockListOf('ipv4', [
-  ...['0.0.0.0/8', '10.0.0.0/8', '100.64.0.0/10', '127.0.0.0/8', '169.254.0.0/16', '172.16.0.0/12', '192.0.0.0/24'],
-  ...['192.0.2.0/24', '192.88.99.0/24', '192.168.0.0/16', '198.18.0.0/15', '198.51.100.0/24', '203.0.113.0/24', '224.0.0.0/3'],
-]);
+const SPECIAL_V4 = blockListOf(
+  'ipv4',
+  `0.0.0.0/8 10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 169.254.0.0/16 172.16.0.0/12 192.0.0.0/24 192.0.2.0/24 192.88.99.0/24 192.168.0.0/16
+   198.18.0.0/15 198.51.100.0/24 203.0.113.0/24 224.0.0.0/3`,
+);
 /** All but 2000::/3, and in it: Teredo and other protocol assignments, documentation, 6to4. */
-const SPECIAL_V6 = blockListOf('ipv6', ['::/3', '4000::/2', '8000::/1', '2001::/23', '2001:db8::/32', '2002::/16', '3fff::/20']);
+const SPECIAL_V6 = blockListOf('ipv6', '::/3 4000::/2 8000::/1 2001::/23 2001:db8::/32 2002::/16 3fff::/20');
 
-function blockListOf(family: 'ipv4' | 'ipv6', networks: readonly string[]): BlockList {
+function blockListOf(family: 'ipv4' | 'ipv6', networks: string): BlockList {
   const list = new BlockList();
-  for (const network of networks) {
+  for (const network of networks.split(/\s+/)) {
     const [address = '', bits = ''] = network.split('/');
     list.addSubnet(address, Number(bits), family);
   }

@@ -7,7 +7,7 @@
 import { Agent as HttpAgent, request as httpRequest } from 'node:http';
 import type { IncomingMessage, OutgoingHttpHeaders, RequestOptions } from 'node:http';
 import { Agent as HttpsAgent, request as httpsRequest } from 'node:https';
-import { lookup } from 'node:dns/promises';
+import { lookup } from 'node:dns';
 import type { LookupFunction } from 'node:net';
 import type { Readable } from 'node:stream';
 import { getCACertificates, rootCertificates } from 'node:tls';
@@ -34,6 +34,8 @@ export interface RegistryCall {
   readonly target: string | URL;
   readonly headers?: OutgoingHttpHeaders;
   readonly body?: Readable | Buffer;
+  /** What Docker would have asked by, where that is something else: its users read it in errors. */
+  readonly toldAs?: 'HEAD';
 }
 
 export interface RegistryFault {
@@ -41,6 +43,14 @@ export interface RegistryFault {
   readonly message: string;
   /** Engines tell the message only of faults that have one. */
   readonly detail?: unknown;
+}
+
+/** A registry that could not be asked, or had a fault of its own: another attempt may do. */
+export class RegistryUnavailable extends EcluseError {
+  constructor(message: string) {
+    super({ code: 'ECLUSE_DOCKER_REFUSED', source: 'upstream', status: 500, message });
+    this.name = 'RegistryUnavailable';
+  }
 }
 
 /** An answer of a registry that is no success. */
@@ -115,20 +125,26 @@ function connectFault(url: URL, error: unknown): string {
   }
 }
 
+/** How Go names a request in errors. */
+function goUrl({ method, toldAs }: Pick<RegistryCall, 'method' | 'toldAs'>, url: URL): string {
+  const told = toldAs ?? method;
+  return `${told.slice(0, 1)}${told.slice(1).toLowerCase()} "${url.origin}${url.pathname}"`;
+}
+
 /** Resolves a name to the addresses that may be connected to; the connection uses just these, so that a second answer of a name server cannot differ. */
 function checkedLookup(isNamed: boolean): LookupFunction {
   return (hostname, options, callback) => {
-    const find = async (): Promise<void> => {
-      const all = await lookup(hostname, { all: true, verbatim: true });
+    lookup(hostname, { all: true, verbatim: true }, (error, all) => {
+      if (error !== null) {
+        callback(error, '', 0);
+        return;
+      }
       const allowed = isNamed ? all : all.filter(({ address }) => isForeignAddress(address));
       const [first] = allowed;
       // A name that exists in private only is answered as one that does not: nobody explores the operator's names from here.
-      if (first === undefined) throw Object.assign(new Error('no public address'), { code: 'ENOTFOUND' });
-      if (options.all === true) callback(null, allowed);
+      if (first === undefined) callback(Object.assign(new Error('no public address'), { code: 'ENOTFOUND' }), '', 0);
+      else if (options.all === true) callback(null, allowed);
       else callback(null, first.address, first.family);
-    };
-    find().catch((error: unknown) => {
-      callback(error instanceof Error ? error : new Error(reasonOf(error)), '', 0);
     });
   };
 }
@@ -206,7 +222,7 @@ export class RegistryClient implements Disposable {
     }
     if (failure instanceof EcluseError) throw failure;
     const tried = isInsecure ? plain : secure;
-    throw dockerError(500, `Get "${new URL('/v2/', secure).href}": ${connectFault(tried, failure)}`);
+    throw new RegistryUnavailable(`Get "${new URL('/v2/', tried).href}": ${connectFault(tried, failure)}`);
   }
 
   async origin(): Promise<URL> {
@@ -255,14 +271,19 @@ export class RegistryClient implements Disposable {
     return { authorization: `Bearer ${await this.#token}` };
   }
 
+  async #authorizationFor(call: RegistryCall, url: URL): Promise<OutgoingHttpHeaders> {
+    if (this.#challenge?.scheme !== 'basic' || (this.#target.auth?.username ?? '') !== '') return await this.#authorization();
+    const isRead = call.method === 'GET' || call.method === 'HEAD';
+    throw dockerError(500, `${isRead ? `${goUrl(call, url)}: ` : ''}no basic auth credentials`);
+  }
+
   /** An exchange whose faults of the connection are told in Docker's words. */
   async #hop(call: Omit<RegistryCall, 'target'>, url: URL): Promise<IncomingMessage> {
     try {
       return await this.#send(call, url);
     } catch (error) {
       if (error instanceof EcluseError) throw error;
-      const method = `${call.method.slice(0, 1)}${call.method.slice(1).toLowerCase()}`;
-      throw dockerError(500, `${method} "${url.origin}${url.pathname}": ${connectFault(url, error)}`);
+      throw new RegistryUnavailable(`${goUrl(call, url)}: ${connectFault(url, error)}`);
     }
   }
 
@@ -272,7 +293,7 @@ export class RegistryClient implements Disposable {
     let url = new URL(call.target, origin);
     for (let hop = 0; ; hop += 1) {
       const isOwn = url.origin === origin.origin;
-      const headers = { ...call.headers, ...(isOwn ? await this.#authorization() : {}) };
+      const headers = { ...call.headers, ...(isOwn ? await this.#authorizationFor(call, url) : {}) };
       const answer = await this.#hop({ ...call, headers }, url);
       const location = [301, 302, 303, 307, 308].includes(answer.statusCode ?? 0) ? answer.headers.location : undefined;
       if (location === undefined || (call.method !== 'GET' && call.method !== 'HEAD'))
@@ -316,10 +337,7 @@ export class RegistryClient implements Disposable {
     answer.resume();
     const status = answer.statusCode ?? 0;
     if (status === 200) return;
-    throw dockerError(
-      status === 401 ? 401 : 500,
-      `login attempt to ${url.href} failed with status: ${String(status)} ${answer.statusMessage ?? ''}`,
-    );
+    throw dockerError(500, `login attempt to ${url.href} failed with status: ${String(status)} ${answer.statusMessage ?? ''}`);
   }
 
   [Symbol.dispose](): void {
@@ -353,5 +371,5 @@ export async function throwUnlessGood(answer: IncomingMessage): Promise<void> {
   const message = `received unexpected HTTP status: ${String(status)} ${answer.statusMessage ?? ''}`;
   // What was asked by HEAD has no body to say more.
   if (status >= 400 && status < 500) throw new RegistryError(status, [{ code: 'UNKNOWN', message }]);
-  throw dockerError(502, message);
+  throw new RegistryUnavailable(message);
 }

@@ -8,14 +8,10 @@ import { registryAt } from './registry-access.ts';
 import type { RegistryPlace, RegistryPolicy } from './registry-access.ts';
 import type { RegistryAuth } from './registry-auth.ts';
 import { RegistryClient, throwUnlessGood } from './registry-client.ts';
+import { DIGEST, MANIFEST_TYPES } from './registry-manifests.ts';
 
 const ANSWER_BYTES_MAX = 4 * 1024 * 1024;
 const LISTS = new Set(['application/vnd.docker.distribution.manifest.list.v2+json', 'application/vnd.oci.image.index.v1+json']);
-const MANIFESTS = [
-  ...['application/vnd.docker.distribution.manifest.v2+json', 'application/vnd.oci.image.manifest.v1+json'],
-  ...LISTS,
-].join(', ');
-const DIGEST = /^sha256:[0-9a-f]{64}$/;
 
 const platform = z.object({
   architecture: z.string().default(''),
@@ -95,11 +91,8 @@ export class RegistryQueries {
     const path = repository.slice(domain.length + 1);
     using client = this.#client(registryAt(this.#policy, domain), access, `repository:${path}:pull`);
     const wanted = digest === '' ? (tag === '' ? 'latest' : tag) : digest;
-    const answer = await client.call({
-      method: 'GET',
-      target: `/v2/${path}/manifests/${wanted}`,
-      headers: { accept: MANIFESTS },
-    });
+    const target = `/v2/${path}/manifests/${wanted}`;
+    const answer = await client.call({ method: 'GET', target, headers: { accept: MANIFEST_TYPES.join(', ') }, toldAs: 'HEAD' });
     const body = await bodyOf(answer);
     const mediaType = (answer.headers['content-type'] ?? '').split(';')[0] ?? '';
     const told = answer.headers['docker-content-digest'];

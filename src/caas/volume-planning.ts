@@ -1,5 +1,4 @@
 /** Which volumes a container ends up with, and where it must be for them. Pure. */
-import type { VolumeRow } from '#state/volumes.ts';
 import { destinationOf } from './spec-mounts.ts';
 import type { MountSpec } from './spec-mounts.ts';
 
@@ -55,9 +54,12 @@ export function completeMounts(wishes: MountWishes, inventName: () => string): r
   return [...byDestination.values()];
 }
 
-/** A volume that exists, and how many containers, in any state, would lose it if it moved. */
+/** A volume that exists, or that a container which is being made will have. */
 export interface PlacedVolume {
-  readonly row: VolumeRow;
+  readonly name: string;
+  /** Empty: nowhere yet. */
+  readonly host: string;
+  /** Containers, in any state, that would lose it if it moved. */
   readonly users: number;
 }
 
@@ -70,9 +72,9 @@ export type VolumesHost =
  * its volumes, as its engine would start it with what lies there. Undefined: anywhere.
  */
 export function hostOfVolumes(volumes: readonly PlacedVolume[]): VolumesHost {
-  const placed = volumes.filter(({ row }) => row.host !== '');
+  const placed = volumes.filter(({ host }) => host !== '');
   const [first, ...rest] = placed.filter(({ users }) => users > 0);
-  const apart = rest.find(({ row }) => row.host !== first?.row.host);
-  if (first !== undefined && apart !== undefined) return { kind: 'apart', one: first.row.name, other: apart.row.name };
-  return { kind: 'host', hostName: (first ?? placed[0])?.row.host };
+  const apart = rest.find(({ host }) => host !== first?.host);
+  if (first !== undefined && apart !== undefined) return { kind: 'apart', one: first.name, other: apart.name };
+  return { kind: 'host', hostName: (first ?? placed[0])?.host };
 }

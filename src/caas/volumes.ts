@@ -34,7 +34,7 @@ import {
   sizeOfVolume,
 } from './volume-data.ts';
 import { completeMounts, hostOfVolumes } from './volume-planning.ts';
-import type { Donor } from './volume-planning.ts';
+import type { Donor, PlacedVolume } from './volume-planning.ts';
 
 export interface VolumesDeps {
   readonly log: Log;
@@ -114,12 +114,19 @@ export class Volumes {
       },
       inventVolumeName,
     );
-    const uses = await this.list(tenant.name);
-    const known = new Map(uses.map((use) => [use.row.name, use]));
     const names = new Set(mounts.filter(isVolume).map(({ name }) => name));
-    checkQuota(tenant, uses.length, [...names].filter((name) => !known.has(name)).length);
-    const existing = [...names].map((name) => known.get(name)).filter((use) => use !== undefined);
-    const where = hostOfVolumes(existing.map(({ row, users }) => ({ row, users: users.length })));
+    if (names.size === 0) return { mounts, hostName: undefined };
+    // A container that is being made has its row, and perhaps not its volumes: where it will be, they will be.
+    const users = await this.#usersByName(tenant.name);
+    const rows = new Map((await listVolumes(this.#deps.sql, tenant.name)).map((row) => [row.name, row]));
+    const known = new Set([...users.keys(), ...rows.keys()]);
+    checkQuota(tenant, known.size, [...names].filter((name) => !known.has(name)).length);
+    const placed = [...names].map((name): PlacedVolume => {
+      const using = users.get(name) ?? [];
+      const host = rows.get(name)?.host ?? '';
+      return { name, host: host === '' ? (using[0]?.host ?? '') : host, users: using.length };
+    });
+    const where = hostOfVolumes(placed);
     if (where.kind === 'apart') throw volumesApart(where.one, where.other);
     return { mounts, hostName: where.hostName };
   }
@@ -141,6 +148,7 @@ export class Volumes {
 
   /** Makes what a container's mounts need on its host. What it made is gone again where it fails. */
   async realize(tenant: string, host: Host, mounts: readonly MountSpec[]): Promise<Realized> {
+    if (mounts.length === 0) return { engineMounts: [], made: [] };
     return await this.#locks.run(tenant, async () => {
       const made: string[] = [];
       try {
@@ -282,9 +290,19 @@ export class Volumes {
     }
   }
 
+  /** The containers of a tenant, in any state, by the names of the volumes that they have. */
+  async #usersByName(tenant: string): Promise<ReadonlyMap<string, readonly ContainerRow[]>> {
+    const users = new Map<string, ContainerRow[]>();
+    for (const row of await listContainersOf(this.#deps.sql, tenant)) {
+      const { mounts } = parseStoredSpec(row.spec);
+      const names = new Set(mounts.filter(isVolume).map(({ name }) => name));
+      for (const name of names) users.set(name, [...(users.get(name) ?? []), row]);
+    }
+    return users;
+  }
+
   async #usersOf(tenant: string, name: string): Promise<readonly ContainerRow[]> {
-    const rows = await listContainersOf(this.#deps.sql, tenant);
-    return rows.filter((row) => parseStoredSpec(row.spec).mounts.some((mount) => isVolume(mount) && mount.name === name));
+    return (await this.#usersByName(tenant)).get(name) ?? [];
   }
 
   /** Publishes that a container's volumes are in use from now on, or no more. */
@@ -297,17 +315,9 @@ export class Volumes {
 
   /** All volumes of a tenant, by name. */
   async list(tenant: string): Promise<readonly VolumeUse[]> {
-    const users = new Map<string, string[]>();
-    for (const row of await listContainersOf(this.#deps.sql, tenant)) {
-      for (const name of new Set(
-        parseStoredSpec(row.spec)
-          .mounts.filter(isVolume)
-          .map((mount) => mount.name),
-      )) {
-        users.set(name, [...(users.get(name) ?? []), row.id]);
-      }
-    }
-    return (await listVolumes(this.#deps.sql, tenant)).map((row) => ({ row, users: users.get(row.name) ?? [] }));
+    const users = await this.#usersByName(tenant);
+    const rows = await listVolumes(this.#deps.sql, tenant);
+    return rows.map((row) => ({ row, users: (users.get(row.name) ?? []).map(({ id }) => id) }));
   }
 
   async find(tenant: string, name: string): Promise<VolumeRow> {

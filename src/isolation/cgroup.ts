@@ -118,9 +118,12 @@ export class Cgroups {
     const folder = join(root, cgroup);
     await mkdir(folder, { recursive: true });
     if (this.#version === 2) {
-      // A controller is in a cgroup where its parent, and that one's parent, hand it down.
+      // A controller is in a cgroup where its parent, and that one's parent, hand it down; who lacks it refuses to.
       const parts = cgroup.split('/').filter((part) => part !== '');
-      for (const depth of parts.keys()) await writeFile(join(root, ...parts.slice(0, depth), 'cgroup.subtree_control'), '+pids');
+      for (const depth of parts.keys()) {
+        await writeFile(join(root, ...parts.slice(0, depth), 'cgroup.subtree_control'), '+pids').catch(() => undefined);
+      }
+      if (!existsSync(join(folder, 'pids.max'))) return;
     }
     await writeFile(join(folder, 'pids.max'), String(max));
   }

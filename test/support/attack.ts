@@ -2,20 +2,17 @@
  * Two tenants on one real node: `acme` attacks, `globex` has one of everything that can be attacked. What must hold after each attack: nothing
  * of globex changed, globex heard nothing, and acme has nothing that it was not given.
  */
-import { Agent, request as httpsRequest } from 'node:https';
-import type { IncomingMessage } from 'node:http';
 import { randomInt } from 'node:crypto';
 import { once } from 'node:events';
 import { setTimeout as delay } from 'node:timers/promises';
-import { buffer } from 'node:stream/consumers';
 import type { TLSSocket } from 'node:tls';
 import * as z from 'zod';
 import { busyboxTar, connectTls, credentialsOf } from './docker-api.ts';
 import type { ApiAnswer, ApiCall, Credentials } from './docker-api.ts';
 import { engineState, theirState } from './attack-state.ts';
 import { imageArchive } from './image-archive.ts';
-import { codeOf } from '#errors';
 import { addTenant, startNode } from './node.ts';
+import { openSpeaker } from './speaker.ts';
 import type { TestNode } from './node.ts';
 
 export const ATTACKER = 'acme';
@@ -43,42 +40,14 @@ export interface AttackWorld extends AsyncDisposable {
   readonly state: () => Promise<unknown>;
 }
 
-/** Requests of one tenant on kept connections; bytes as they are given. */
-function speaker(node: TestNode, credentials: Credentials): { ask: AttackWorld['ask']; agent: Agent } {
-  const agent = new Agent({ ...credentials, keepAlive: true, maxSockets: 4 });
-  const send = async (call: ApiCall): Promise<IncomingMessage> => {
-    const { method = 'GET', path, body, headers } = call;
-    const isRaw = body === undefined || typeof body === 'string' || Buffer.isBuffer(body);
-    const { promise, resolve, reject } = Promise.withResolvers<IncomingMessage>();
-    const json = isRaw ? {} : { 'content-type': 'application/json' };
-    const to = { host: '127.0.0.1', port: node.ports.docker, method, path, agent };
-    const outgoing = httpsRequest({ ...to, headers: { ...json, ...headers } }, resolve);
-    outgoing.on('error', (error) => {
-      // The server may end a kept connection in the moment that it is used again.
-      if (outgoing.reusedSocket && codeOf(error) === 'ECONNRESET') resolve(send(call));
-      else reject(error);
-    });
-    outgoing.once('upgrade', (answer: IncomingMessage, socket) => {
-      socket.destroy();
-      resolve(answer);
-    });
-    outgoing.end(isRaw ? body : JSON.stringify(body));
-    return await promise;
-  };
-  const ask = async (call: ApiCall): Promise<ApiAnswer> => {
-    const answer = await send(call);
-    const text = answer.statusCode === 101 ? '' : (await buffer(answer)).toString('utf8');
-    return { status: answer.statusCode ?? 0, text, headers: answer.headers };
-  };
-  return { ask, agent };
-}
-
 const idSchema = z.object({ Id: z.string() });
 const HEX = /^(?:sha256:)?[0-9a-f]{4,64}$/;
 
 /** A reference of the same shape that means nothing to anybody. */
 export function strangerOf(reference: string): string {
   const pick = (alphabet: string): string => alphabet.charAt(randomInt(alphabet.length));
+  const registry = /^docker\.io\/(?:library\/)?/.exec(reference)?.[0] ?? '';
+  if (registry !== '') return registry + strangerOf(reference.slice(registry.length));
   const at = reference.lastIndexOf('sha256:');
   const [head, tail] = at === -1 ? ['', reference] : [reference.slice(0, at + 7), reference.slice(at + 7)];
   const digits = HEX.test(tail) || HEX.test(tail.toLowerCase()) ? '0123456789abcdef' : undefined;
@@ -139,6 +108,15 @@ class OpenStream {
 
   take(): readonly string[] {
     return this.#lines.splice(0);
+  }
+
+  /** Forgets what came, once a line with this text did. */
+  async drain(last: string): Promise<void> {
+    const deadlineMs = Date.now() + 5000;
+    while (!this.take().some((line) => line.includes(last))) {
+      if (Date.now() > deadlineMs) throw new Error(`${this.name}: ${last} did not come`);
+      await delay(10);
+    }
   }
 
   get isCut(): boolean {
@@ -256,12 +234,8 @@ export async function openAttackWorld(): Promise<AttackWorld> {
   for (const tenant of [ATTACKER, VICTIM]) await addTenant(node, tenant);
   const credentials = await credentialsOf(node, ATTACKER);
   const victimCredentials = await credentialsOf(node, VICTIM);
-  const attacker = speaker(node, credentials);
-  const victim = speaker(node, victimCredentials);
-  for (const { agent } of [attacker, victim])
-    stack.defer(() => {
-      agent.destroy();
-    });
+  const attacker = stack.use(openSpeaker(node, credentials));
+  const victim = stack.use(openSpeaker(node, victimCredentials));
   const rootFs = await busyboxTar(node.dataDir);
   const references = await furnish(victim.ask, rootFs);
   await furnishOwn(attacker.ask, rootFs);
@@ -281,9 +255,7 @@ export async function openAttackWorld(): Promise<AttackWorld> {
     belongings: async () => await belongingsOf(attacker.ask),
     state: async () => {
       const state = { theirs: await theirState(victim.ask, references), engine: await engineState(node) };
-      await once(streams[0]?.socket ?? node.process, 'data'); // The victim's own looks at its container are news for it.
-      await delay(50);
-      streams[0]?.take();
+      await streams[0]?.drain('"Action":"top"'); // The victim's own looks at its container are news for it; this is the last.
       return state;
     },
     [Symbol.asyncDispose]: async () => {

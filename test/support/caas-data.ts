@@ -49,7 +49,12 @@ export function rowOf(change: Partial<ContainerRow> = {}): ContainerRow {
 export function specOf(body: Readonly<Record<string, unknown>> = {}, tcpPorts: readonly number[] = [80]): ContainerSpec {
   const parsed = parseCreate({ Image: 'shop:1', ...body });
   if (parsed.kind === 'refused') throw new Error(parsed.reason);
-  return { ...parsed.spec, imageId: `sha256:${'1'.repeat(64)}`, tcpPorts, exposedPorts: tcpPorts.map((port) => `${String(port)}/tcp`) };
+  return {
+    ...parsed.spec,
+    imageId: `sha256:${'1'.repeat(64)}`,
+    tcpPorts,
+    exposedPorts: tcpPorts.map((port) => `${String(port)}/tcp`),
+  };
 }
 
 /** What an engine says of a running container. */

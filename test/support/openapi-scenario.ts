@@ -18,8 +18,10 @@ export interface Step {
   readonly headers?: ApiCall['headers'];
   /** The answer is one JSON value a line. With a name: of this definition, where the operation has no schema. */
   readonly lines?: true | string;
+  /** Takes half a second or more: not done at every version. */
+  readonly isSlow?: true;
   /** Looks at the answer, for what later steps need. */
-  readonly then?: (answer: ApiAnswer) => void;
+  readonly look?: (answer: ApiAnswer) => void;
 }
 
 const idSchema = z.object({ Id: z.string() });
@@ -121,8 +123,8 @@ function worldSteps(ids: { exec: string; execDone: string }): readonly Step[] {
     post('/containers/done/start', 204),
     post('/containers/done/wait', 200),
     create('fresh', {}),
-    { ...post('/containers/up/exec', 201, { Cmd: SLEEP, AttachStdout: true }), then: (answer) => (ids.exec = idOf(answer)) },
-    { ...post('/containers/up/exec', 201, { Cmd: ['true'] }), then: (answer) => (ids.execDone = idOf(answer)) },
+    { ...post('/containers/up/exec', 201, { Cmd: SLEEP, AttachStdout: true }), look: (answer) => (ids.exec = idOf(answer)) },
+    { ...post('/containers/up/exec', 201, { Cmd: ['true'] }), look: (answer) => (ids.execDone = idOf(answer)) },
   ];
 }
 
@@ -144,7 +146,7 @@ function readSteps(ids: { readonly exec: string; readonly execDone: string }): r
     get('/containers/up/top'),
     get('/containers/up/changes'),
     get('/containers/fresh/changes'),
-    get('/containers/up/stats?stream=false&one-shot=1'),
+    { ...get('/containers/up/stats?stream=false&one-shot=1'), isSlow: true },
     get('/containers/done/stats?stream=false'),
     get('/containers/done/logs?stdout=1&stderr=1'),
     get('/containers/terminal/logs?stdout=1'),
@@ -175,7 +177,7 @@ function containerSteps(at: string): readonly Step[] {
     on(`create?name=${name}`, 201, { Image: 'scene:1', HostConfig: { Memory: 128 * 1024 * 1024 } }),
     on(`create?name=${name}`, 409, { Image: 'scene:1' }),
     on('create', 404, { Image: 'nowhere:1' }),
-    on('create', 400, { Image: 'scene:1', HostConfig: { NetworkMode: 'host', PortBindings: 'x' } }),
+    on('create', 400, { Image: 'scene:1', HostConfig: { Memory: 1 } }),
     on(`${name}/rename?name=${name}r`, 204),
     on(`${name}r/rename?name=up`, 409),
     on(`${name}r/update`, 200, { Memory: 256 * 1024 * 1024, MemorySwap: 512 * 1024 * 1024 }),
@@ -240,8 +242,8 @@ function makeImageSteps(at: string, archives: Archives): readonly Step[] {
   return [
     { method: 'POST', path: `/images/scene:1/tag?repo=${name}&tag=t`, status: 201 },
     { method: 'DELETE', path: `/images/${name}:t`, status: 200 },
-    { method: 'POST', path: `/commit?container=fresh&repo=${name}&tag=c`, status: 201, body: {} },
-    { method: 'DELETE', path: `/images/${name}:c`, status: 200 },
+    { method: 'POST', path: `/commit?container=fresh&repo=${name}&tag=c`, status: 201, body: {}, isSlow: true },
+    { method: 'DELETE', path: `/images/${name}:c`, status: 200, isSlow: true },
     {
       method: 'POST',
       path: `/images/create?fromSrc=-&repo=${name}`,
@@ -251,9 +253,25 @@ function makeImageSteps(at: string, archives: Archives): readonly Step[] {
       lines: 'CreateImageInfo',
     },
     { method: 'DELETE', path: `/images/${name}`, status: 200 },
-    { method: 'POST', path: `/build?t=${name}:b`, status: 200, body: archives.buildContext, headers: TAR, lines: 'BuildInfo' },
-    { method: 'DELETE', path: `/images/${name}:b`, status: 200 },
-    { method: 'POST', path: '/build', status: [200, 400], body: archives.brokenContext, headers: TAR, lines: 'BuildInfo' },
+    {
+      method: 'POST',
+      path: `/build?t=${name}:b`,
+      status: 200,
+      body: archives.buildContext,
+      headers: TAR,
+      lines: 'BuildInfo',
+      isSlow: true,
+    },
+    { method: 'DELETE', path: `/images/${name}:b`, status: 200, isSlow: true },
+    {
+      method: 'POST',
+      path: '/build',
+      status: [200, 400],
+      body: archives.brokenContext,
+      headers: TAR,
+      lines: 'BuildInfo',
+      isSlow: true,
+    },
     { method: 'POST', path: `/images/prune?${filters({ label: ['of=nothing'] })}`, status: 200 },
     { method: 'PUT', path: '/containers/fresh/archive?path=/tmp', status: 200, body: archives.files, headers: TAR },
   ];
@@ -287,7 +305,7 @@ function refusedSteps(): readonly Step[] {
     step('DELETE', `/images/${none}`, 404),
     step('GET', `/networks/${none}`, 404),
     step('DELETE', `/networks/${none}`, 404),
-    step('POST', `/networks/${none}/connect`, 404, { Container: 'fresh' }),
+    step('POST', `/networks/${none}/connect`, 404, { Container: 'up' }),
     step('GET', `/volumes/${none}`, 404),
     step('DELETE', `/volumes/${none}`, 404),
     step('GET', '/containers/json?filters=%7B', [400, 500]),

@@ -150,6 +150,10 @@ export class OpenApi {
     );
   }
 
+  get operations(): readonly string[] {
+    return this.#operations.map(({ name }) => name);
+  }
+
   /** Literal parts win over parameters: `/containers/json` is no container. Names of images may have slashes. */
   operationOf(method: string, path: string): string | undefined {
     return this.#find(method, path)?.name;

@@ -78,6 +78,7 @@ describe('loadConfig()', () => {
       accessLogFile: '/d/logs/access.jsonl',
       edge: EDGE_LIMITS,
       trustedProxies: [],
+      registries: ['*'],
       proxyProtocol: false,
       demo: true,
     });

@@ -1,4 +1,5 @@
 /** ARG and ENV of a build: which value a variable has at an instruction. As moby's `builder/dockerfile/buildargs.go` and `evaluator.go`. */
+import { dockerError } from '#caas/docker-api/docker-error.ts';
 import { lineError } from './dockerfile-lines.ts';
 import type { EscapeToken, Instruction } from './dockerfile-lines.ts';
 import { expandWord, splitWords, WordError } from './dockerfile-words.ts';
@@ -21,7 +22,7 @@ export function expandAt(
   try {
     return expandWord(word, scope.lookup, scope.escape);
   } catch (error) {
-    if (error instanceof WordError) throw lineError(instruction.line, error.message);
+    if (error instanceof WordError) throw dockerError(400, `line ${String(instruction.line)}: ${error.message}`);
     throw error;
   }
 }

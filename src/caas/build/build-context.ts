@@ -12,6 +12,7 @@ import { createGunzip } from 'node:zlib';
 import { posix } from 'node:path';
 import { extract, pack } from 'tar-stream';
 import type { Header, Pack } from 'tar-stream';
+import * as z from 'zod';
 import { EcluseError } from '#errors';
 import { bufferOf, chunksOf, readWhole } from '#caas/byte-stream.ts';
 import { dockerError } from '#caas/docker-api/docker-error.ts';
@@ -58,11 +59,16 @@ function cleanPath(path: string): string {
   throw dockerError(400, `ecluse: the path ${path.slice(0, 200)} in the build context is not plain`);
 }
 
-const LARGEST_SIZE = Number.MAX_SAFE_INTEGER;
-
 /** Docker's words for an archive that cannot be read. */
 function unreadable(reason: string): EcluseError {
-  return dockerError(500, `Error processing tar file(exit status 1): ${reason}`);
+  return dockerError(500, reason);
+}
+
+/** Where a link leads. tar-stream has null for none. */
+function targetOf(header: Header): string {
+  const parsed = z.string().min(1).safeParse(header.linkname);
+  if (parsed.success) return parsed.data;
+  throw unreadable('archive/tar: invalid tar header');
 }
 
 class ContextCopy {
@@ -117,7 +123,8 @@ class ContextCopy {
   #count(header: Header): void {
     const { limits } = this.#options;
     this.#entries += 1;
-    this.#bytes += header.type === 'file' || header.type === 'contiguous-file' ? (header.size ?? LARGEST_SIZE) : 0;
+    if (!Number.isSafeInteger(header.size) || header.size < 0) throw unreadable('archive/tar: invalid tar header');
+    this.#bytes += header.type === 'file' || header.type === 'contiguous-file' ? header.size : 0;
     if (this.#entries > limits.entriesMax) {
       throw dockerError(413, `ecluse: the build context has more than ${String(limits.entriesMax)} entries`);
     }
@@ -131,17 +138,20 @@ class ContextCopy {
 
   #headerOf(header: Header, name: string): PlainHeader {
     if (Object.keys(header.pax ?? {}).some((key) => key.startsWith('GNU.sparse'))) throw unreadable('sparse files are not taken');
-    const base = { name, mode: (header.mode ?? 0o644) & 0o7777, uid: 0, gid: 0, mtime: header.mtime ?? new Date(0) };
+    const base = { name, mode: header.mode & 0o7777, uid: 0, gid: 0, mtime: header.mtime };
     switch (header.type) {
       case 'file':
       case 'contiguous-file':
-        return { ...base, type: 'file', size: header.size ?? 0 };
+        return { ...base, type: 'file', size: header.size };
       case 'directory':
         return { ...base, type: 'directory', size: 0 };
       case 'symlink':
-        return { ...base, type: 'symlink', linkname: header.linkname ?? '', size: 0 };
+        return { ...base, type: 'symlink', linkname: targetOf(header), size: 0 };
       case 'link':
-        return { ...base, type: 'link', linkname: cleanPath(header.linkname ?? ''), size: 0 };
+        return { ...base, type: 'link', linkname: cleanPath(targetOf(header)), size: 0 };
+      case 'block-device':
+      case 'character-device':
+      case 'fifo':
       default:
         throw dockerError(400, `ecluse: ${name.slice(0, 200)} in the build context is a device, a pipe or a socket; ignore it`);
     }

@@ -93,7 +93,7 @@ const RUNS_CLASSIC = 'this endpoint has the classic builder: set DOCKER_BUILDKIT
 function checkBuilder(query: URLSearchParams): void {
   const version = query.get('version') ?? '';
   if (version === '2') throw dockerError(400, `ecluse: BuildKit is not available, ${RUNS_CLASSIC}`);
-  if (version !== '' && version !== '1') throw dockerError(400, `invalid version ${JSON.stringify(version.slice(0, 40))}`);
+  if (version !== '' && version !== '1') throw dockerError(500, `invalid version ${JSON.stringify(version.slice(0, 40))}`);
   const outputs = jsonOf(query, 'outputs', z.array(z.unknown()), 'outputs') ?? [];
   if (outputs.length > 0) throw dockerError(400, `ecluse: --output needs BuildKit, and ${RUNS_CLASSIC}`);
   const remote = query.get('remote') ?? '';

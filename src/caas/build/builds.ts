@@ -33,8 +33,9 @@ import { StepImages } from './step-images.ts';
 import type { BuildOptions, RegistryLogins } from './build-query.ts';
 import { parseDockerfile } from './dockerfile-lines.ts';
 import { rewriteDockerfile } from './dockerfile-rewrite.ts';
-import type { BaseImage, RemoteFile, RewrittenDockerfile } from './dockerfile-rewrite.ts';
+import type { BaseImage, RewrittenDockerfile } from './dockerfile-rewrite.ts';
 import { boundedLines } from './engine-lines.ts';
+import { bringFile } from './remote-file.ts';
 
 export type Emit = (line: BuildLine) => Promise<void>;
 
@@ -46,12 +47,6 @@ export interface BuildsDeps {
   readonly images: Images;
   readonly containers: Containers;
   readonly meter: Meter;
-  /** Brings what an ADD names to a host; undefined: such an ADD is refused. */
-  readonly fetch?: (
-    host: Host,
-    url: string,
-    request: { readonly emit: Emit; readonly signal: AbortSignal },
-  ) => Promise<RemoteFile>;
 }
 
 export interface BuildRequest {
@@ -115,18 +110,20 @@ export class Builds {
       if (!isLeft) this.#giveBack(tenant.name, memoryBytes);
       isLeft = true;
     };
+    // Steps' images have no holder until the build is done.
+    const kept = this.#deps.images.protect();
     try {
-      await this.#runOn(request, memoryBytes, leave);
+      await this.#runOn(await this.#host(), { request, memoryBytes, leave });
     } finally {
+      kept[Symbol.dispose]();
       leave();
     }
   }
 
-  /** Where images are taken in: what the tenant loaded, and the steps that it can use again, are there. */
-  #host(): Host {
-    const [host] = this.#deps.hosts.values();
-    if (host === undefined) throw dockerError(503, 'ecluse: there is no host');
-    return host;
+  /** The first that answers, where images are taken in too: what the tenant loaded, and the steps that it can use again, are there. */
+  async #host(): Promise<Host> {
+    for (const host of this.#deps.hosts.values()) if (await host.client.isAlive()) return host;
+    throw dockerError(503, 'ecluse: no host answers');
   }
 
   /** Takes a place among the builds. Returns the memory that each step gets. In one go: two requests must not both take the last place. */
@@ -159,9 +156,12 @@ export class Builds {
     else this.#running.set(tenant, left);
   }
 
-  async #runOn(request: BuildRequest, memoryBytes: number, leave: () => void): Promise<void> {
-    const host = this.#host();
+  async #runOn(
+    host: Host,
+    build: { readonly request: BuildRequest; readonly memoryBytes: number; readonly leave: () => void },
+  ): Promise<void> {
     const { meter, log } = this.#deps;
+    const { request, memoryBytes, leave } = build;
     const { tenant } = request;
     const name = buildName(randomBytes(8).toString('hex'));
     const cgroup = host.cgroupOf(tenant.name, name);
@@ -179,8 +179,6 @@ export class Builds {
       hasContext: false,
       hasFailed: false,
     };
-    // Steps' images have no holder until the build is done.
-    using _kept = this.#deps.images.protect();
     // The builder cannot be told a limit of processes for its containers.
     await host.cgroups.limitPids(cgroup, SPEC_LIMITS.pidsMax);
     const base = { container: name, incarnation: 1, tenant: tenant.name, host: host.name, name: 'build', cgroup };
@@ -250,20 +248,17 @@ export class Builds {
   async #rewrite(running: Running, bytes: Buffer, name: string): Promise<RewrittenDockerfile> {
     const { request, host, signal } = running;
     const { options, emit } = request;
-    const { fetch } = this.#deps;
     return await rewriteDockerfile(parseDockerfile(bytes, name), {
       arguments: options.arguments,
       target: options.target,
       labels: Object.keys(options.labels).length,
       imageOf: async (reference, need) => await this.#imageOf(running, reference, need),
-      fetch:
-        fetch === undefined
-          ? undefined
-          : async (url) => {
-              const file = await fetch(host, url, { emit, signal });
-              running.borrowed.push(file.imageId);
-              return file;
-            },
+      fetch: async (url) => {
+        await emit({ status: `Downloading ${url}` });
+        const file = await bringFile(host, url, { signal });
+        running.borrowed.push(file.imageId);
+        return file;
+      },
     });
   }
 
@@ -366,14 +361,14 @@ export class Builds {
   }
 
   /** Tells the client what it wants to hear, or keeps it for the case of a failure. */
-  async #say({ request, held }: Running, line: EngineLine, told: BuildLine): Promise<void> {
+  async #say({ request, held }: Running, line: EngineLine, toTell: BuildLine): Promise<void> {
     const { isQuiet } = request.options;
     if (line.kind === 'stage' && (isQuiet || !request.wantsAux)) return;
     if (!isQuiet) {
-      await request.emit(told);
+      await request.emit(toTell);
       return;
     }
-    held.push(String(told['stream']));
+    held.push(String(toTell['stream']));
     while (held.reduce((sum, text) => sum + text.length, 0) > QUIET_CHARS_MAX) held.shift();
   }
 
@@ -409,13 +404,16 @@ function withDefaultTag(reference: string): string {
 /** Docker's name for its hub among logins. */
 const HUB_LOGIN = 'https://index.docker.io/v1/';
 
+function registryOfLogin(name: string): string {
+  return name.replace(/^https?:\/\//, '').replace(/\/.*$/, '');
+}
+
 /** The login for a reference's registry: clients write those with a scheme and a path, or without. */
 function loginFor(logins: RegistryLogins, reference: string): RegistryAuth | undefined {
   const parsed = parseNamed(reference);
   const domain = parsed.kind === 'invalid' ? '' : (parsed.name.repository.split('/')[0] ?? '');
   if (domain === 'docker.io') return logins.get(HUB_LOGIN) ?? logins.get(domain);
-  const bare = (name: string): string => name.replace(/^https?:\/\//, '').replace(/\/.*$/, '');
-  return logins.get(domain) ?? [...logins].find(([name]) => bare(name) === domain)?.[1];
+  return logins.get(domain) ?? [...logins].find(([name]) => registryOfLogin(name) === domain)?.[1];
 }
 
 function told(line: EngineLine, words: OriginalWords): BuildLine {

@@ -38,7 +38,7 @@ const KEYWORDS = new Set(
   ),
 );
 /** What Go's unicode.IsSpace takes for a space. JavaScript's `\s` differs in two. */
-const SPACES = String.raw`\t\n\v\f\r \u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000`;
+export const SPACES = String.raw`\t\n\v\f\r \u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000`;
 const LEADING = new RegExp(`^[${SPACES}]+`, 'u');
 const TRAILING = new RegExp(`[${SPACES}]+$`, 'u');
 const DIRECTIVE = /^#\s*([A-Za-z][A-Za-z0-9]*)\s*=\s*(\S.*?)\s*$/;

@@ -26,6 +26,8 @@ export interface RemoteFile {
   readonly imageId: string;
   /** Its path in that image. */
   readonly path: string;
+  /** False where neither the URL nor the server gave it a name. */
+  readonly isNamed: boolean;
 }
 
 export interface RewriteOptions {
@@ -36,8 +38,8 @@ export interface RewriteOptions {
   readonly labels: number;
   /** The tenant's image of that name, pulled if it must be. `step` is how Docker announces the instruction that needs it. */
   readonly imageOf: (reference: string, need: { readonly platform: string; readonly step: string }) => Promise<BaseImage>;
-  /** Fetches what an ADD names; undefined: nothing is fetched. */
-  readonly fetch: ((url: string) => Promise<RemoteFile>) | undefined;
+  /** Fetches what an ADD names. */
+  readonly fetch: (url: string) => Promise<RemoteFile>;
 }
 
 export interface RewrittenDockerfile {
@@ -126,7 +128,7 @@ class Rewriting {
     if (instruction.keyword === 'from') return await this.#from(instruction);
     const stage = this.#stages.at(-1);
     if (stage === undefined) {
-      if (instruction.keyword !== 'arg') throw dockerError(400, 'No build stage in current context');
+      if (instruction.keyword !== 'arg') throw dockerError(400, 'no build stage in current context');
       this.#global.declare(instruction, this.#escape);
       return instruction.text;
     }
@@ -174,8 +176,8 @@ class Rewriting {
     }
     const expand = (word: string): string => expandAt(instruction, word, { lookup: this.#global.lookup, escape: this.#escape });
     const base = expand(given);
-    if (base === '') throw lineError(line, `base name (${given.slice(0, 200)}) should not be blank`);
-    if (this.#stageNamed(name) !== undefined) throw lineError(line, `${name} stage name already used`);
+    if (base === '') throw dockerError(400, `base name (${given.slice(0, 200)}) should not be blank`);
+    if (this.#stageNamed(name) !== undefined) throw dockerError(400, `${name} stage name already used`);
     const platform = expand(flagOf(instruction, 'platform') ?? '');
     const source = await this.#begin(instruction, base, { name, platform });
     const flags = flagsWithout(instruction, 'platform');
@@ -282,15 +284,10 @@ class Rewriting {
   ): Promise<string> {
     const { urls, sources, destination, flags } = add;
     const [url = ''] = urls;
-    const { fetch } = this.#options;
     if (sources.length > 1) throw lineError(instruction.line, 'ecluse: an ADD of a URL takes that one source only');
-    if (fetch === undefined) {
-      throw lineError(
-        instruction.line,
-        'ecluse: ADD does not fetch from the network here; fetch it in a RUN instruction instead',
-      );
-    }
-    const file = await fetch(url);
+    const file = await this.#options.fetch(url);
+    if (!file.isNamed && destination.endsWith('/'))
+      throw lineError(instruction.line, `cannot determine filename for source ${url}`);
     this.#names.set(hexOf(file.imageId), url);
     const words = [quoteWord(file.path, this.#escape), destination];
     return ['COPY', `--from=${hexOf(file.imageId)}`, ...flags, goJson(words)].join(' ');

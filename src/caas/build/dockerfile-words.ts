@@ -2,6 +2,7 @@
  * Words of Dockerfile instructions: how they are split, quoted and expanded. Pure. As moby's classic builder does (buildkit
  * `frontend/dockerfile/shell`, `parser/line_parsers.go`, of 20.10).
  */
+import { SPACES } from './dockerfile-lines.ts';
 import type { EscapeToken } from './dockerfile-lines.ts';
 
 /** The value of a variable, or undefined where it is not set. */
@@ -20,7 +21,7 @@ class Expander {
 
   constructor(word: string, lookup: Lookup, escape: EscapeToken) {
     // Go's scanner drops a byte order mark at the start.
-    this.#chars = [...word.replace(/^\uFEFF/, '')];
+    this.#chars = Array.from(word.replace(/^\uFEFF/, ''));
     this.#lookup = lookup;
     this.#escape = escape;
   }
@@ -148,32 +149,21 @@ export function quoteWord(literal: string, escape: EscapeToken): string {
   );
 }
 
+/** Escaped characters, quoted text, and what is neither: the parts of a word between spaces. */
+const WORDS: Readonly<Record<EscapeToken, RegExp>> = {
+  '\\': wordsWith(String.raw`\\`),
+  '`': wordsWith('`'),
+};
+
+function wordsWith(escape: string): RegExp {
+  const escaped = `${escape}[^]`;
+  const doubleQuoted = `"(?:${escaped}|[^"${escape}])*(?:"|${escape}?$)`;
+  return new RegExp(`(?:${escaped}|${doubleQuoted}|'[^']*(?:'|$)|[^${SPACES}${escape}"'])+`, 'gu');
+}
+
 /** Words of ENV and ARG: separated by spaces, with their quotes still on. */
 export function splitWords(text: string, escape: EscapeToken): readonly string[] {
-  const words: string[] = [];
-  let word: string | undefined;
-  let quote = '';
-  const chars = [...text];
-  for (let at = 0; at < chars.length; at += 1) {
-    const char = chars[at] ?? '';
-    if (quote === '' && /[\s\u0085]/u.test(char) && char !== '\uFEFF') {
-      if (word !== undefined) words.push(word);
-      word = undefined;
-      continue;
-    }
-    word ??= '';
-    if (char === escape && quote !== "'") {
-      at += 1;
-      if (at < chars.length) word += char + (chars[at] ?? '');
-      else if (word === '') word = undefined;
-      continue;
-    }
-    if (char === quote) quote = '';
-    else if (quote === '' && (char === '"' || char === "'")) quote = char;
-    word += char;
-  }
-  if (word !== undefined) words.push(word);
-  return words;
+  return text.match(WORDS[escape]) ?? [];
 }
 
 /** Where a JSON array ends that `text` begins with; undefined where it does not end. Go's decoder reads one value and leaves what follows. */

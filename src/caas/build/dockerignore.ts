@@ -36,10 +36,13 @@ function classAt(chars: readonly string[], start: number): { readonly token: Tok
   return { token: { kind: 'character', matches: (char) => has(char) !== isNegated }, next: end + 1 };
 }
 
+function literal(char: string): Token {
+  return { kind: 'character', matches: (other) => other === char };
+}
+
 function tokensOf(pattern: string): readonly Token[] {
-  const chars = [...pattern];
+  const chars = Array.from(pattern);
   const tokens: Token[] = [];
-  const literal = (char: string): Token => ({ kind: 'character', matches: (other) => other === char });
   for (let at = 0; at < chars.length;) {
     const char = chars[at] ?? '';
     at += 1;
@@ -64,7 +67,7 @@ function tokensOf(pattern: string): readonly Token[] {
 
 /** Whether the tokens fit the whole path. After each token: at which offsets its match may end. */
 function matches(tokens: readonly Token[], path: string): boolean {
-  const chars = [...path];
+  const chars = Array.from(path);
   let ends: readonly boolean[] = [true, ...chars.map(() => false)];
   for (const token of tokens) ends = endsAfter(token, ends, chars);
   return ends[chars.length] === true;

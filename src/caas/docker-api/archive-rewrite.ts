@@ -9,7 +9,7 @@ import { createGunzip, createZstdDecompress } from 'node:zlib';
 import { extract, pack } from 'tar-stream';
 import type { Header } from 'tar-stream';
 import { EcluseError, reasonOf } from '#errors';
-import { chunksOf } from '#caas/byte-stream.ts';
+import { bufferOf, chunksOf } from '#caas/byte-stream.ts';
 import { dockerError } from './docker-error.ts';
 
 /** A tree of source code has hundreds of thousands of files. */
@@ -91,13 +91,15 @@ export async function* rewriteArchive(source: Readable): AsyncGenerator<Buffer> 
   } catch (error) {
     throw damaged(error);
   } finally {
-    source.destroy();
+    // Not `source`: it is the client's connection, on which the refusal has to go out.
+    reader.destroy();
+    writer.destroy();
   }
 }
 
 /** What a compressed stream holds, as Docker takes it: gzip, bzip2, xz, zstd or none. */
 async function* unpacked(source: Readable): AsyncGenerator<Buffer> {
-  const chunks = chunksOf(source);
+  const chunks = chunksLeaving(source);
   const first: Buffer[] = [];
   let bytes = 0;
   while (bytes < MAGIC_BYTES) {
@@ -111,6 +113,11 @@ async function* unpacked(source: Readable): AsyncGenerator<Buffer> {
   const plain = decompressorOf(head);
   if (plain === undefined) yield* chunksOf(whole);
   else yield* chunksOf(plain(whole));
+}
+
+/** The chunks of the client's stream, which stays open when nobody wants more of it. */
+async function* chunksLeaving(source: Readable): AsyncGenerator<Buffer> {
+  for await (const chunk of source.iterator({ destroyOnReturn: false })) yield bufferOf(chunk);
 }
 
 async function* prefixed(head: Buffer, rest: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {

@@ -23,7 +23,7 @@ import type { DockerRequest } from './request.ts';
 import type { DockerRoute } from './router.ts';
 import { ContainerList } from './container-list.ts';
 import { inspectView } from './container-views.ts';
-import { EngineSummaries } from './engine-summaries.ts';
+import type { EngineSummaries } from './engine-summaries.ts';
 import { archiveRoutes } from './archive-handlers.ts';
 import { commitRoutes } from './commit-handlers.ts';
 import { sizeOf } from './exec-handlers.ts';
@@ -43,6 +43,7 @@ export interface ContainerHandlerDeps {
   readonly ports: PublishedPorts;
   readonly hosts: ReadonlyMap<string, Host>;
   readonly execs: Execs;
+  readonly summaries: EngineSummaries;
 }
 
 export type ContainerHandler = (request: DockerRequest, reference: string) => Promise<void>;
@@ -104,7 +105,10 @@ function asReferred(error: unknown, row: ContainerRow, reference: string): unkno
 /** A lifecycle call without a body: `start`, `stop`, … Engines answer 304 where the container is in that state already. */
 function lifecycle(deps: ContainerHandlerDeps, verb: string, queryOf: QueryOf): ContainerHandler {
   return async (request, reference) => {
-    const row = await deps.containers.resolve(request.tenant.name, reference);
+    const row = await deps.containers.resolve(request.tenant.name, reference).catch((error: unknown) => {
+      if (verb !== 'kill' || !(error instanceof EcluseError) || error.status !== 404) throw error;
+      throw dockerError(404, `Cannot kill container: ${reference}: No such container: ${reference}`);
+    });
     if (verb === 'start' && (request.query.get('checkpoint') ?? '') !== '') {
       throw dockerError(400, 'checkpoint is only supported in experimental mode');
     }
@@ -172,11 +176,7 @@ async function resize(deps: ContainerHandlerDeps, request: DockerRequest, refere
   sendEmpty(request.response, 200);
 }
 
-async function inspect(
-  deps: ContainerHandlerDeps & { readonly summaries: EngineSummaries },
-  request: DockerRequest,
-  reference: string,
-): Promise<void> {
+async function inspect(deps: ContainerHandlerDeps, request: DockerRequest, reference: string): Promise<void> {
   const row = await deps.containers.resolve(request.tenant.name, reference);
   const engine = await inspectQuietly(deps, row);
   const execIds = deps.execs.idsOf(row, engine?.ExecIDs ?? []);
@@ -200,7 +200,7 @@ function on(method: DockerRoute['method'], verb: string, handler: ContainerHandl
 }
 
 export function containerRoutes(parts: ContainerHandlerDeps): readonly DockerRoute[] {
-  const deps = { ...parts, summaries: new EngineSummaries(parts), removals: new Set<string>() };
+  const deps = { ...parts, removals: new Set<string>() };
   const list = new ContainerList(deps);
   const prune = new ContainerPrune(deps);
   const update = new ContainerUpdate(deps);

@@ -2,6 +2,7 @@
 import { LRUCache } from 'lru-cache';
 import type { Clock } from '#clock';
 import type { ContainerRow } from '#state/containers.ts';
+import type { Tenant } from '#state/tenants.ts';
 import { parseStoredSpec } from '#caas/container-spec.ts';
 import type { Containers } from '#caas/containers.ts';
 import { parseReference, wholeReference } from '#caas/image-reference.ts';
@@ -52,25 +53,44 @@ export class ContainerList {
     const all = booleanOf(query, 'all') || limit > 0 || (filters.get('status')?.length ?? 0) > 0;
     let shown = all ? rows : rows.filter((row) => ['running', 'paused', 'restarting'].includes(row.state));
     if (filters.size === 0 && limit > 0) shown = shown.slice(0, limit);
+    const matched = (await this.#candidates(tenant, rows, shown)).filter(test);
+    const candidates = limit > 0 ? matched.slice(0, limit) : matched;
+    sendJson(request.response, 200, await this.#views(tenant.name, candidates, { size: booleanOf(query, 'size') }));
+  }
+
+  /** All of a tenant's containers with their sizes, for `system df`. */
+  async measured(tenant: Tenant): Promise<readonly Readonly<Record<string, unknown>>[]> {
+    const rows = await this.#deps.containers.listOf(tenant.name);
+    return await this.#views(tenant.name, await this.#candidates(tenant, rows, rows), { size: true });
+  }
+
+  async #candidates(
+    tenant: Tenant,
+    rows: readonly ContainerRow[],
+    shown: readonly ContainerRow[],
+  ): Promise<readonly ListCandidate[]> {
     const summaries = await this.#deps.summaries.of(shown, { size: false });
     const networks = await containerNetworks(this.#deps, tenant, rows);
     const ports = await this.#deps.ports.listOfTenant(tenant.name);
     const nowMs = this.#deps.clock.nowMs();
-    let candidates = shown
-      .map((row) => {
-        const subject = { row, spec: parseStoredSpec(row.spec), networks: networks(row), ports: ports.get(row.id) ?? [] };
-        return this.#candidate(subject, { summary: summaries.get(row.id), nowMs });
-      })
-      .filter(test);
-    if (limit > 0) candidates = candidates.slice(0, limit);
-    const imageName = await this.#imageNames(tenant.name);
-    const sizes = booleanOf(query, 'size') ? await this.#sizesOf(candidates) : undefined;
-    const views = candidates.map(({ row, view, imageId }) => ({
+    return shown.map((row) => {
+      const subject = { row, spec: parseStoredSpec(row.spec), networks: networks(row), ports: ports.get(row.id) ?? [] };
+      return this.#candidate(subject, { summary: summaries.get(row.id), nowMs });
+    });
+  }
+
+  async #views(
+    tenant: string,
+    candidates: readonly ListCandidate[],
+    options: { readonly size: boolean },
+  ): Promise<readonly Readonly<Record<string, unknown>>[]> {
+    const imageName = await this.#imageNames(tenant);
+    const sizes = options.size ? await this.#sizesOf(candidates) : undefined;
+    return candidates.map(({ row, view, imageId }) => ({
       ...view,
       Image: imageName(String(view['Image']), imageId),
       ...sizes?.(row),
     }));
-    sendJson(request.response, 200, views);
   }
 
   #candidate(

@@ -119,8 +119,7 @@ function hostConfigView(row: ContainerRow, spec: ContainerSpec): Readonly<Record
   return {
     Binds: binds.length === 0 ? null : binds,
     Mounts: mounts.length === 0 ? undefined : mounts, // Docker leaves an empty one out.
-    ContainerIDFile: '',
-    LogConfig: { Type: 'json-file', Config: {} },
+    LogConfig: { Type: 'json-file', Config: spec.logOptions },
     PortBindings: portBindingsView(spec.ports),
     VolumeDriver: volumeDriver,
     VolumesFrom: volumesFrom.length === 0 ? null : volumesFrom,

@@ -1,4 +1,5 @@
 /** Refusals in Docker's own words and status codes: clients match on them. */
+import { parseNamed } from '#caas/image-reference.ts';
 import { EcluseError, errorLine } from '#errors';
 
 export function dockerError(status: number, message: string): EcluseError {
@@ -10,8 +11,11 @@ export function noSuchContainer(reference: string): EcluseError {
   return dockerError(404, `No such container: ${reference}`);
 }
 
+/** As moby says it: a name has its tag, an id has none. */
 export function noSuchImage(reference: string): EcluseError {
-  return dockerError(404, `No such image: ${reference}`);
+  const parsed = parseNamed(reference);
+  const hasTag = parsed.kind === 'invalid' || parsed.name.tag !== '' || parsed.name.digest !== '';
+  return dockerError(404, `No such image: ${reference}${hasTag ? '' : ':latest'}`);
 }
 
 export function noSuchExec(id: string): EcluseError {

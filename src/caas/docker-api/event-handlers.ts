@@ -103,7 +103,8 @@ async function stream(deps: EventHandlerDeps, request: DockerRequest): Promise<v
   const sinceMs = timeOf(request, 'since', nowMs);
   const untilMs = timeOf(request, 'until', nowMs);
   if (sinceMs !== undefined && untilMs !== undefined && sinceMs > untilMs) {
-    throw dockerError(400, '`since` time cannot be after `until` time');
+    const seconds = (ms: number): string => String(Math.floor(ms / 1000));
+    throw dockerError(400, `\`since\` time (${seconds(sinceMs)}) cannot be after \`until\` time (${seconds(untilMs)})`);
   }
   const over = new AbortController();
   const end = (): void => {

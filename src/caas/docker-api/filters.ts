@@ -54,10 +54,18 @@ function anyOf(tests: readonly Test[]): Test {
   return (candidate) => tests.some((test) => test(candidate));
 }
 
-function nameTest(wanted: string): Test {
-  const pattern = compileNamePattern(wanted);
-  if (pattern.kind === 'refused') throw dockerError(400, `ecluse: the filter name=${wanted.slice(0, 60)}: ${pattern.reason}`);
-  return ({ row }) => row.name === wanted || pattern.matches(row.name) || pattern.matches(`/${row.name}`);
+/** Expressions of one request that are more than a name: each runs over every container. */
+const PATTERNS_MAX = 5;
+
+function nameTests(values: readonly string[]): readonly Test[] {
+  let patterns = 0;
+  return values.map((wanted) => {
+    const pattern = compileNamePattern(wanted);
+    if (pattern.kind === 'refused') throw dockerError(400, `ecluse: the filter name=${wanted.slice(0, 60)}: ${pattern.reason}`);
+    if (!pattern.isPlain) patterns += 1;
+    if (patterns > PATTERNS_MAX) throw dockerError(400, `ecluse: more than ${String(PATTERNS_MAX)} expressions for names`);
+    return ({ row }) => row.name === wanted || pattern.matches(row.name) || pattern.matches(`/${row.name}`);
+  });
 }
 
 /** A prefix that only one container has: moby asks its index of ids. */
@@ -163,7 +171,7 @@ function ancestorTest(wanted: readonly string[], ancestry: FilterFacts['ancestry
 function testOf(key: string, values: readonly string[], facts: FilterFacts): Test {
   switch (key) {
     case 'name':
-      return anyOf(values.map(nameTest));
+      return anyOf(nameTests(values));
     case 'id':
       return anyOf(values.map((value) => idTest(value, facts.rows)));
     case 'label':

@@ -31,6 +31,21 @@ export interface GatewayOptions {
   readonly caPem: string;
 }
 
+/** Debian's docker-compose and python3-docker ask for TLS 1.2 and nothing else (docs/decisions/013-docker-endpoint.md); the others speak 1.3. */
+const TLS_VERSION_MIN = 'TLSv1.2';
+/** For 1.2: forward secrecy and authenticated encryption only. */
+const TLS_CIPHERS = [
+  'TLS_AES_128_GCM_SHA256',
+  'TLS_AES_256_GCM_SHA384',
+  'TLS_CHACHA20_POLY1305_SHA256',
+  'ECDHE-ECDSA-AES128-GCM-SHA256',
+  'ECDHE-RSA-AES128-GCM-SHA256',
+  'ECDHE-ECDSA-AES256-GCM-SHA384',
+  'ECDHE-RSA-AES256-GCM-SHA384',
+  'ECDHE-ECDSA-CHACHA20-POLY1305',
+  'ECDHE-RSA-CHACHA20-POLY1305',
+].join(':');
+
 /** Connections of all tenants; each `logs -f` and `attach` holds one. */
 const CONNECTIONS_MAX = 10_000;
 /** Of one tenant, so that none can take all connections. */
@@ -70,7 +85,8 @@ export class Gateway implements AsyncDisposable {
       ca: options.caPem,
       requestCert: true,
       rejectUnauthorized: true,
-      minVersion: 'TLSv1.3',
+      minVersion: TLS_VERSION_MIN,
+      ciphers: TLS_CIPHERS,
       ALPNProtocols: ['http/1.1'],
       handshakeTimeout: HANDSHAKE_TIMEOUT_MS,
       headersTimeout: HEADERS_TIMEOUT_MS,
@@ -90,7 +106,8 @@ export class Gateway implements AsyncDisposable {
     this.#server.on('tlsClientError', (error) => {
       deps.log.debug({ reason: error.message }, 'a client failed the TLS handshake of the Docker endpoint');
     });
-    this.#plainServer = createPlainServer({ headersTimeout: HEADERS_TIMEOUT_MS, requestTimeout: 0, noDelay: true });
+    // Slow heads are not timed here (Node does that for servers that listen): they cost nobody but the tenant, whose connections are limited.
+    this.#plainServer = createPlainServer({ requestTimeout: 0, noDelay: true });
     this.#serveOn(this.#server);
     this.#serveOn(this.#plainServer);
   }
@@ -147,7 +164,8 @@ export class Gateway implements AsyncDisposable {
       cert: certificate.certPem,
       key: certificate.keyPem,
       ca: certificate.caPem,
-      minVersion: 'TLSv1.3',
+      minVersion: TLS_VERSION_MIN,
+      ciphers: TLS_CIPHERS,
     });
   }
 

@@ -52,8 +52,10 @@ export function foldFields(
     if (seen.has(folded)) return { kind: 'refused', reason: `${pathOf(place, key)} is given twice in different spellings` };
     seen.add(folded);
     const name = canonical.get(folded);
-    if (name !== undefined) fields.set(name, value);
-    else if (!isZero(value)) {
+    // Go leaves a field as it is where it reads null.
+    if (name !== undefined) {
+      if (value !== null) fields.set(name, value);
+    } else if (!isZero(value)) {
       const refusal = refusals.get(folded);
       const why = refusal === undefined ? '' : `: ${refusal.reason}`;
       return { kind: 'refused', reason: `${pathOf(place, refusal?.key ?? key)} is not supported${why}` };

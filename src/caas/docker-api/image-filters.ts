@@ -24,8 +24,9 @@ type Matcher = (char: string) => boolean;
 /** One step of a pattern; `star`: any number of characters. */
 type Step = Matcher | 'star';
 
-function badPattern(pattern: string): Error {
-  return dockerError(400, `invalid filter 'reference=${pattern.slice(0, 100)}': syntax error in pattern`);
+/** Go's `path.ErrBadPattern`. */
+function badPattern(): Error {
+  return dockerError(400, 'syntax error in pattern');
 }
 
 /** The class of characters that begins at `at` (behind the bracket), and where it ends. */
@@ -36,7 +37,7 @@ function classAt(pattern: string, at: number): readonly [Matcher, number] {
   const take = (): string => {
     if (pattern[next] === '\\') next += 1;
     const char = pattern[next];
-    if (char === undefined || char === '-' || char === ']') throw badPattern(pattern);
+    if (char === undefined || char === '-' || char === ']') throw badPattern();
     next += 1;
     return char;
   };
@@ -66,7 +67,7 @@ function compilePath(pattern: string): readonly Step[] {
       at = end;
     } else {
       const literal = char === '\\' ? pattern[at] : char;
-      if (literal === undefined) throw badPattern(pattern);
+      if (literal === undefined) throw badPattern();
       if (char === '\\') at += 1;
       steps.push((given) => given === literal);
     }

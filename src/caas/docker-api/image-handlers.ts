@@ -10,7 +10,7 @@ import type { EngineImage } from '#caas/engine-answers.ts';
 import { errorLine } from '#caas/engine-progress.ts';
 import type { ProgressSink } from '#caas/engine-progress.ts';
 import type { Images } from '#caas/images.ts';
-import { sharedSizeOf } from '#caas/image-layers.ts';
+import { layerSizesOf, sharedSizeOf } from '#caas/image-layers.ts';
 import { familiarReference, parseNamed, withTag } from '#caas/image-reference.ts';
 import { parseRegistryAuth } from '#caas/registry-auth.ts';
 import { answerTo, dockerError, noSuchImage } from './docker-error.ts';
@@ -34,7 +34,10 @@ const CHANGES_MAX = 200;
 const SAVED_MAX = 200;
 
 /** The tenant's containers by the image that they are of. */
-async function usersOf(deps: ImageHandlerDeps, tenant: string): Promise<(imageId: string) => readonly ContainerRow[]> {
+async function usersOf(
+  deps: Pick<ImageHandlerDeps, 'containers'>,
+  tenant: string,
+): Promise<(imageId: string) => readonly ContainerRow[]> {
   const byImage = Map.groupBy(await deps.containers.listOf(tenant), (row) => parseStoredSpec(row.spec).imageId);
   return (imageId) => byImage.get(imageId) ?? [];
 }
@@ -71,8 +74,7 @@ async function list(deps: ImageHandlerDeps, request: DockerRequest): Promise<voi
   const held = await deps.images.list(request.tenant.name);
   const facts = await Promise.all(held.map(async (image) => ({ image, known: await deps.images.inspect(image.imageId) })));
   const filter = await listFilter(listFiltersOf(request), deps.clock.nowMs(), async (reference) => {
-    const image = await deps.images.find(request.tenant.name, reference);
-    if (image === undefined) throw noSuchImage(reference);
+    const image = await deps.images.require(request.tenant.name, reference);
     return createdMsOf(image, await deps.images.inspect(image.imageId));
   });
   const shared = booleanOf(request.query, 'shared-size') ? await sharedSizes(deps, held) : undefined;
@@ -86,18 +88,43 @@ async function list(deps: ImageHandlerDeps, request: DockerRequest): Promise<voi
   sendJson(request.response, 200, views);
 }
 
+/** A tenant's images with what they share, for `system df`; `layersBytes` counts each layer once. */
+export async function imageUsage(
+  deps: Pick<ImageHandlerDeps, 'images' | 'containers'>,
+  { tenant, apiVersion }: Pick<DockerRequest, 'tenant' | 'apiVersion'>,
+): Promise<{ readonly layersBytes: number; readonly views: readonly Readonly<Record<string, unknown>>[] }> {
+  const held = await deps.images.list(tenant.name);
+  const users = await usersOf(deps, tenant.name);
+  const layers = await Promise.all(held.map(async ({ imageId }) => await deps.images.removal.layers(imageId)));
+  const sizes = new Map(layers.flatMap((facts) => [...layerSizesOf(facts)]));
+  const views = await Promise.all(
+    held.map(async (image, index) => {
+      const own = layers[index];
+      const others = layers.filter((_facts, other) => other !== index);
+      const names = { tags: image.references.map(familiarReference), digests: image.digests.map(familiarReference) };
+      const known = await deps.images.inspect(image.imageId);
+      const sharedSize = own === undefined ? 0 : sharedSizeOf(own, others);
+      return {
+        ...imageSummaryView({ held: image, known, sharedSize }, names, apiVersion),
+        Containers: users(image.imageId).length,
+      };
+    }),
+  );
+  return { layersBytes: sizes.values().reduce((sum, size) => sum + size, 0), views };
+}
+
 async function inspect(deps: ImageHandlerDeps, request: DockerRequest, name: string): Promise<void> {
-  const image = await deps.images.find(request.tenant.name, name);
-  const known = image === undefined ? undefined : await deps.images.inspect(image.imageId);
-  if (image === undefined || known === undefined) throw noSuchImage(name);
+  const image = await deps.images.require(request.tenant.name, name);
+  const known = await deps.images.inspect(image.imageId);
+  if (known === undefined) throw noSuchImage(name);
   const held = new Set((await deps.images.list(request.tenant.name)).map(({ imageId }) => imageId));
   const { apiVersion } = request;
   sendJson(request.response, 200, imageInspectView(image, known, { apiVersion, isHeld: (imageId) => held.has(imageId) }));
 }
 
 async function history(deps: ImageHandlerDeps, request: DockerRequest, name: string): Promise<void> {
-  const image = await deps.images.find(request.tenant.name, name);
-  const known = image === undefined ? undefined : await deps.images.history(image.imageId);
+  const image = await deps.images.require(request.tenant.name, name);
+  const known = await deps.images.history(image.imageId);
   if (known === undefined) throw noSuchImage(name);
   sendJson(request.response, 200, historyView(known, await deps.images.list(request.tenant.name)));
 }
@@ -190,7 +217,7 @@ async function push(deps: ImageHandlerDeps, request: DockerRequest, name: string
 }
 
 async function tag(deps: ImageHandlerDeps, request: DockerRequest, name: string): Promise<void> {
-  if ((await deps.images.find(request.tenant.name, name)) === undefined) throw noSuchImage(name);
+  await deps.images.require(request.tenant.name, name);
   const repository = request.query.get('repo') ?? '';
   const target = parseNamed(repository);
   if (target.kind === 'named' && target.name.digest !== '')

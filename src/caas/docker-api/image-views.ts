@@ -51,7 +51,13 @@ export function imageSummaryView(
   };
 }
 
-function configView(config: EngineImageConfig): View {
+/** Fields that Docker leaves out where they are empty. */
+function unlessEmpty(fields: View): View {
+  return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined && value !== null && value !== ''));
+}
+
+function configView(config: EngineImageConfig | null | undefined): View | null {
+  if (config === undefined || config === null) return null;
   const { ExposedPorts, Healthcheck, StopSignal, StopTimeout, Shell } = config;
   return {
     Hostname: config.Hostname,
@@ -60,22 +66,20 @@ function configView(config: EngineImageConfig): View {
     AttachStdin: config.AttachStdin,
     AttachStdout: config.AttachStdout,
     AttachStderr: config.AttachStderr,
-    ...(ExposedPorts === undefined || ExposedPorts === null ? {} : { ExposedPorts }),
+    ...unlessEmpty({ ExposedPorts }),
     Tty: config.Tty,
     OpenStdin: config.OpenStdin,
     StdinOnce: config.StdinOnce,
     Env: config.Env ?? null,
     Cmd: config.Cmd ?? null,
-    ...(Healthcheck === undefined || Healthcheck === null ? {} : { Healthcheck }),
+    ...unlessEmpty({ Healthcheck }),
     Image: config.Image,
     Volumes: config.Volumes ?? null,
     WorkingDir: config.WorkingDir,
     Entrypoint: config.Entrypoint ?? null,
     OnBuild: config.OnBuild ?? null,
     Labels: config.Labels ?? null,
-    ...(StopSignal === undefined ? {} : { StopSignal }),
-    ...(StopTimeout === undefined || StopTimeout === null ? {} : { StopTimeout }),
-    ...(Shell === undefined || Shell === null ? {} : { Shell }),
+    ...unlessEmpty({ StopSignal, StopTimeout, Shell }),
   };
 }
 
@@ -85,7 +89,7 @@ export function imageInspectView(
   known: EngineImage,
   options: { readonly apiVersion: string; readonly isHeld: (imageId: string) => boolean },
 ): View {
-  const { Variant, OsVersion, ContainerConfig } = known;
+  const layers = known.RootFS?.Layers ?? [];
   return {
     Id: image.imageId,
     RepoTags: image.references.map(familiarReference),
@@ -94,20 +98,17 @@ export function imageInspectView(
     Comment: known.Comment,
     Created: known.Created,
     Container: known.Container,
-    ContainerConfig: ContainerConfig === undefined || ContainerConfig === null ? null : configView(ContainerConfig),
+    ContainerConfig: configView(known.ContainerConfig),
     DockerVersion: known.DockerVersion,
     Author: known.Author,
-    Config: known.Config === undefined || known.Config === null ? null : configView(known.Config),
+    Config: configView(known.Config),
     Architecture: known.Architecture,
-    ...(Variant === undefined || Variant === '' ? {} : { Variant }),
+    ...unlessEmpty({ Variant: known.Variant }),
     Os: known.Os,
-    ...(OsVersion === undefined || OsVersion === '' ? {} : { OsVersion }),
+    ...unlessEmpty({ OsVersion: known.OsVersion }),
     ...sizes(known.Size, numberOf(options.apiVersion)),
     GraphDriver: { Data: null, Name: 'overlay2' },
-    RootFS: {
-      Type: known.RootFS?.Type ?? 'layers',
-      ...((known.RootFS?.Layers ?? []).length === 0 ? {} : { Layers: known.RootFS?.Layers }),
-    },
+    RootFS: { Type: known.RootFS?.Type ?? 'layers', ...(layers.length === 0 ? {} : { Layers: layers }) },
     Metadata: { LastTagTime: ZERO_TIME },
   };
 }

@@ -4,9 +4,9 @@
  * backtracks. Pure.
  */
 
-/** Expressions for names are short; repetitions with bounds unfold, so the program is bounded too. */
+/** Expressions for names are short. Repetitions with bounds unfold, so the program has a bound too: a list runs it over a thousand names. */
 const PATTERN_CHARS_MAX = 256;
-const STEPS_MAX = 2000;
+const STEPS_MAX = 150;
 
 type CharTest = (code: number) => boolean;
 
@@ -23,7 +23,7 @@ type Step =
   | { readonly kind: 'split'; readonly targets: readonly number[] };
 
 export type NamePattern =
-  | { readonly kind: 'pattern'; readonly matches: (text: string) => boolean }
+  | { readonly kind: 'pattern'; readonly isPlain: boolean; readonly matches: (text: string) => boolean }
   | { readonly kind: 'refused'; readonly reason: string };
 
 const isDigit: CharTest = (code) => code >= 0x30 && code <= 0x39;
@@ -244,12 +244,39 @@ function compileLoop(steps: Step[], of: Node): void {
   steps[split] = { kind: 'split', targets: [split + 1, steps.length] };
 }
 
-/** The states that can be reached from `entry` without taking a character. */
-function follow(steps: readonly Step[], states: Set<number>, entry: number, place: { atStart: boolean; atEnd: boolean }): void {
+/** The steps that a match may be at, without doubles. */
+class Places {
+  readonly #isIn: Uint8Array;
+  readonly list: number[] = [];
+
+  constructor(size: number) {
+    this.#isIn = new Uint8Array(size);
+  }
+
+  /** True where it was not in yet. */
+  add(at: number): boolean {
+    if (this.#isIn[at] === 1) return false;
+    this.#isIn[at] = 1;
+    this.list.push(at);
+    return true;
+  }
+
+  clear(): void {
+    for (const at of this.list) this.#isIn[at] = 0;
+    this.list.length = 0;
+  }
+}
+
+interface Place {
+  readonly atStart: boolean;
+  readonly atEnd: boolean;
+}
+
+/** Adds `entry` and the steps that can be reached from it without taking a character. */
+function follow(steps: readonly Step[], places: Places, entry: number, place: Place): void {
   const waiting = [entry];
   for (let at = waiting.pop(); at !== undefined; at = waiting.pop()) {
-    if (states.has(at)) continue;
-    states.add(at);
+    if (!places.add(at)) continue;
     const step = steps[at];
     if (step?.kind === 'split') waiting.push(...step.targets);
     else if ((step?.kind === 'start' && place.atStart) || (step?.kind === 'end' && place.atEnd)) waiting.push(at + 1);
@@ -257,31 +284,47 @@ function follow(steps: readonly Step[], states: Set<number>, entry: number, plac
 }
 
 function runOn(steps: readonly Step[], text: string): boolean {
-  let states = new Set<number>();
+  let now = new Places(steps.length);
+  let next = new Places(steps.length);
+  const last = steps.length - 1;
   for (let at = 0; ; at += 1) {
     const place = { atStart: at === 0, atEnd: at === text.length };
-    follow(steps, states, 0, place); // A match may begin anywhere.
-    for (const state of states) if (steps[state]?.kind === 'match') return true;
+    follow(steps, now, 0, place); // A match may begin anywhere.
+    if (now.list.includes(last)) return true;
     if (place.atEnd) return false;
     const code = text.charCodeAt(at);
     const after = { atStart: false, atEnd: at + 1 === text.length };
-    const next = new Set<number>();
-    for (const state of states) {
+    for (const state of now.list) {
       const step = steps[state];
       if (step?.kind === 'char' && step.test(code)) follow(steps, next, state + 1, after);
     }
-    states = next;
+    now.clear();
+    [now, next] = [next, now];
   }
+}
+
+/** What most clients send: a name, perhaps anchored. */
+const PLAIN = /^(\^?)(\/?[A-Za-z0-9_-]+)(\$?)$/;
+
+function plainTest(pattern: string): ((text: string) => boolean) | undefined {
+  const found = PLAIN.exec(pattern);
+  if (found === null) return undefined;
+  const [, start, name = '', end] = found;
+  if (start === '^' && end === '$') return (text) => text === name;
+  if (start === '^') return (text) => text.startsWith(name);
+  return end === '$' ? (text) => text.endsWith(name) : (text) => text.includes(name);
 }
 
 /** Compiles an expression. One that Go takes and this does not, or that is none at all, is refused. */
 export function compileNamePattern(pattern: string): NamePattern {
   if (pattern.length > PATTERN_CHARS_MAX) return { kind: 'refused', reason: 'the expression is too long' };
+  const plain = plainTest(pattern);
+  if (plain !== undefined) return { kind: 'pattern', isPlain: true, matches: plain };
   try {
     const steps: Step[] = [];
     compileInto(steps, new PatternReader(pattern).read());
     steps.push({ kind: 'match' });
-    return { kind: 'pattern', matches: (text) => runOn(steps, text) };
+    return { kind: 'pattern', isPlain: false, matches: (text) => runOn(steps, text) };
   } catch (error) {
     if (error instanceof SyntaxError) return { kind: 'refused', reason: error.message };
     throw error;

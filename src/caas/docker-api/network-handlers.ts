@@ -1,5 +1,6 @@
 /** `/networks/…`. */
 import * as z from 'zod';
+import { EcluseError } from '#errors';
 import type { ContainerRow } from '#state/containers.ts';
 import type { MemberRow } from '#state/networks.ts';
 import type { Tenant } from '#state/tenants.ts';
@@ -100,7 +101,7 @@ function matches(facts: NetworkFacts, filters: Filters): boolean {
 }
 
 function checkFilters(filters: Filters, known: ReadonlySet<string>): void {
-  for (const key of filters.keys()) if (!known.has(key)) throw dockerError(400, `invalid filter '${key.slice(0, 60)}'`);
+  for (const key of filters.keys()) if (!known.has(key)) throw dockerError(400, `Invalid filter '${key.slice(0, 60)}'`);
 }
 
 async function list(deps: NetworkHandlerDeps, request: DockerRequest): Promise<void> {
@@ -148,6 +149,20 @@ async function prune(deps: NetworkHandlerDeps, request: DockerRequest): Promise<
 
 const connectSchema = z.object({ Container: z.string().default(''), Force: z.boolean().default(false) });
 
+/** Docker's words differ where a disconnection is forced: it would also cut off what no container has any more. */
+async function memberOf(
+  deps: NetworkHandlerDeps,
+  request: DockerRequest,
+  { Container, Force }: z.infer<typeof connectSchema>,
+): Promise<ContainerRow> {
+  try {
+    return await deps.containers.resolve(request.tenant.name, Container);
+  } catch (error) {
+    if (Force && error instanceof EcluseError && error.status === 404) throw dockerError(404, `endpoint ${Container} not found`);
+    throw error;
+  }
+}
+
 /** What `connect` and `disconnect` are about. */
 async function placeOf(
   deps: NetworkHandlerDeps,
@@ -160,7 +175,7 @@ async function placeOf(
   const body = connectSchema.safeParse(fields);
   if (!body.success) throw dockerError(400, 'the body needs Container, the name or id of a container');
   const network = await deps.networks.resolve(request.tenant, reference);
-  const row = await deps.containers.resolve(request.tenant.name, body.data.Container);
+  const row = await memberOf(deps, request, body.data);
   return { network, row, force: body.data.Force, endpoint };
 }
 

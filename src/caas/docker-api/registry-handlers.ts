@@ -41,7 +41,7 @@ function searchTest(filters: ReadonlyMap<string, readonly string[]>): (result: S
   };
   const [isAutomated, isOfficial] = [flag('is-automated'), flag('is-official')];
   const stars = (filters.get('stars') ?? []).map((text) => {
-    if (!/^\d{1,9}$/.test(text)) throw dockerError(400, `Invalid filter 'stars=[${text.slice(0, 60)}]'`);
+    if (!/^\d{1,9}$/.test(text)) throw dockerError(400, `Invalid filter 'stars=${text.slice(0, 60)}'`);
     return Number(text);
   });
   return (result) =>
@@ -58,7 +58,7 @@ async function search(deps: RegistryHandlerDeps, request: DockerRequest): Promis
   }
   const term = query.get('term') ?? '';
   if (term.includes('://')) {
-    throw dockerError(400, 'invalid repository name: repository name (https://…) should not have a scheme');
+    throw dockerError(500, 'Invalid repository name (ex: "registry.domain.tld/myrepos")');
   }
   const isWanted = searchTest(filtersOf(query));
   const auth = parseRegistryAuth(request.incoming.headers['x-registry-auth']);

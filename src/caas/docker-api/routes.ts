@@ -13,6 +13,7 @@ import type { PublishedPorts } from '#caas/published-ports.ts';
 import type { Meter } from '#caas/meter.ts';
 import { buildRoutes } from './build-handlers.ts';
 import { containerRoutes } from './container-handlers.ts';
+import { EngineSummaries } from './engine-summaries.ts';
 import { eventRoutes } from './event-handlers.ts';
 import { execRoutes } from './exec-handlers.ts';
 import { Execs } from './execs.ts';
@@ -20,8 +21,10 @@ import { imageRoutes } from './image-handlers.ts';
 import { registryRoutes } from './registry-handlers.ts';
 import { networkRoutes } from './network-handlers.ts';
 import type { DockerRoute } from './router.ts';
+import { pluginRoutes } from './plugin-handlers.ts';
 import { streamRoutes } from './stream-handlers.ts';
 import { systemRoutes } from './system-handlers.ts';
+import { usageRoutes } from './usage-handlers.ts';
 import type { PlatformFacts } from './system-views.ts';
 import { volumeRoutes } from './volume-handlers.ts';
 
@@ -43,7 +46,7 @@ export interface DockerApiDeps {
 }
 
 export function dockerRoutes(parts: DockerApiDeps): readonly DockerRoute[] {
-  const deps = { ...parts, execs: new Execs(parts) };
+  const deps = { ...parts, execs: new Execs(parts), summaries: new EngineSummaries(parts) };
   return [
     ...containerRoutes(deps),
     ...streamRoutes(deps),
@@ -54,6 +57,8 @@ export function dockerRoutes(parts: DockerApiDeps): readonly DockerRoute[] {
     ...volumeRoutes(deps),
     ...eventRoutes(deps),
     ...buildRoutes(deps),
+    ...usageRoutes(deps),
     ...systemRoutes(deps),
+    ...pluginRoutes(),
   ];
 }

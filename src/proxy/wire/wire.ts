@@ -101,6 +101,7 @@ export class Wire {
           wire.owner.onBytes(chunk, 0, chunk.length);
         });
       });
+      socket.resume(); // One that was paused when it was accepted does not begin by itself.
     }
     return wire;
   }

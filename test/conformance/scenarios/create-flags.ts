@@ -6,7 +6,6 @@ const HOST_ACCESS = 'containers of a tenant have no access to the host';
 export const createFlagScenarios: readonly Scenario[] = [
   {
     name: 'flags that a program sees',
-    core: true,
     files: { 'env.txt': '# a comment\nFROM_FILE=1\nEMPTY=\n', 'labels.txt': 'from=file\n' },
     steps: [
       'run --rm -e A=b -e EMPTY= --env-file env.txt bb sh -c "echo $A-$EMPTY-$FROM_FILE-$HOME"',
@@ -37,10 +36,10 @@ export const createFlagScenarios: readonly Scenario[] = [
       'inspect --format "{{json .Config}}" c1',
       'inspect --format "{{.Path}} {{json .Args}} {{.Platform}} {{.Driver}}" c1',
       'inspect --format "{{json .State}}" c1',
-      'create --name c2 -m 64m --memory-swap 128m --memory-reservation 32m --cpus 0.5 --cpu-shares 512 --pids-limit 40 --shm-size 1m --ulimit nofile=10:20 --init --read-only --cap-drop MKNOD --security-opt no-new-privileges --dns-search example.test --dns-option ndots:2 --add-host one:192.0.2.1 --group-add 42 --restart on-failure:3 --tmpfs /t:size=1m --log-opt max-size=1m --rm=false bb true',
+      'create --name c2 -m 64m --memory-swap 128m --memory-reservation 32m --cpus 0.5 --cpu-shares 512 --pids-limit 40 --shm-size 1m --ulimit nofile=10:20 --init --read-only --cap-drop MKNOD --security-opt no-new-privileges --add-host one:192.0.2.1 --group-add 42 --restart on-failure:3 --tmpfs /t:size=1m --log-opt max-size=1m --rm=false bb true',
       'inspect --format "{{.HostConfig.Memory}} {{.HostConfig.MemorySwap}} {{.HostConfig.MemoryReservation}} {{.HostConfig.NanoCpus}} {{.HostConfig.CpuShares}} {{.HostConfig.PidsLimit}}" c2',
       'inspect --format "{{.HostConfig.ShmSize}} {{json .HostConfig.Ulimits}} {{.HostConfig.Init}} {{.HostConfig.ReadonlyRootfs}} {{json .HostConfig.CapDrop}}" c2',
-      'inspect --format "{{json .HostConfig.SecurityOpt}} {{json .HostConfig.Dns}} {{json .HostConfig.DnsSearch}} {{json .HostConfig.DnsOptions}} {{json .HostConfig.ExtraHosts}}" c2',
+      'inspect --format "{{json .HostConfig.SecurityOpt}} {{json .HostConfig.ExtraHosts}}" c2',
       'inspect --format "{{json .HostConfig.GroupAdd}} {{json .HostConfig.RestartPolicy}} {{json .HostConfig.Tmpfs}} {{.HostConfig.AutoRemove}}" c2',
       'inspect --format "{{.HostConfig.Privileged}} {{.HostConfig.PublishAllPorts}} {{json .HostConfig.Binds}} {{json .HostConfig.VolumesFrom}} {{json .HostConfig.CapAdd}} {{json .HostConfig.Links}}" c2',
       'inspect --format "{{.HostConfig.IpcMode}} {{.HostConfig.PidMode}} {{.HostConfig.UTSMode}} {{.HostConfig.UsernsMode}} {{.HostConfig.NetworkMode}}" c2',
@@ -99,6 +98,8 @@ export const createFlagScenarios: readonly Scenario[] = [
       },
       { command: 'create --runtime runc bb true', differs: refused('there is one runtime', /Runtime/) },
       { command: 'create --dns 192.0.2.53 bb true', differs: refused('names are answered by the node', /Dns/) },
+      { command: 'create --dns-option ndots:2 bb true', differs: refused('names are answered by the node', /DnsOptions/) },
+      { command: 'create --dns-search example.test bb true', differs: refused('names are answered by the node', /DnsSearch/) },
       { command: 'create --log-driver none bb true', differs: refused('logs move with containers', /json-file/) },
       {
         command: 'create -m 6m bb true',

@@ -1,4 +1,5 @@
 /** Requests that no client sends, by a tenant with a valid certificate: each is refused in Docker's form, and nothing is made. */
+import { createHash } from 'node:crypto';
 import { join } from 'node:path';
 import { PassThrough } from 'node:stream';
 import type { Readable } from 'node:stream';
@@ -11,13 +12,13 @@ import { json } from 'node:stream/consumers';
 import { once } from 'node:events';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import * as z from 'zod';
-import { engineReference } from '#caas/image-reference.ts';
+import { engineReference } from '#caas/image-engines.ts';
 import { busyboxTar, callApi, connectTls, credentialsOf } from '../../support/docker-api.ts';
 import type { ApiAnswer, ApiCall, Credentials } from '../../support/docker-api.ts';
 import { imageArchive } from '../../support/image-archive.ts';
 import { addTenant, startNode } from '../../support/node.ts';
 import type { TestNode } from '../../support/node.ts';
-import { anyText, containing, matching } from '../../support/matchers.ts';
+import { containing, matching } from '../../support/matchers.ts';
 
 let node: TestNode;
 let acme: Credentials;
@@ -202,7 +203,8 @@ describe('paths and queries', () => {
       ['GET', '/containers/x/top?ps_args=ewww', [501]],
       ['POST', '/build?remote=http://169.254.169.254/', [501]],
       ['POST', '/images/create?fromSrc=http://169.254.169.254/', [400]],
-      ['POST', '/images/create?fromImage=x', [501]],
+      ['POST', '/images/create?fromImage=localhost/x', [403]],
+      ['POST', '/images/create?fromImage=UPPER', [400]],
       ['POST', '/swarm/init', [503]],
       ['GET', '/plugins', [404]],
       ['POST', '/session', [404]],
@@ -303,7 +305,7 @@ describe('archives', () => {
     await call({ method: 'POST', path: '/v1.41/images/load', body, headers: { 'content-type': 'application/x-tar' } });
   /** What the engine would call an image of globex: whoever may choose engine names owns it. */
   const stolen = (): string => {
-    const { repository, tag } = engineReference('globex', 'docker.io/library/bb:latest');
+    const { repository, tag } = engineReference(`sha256:${'0'.repeat(64)}`);
     return `${repository}:${tag}`;
   };
   const manifest = (tag: string): string => JSON.stringify([{ Config: 'c.json', RepoTags: [tag], Layers: ['l.tar'] }]);
@@ -375,10 +377,21 @@ describe('archives', () => {
   });
 
   test('what the engine finds wrong comes through without its paths', async () => {
-    const answer = await load(await tar([{ name: 'manifest.json' }, manifest('x:1')]));
-    expect([answer.status, answer.text]).toEqual([200, containing('no such file or directory')]);
-    expect(JSON.parse(answer.text)).toEqual({ error: anyText(), errorDetail: { message: anyText() } });
+    const layer = 'no tar at all';
+    const diffIds = [`sha256:${createHash('sha256').update(layer).digest('hex')}`];
+    const broken = JSON.stringify({ architecture: 'amd64', os: 'linux', rootfs: { type: 'layers', diff_ids: diffIds } });
+    const body = await tar([{ name: 'c.json' }, broken], [{ name: 'l.tar' }, layer], [{ name: 'manifest.json' }, manifest('x:1')]);
+    const answer = await load(body);
+    expect(answer.text).toContain('unexpected EOF');
     expect(answer.text).not.toContain(node.dataDir);
+    expect((await node.docker('acme', ['images', '-q', 'x'])).stdout).toBe('');
+  });
+
+  test('a layer that an engine has is not had for its digest', async () => {
+    const theirs = await node.docker('globex', ['image', 'inspect', '--format', '{{index .RootFS.Layers 0}}', 'bb']);
+    const known = JSON.stringify({ architecture: 'amd64', os: 'linux', rootfs: { type: 'layers', diff_ids: [theirs.stdout.trim()] } });
+    const answer = await load(await tar([{ name: 'c.json' }, known], [{ name: 'l.tar' }, ''], [{ name: 'manifest.json' }, manifest('x:1')]));
+    expect([answer.status, messageOf(answer)]).toEqual([400, containing('invalid diffID for layer 0')]);
   });
 
   test('a name of another tenant’s is the loader’s own, whatever it says', async () => {
@@ -402,7 +415,7 @@ describe('archives', () => {
     expect(answer.status).toBeGreaterThanOrEqual(400);
     expect(messageOf(answer)).not.toContain(node.dataDir);
     const name = await call({ method: 'POST', path: '/images/create?fromSrc=-&repo=UPPER', body: rootFs });
-    expect([name.status, messageOf(name)]).toEqual([400, 'invalid reference format']);
+    expect([name.status, messageOf(name)]).toEqual([400, 'invalid reference format: repository name must be lowercase']);
     expect((await node.docker('acme', ['images', '-q', 'broken'])).stdout).toBe('');
   });
 

@@ -1,5 +1,5 @@
 /** Volumes through the Docker endpoint: data in sandboxes, what Docker says about them, hosts, and what no tenant reaches. */
-import { readdir, readFile } from 'node:fs/promises';
+import { readdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import * as z from 'zod';
@@ -7,7 +7,7 @@ import { scopeOf } from '#caas/host.ts';
 import { busyboxTar, callApi, credentialsOf } from '../../support/docker-api.ts';
 import type { ApiAnswer, Credentials } from '../../support/docker-api.ts';
 import { containing, matching } from '../../support/matchers.ts';
-import { addTenant, run, startNode } from '../../support/node.ts';
+import { addTenant, freshDataDir, run, startNode } from '../../support/node.ts';
 import type { CommandAnswer, TestNode } from '../../support/node.ts';
 
 let node: TestNode;
@@ -49,7 +49,7 @@ async function hostOf(tenant: string, name: string): Promise<string> {
 }
 
 beforeAll(async () => {
-  node = await startNode({ hosts: ['a', 'b'] });
+  node = await startNode({ hosts: ['a', 'b'], dataDir: await freshDataDir() });
   await addTenant(node, 'acme', '--containers', '30');
   await addTenant(node, 'globex');
   acme = await credentialsOf(node, 'acme');
@@ -60,6 +60,7 @@ beforeAll(async () => {
 
 afterAll(async () => {
   await node[Symbol.asyncDispose]();
+  await rm(node.dataDir, { recursive: true, force: true });
 });
 
 describe('data', () => {
@@ -293,6 +294,16 @@ describe('hosts', () => {
       expect(await hostOf('acme', name)).toBe(host);
     }
     await docker('acme', 'rm', '-f', 'second', 'third', 'fourth');
+  });
+
+  test('containers that are made at the same time with the same new volume are on one host', async () => {
+    const numbers = ['one', 'two', 'three', 'four'];
+    await Promise.all(
+      numbers.map(async (number) => await docker('acme', 'create', '--name', `at-${number}`, '-v', 'sudden:/d', 'bb', 'true')),
+    );
+    const hosts = await Promise.all(numbers.map(async (number) => await hostOf('acme', `at-${number}`)));
+    expect(new Set(hosts).size).toBe(1);
+    await docker('acme', 'rm', ...numbers.map((number) => `at-${number}`));
   });
 
   test('data that nothing uses follows a container to another host; data in use keeps it from being made', async () => {

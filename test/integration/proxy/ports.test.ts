@@ -3,7 +3,13 @@ import { connect, createServer } from 'node:net';
 import type { Socket } from 'node:net';
 import { describe, expect, test } from 'vitest';
 import type { Endpoint, PublishedPort, RouteConfig } from '#routing/route-table.ts';
+import { systemClock } from '#clock';
+import { Budgets } from '#proxy/budget.ts';
+import { Counters } from '#proxy/counters.ts';
 import { EDGE_LIMITS } from '#proxy/edge-limits.ts';
+import { TcpPort } from '#proxy/ports/tcp-port.ts';
+import { TimingWheel } from '#proxy/timing-wheel.ts';
+import { Traffic } from '#proxy/traffic.ts';
 import { configOf, eventually, startEdge } from '../../support/edge.ts';
 import type { Edge } from '../../support/edge.ts';
 import { freePort } from '../../support/node.ts';
@@ -251,6 +257,30 @@ describe('a published TCP port', () => {
       edge.pool.status().some(({ pid, state }) => pid !== worker?.pid && state === 'listening') ? true : undefined,
     );
     expect((await talk(port, 'x')).bytes.toString()).toBe('x');
+  });
+});
+
+describe('where Node does not read into our buffers', () => {
+  test('streams go the slower way', { timeout: 10_000 }, async () => {
+    await using upstream = await startRawUpstream(echo);
+    const port = published(await freePort(), endpointAt(upstream.port));
+    const counters = new Counters();
+    using wheel = new TimingWheel(systemClock);
+    const open = await TcpPort.open('slow', port, {
+      clock: systemClock,
+      limits: EDGE_LIMITS,
+      budgets: new Budgets(EDGE_LIMITS.tenant),
+      traffic: new Traffic(counters),
+      counters,
+      wheel,
+      path: { fast: false },
+      answerTo: () => ({ verdict: 'connect', port }),
+      streamCount: () => 0,
+      onFault: () => undefined,
+    });
+    const large = Buffer.alloc(4 * 1024 * 1024, 'slow');
+    expect((await talk(port.port, large)).bytes.equals(large)).toBe(true);
+    open.close();
   });
 });
 

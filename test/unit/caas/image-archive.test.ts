@@ -1,11 +1,14 @@
 /** `docker load` archives: what passes is rewritten, what is odd is refused, and no fault of an archive escapes. */
+import { createHash } from 'node:crypto';
 import { Readable } from 'node:stream';
 import { buffer } from 'node:stream/consumers';
+import { gzipSync, zstdCompressSync } from 'node:zlib';
 import * as fc from 'fast-check';
 import { extract, pack } from 'tar-stream';
 import type { Header } from 'tar-stream';
 import { describe, expect, test } from 'vitest';
 import { rewriteImageArchive } from '#caas/image-archive.ts';
+import { plainArchive } from '#caas/plain-archive.ts';
 
 type Entry = readonly [Partial<Header> & Pick<Header, 'name'>, string];
 
@@ -16,14 +19,23 @@ async function tar(...entries: readonly Entry[]): Promise<Buffer> {
   return await buffer(packing);
 }
 
+function sha256(content: string | Buffer): string {
+  return `sha256:${createHash('sha256').update(content).digest('hex')}`;
+}
+
+/** Of one image whose config is `c.json` and whose layer is `l.tar`. */
 function manifest(...tags: readonly string[]): string {
   return JSON.stringify([{ Config: 'c.json', RepoTags: tags, Layers: ['l.tar'], Other: 1 }]);
 }
 
-/** What the engine would read, by name, and the references; or the reason of the refusal. */
+function configOf(...layers: readonly (string | Buffer)[]): string {
+  return JSON.stringify({ os: 'linux', rootfs: { type: 'layers', diff_ids: layers.map((layer) => sha256(layer)) } });
+}
+
+/** What the engine would read, by name, and the images; or the reason of the refusal. */
 async function rewrite(archive: Buffer | Readable, imagesMax = 10): Promise<unknown> {
   const source = Buffer.isBuffer(archive) ? Readable.from([archive]) : archive;
-  const rewritten = rewriteImageArchive(source, { rename: (whole) => `engine/${whole}`, imagesMax });
+  const rewritten = rewriteImageArchive(source, { nameOf: (index) => `engine:${String(index)}`, imagesMax });
   try {
     const bytes = await buffer(rewritten.archive);
     const files: Record<string, string> = {};
@@ -34,7 +46,7 @@ async function rewrite(archive: Buffer | Readable, imagesMax = 10): Promise<unkn
       files[entry.header.name] =
         entry.header.type === 'symlink' ? `-> ${entry.header.linkname}` : (await buffer(entry)).toString('utf8');
     }
-    return { files, references: [...(await rewritten.references)] };
+    return { files, images: await rewritten.images };
   } catch (error) {
     return error instanceof Error ? error.message : error;
   }
@@ -54,40 +66,119 @@ function inPieces(archive: Buffer): Readable {
 
 describe('rewriteImageArchive()', () => {
   test('renames, leaves out what repeats names, and copies the rest', async () => {
+    const config = configOf('layer', 'layer');
     const archive = await tar(
-      [{ name: 'c.json' }, '{}'],
+      [
+        { name: './manifest.json' },
+        JSON.stringify([
+          { Config: 'c.json', RepoTags: ['x:1', 'a.test/b'], Layers: ['one/layer.tar', 'two/layer.tar'], Parent: 'p' },
+        ]),
+      ],
+      [{ name: 'c.json' }, config],
       [{ name: 'one', type: 'directory' }, ''],
       [{ name: 'one/layer.tar' }, 'layer'],
       [{ name: 'two/layer.tar', type: 'symlink', linkname: '../one/layer.tar' }, ''],
       [{ name: 'repositories' }, '{"x":{}}'],
       [{ name: 'index.json' }, '{}'],
-      [{ name: './manifest.json' }, manifest('x:1', 'a.test/b')],
     );
     expect(await rewrite(archive)).toEqual({
       files: {
-        'c.json': '{}',
+        'c.json': config,
         one: '',
         'one/layer.tar': 'layer',
         'two/layer.tar': '-> ../one/layer.tar',
         'manifest.json': JSON.stringify([
-          { Config: 'c.json', Layers: ['l.tar'], RepoTags: ['engine/docker.io/library/x:1', 'engine/a.test/b:latest'] },
+          { Config: 'c.json', RepoTags: ['engine:0'], Layers: ['one/layer.tar', 'two/layer.tar'] },
         ]),
       },
-      references: [
-        ['docker.io/library/x:1', 'engine/docker.io/library/x:1'],
-        ['a.test/b:latest', 'engine/a.test/b:latest'],
+      images: [
+        {
+          imageId: sha256(config),
+          references: ['docker.io/library/x:1', 'docker.io/a.test/b:latest'].map((name) =>
+            name.replace('docker.io/a.test', 'a.test'),
+          ),
+          engineName: 'engine:0',
+        },
       ],
     });
   });
 
-  test('drops PAX records that name a file for Go only', async () => {
-    const pax = { 'GNU.sparse.major': '1', 'GNU.sparse.minor': '0', 'GNU.sparse.name': 'manifest.json' };
-    const archive = await tar([{ name: 'manifest.json' }, '[]'], [{ name: 'harmless', pax }, manifest('x:1')]);
-    expect(await rewrite(archive)).toMatchObject({ files: { harmless: manifest('x:1'), 'manifest.json': '[]' }, references: [] });
+  test('layers must be there and be what their config says, whatever an engine has', async () => {
+    const good = configOf('layer');
+    const cases: readonly (readonly [string, readonly Entry[]])[] = [
+      ['l.tar: no such file or directory', [[{ name: 'c.json' }, good]]],
+      [
+        'invalid diffID for layer 0: expected sha256:',
+        [
+          [{ name: 'c.json' }, good],
+          [{ name: 'l.tar' }, 'other'],
+        ],
+      ],
+      [
+        'invalid diffID',
+        [
+          [{ name: 'c.json' }, good],
+          [{ name: 'l.tar' }, ''],
+        ],
+      ],
+      [
+        'layers length mismatch: expected 2, got 1',
+        [
+          [{ name: 'c.json' }, configOf('layer', 'x')],
+          [{ name: 'l.tar' }, 'layer'],
+        ],
+      ],
+      [
+        'layers length mismatch: expected 0, got 1',
+        [
+          [{ name: 'c.json' }, configOf()],
+          [{ name: 'l.tar' }, 'layer'],
+        ],
+      ],
+      ['c.json: no such file', [[{ name: 'l.tar' }, 'layer']]],
+      [
+        'c.json is no image config',
+        [
+          [{ name: 'c.json' }, 'text'],
+          [{ name: 'l.tar' }, 'layer'],
+        ],
+      ],
+      [
+        'no such file',
+        [
+          [{ name: 'c.json' }, good],
+          [{ name: 'l.tar', type: 'symlink', linkname: '../../etc/passwd' }, ''],
+        ],
+      ],
+      [
+        'is there twice',
+        [
+          [{ name: 'c.json' }, good],
+          [{ name: 'l.tar' }, 'layer'],
+          [{ name: 'l.tar' }, 'other'],
+        ],
+      ],
+    ];
+    for (const [reason, entries] of cases) {
+      expect(await rewrite(await tar(...entries, [{ name: 'manifest.json' }, manifest('x:1')])), reason).toMatch(
+        new RegExp(reason),
+      );
+    }
+  });
+
+  test('compressed layers, as newer archives have them, count by what they mean', async () => {
+    for (const compress of [gzipSync, zstdCompressSync]) {
+      const packing = pack();
+      packing.entry({ name: 'c.json' }, configOf('layer'));
+      packing.entry({ name: 'l.tar' }, compress(Buffer.from('layer')));
+      packing.entry({ name: 'manifest.json' }, manifest('x:1'));
+      packing.finalize();
+      expect(await rewrite(inPieces(await buffer(packing)))).toMatchObject({ images: [{ imageId: sha256(configOf('layer')) }] });
+    }
   });
 
   test('refuses what has no plain place in an archive', async () => {
-    const good: Entry = [{ name: 'manifest.json' }, manifest('x:1')];
+    const good: Entry = [{ name: 'manifest.json' }, '[]'];
     const cases: readonly (readonly [string, readonly Entry[]])[] = [
       ['it has no manifest.json', [[{ name: 'x' }, 'x']]],
       ['is not plain', [good, [{ name: 'x/../manifest.json' }, '']]],
@@ -99,7 +190,14 @@ describe('rewriteImageArchive()', () => {
       ['neither a file', [good, [{ name: 'm', type: 'fifo' }, '']]],
       ['JSON', [[{ name: 'manifest.json', type: 'symlink', linkname: 'x' }, '']]],
       ['manifest.json is larger than 4194304 bytes', [[{ name: 'manifest.json' }, `[${' '.repeat(5 * 1024 * 1024)}]`]]],
-      ['is no image reference', [[{ name: 'manifest.json' }, manifest('A B')]]],
+      [
+        'is no image reference',
+        [
+          [{ name: 'c.json' }, configOf('')],
+          [{ name: 'l.tar' }, ''],
+          [{ name: 'manifest.json' }, manifest('A B')],
+        ],
+      ],
       [
         'it has 11 images, and the quota leaves room for 10',
         [[{ name: 'manifest.json' }, JSON.stringify(Array.from({ length: 11 }, () => ({ Config: 'c' })))]],
@@ -114,7 +212,12 @@ describe('rewriteImageArchive()', () => {
   });
 
   test('a fault is a refusal, wherever the bytes are cut or changed', async () => {
-    const archive = await tar([{ name: 'l.tar' }, 'x'.repeat(2000)], [{ name: 'manifest.json' }, manifest('x:1')]);
+    const layer = 'x'.repeat(2000);
+    const archive = await tar(
+      [{ name: 'l.tar' }, layer],
+      [{ name: 'c.json' }, configOf(layer)],
+      [{ name: 'manifest.json' }, manifest('x:1')],
+    );
     const change = fc.record({
       cut: fc.nat(archive.length),
       at: fc.nat(archive.length - 1),
@@ -133,5 +236,25 @@ describe('rewriteImageArchive()', () => {
       }),
       { numRuns: 100 },
     );
+  });
+});
+
+describe('plainArchive()', () => {
+  const content = Buffer.from('content '.repeat(10_000));
+  const read = async (bytes: Buffer, max?: number): Promise<Buffer> =>
+    await buffer(await plainArchive(Readable.from([bytes.subarray(0, 3), bytes.subarray(3)]), max));
+
+  test('takes plain, gzip and zstd alike', async () => {
+    for (const bytes of [content, gzipSync(content), zstdCompressSync(content)])
+      expect((await read(bytes)).equals(content)).toBe(true);
+    expect((await buffer(await plainArchive(Readable.from([])))).length).toBe(0);
+  });
+
+  test('counts what comes out, and refuses what it does not decompress', async () => {
+    await expect(read(gzipSync(content), 1000)).rejects.toThrow('larger than 1000 bytes');
+    await expect(read(content, 1000)).rejects.toThrow('larger than 1000 bytes');
+    await expect(read(gzipSync(content).subarray(0, 40))).rejects.toThrow('unexpected end of file');
+    await expect(read(Buffer.from('BZh91AY&SY'))).rejects.toThrow('bzip2 -dc FILE');
+    await expect(read(Buffer.from([0xfd, 0x37, 0x7a, 0x58, 0x5a, 0x00, 0, 0]))).rejects.toThrow('xz -dc FILE');
   });
 });

@@ -1,7 +1,7 @@
 /** Image names, short and whole. */
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { engineReference, familiarReference, parseReference, wholeReference } from '#caas/image-reference.ts';
+import { familiarReference, parseNamed, parseReference, splitWhole, wholeReference, withTag } from '#caas/image-reference.ts';
 
 function whole(text: string): string | undefined {
   const parsed = parseReference(text);
@@ -61,12 +61,36 @@ describe('parseReference()', () => {
   });
 });
 
-describe('engineReference()', () => {
-  test('differs by tenant and by reference, and says nothing of either', () => {
-    const names = ['acme', 'globex', 'ac', 'a'].flatMap((tenant) =>
-      ['x:1', 'x:2', 'me\0x:1'].map((name) => engineReference(tenant, name).repository),
-    );
-    expect(new Set(names).size).toBe(names.length);
-    for (const name of names) expect(name).toMatch(/^ecluse\/[0-9a-f]{40}$/);
+describe('parseNamed()', () => {
+  const digest = `sha256:${'0'.repeat(64)}`;
+
+  test('keeps what was written apart', () => {
+    expect(parseNamed(`x:1@${digest}`)).toEqual({
+      kind: 'named',
+      name: { repository: 'docker.io/library/x', tag: '1', digest },
+    });
+    expect(parseNamed('index.docker.io/x')).toMatchObject({ name: { repository: 'docker.io/library/x', tag: '', digest: '' } });
+    expect(splitWhole('a.test:5000/b:1')).toEqual({ repository: 'a.test:5000/b', tag: '1' });
+  });
+
+  test('says what is wrong as Docker does', () => {
+    const cases: Readonly<Record<string, string>> = {
+      'a/UPPER:1': 'invalid reference format: repository name must be lowercase',
+      'x@sha256:0': 'invalid reference format',
+      'x@': 'invalid reference format',
+      'x:': 'invalid reference format',
+      '[::1]/x': 'invalid reference format',
+      ['0'.repeat(64)]: `invalid repository name (${'0'.repeat(64)}), cannot specify 64-byte hexadecimal strings`,
+      [`a/${'x'.repeat(300)}`]: 'repository name must not be more than 255 characters',
+    };
+    for (const [text, why] of Object.entries(cases)) expect(parseNamed(text), text).toEqual({ kind: 'invalid', why });
+  });
+
+  test('a tag from beside it takes the place of its own', () => {
+    expect(withTag('x:1', '2')).toEqual({ kind: 'reference', text: 'docker.io/library/x:2' });
+    expect(withTag('x:1', digest)).toEqual({ kind: 'reference', text: `docker.io/library/x@${digest}` });
+    expect(withTag('x:1', '')).toEqual({ kind: 'reference', text: 'x:1' });
+    expect(withTag('x', '!')).toEqual({ kind: 'invalid', why: 'invalid tag format' });
+    expect(withTag('X', '1')).toMatchObject({ kind: 'invalid' });
   });
 });

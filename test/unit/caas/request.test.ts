@@ -15,7 +15,7 @@ describe('parsePath()', () => {
       apiVersion: '1.30',
       parts: ['containers', 'a/b', 'json'],
     });
-    expect(parsePath('/containers/json')).toMatchObject({ apiVersion: '1.41', parts: ['containers', 'json'] });
+    expect(parsePath('/containers/json')).toMatchObject({ apiVersion: '1.44', parts: ['containers', 'json'] });
     expect(partsOf('/v1/containers')).toEqual(['v1', 'containers']);
   });
 
@@ -25,7 +25,7 @@ describe('parsePath()', () => {
     expect(partsOf('/v1.23/x')).toMatch(
       /^400 client version 1\.23 is too old\. Minimum supported API version is 1\.24, please upgrade/,
     );
-    expect(partsOf('/v1.42/x')).toBe('400 client version 1.42 is too new. Maximum supported API version is 1.41');
+    expect(partsOf('/v1.45/x')).toBe('400 client version 1.45 is too new. Maximum supported API version is 1.44');
     expect(partsOf('/v2.0/x')).toContain('too new');
     expect(partsOf('/v0.99/x')).toContain('too old');
   });

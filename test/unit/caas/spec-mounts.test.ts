@@ -4,7 +4,7 @@ import { parseCreate, parseStoredSpec } from '#caas/container-spec.ts';
 import { mountSchema } from '#caas/spec-mounts.ts';
 import type { MountSpec } from '#caas/spec-mounts.ts';
 import { completeMounts, hostOfVolumes } from '#caas/volume-planning.ts';
-import type { VolumeRow } from '#state/volumes.ts';
+import type { PlacedVolume } from '#caas/volume-planning.ts';
 import { specOf } from '../../support/caas-data.ts';
 
 function refusal(body: Readonly<Record<string, unknown>>): string {
@@ -308,10 +308,7 @@ describe('completeMounts()', () => {
 });
 
 describe('hostOfVolumes()', () => {
-  const volume = (name: string, host: string, users = 0): { readonly row: VolumeRow; readonly users: number } => ({
-    row: { tenant: 'acme', name, id: name, host, createdMs: 0, anonymous: false, labels: {}, options: {} },
-    users,
-  });
+  const volume = (name: string, host: string, users = 0): PlacedVolume => ({ name, host, users });
 
   test.each([
     ['nothing is placed', [volume('one', '')], { kind: 'host', hostName: undefined }],

@@ -1,13 +1,11 @@
 /** What tenants see: Docker's shapes, and nothing of the host. */
 import { describe, expect, test } from 'vitest';
-import { imageSchema } from '#caas/engine-answers.ts';
 import { inspectView, statusText, summaryView } from '#caas/docker-api/container-views.ts';
 import type { ContainerSubject } from '#caas/docker-api/container-views.ts';
 import { NO_NETWORKS } from '#caas/docker-api/network-views.ts';
 import type { ContainerNetworks } from '#caas/docker-api/network-views.ts';
 import type { ContainerSpec } from '#caas/container-spec.ts';
 import type { ContainerRow } from '#state/containers.ts';
-import { imageInspectView, imageSummaryView } from '#caas/docker-api/image-views.ts';
 import { infoView, versionView } from '#caas/docker-api/system-views.ts';
 import { ENGINE_ID, inspectOf, rowOf, specOf, tenantNamed } from '../../support/caas-data.ts';
 import { containing } from '../../support/matchers.ts';
@@ -120,32 +118,6 @@ describe('containers', () => {
     ).toMatchObject({
       HostConfig: { NetworkMode: 'none' },
       NetworkSettings: { Networks: {}, IPAddress: '' },
-    });
-  });
-});
-
-describe('images', () => {
-  const image = { imageId: `sha256:${'1'.repeat(64)}`, createdMs: 5000, references: ['docker.io/library/shop:1', 'a.test/b:2'] };
-  const known = imageSchema.parse({
-    Id: image.imageId,
-    Created: '2026-01-01T00:00:00Z',
-    Size: 7,
-    Architecture: 'amd64',
-    Os: 'linux',
-  });
-
-  test('have short names, and null where there is none', () => {
-    expect(imageSummaryView(image, ['shop:1'], known, 2)).toMatchObject({
-      RepoTags: ['shop:1'],
-      Size: 7,
-      Containers: 2,
-      Created: Date.UTC(2026, 0, 1) / 1000,
-    });
-    expect(imageSummaryView(image, [], undefined, 0)).toMatchObject({ RepoTags: null, Size: 0, Created: 5 });
-    expect(imageInspectView(image, known)).toMatchObject({
-      RepoTags: ['shop:1', 'a.test/b:2'],
-      Architecture: 'amd64',
-      GraphDriver: { Data: null },
     });
   });
 });

@@ -205,8 +205,8 @@ describe('store', () => {
     await putImage(sql, { tenant: 'acme', imageId: 'sha256:2', reference: 'x:latest', nowMs: 2 });
     await putImage(sql, { tenant: 'other', imageId: 'sha256:1', reference: undefined, nowMs: 3 });
     expect(await listImages(sql, 'acme')).toEqual([
-      { imageId: 'sha256:2', createdMs: 2, references: ['x:latest'] },
-      { imageId: 'sha256:1', createdMs: 1, references: [] },
+      { imageId: 'sha256:2', createdMs: 2, references: ['x:latest'], digests: [] },
+      { imageId: 'sha256:1', createdMs: 1, references: [], digests: [] },
     ]);
     expect(await countHolders(sql, 'sha256:1')).toBe(2);
     expect((await dropReference(sql, 'other', 'x:latest')).kind).toBe('conflict');

@@ -80,6 +80,20 @@ const diskSchema = z.object({
   Volumes: z.array(z.object({ Name: z.string() })).nullable(),
 });
 
+function pruneOfLabels(path: string): AttackCase {
+  return {
+    row: 'whole-engine answers',
+    name: `POST ${path} with labels of others removes nothing`,
+    run: async (world) => {
+      for (const filters of [{ label: ['vein=gold'] }, { label: ['owner=globex'] }]) {
+        const answer = await world.ask(post(`${path}?${filtersQuery(filters)}`));
+        expect([200, 400], answer.text).toContain(answer.status);
+        expect(answer.text).not.toMatch(/granite|marble|slate|basaltnet|oredata|quartz/);
+      }
+    },
+  };
+}
+
 const whole: readonly AttackCase[] = [
   {
     row: 'whole-engine answers',
@@ -114,17 +128,7 @@ const whole: readonly AttackCase[] = [
       for (const [id = ''] of [container, network, exec]) expect(text).not.toContain(id);
     },
   },
-  ...['/containers/prune', '/networks/prune', '/volumes/prune', '/images/prune', '/build/prune'].map((path): AttackCase => ({
-    row: 'whole-engine answers',
-    name: `POST ${path} with labels of others removes nothing`,
-    run: async (world) => {
-      for (const filters of [{ label: ['vein=gold'] }, { label: ['owner=globex'] }]) {
-        const answer = await world.ask(post(`${path}?${filtersQuery(filters)}`));
-        expect([200, 400], answer.text).toContain(answer.status);
-        expect(answer.text).not.toMatch(/granite|marble|slate|basaltnet|oredata|quartz/);
-      }
-    },
-  })),
+  ...['/containers/prune', '/networks/prune', '/volumes/prune', '/images/prune', '/build/prune'].map(pruneOfLabels),
   {
     row: 'whole-engine answers',
     name: 'prunes of everything remove only one’s own',

@@ -1,4 +1,4 @@
-import fc from 'fast-check';
+import { array, assert, constantFrom, property } from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { parseDockerfile, writeDockerfile } from '#caas/build/dockerfile-lines.ts';
 
@@ -63,7 +63,7 @@ describe('a Dockerfile as instructions', () => {
   });
 
   it('writes what reads back as the same instructions, whatever it read', () => {
-    const piece = fc.constantFrom(
+    const piece = constantFrom(
       'RUN ',
       'FROM a',
       '\\',
@@ -81,8 +81,8 @@ describe('a Dockerfile as instructions', () => {
       '--f=1',
       'ENV a=b',
     );
-    fc.assert(
-      fc.property(fc.array(piece, { maxLength: 30 }), (pieces) => {
+    assert(
+      property(array(piece, { maxLength: 30 }), (pieces) => {
         let first;
         try {
           first = parse(pieces.join(''));

@@ -1,4 +1,4 @@
-import fc from 'fast-check';
+import { assert, constantFrom, pre, property, string as anyString } from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { expandWord, quoteWord, splitPaths, splitWords } from '#caas/build/dockerfile-words.ts';
 
@@ -42,9 +42,9 @@ describe('words of a Dockerfile', () => {
   });
 
   it('quotes any text so that it expands to itself', () => {
-    fc.assert(
-      fc.property(fc.string({ unit: 'binary' }), fc.constantFrom('\\', '`'), (text, escape) => {
-        fc.pre(!text.startsWith('\uFEFF'));
+    assert(
+      property(anyString({ unit: 'binary' }), constantFrom('\\', '`'), (text, escape) => {
+        pre(!text.startsWith('\uFEFF'));
         expect(expandWord(quoteWord(text, escape), () => 'never', escape)).toBe(text);
       }),
       { numRuns: 50 },

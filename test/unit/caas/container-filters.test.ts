@@ -1,10 +1,8 @@
-/** `docker ps --filter` and `docker images --filter`. */
+/** `docker ps --filter`. */
 import { describe, expect, test } from 'vitest';
-import { imageSchema } from '#caas/engine-answers.ts';
 import { readStatus } from '#caas/docker-api/engine-summaries.ts';
 import { compileFilters } from '#caas/docker-api/filters.ts';
 import type { ListCandidate } from '#caas/docker-api/filters.ts';
-import { namesToList } from '#caas/docker-api/image-filters.ts';
 import { rowOf } from '../../support/caas-data.ts';
 
 const WEB_PORT = { PrivatePort: 80, PublicPort: 8080, Type: 'tcp' };
@@ -124,43 +122,5 @@ describe('readStatus()', () => {
     expect(readStatus('Up 3 minutes (unhealthy)')).toEqual({ exitCode: 0, health: 'unhealthy' });
     expect(readStatus('Up 3 minutes (Paused)')).toEqual({ exitCode: 0, health: 'none' });
     expect(readStatus('Created')).toEqual({ exitCode: 0, health: 'none' });
-  });
-});
-
-describe('namesToList()', () => {
-  const image = imageSchema.parse({
-    Id: `sha256:${'1'.repeat(64)}`,
-    Created: '',
-    Size: 1,
-    Architecture: '',
-    Os: '',
-    Config: { Labels: { a: 'b' } },
-  });
-  const list = (
-    filters: Readonly<Record<string, readonly string[]>>,
-    own: readonly string[] = ['shop:1', 'team/shop:2'],
-  ): readonly string[] | undefined => namesToList(new Map(Object.entries(filters)), own, image);
-
-  test('matches references by Go’s path patterns, and shows the matching names only', () => {
-    expect(list({})).toEqual(['shop:1', 'team/shop:2']);
-    expect(list({ reference: ['shop'] })).toEqual(['shop:1']);
-    expect(list({ reference: ['*/shop'] })).toEqual(['team/shop:2']);
-    expect(list({ reference: ['sh*:?', '*/*:2'] })).toEqual(['shop:1', 'team/shop:2']);
-    expect(list({ reference: ['team'] })).toBeUndefined();
-    expect(list({ reference: ['*'] })).toEqual(['shop:1']);
-  });
-
-  test('does not run away with a pattern', () => {
-    expect(list({ reference: [`${'*a'.repeat(2000)}b`] }, [`${'a'.repeat(400)}:1`])).toBeUndefined();
-  });
-
-  test('takes labels and dangling, and refuses the rest', () => {
-    expect(list({ label: ['a=b'] })).toHaveLength(2);
-    expect(list({ label: ['a=c'] })).toBeUndefined();
-    expect(list({ label: ['toString'] })).toBeUndefined();
-    expect(list({ dangling: ['true'] })).toBeUndefined();
-    expect(list({ dangling: ['true'] }, [])).toEqual([]);
-    expect(list({ dangling: ['false'] }, [])).toBeUndefined();
-    expect(() => list({ before: ['x'] })).toThrow("Invalid filter 'before'");
   });
 });
