@@ -44,6 +44,7 @@ const PROGRAMS: readonly Program[] = [
 const PROGRAMS_FOR_TESTS: readonly Program[] = [
   { program: 'openssl', debianPackage: 'openssl' },
   { program: 'curl', debianPackage: 'curl' },
+  { program: 'docker-registry', debianPackage: 'docker-registry' },
 ];
 
 const NODE_MAJOR_MIN = 26;

@@ -74,7 +74,7 @@ export async function openRegistry(
   return {
     policy,
     relay,
-    relayOf: (host) => addresses.get(host.name),
+    relayOf: ({ name }) => addresses.get(name),
     [Symbol.asyncDispose]: async () => {
       await relay[Symbol.asyncDispose]();
     },

@@ -11,9 +11,8 @@ import { startLoop } from '#lifecycle';
 import type { Log } from '#log';
 import { listHeld } from '#state/images.ts';
 import type { Sql } from '#state/sql.ts';
-import type { Host } from './host.ts';
 import { deleteOn, ENGINE_NAMES, engineReference, listOn, tagOn } from './image-engines.ts';
-import type { ImageEngines, ListedImage } from './image-engines.ts';
+import type { EngineHost, ImageEngines, ListedImage } from './image-engines.ts';
 import type { ImageHoldings } from './image-holdings.ts';
 
 const PERIOD_MS = 60_000;
@@ -82,7 +81,7 @@ export class ImageCollector {
     this.#sightings = seen;
   }
 
-  async #look(host: Host, image: ListedImage, isHeld: boolean, seen: Map<string, Sighting>): Promise<void> {
+  async #look(host: EngineHost, image: ListedImage, isHeld: boolean, seen: Map<string, Sighting>): Promise<void> {
     const { clock, engines } = this.#deps;
     const own = engineReference(image.imageId);
     if (isHeld && !image.names.includes(`${own.repository}:${own.tag}`)) await tagOn(host, image.imageId, own);
@@ -96,7 +95,7 @@ export class ImageCollector {
     }
   }
 
-  async #collect(host: Host, imageId: string, name: string, isHeld: boolean): Promise<void> {
+  async #collect(host: EngineHost, imageId: string, name: string, isHeld: boolean): Promise<void> {
     const remove = async (): Promise<void> => {
       const isGone = await deleteOn(host, name === '' ? imageId : name, { force: false });
       this.#deps.log.info({ host: host.name, imageId, name, isGone }, 'an image or name that nobody holds');

@@ -13,6 +13,9 @@ import type { EngineImage } from './engine-answers.ts';
 import { EngineError } from './engine-client.ts';
 import type { Host } from './host.ts';
 
+/** What is used of a host here. */
+export type EngineHost = Pick<Host, 'name' | 'client' | 'isManaged'>;
+
 /** What begins so on an engine is ours. */
 export const ENGINE_NAMES = 'ecluse/';
 const TEMPORARY = 'ecluse/new-';
@@ -43,7 +46,7 @@ export function temporaryRepository(): string {
   return `${TEMPORARY}${randomBytes(16).toString('hex')}`;
 }
 
-export async function inspectOn(host: Host, name: string): Promise<EngineImage | undefined> {
+export async function inspectOn(host: EngineHost, name: string): Promise<EngineImage | undefined> {
   try {
     const { json } = await host.client.call({ method: 'GET', path: ['images', name, 'json'] });
     return imageSchema.parse(json);
@@ -54,7 +57,7 @@ export async function inspectOn(host: Host, name: string): Promise<EngineImage |
 }
 
 /** The images of an engine that have a name which matches `pattern`; undefined: all that are no intermediate ones. */
-export async function listOn(host: Host, pattern?: string): Promise<readonly ListedImage[]> {
+export async function listOn(host: EngineHost, pattern?: string): Promise<readonly ListedImage[]> {
   const filters = pattern === undefined ? undefined : JSON.stringify({ reference: [pattern] });
   const { json } = await host.client.call({ method: 'GET', path: ['images', 'json'], query: { filters } });
   return listedSchema.parse(json).map(({ Id, RepoTags, RepoDigests }) => ({
@@ -64,7 +67,7 @@ export async function listOn(host: Host, pattern?: string): Promise<readonly Lis
 }
 
 /** Takes a name, or an image with all of its names, from an engine. False: it stays, because a container uses it. */
-export async function deleteOn(host: Host, name: string, options: { readonly force: boolean }): Promise<boolean> {
+export async function deleteOn(host: EngineHost, name: string, options: { readonly force: boolean }): Promise<boolean> {
   try {
     await host.client.call({ method: 'DELETE', path: ['images', name], query: { force: options.force } });
     return true;
@@ -76,7 +79,7 @@ export async function deleteOn(host: Host, name: string, options: { readonly for
 }
 
 export async function tagOn(
-  host: Host,
+  host: EngineHost,
   imageId: string,
   name: { readonly repository: string; readonly tag: string },
 ): Promise<void> {
@@ -89,7 +92,7 @@ function isUnreachable(error: unknown): error is EcluseError {
 
 export class ImageEngines {
   readonly #log: Log;
-  readonly #hosts: ReadonlyMap<string, Host>;
+  readonly #hosts: ReadonlyMap<string, EngineHost>;
   readonly #facts = new LRUCache<string, EngineImage>({ max: FACTS_MAX });
   readonly #histories = new LRUCache<string, EngineHistory>({ max: FACTS_MAX });
   /** Transfers under way, by host. */
@@ -97,17 +100,17 @@ export class ImageEngines {
   /** When what is under way began (monotonic order of a counter): the collector leaves alone what came since. */
   readonly #underWay = new Set<symbol>();
 
-  constructor(log: Log, hosts: ReadonlyMap<string, Host>) {
+  constructor(log: Log, hosts: ReadonlyMap<string, EngineHost>) {
     this.#log = log;
     this.#hosts = hosts;
   }
 
-  get hosts(): readonly Host[] {
+  get hosts(): readonly EngineHost[] {
     return [...this.#hosts.values()];
   }
 
   /** Asks hosts in order until one has an answer. A host that is down only matters where no other has one. */
-  async #firstOf<T>(ask: (host: Host) => Promise<T | undefined>): Promise<T | undefined> {
+  async #firstOf<T>(ask: (host: EngineHost) => Promise<T | undefined>): Promise<T | undefined> {
     let down: EcluseError | undefined;
     for (const host of this.#hosts.values()) {
       try {
@@ -131,6 +134,13 @@ export class ImageEngines {
     return image;
   }
 
+  /** Asks one host, whatever others are doing. False: it does not have the image. */
+  async learn(host: EngineHost, imageId: string): Promise<boolean> {
+    const image = await inspectOn(host, imageId);
+    if (image !== undefined) this.#facts.set(imageId, image);
+    return image !== undefined;
+  }
+
   async history(imageId: string): Promise<EngineHistory | undefined> {
     const known = this.#histories.get(imageId);
     if (known !== undefined) return known;
@@ -142,12 +152,12 @@ export class ImageEngines {
     return history;
   }
 
-  async hostWith(imageId: string): Promise<Host | undefined> {
+  async hostWith(imageId: string): Promise<EngineHost | undefined> {
     return await this.#firstOf(async (host) => ((await inspectOn(host, imageId)) === undefined ? undefined : host));
   }
 
   /** Every host that answers and has the image. */
-  async hostsWith(imageId: string): Promise<readonly Host[]> {
+  async hostsWith(imageId: string): Promise<readonly EngineHost[]> {
     const has = await Promise.all(
       this.hosts.map(async (host) => (await inspectOn(host, imageId).catch(() => undefined)) !== undefined),
     );
@@ -158,15 +168,15 @@ export class ImageEngines {
    * The host that new images go to: of those that answer, the one with the fewest transfers under way; then the first, because layers are shared within
    * an engine only. Hosts of a node share one disk, so room decides nothing.
    */
-  async intake(isFit: (host: Host) => boolean = () => true): Promise<Host> {
+  async intake(isFit: (host: EngineHost) => boolean = () => true): Promise<EngineHost> {
     const fit = this.hosts.filter((host) => isFit(host));
-    const busy = (host: Host): number => this.#transfers.get(host.name) ?? 0;
+    const busy = (host: EngineHost): number => this.#transfers.get(host.name) ?? 0;
     for (const host of fit.toSorted((one, other) => busy(one) - busy(other))) if (await host.client.isAlive()) return host;
     throw dockerError(503, 'ecluse: no host can take an image now; try again');
   }
 
   /** A transfer of an image to or from a host, until disposed of. */
-  begin(host: Host): Disposable {
+  begin(host: EngineHost): Disposable {
     this.#transfers.set(host.name, (this.#transfers.get(host.name) ?? 0) + 1);
     const protection = this.protect();
     return {
@@ -194,7 +204,7 @@ export class ImageEngines {
   }
 
   /** Removes the names of a repository of ours from a host; what nobody else names goes with them. Never fails: the collector comes by. */
-  async sweep(host: Host, repository: string): Promise<void> {
+  async sweep(host: EngineHost, repository: string): Promise<void> {
     try {
       for (const { names } of await listOn(host, repository)) {
         for (const name of names) {

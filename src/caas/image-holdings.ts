@@ -7,7 +7,7 @@ import type { Sql } from '#state/sql.ts';
 import type { Tenant } from '#state/tenants.ts';
 import { dockerError, noSuchImage } from './docker-api/docker-error.ts';
 import { engineReference, tagOn } from './image-engines.ts';
-import type { ImageEngines } from './image-engines.ts';
+import type { EngineHost, ImageEngines } from './image-engines.ts';
 import { parseNamed } from './image-reference.ts';
 
 export interface HoldingsDeps {
@@ -68,16 +68,18 @@ export class ImageHoldings {
     throw dockerError(403, `ecluse: tenant ${tenant.name} holds ${String(held)} images, its quota is ${String(imagesMax)}`);
   }
 
-  /** Gives a tenant an image that engines have. */
+  /** Gives a tenant an image that a host has (it was made there just now), under which names. */
   async hold(
     tenant: string,
     imageId: string,
+    host: EngineHost,
     names: { readonly reference?: string | undefined; readonly digest?: ImageDigest | undefined } = {},
   ): Promise<void> {
     await this.#locks.run(imageId, async () => {
-      const hosts = await this.#engines.hostsWith(imageId);
-      if (hosts.length === 0) throw dockerError(500, 'ecluse: the image was removed while it was being made; do it again');
-      for (const host of hosts) await tagOn(host, imageId, engineReference(imageId));
+      if (!(await this.#engines.learn(host, imageId))) {
+        throw dockerError(500, 'ecluse: the image was removed while it was being made; do it again');
+      }
+      await tagOn(host, imageId, engineReference(imageId));
       await this.#put(tenant, imageId, names);
     });
   }

@@ -15,9 +15,8 @@ import { EngineError } from './engine-client.ts';
 import type { EngineCall } from './engine-client.ts';
 import { failureOf, jsonLines, progressLine } from './engine-progress.ts';
 import type { ProgressLine, ProgressSink } from './engine-progress.ts';
-import type { Host } from './host.ts';
 import { listOn, tagOn } from './image-engines.ts';
-import type { ImageEngines, ListedImage } from './image-engines.ts';
+import type { EngineHost, ImageEngines, ListedImage } from './image-engines.ts';
 import type { ImageEvents } from './image-events.ts';
 import type { ImageHoldings } from './image-holdings.ts';
 import { familiarReference, parseNamed, splitWhole } from './image-reference.ts';
@@ -26,16 +25,19 @@ import type { ImageTransfer } from './image-transfer.ts';
 import { registryAt } from './registry-access.ts';
 import type { RegistryPolicy } from './registry-access.ts';
 import type { RegistryAuth } from './registry-auth.ts';
-import { throwUnlessGood } from './registry-client.ts';
+import { brokenBody, throwUnlessGood } from './registry-client.ts';
 import { fetchManifest } from './registry-manifests.ts';
 import type { RegistryRelay } from './registry-relay.ts';
 import type { PulledManifest, RelaySession } from './registry-session.ts';
+
+/** Each holds connections, and the engine's disk and processors; compose pulls all images of a project at once. */
+const PASSAGES_PER_TENANT_MAX = 20;
 
 export interface RegistryParts {
   readonly policy: RegistryPolicy;
   readonly relay: RegistryRelay;
   /** Where engines of a host find the relay (`127.0.0.1:1234`); undefined: they cannot. */
-  readonly relayOf: (host: Host) => string | undefined;
+  readonly relayOf: (host: EngineHost) => string | undefined;
 }
 
 export interface ImageRegistryDeps extends RegistryParts {
@@ -57,7 +59,7 @@ export interface RegistryAccess {
 interface Passage {
   readonly tenant: Tenant;
   readonly name: NamedReference;
-  readonly host: Host;
+  readonly host: EngineHost;
   readonly session: RelaySession;
   /** What the engine calls the repository. */
   readonly engineRepository: string;
@@ -67,9 +69,26 @@ export class ImageRegistry {
   readonly #deps: ImageRegistryDeps;
   /** By tenant and repository: an engine's names of two passages of one repository would be the same. */
   readonly #locks = new KeyedLock();
+  readonly #underWay = new Map<string, number>();
 
   constructor(deps: ImageRegistryDeps) {
     this.#deps = deps;
+  }
+
+  /** Counts a passage until it is over. */
+  #admit({ name }: Tenant): Disposable {
+    const count = this.#underWay.get(name) ?? 0;
+    if (count >= PASSAGES_PER_TENANT_MAX) {
+      throw dockerError(429, `ecluse: tenant ${name} has ${String(count)} pulls and pushes under way; wait for some to end`);
+    }
+    this.#underWay.set(name, count + 1);
+    return {
+      [Symbol.dispose]: () => {
+        const left = (this.#underWay.get(name) ?? 1) - 1;
+        if (left === 0) this.#underWay.delete(name);
+        else this.#underWay.set(name, left);
+      },
+    };
   }
 
   async #through<T>(
@@ -80,13 +99,15 @@ export class ImageRegistry {
       readonly actions: string;
       readonly tagsMax: number;
     },
-    chooseHost: () => Promise<Host>,
+    chooseHost: () => Promise<EngineHost>,
     work: (passage: Passage) => Promise<T>,
   ): Promise<T> {
     const { engines, policy, relay, relayOf } = this.#deps;
     const { tenant, name, access } = wish;
     const [domain = ''] = name.repository.split('/');
     const place = registryAt(policy, domain);
+    using count = new DisposableStack();
+    count.use(this.#admit(tenant));
     return await this.#locks.run(`${tenant.name} ${name.repository}`, async () => {
       access.signal?.throwIfAborted();
       const host = await chooseHost();
@@ -135,7 +156,7 @@ export class ImageRegistry {
     if (parsed.kind === 'invalid') throw dockerError(400, parsed.why);
     const { name } = parsed;
     const tagsMax = await holdings.checkQuota(tenant);
-    const choose = async (): Promise<Host> => await engines.intake((host) => relayOf(host) !== undefined);
+    const choose = async (): Promise<EngineHost> => await engines.intake((host) => relayOf(host) !== undefined);
     await this.#through({ tenant, name, access, actions: 'pull', tagsMax }, choose, async (passage) => {
       const rename = renamer(passage);
       const query = {
@@ -156,7 +177,8 @@ export class ImageRegistry {
 
   async #takePulled(passage: Passage, { imageId, names }: ListedImage, emit: ProgressSink): Promise<void> {
     const { holdings, events } = this.#deps;
-    const { tenant, name, engineRepository } = passage;
+    const { tenant, name, host, engineRepository } = passage;
+    await this.#deps.engines.learn(host, imageId);
     await this.#prove(passage, imageId);
     const digest = names.find((one) => one.startsWith(`${engineRepository}@`))?.slice(engineRepository.length + 1);
     const tags = names
@@ -170,7 +192,7 @@ export class ImageRegistry {
       const isKnown = before.some(
         (image) => image.imageId === imageId && [...image.references, ...image.digests].includes(whole),
       );
-      await holdings.hold(tenant.name, imageId, { reference: tag === undefined ? undefined : whole, digest: held });
+      await holdings.hold(tenant.name, imageId, host, { reference: tag === undefined ? undefined : whole, digest: held });
       const told = familiarReference(whole);
       if (digest !== undefined) await emit({ status: `Digest: ${digest}` });
       await emit({ status: `Status: ${isKnown ? 'Image is up to date' : 'Downloaded newer image'} for ${told}` });
@@ -227,7 +249,7 @@ export class ImageRegistry {
       await emit({ status: `The push refers to repository [${name.repository}]` });
       throw dockerError(404, `An image does not exist locally with the tag: ${familiarReference(name.repository)}`);
     }
-    const choose = async (): Promise<Host> => {
+    const choose = async (): Promise<EngineHost> => {
       const having = await engines.hostsWith(first.imageId);
       const fit = having.find((host) => relayOf(host) !== undefined);
       return fit ?? (await engines.intake((host) => relayOf(host) !== undefined));
@@ -285,10 +307,13 @@ async function proveBlob(session: RelaySession, digest: string): Promise<void> {
   const answer = await session.client.call({ method: 'GET', target: `/v2/${session.path}/blobs/${digest}` });
   await throwUnlessGood(answer);
   const hash = createHash('sha256');
-  for await (const chunk of chunksOf(answer)) {
-    session.count(chunk.length);
-    if (session.failure !== undefined) throw session.failure;
-    hash.update(chunk);
+  try {
+    for await (const chunk of chunksOf(answer)) {
+      session.count(chunk.length);
+      hash.update(chunk);
+    }
+  } catch (error) {
+    throw session.failure ?? brokenBody(error);
   }
   if (`sha256:${hash.digest('hex')}` !== digest)
     throw dockerError(500, `filesystem layer verification failed for digest ${digest}`);

@@ -9,11 +9,10 @@ import { dockerError } from './docker-api/docker-error.ts';
 import { EngineError } from './engine-client.ts';
 import { failureOf, jsonLines, progressLine } from './engine-progress.ts';
 import type { ProgressSink } from './engine-progress.ts';
-import type { Host } from './host.ts';
 import { rewriteImageArchive } from './image-archive.ts';
 import type { ArchivedImage } from './image-archive.ts';
 import { engineReference, inspectOn, tagOn, temporaryRepository } from './image-engines.ts';
-import type { ImageEngines } from './image-engines.ts';
+import type { EngineHost, ImageEngines } from './image-engines.ts';
 import type { ImageEvents } from './image-events.ts';
 import { findImage } from './image-holdings.ts';
 import type { ImageHoldings } from './image-holdings.ts';
@@ -74,21 +73,21 @@ export class ImageTransfer {
           throw dockerError(500, `ecluse: the engine did not take the image ${image.imageId} as the archive has it`);
         }
       }
-      for (const image of images) await this.#take(tenant.name, image, emit);
+      for (const image of images) await this.#take(tenant.name, image, host, emit);
     } finally {
       await engines.sweep(host, repository);
     }
   }
 
-  async #take(tenant: string, { imageId, references }: ArchivedImage, emit: ProgressSink): Promise<void> {
+  async #take(tenant: string, { imageId, references }: ArchivedImage, host: EngineHost, emit: ProgressSink): Promise<void> {
     const { holdings, events } = this.#deps;
     if (references.length === 0) {
-      await holdings.hold(tenant, imageId);
+      await holdings.hold(tenant, imageId, host);
       await emit({ stream: `Loaded image ID: ${imageId}\n` });
     }
     for (const reference of references) {
       const before = (await holdings.list(tenant)).find((image) => image.references.includes(reference));
-      await holdings.hold(tenant, imageId, { reference });
+      await holdings.hold(tenant, imageId, host, { reference });
       const name = familiarReference(reference);
       if (before !== undefined && before.imageId !== imageId) {
         const told = `The image ${name} already exists, renaming the old one with ID ${before.imageId} to empty string\n`;
@@ -132,7 +131,7 @@ export class ImageTransfer {
       }
       const image = await inspectOn(host, `${repository}:0`);
       if (image === undefined) throw dockerError(500, 'the engine did not say which image it made');
-      await holdings.hold(tenant.name, image.Id, { reference });
+      await holdings.hold(tenant.name, image.Id, host, { reference });
       if (reference !== undefined) await events.publish(tenant.name, 'tag', image.Id, familiarReference(reference));
       await events.publish(tenant.name, 'import', image.Id);
       return image.Id;
@@ -182,7 +181,7 @@ export class ImageTransfer {
   }
 
   /** Brings an image to a host that lacks it, from one that has it. */
-  async ensureOn(target: Host, imageId: string): Promise<void> {
+  async ensureOn(target: EngineHost, imageId: string): Promise<void> {
     await this.#locks.run(`${target.name} ${imageId}`, async () => {
       if ((await inspectOn(target, imageId)) !== undefined) return;
       const source = await this.#deps.engines.hostWith(imageId);

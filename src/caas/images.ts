@@ -4,7 +4,7 @@ import type { Log } from '#log';
 import type { TenantImage } from '#state/images.ts';
 import type { Sql } from '#state/sql.ts';
 import type { Tenant } from '#state/tenants.ts';
-import { dockerError } from './docker-api/docker-error.ts';
+import { dockerError, noSuchImage } from './docker-api/docker-error.ts';
 import type { EngineImage } from './engine-answers.ts';
 import type { ProgressSink } from './engine-progress.ts';
 import type { Events } from './events.ts';
@@ -83,9 +83,11 @@ export class Images {
     await this.#holdings.checkQuota(tenant);
   }
 
-  /** Gives a tenant an image that engines have (built, committed), under a whole reference or none. */
+  /** Gives a tenant an image that an engine has (committed), under a whole reference or none. */
   async hold(tenant: string, imageId: string, whole: string | undefined): Promise<void> {
-    await this.#holdings.hold(tenant, imageId, { reference: whole });
+    const host = await this.#engines.hostWith(imageId);
+    if (host === undefined) throw noSuchImage(imageId);
+    await this.#holdings.hold(tenant, imageId, host, { reference: whole });
   }
 
   /** Takes what a build made into the tenant's store; under names (whole references) or none. */

@@ -24,6 +24,8 @@ const ANSWER_LIMIT_MS = 60_000;
 /** A connection on which nothing moves any more. */
 const IDLE_LIMIT_MS = 60_000;
 const REDIRECTS_MAX = 5;
+/** Of one pull or push to one host: an engine moves five blobs at a time. */
+const CONNECTIONS = { keepAlive: true, maxSockets: 8 };
 /** Error bodies and tokens; manifests have their own limit. */
 const SMALL_BODY_BYTES_MAX = 1024 * 1024;
 const CLIENT_ID = 'ecluse';
@@ -159,7 +161,7 @@ function roots(): string[] {
 export class RegistryClient implements Disposable {
   readonly #policy: RegistryPolicy;
   readonly #target: RegistryTarget;
-  readonly #agents = { http: new HttpAgent({ keepAlive: true }), https: new HttpsAgent({ keepAlive: true }) };
+  readonly #agents = { http: new HttpAgent(CONNECTIONS), https: new HttpsAgent(CONNECTIONS) };
   #origin: Promise<URL> | undefined;
   #challenge: Challenge | undefined;
   #token: Promise<string> | undefined;
@@ -358,6 +360,12 @@ async function jsonOf(answer: IncomingMessage): Promise<unknown> {
   } catch {
     return undefined;
   }
+}
+
+/** Words for a body that ended too early; errors of our own stay. */
+export function brokenBody(error: unknown): unknown {
+  if (error instanceof EcluseError) return error;
+  return new RegistryUnavailable(`the registry ended its answer too early: ${reasonOf(error).slice(0, 200)}`);
 }
 
 /** Makes an error of an answer of 400 or more, in the words of the registry where it has some. */

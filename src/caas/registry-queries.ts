@@ -7,7 +7,7 @@ import { parseNamed } from './image-reference.ts';
 import { registryAt } from './registry-access.ts';
 import type { RegistryPlace, RegistryPolicy } from './registry-access.ts';
 import type { RegistryAuth } from './registry-auth.ts';
-import { RegistryClient, throwUnlessGood } from './registry-client.ts';
+import { brokenBody, RegistryClient, throwUnlessGood } from './registry-client.ts';
 import { DIGEST, MANIFEST_TYPES } from './registry-manifests.ts';
 
 const ANSWER_BYTES_MAX = 4 * 1024 * 1024;
@@ -53,7 +53,9 @@ function serverOf(address: string): string {
 
 async function bodyOf(answer: IncomingMessage): Promise<Buffer> {
   await throwUnlessGood(answer);
-  const body = await readWhole(answer, ANSWER_BYTES_MAX);
+  const body = await readWhole(answer, ANSWER_BYTES_MAX).catch((error: unknown) => {
+    throw brokenBody(error);
+  });
   if (body === undefined) throw dockerError(502, 'ecluse: the registry answered with too much');
   return body;
 }

@@ -8,7 +8,7 @@ export interface Findings {
   readonly violations: ReadonlyMap<string, ReadonlySet<string>>;
   /** Answers with a status that the scene does not expect. */
   readonly wrongStatuses: readonly string[];
-  /** What was asked and answered with success, as the documents name it. */
+  /** What was asked and is served, as the documents name it. */
   readonly operations: ReadonlySet<string>;
 }
 
@@ -46,7 +46,7 @@ export async function perform(speak: Speak, scene: Scene, documents: ReadonlyMap
       if (![step.status].flat().includes(answer.status))
         wrongStatuses.push(`${place}: ${String(answer.status)} ${answer.text.trim().slice(0, 200)}`);
       const operation = document.operationOf(step.method, step.path.split('?')[0] ?? '');
-      if (operation !== undefined && answer.status < 400) operations.add(operation);
+      if (operation !== undefined && !answer.text.includes('page not found')) operations.add(operation);
       for (const { at, found } of judge(document, step, answer)) {
         const key = `${at} | ${found}`;
         violations.set(key, (violations.get(key) ?? new Set()).add(document.version));

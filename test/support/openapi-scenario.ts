@@ -66,12 +66,14 @@ export async function sceneOf(rootFsFile: string): Promise<Scene> {
   const files = await tarOf({ 'greeting.txt': 'hello\n' });
   const buildContext = await tarOf({ Dockerfile: 'FROM scene:1\nLABEL built=yes\nCMD ["true"]\n' });
   const brokenContext = await tarOf({ Dockerfile: 'FROM scene:1\nNONSENSE\n' });
-  const ids = { exec: '', execDone: '', image: '' };
+  const ids = { exec: '', execDone: '', made: '' };
   return {
     setUp: [...imageSteps(image), ...worldSteps(ids)],
     everyVersion: (at) => [
       ...readSteps(ids),
       ...containerSteps(at),
+      ...sessionSteps(ids),
+      ...registrySteps(),
       ...networkSteps(at),
       ...volumeSteps(at),
       ...makeImageSteps(at, { files, buildContext, brokenContext }),
@@ -100,7 +102,12 @@ function worldSteps(ids: { exec: string; execDone: string }): readonly Step[] {
   });
   const health = { Test: ['CMD', 'true'], Interval: 1_000_000_000, Timeout: 5_000_000_000, Retries: 2 };
   return [
-    post('/networks/create', 201, { Name: 'back', Labels: { of: 'scene' }, CheckDuplicate: true }),
+    post('/networks/create', 201, {
+      Name: 'back',
+      Labels: { of: 'scene' },
+      CheckDuplicate: true,
+      IPAM: { Driver: 'default', Options: {}, Config: [] },
+    }),
     post('/networks/create', 201, { Name: 'inner', Internal: true }),
     post('/volumes/create', 201, { Name: 'data', Labels: { of: 'scene' } }),
     create('up', {
@@ -123,8 +130,19 @@ function worldSteps(ids: { exec: string; execDone: string }): readonly Step[] {
     post('/containers/done/start', 204),
     post('/containers/done/wait', 200),
     create('fresh', {}),
-    { ...post('/containers/up/exec', 201, { Cmd: SLEEP, AttachStdout: true }), look: (answer) => (ids.exec = idOf(answer)) },
+    {
+      ...post('/containers/up/exec', 201, { Cmd: SLEEP, AttachStdout: true, Tty: true }),
+      look: (answer) => (ids.exec = idOf(answer)),
+    },
     { ...post('/containers/up/exec', 201, { Cmd: ['true'] }), look: (answer) => (ids.execDone = idOf(answer)) },
+    {
+      method: 'POST',
+      get path() {
+        return `/exec/${ids.exec}/start`;
+      },
+      status: 200,
+      body: { Detach: true, Tty: true },
+    },
   ];
 }
 
@@ -137,7 +155,7 @@ function readSteps(ids: { readonly exec: string; readonly execDone: string }): r
     get('/info'),
     get('/system/df'),
     { ...get('/events?since=0&until=1'), lines: true },
-    { ...get(`/events?since=0&until=${String(Math.ceil(Date.now() / 1000))}`), lines: true },
+    { ...get(`/events?since=0&until=${String(Math.floor(Date.now() / 1000))}`), lines: true },
     get('/containers/json'),
     get('/containers/json?all=1&size=1'),
     get(`/containers/json?${filters({ name: ['up'], status: ['running'] })}`),
@@ -191,7 +209,7 @@ function containerSteps(at: string): readonly Step[] {
     on('done/unpause', [409, 500]),
     on('terminal/resize?h=20&w=30', 200),
     on('done/wait', 200),
-    on('up/exec', 201, { Cmd: ['true'] }),
+    on('done/attach?logs=1&stdout=1&stderr=1', 200),
     on('up/exec', 400, { Cmd: [] }),
     on('done/exec', 409, { Cmd: ['true'] }),
     { method: 'DELETE', path: `/containers/${name}r?v=1`, status: 204 },
@@ -228,6 +246,52 @@ function volumeSteps(at: string): readonly Step[] {
     { method: 'DELETE', path: `/volumes/${name}`, status: 204 },
     { method: 'DELETE', path: '/volumes/data', status: 409 },
     { method: 'POST', path: `/volumes/prune?${filters({ label: ['of=nothing'] })}`, status: 200 },
+  ];
+}
+
+/** A session from its making to its end, attached. */
+function sessionSteps(ids: { readonly exec: string; made: string }): readonly Step[] {
+  const ofMade = (method: 'GET' | 'POST', verb: string, body?: unknown): Step => ({
+    method,
+    get path() {
+      return `/exec/${ids.made}/${verb}`;
+    },
+    status: 200,
+    ...(body === undefined ? {} : { body }),
+    isSlow: true,
+  });
+  return [
+    {
+      method: 'POST',
+      path: '/containers/up/exec',
+      status: 201,
+      body: { Cmd: ['echo', 'x'], AttachStdout: true },
+      look: (answer) => (ids.made = idOf(answer)),
+    },
+    ofMade('POST', 'start', { Detach: false, Tty: false }),
+    ofMade('GET', 'json'),
+    { method: 'POST', path: `/exec/${ids.exec}/resize?h=10&w=20`, status: 200 },
+  ];
+}
+
+/** What needs a registry, where none listens. */
+function registrySteps(): readonly Step[] {
+  const status = [200, 400, 401, 403, 404, 500];
+  return [
+    { method: 'POST', path: '/images/create?fromImage=127.0.0.1:1/none&tag=1', status, lines: 'CreateImageInfo', isSlow: true },
+    {
+      method: 'POST',
+      path: '/images/scene/push?tag=1',
+      status,
+      headers: { 'x-registry-auth': 'e30=' },
+      lines: 'PushImageInfo',
+      isSlow: true,
+    },
+    { method: 'POST', path: '/auth', status, body: { username: 'x', password: 'y', serveraddress: '127.0.0.1:1' }, isSlow: true },
+    { method: 'GET', path: '/distribution/127.0.0.1:1/none:1/json', status, isSlow: true },
+    { method: 'GET', path: '/images/search?term=127.0.0.1:1/none', status, isSlow: true },
+    { method: 'GET', path: '/containers/up/attach/ws?stream=1', status },
+    { method: 'POST', path: '/build/prune', status: [200, 404] },
   ];
 }
 

@@ -3,6 +3,7 @@
  */
 import { once } from 'node:events';
 import { createServer } from 'node:net';
+import type { Socket } from 'node:net';
 import { connect } from 'node:tls';
 import type { Credentials } from './docker-api.ts';
 import type { TestNode } from './node.ts';
@@ -24,10 +25,11 @@ function messageOf(payload: unknown): WebSocketMessage {
 }
 
 export async function connectWebSocket(node: TestNode, credentials: Credentials, path: string): Promise<WebSocketClient> {
+  const sockets: Socket[] = [];
   const relay = createServer((plain) => {
     const tls = connect({ ...credentials, host: '127.0.0.1', port: node.ports.docker, ALPNProtocols: ['http/1.1'] });
     plain.pipe(tls).pipe(plain);
-    for (const socket of [plain, tls]) socket.on('error', () => undefined);
+    for (const socket of [plain, tls]) sockets.push(socket.on('error', () => undefined));
   });
   relay.listen(0, '127.0.0.1');
   await once(relay, 'listening');
@@ -55,8 +57,8 @@ export async function connectWebSocket(node: TestNode, credentials: Credentials,
     },
     untilClosed: async () => ({ code: await closed.promise, messages }),
     async [Symbol.asyncDispose](): Promise<void> {
-      client.close();
       relay.close();
+      for (const socket of sockets) socket.destroy();
       await once(relay, 'close');
     },
   };

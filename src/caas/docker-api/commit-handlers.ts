@@ -26,6 +26,18 @@ const TEXT_CHARS_MAX = 4096;
 const CHANGES_CHARS_MAX = 64 * 1024;
 const ANSWER_BYTES_MAX = 64 * 1024;
 
+/** Keys of a body that are no configuration: the query's own, which dockerode sends here too, and the image, which is the container's. */
+const NOT_OF_CONFIG: ReadonlySet<string> = new Set([
+  'image',
+  'container',
+  'repo',
+  'tag',
+  'comment',
+  'author',
+  'pause',
+  'changes',
+]);
+
 const idSchema = z.object({ Id: z.string().regex(/^sha256:[0-9a-f]{64}$/) });
 
 function textOf(query: URLSearchParams, name: string, charsMax: number = TEXT_CHARS_MAX): string {
@@ -48,7 +60,7 @@ function targetOf(query: URLSearchParams): string | undefined {
 function configOf(body: unknown): Readonly<Record<string, unknown>> | undefined {
   if (body === undefined || body === null) return undefined;
   if (typeof body !== 'object' || Array.isArray(body)) throw dockerError(400, 'ecluse: the body must be an object');
-  const given = Object.entries(body).filter(([key]) => foldKey(key) !== 'image');
+  const given = Object.entries(body).filter(([key]) => !NOT_OF_CONFIG.has(foldKey(key)));
   if (given.length === 0) return undefined;
   const parsed = parseCreate(Object.fromEntries([...given, ['Image', 'commit']]));
   if (parsed.kind === 'refused') throw dockerError(parsed.status, `ecluse: ${parsed.reason}`);

@@ -142,10 +142,12 @@ function volumesView(destinations: readonly string[]): Readonly<Record<string, u
 }
 
 function configView(spec: ContainerSpec, inspect: EngineInspect | undefined): Readonly<Record<string, unknown>> {
-  const { config } = spec;
+  const { Healthcheck, StopTimeout, ...config } = spec.config;
   const merged = inspect?.Config ?? config; // The engine's has what the image brought in.
   return {
     ...config,
+    ...(Healthcheck === null ? {} : { Healthcheck }),
+    ...(StopTimeout === null ? {} : { StopTimeout }),
     Hostname: merged.Hostname,
     Env: merged.Env ?? [],
     Cmd: merged.Cmd,
@@ -205,7 +207,7 @@ export function inspectView(
     AppArmorProfile: '',
     ExecIDs: execIds.length === 0 ? null : execIds,
     HostConfig: hostConfigView(row, spec),
-    GraphDriver: { Name: 'overlay2', Data: null },
+    GraphDriver: { Name: 'overlay2', Data: {} },
     Mounts: mountsView(spec.mounts),
     Config: configView(spec, inspect),
     NetworkSettings: networkSettingsView(subject),

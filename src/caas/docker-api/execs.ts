@@ -95,8 +95,10 @@ export class Execs {
     const id = randomBytes(32).toString('hex');
     const { Cmd, Tty: tty } = parsed.data;
     const { id: container, host, engineId } = row;
-    own.live.set(id, { id, container, host, engineId, engineExecId, tty, command: Cmd.join(' '), phase: 'created' });
-    this.#containers.events.publish(row, `exec_create: ${Cmd.join(' ')}`, { execID: id });
+    const [program = '', ...args] = Cmd;
+    const command = `${program} ${args.join(' ')}`; // As moby writes it: a blank stands behind a lone program, too.
+    own.live.set(id, { id, container, host, engineId, engineExecId, tty, command, phase: 'created' });
+    this.#containers.events.publish(row, `exec_create: ${command}`, { execID: id });
     return id;
   }
 

@@ -53,6 +53,8 @@ const REQUESTS_PER_TENANT_MAX = 1000;
 /** Who has no certificate yet must not hold a connection for long. */
 const HANDSHAKE_TIMEOUT_MS = 10_000;
 const HEADERS_TIMEOUT_MS = 30_000;
+/** How long the rest of a refused body may take; a gigabyte is not read to its end for nothing. */
+const REFUSED_BODY_LIMIT_MS = 5_000;
 
 /** What the HTTP parser refused, by its code; the rest is 400. */
 const PARSER_ANSWERS: ReadonlyMap<string, readonly [number, string]> = new Map([
@@ -264,8 +266,7 @@ export class Gateway implements AsyncDisposable {
     if (!told) this.#deps.log.error({ url: incoming.url, reason: reasonOf(thrown), err: thrown }, 'a Docker request failed');
     if (status === 408) response.setHeader('connection', 'close'); // What comes late is the rest of a body, not a request.
     sendJson(response, status, { message });
-    // What the client still sends (a large upload that was refused) is read and dropped for a moment, so that it sees the answer.
-    incoming.resume();
+    dropRest(incoming);
   }
 
   async #onUpgrade(incoming: IncomingMessage, socket: Duplex, head: Buffer): Promise<void> {
@@ -311,6 +312,16 @@ export class Gateway implements AsyncDisposable {
       for (const socket of this.#sockets) socket.destroy();
     });
   }
+}
+
+/** What a client still sends of a request that was refused (a large upload) is read and dropped for a moment, so that it sees the answer. */
+function dropRest(incoming: IncomingMessage): void {
+  incoming.resume();
+  if (incoming.complete) return;
+  const cut = setTimeout(() => incoming.socket.destroy(), REFUSED_BODY_LIMIT_MS);
+  incoming.once('close', () => {
+    clearTimeout(cut);
+  });
 }
 
 /** Writes a whole error answer to a bare connection and ends it. */

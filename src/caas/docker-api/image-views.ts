@@ -107,7 +107,7 @@ export function imageInspectView(
     Os: known.Os,
     ...unlessEmpty({ OsVersion: known.OsVersion }),
     ...sizes(known.Size, numberOf(options.apiVersion)),
-    GraphDriver: { Data: null, Name: 'overlay2' },
+    GraphDriver: { Data: {}, Name: 'overlay2' },
     RootFS: { Type: known.RootFS?.Type ?? 'layers', ...(layers.length === 0 ? {} : { Layers: layers }) },
     Metadata: { LastTagTime: ZERO_TIME },
   };

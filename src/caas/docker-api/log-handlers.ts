@@ -15,7 +15,7 @@ import type { Query } from '#caas/engine-client.ts';
 import { dockerError } from './docker-error.ts';
 import { FollowedLog, sinceOf } from './log-entries.ts';
 import { streamType, write } from './raw-stream.ts';
-import { booleanOf } from './request.ts';
+import { booleanOf, numberOf } from './request.ts';
 import type { DockerRequest } from './request.ts';
 import { movedTo } from './moved.ts';
 
@@ -66,7 +66,10 @@ async function copyFrom(
     },
   );
   if (!response.headersSent) {
-    response.writeHead(200, { 'content-type': streamType(request.apiVersion, parseStoredSpec(row.spec).config.Tty) });
+    // Before 1.42 Docker named no type here, and its documents know none.
+    const isTyped = numberOf(request.apiVersion) >= numberOf('1.42');
+    const type = streamType(request.apiVersion, parseStoredSpec(row.spec).config.Tty);
+    response.writeHead(200, isTyped ? { 'content-type': type } : {});
     response.flushHeaders();
   }
   for await (const chunk of chunksOf(source)) {

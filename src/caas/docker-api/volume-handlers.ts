@@ -60,7 +60,8 @@ async function list({ volumes }: VolumeHandlerDeps, request: DockerRequest): Pro
 /** The body of `POST /volumes/create`, checked and rebuilt. */
 export function parseVolumeCreate(body: unknown): VolumeWish {
   if (body === undefined) throw dockerError(400, 'got EOF while reading request body');
-  const folded = foldFields(body, '', ['Name', 'Driver', 'DriverOpts', 'Labels'], {
+  // dockerd decides where a volume is and ignores what a client says; dockerode's users say it.
+  const folded = foldFields(body, '', ['Name', 'Driver', 'DriverOpts', 'Labels', 'Mountpoint'], {
     ClusterVolumeSpec: 'there is no swarm to have cluster volumes',
   });
   if (folded.kind === 'refused') throw dockerError(400, `ecluse: ${folded.reason}`);

@@ -1,15 +1,22 @@
 /** Images through real clients and two engines: save and load, import, tags, lists, removal and what engines keep, events. */
 import { once } from 'node:events';
+import { readFile } from 'node:fs/promises';
 import { request as httpRequest } from 'node:http';
 import { join } from 'node:path';
 import { json } from 'node:stream/consumers';
-import { Readable } from 'node:stream';
+import type { Readable } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
 import { gzipSync, zstdCompressSync } from 'node:zlib';
 import { extract } from 'tar-stream';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import * as z from 'zod';
 import { buffer } from 'node:stream/consumers';
+import { EngineClient } from '#caas/engine-client.ts';
+import { ImageCollector } from '#caas/image-collector.ts';
+import { ImageEngines, listOn } from '#caas/image-engines.ts';
+import { ImageHoldings } from '#caas/image-holdings.ts';
+import { createLog } from '#log';
+import { openSqlite } from '#state/sqlite.ts';
 import { busyboxTar, callApi, connectTls, credentialsOf } from '../../support/docker-api.ts';
 import type { ApiAnswer, ApiCall, Credentials } from '../../support/docker-api.ts';
 import { imageArchive } from '../../support/image-archive.ts';
@@ -36,7 +43,6 @@ async function docker(tenant: string, ...args: readonly string[]): Promise<strin
 async function saved(tenant: string, ...names: readonly string[]): Promise<Buffer> {
   const file = join(node.dataDir, 'saved.tar');
   await docker(tenant, 'save', '-o', file, ...names);
-  const { readFile } = await import('node:fs/promises');
   return await readFile(file);
 }
 
@@ -54,7 +60,7 @@ async function engineNames(host: string): Promise<readonly string[]> {
   const socketPath = join(node.dataDir, 'hosts', host, 'docker.sock');
   httpRequest({ socketPath, path: '/images/json' }, resolve).once('error', reject).end();
   const images = z.array(z.object({ RepoTags: z.array(z.string()).nullish() })).parse(await json(await promise));
-  return images.flatMap((image) => image.RepoTags ?? []);
+  return images.flatMap((image) => image.RepoTags ?? []).toSorted();
 }
 
 const OWN_NAME = /^ecluse\/[0-9a-f]{40}:held$/;
@@ -63,7 +69,7 @@ beforeAll(async () => {
   node = await startNode({ hosts: ['a', 'b'] });
   await addTenant(node, 'acme');
   await addTenant(node, 'globex');
-  await addTenant(node, 'small', '--max-images', '2');
+  await addTenant(node, 'small', '--images', '2');
   acme = await credentialsOf(node, 'acme');
   rootFs = await busyboxTar(node.dataDir);
   archive = await imageArchive({
@@ -80,24 +86,26 @@ afterAll(async () => {
 
 describe('archives', () => {
   test('what is saved has the tenant’s names and nothing of the engine’s, and loads elsewhere', async () => {
-    const one = await filesOf(await saved('acme', 'app:1'));
-    expect(JSON.parse(one.get('manifest.json') ?? '')).toMatchObject([{ RepoTags: ['app:1'] }]);
-    expect(Object.keys(z.record(z.string(), z.unknown()).parse(JSON.parse(one.get('repositories') ?? '')))).toEqual(['app']);
+    const single = await filesOf(await saved('acme', 'app:1'));
+    expect(JSON.parse(single.get('manifest.json') ?? '')).toMatchObject([{ RepoTags: ['app:1'] }]);
+    expect(Object.keys(z.record(z.string(), z.unknown()).parse(JSON.parse(single.get('repositories') ?? '')))).toEqual(['app']);
     await node.docker('acme', ['import', '-', 'second'], rootFs);
     const several = await saved('acme', 'app', 'other/x:9', 'second');
     const files = await filesOf(several);
-    expect(JSON.parse(files.get('manifest.json') ?? '')).toMatchObject([
-      { RepoTags: ['app:1', 'app:2', 'other/x:9'] },
-      { RepoTags: ['second:latest'] },
+    const entries = z.array(z.object({ RepoTags: z.array(z.string()) })).parse(JSON.parse(files.get('manifest.json') ?? ''));
+    expect(entries.map(({ RepoTags }) => RepoTags).toSorted((one, other) => other.length - one.length)).toEqual([
+      ['app:1', 'app:2', 'other/x:9'],
+      ['second:latest'],
     ]);
-    for (const [name, text] of files) if (/\.json$|repositories$/.test(name)) expect(text).not.toContain('ecluse/');
+    const texts = [...files].filter(([name]) => /\.json$|repositories$/.test(name)).map(([, text]) => text);
+    for (const text of texts) expect(text).not.toContain('ecluse/');
     const loaded = await node.docker('globex', ['load'], several);
     expect(loaded.stdout.trim().split('\n').toSorted()).toEqual(
       ['app:1', 'app:2', 'other/x:9', 'second:latest'].map((name) => `Loaded image: ${name}`),
     );
     expect(await docker('globex', 'run', '--rm', 'second', 'echo', 'runs')).toBe('runs');
     await docker('globex', 'rmi', 'app:1', 'app:2', 'other/x:9', 'second');
-    const missing = await node.docker('acme', ['save', '-o', '/dev/null', 'app:1', 'none:1']);
+    const missing = await node.docker('acme', ['save', '-o', join(node.dataDir, 'none.tar'), 'app:1', 'none:1']);
     expect(missing).toMatchObject({ exitCode: 1, stderr: containing('reference does not exist') });
     for (const host of ['a', 'b']) for (const name of await engineNames(host)) expect(name).toMatch(OWN_NAME);
   });
@@ -252,4 +260,35 @@ test('the other client and the oldest version do the same', async () => {
     const answer = await run(program, ['images', '--format', '{{.Repository}}:{{.Tag}}', 'app'], { env });
     expect(answer, program).toMatchObject({ exitCode: 0, stdout: 'app:1\napp:2\n' });
   }
+});
+
+test('what nobody holds goes after a while, and what a container uses stays', async () => {
+  await docker('acme', 'create', '--name', 'keeper', 'app:1', 'true');
+  const client = new EngineClient(join(node.dataDir, 'hosts', 'a', 'docker.sock'));
+  const inUse = await docker('acme', 'images', '-q', '--no-trunc', 'app:1');
+  const host = { name: 'a', client, isManaged: true };
+  await client.call({ method: 'POST', path: ['images', inUse, 'tag'], query: { repo: 'ecluse/new-left', tag: '0' } });
+  await client.call({ method: 'POST', path: ['images', inUse, 'tag'], query: { repo: 'stranger', tag: '0' } });
+  // A store of its own in which nobody holds anything: all of the engine's images are left ones.
+  await using sql = openSqlite(':memory:');
+  let nowMs = 0;
+  const clock = { nowMs: () => nowMs, monotonicMs: () => nowMs, sleep: async () => await Promise.resolve() };
+  const log = createLog('silent');
+  const engines = new ImageEngines(log, new Map([['a', host]]));
+  const collector = new ImageCollector({ log, clock, sql, engines, holdings: new ImageHoldings({ clock, sql }, engines) });
+  const before = await engineNames('a');
+  await collector.round();
+  nowMs += 9 * 60_000;
+  await collector.round();
+  expect(await engineNames('a')).toEqual(before);
+  const build = engines.protect(); // Began after the first look: it holds nothing up that was left before.
+  nowMs += 2 * 60_000;
+  await collector.round();
+  build[Symbol.dispose]();
+  const left = await engineNames('a');
+  const location = await docker('acme', 'inspect', '--format', '{{.Image}}', 'keeper');
+  expect(left.filter((name) => !OWN_NAME.test(name))).toEqual(['stranger:0']);
+  const listed = await listOn(host);
+  expect(listed.map(({ imageId }) => imageId)).toContain(location);
+  client[Symbol.dispose]();
 });

@@ -23,7 +23,7 @@ const MANDATORY = '1.41';
 const versionNumber = (version: string): number => Number(version.slice(2));
 
 let folder: string;
-let scene: Scene;
+let newScene: () => Promise<Scene>;
 let documents: ReadonlyMap<string, OpenApi>;
 let leftOut: readonly string[];
 let ours: Findings;
@@ -33,14 +33,14 @@ async function performOurs(): Promise<Findings> {
   await using node = await startNode({ hosts: ['a'] });
   await addTenant(node, 'acme');
   using speaker = openSpeaker(node, await credentialsOf(node, 'acme'));
-  return await perform(speaker.ask, scene, documents);
+  return await perform(speaker.ask, await newScene(), documents);
 }
 
 async function performPlain(): Promise<Findings> {
   await using plain = await startPlainDocker();
   using speaker = openSocketSpeaker((plain.env['DOCKER_HOST'] ?? '').replace('unix://', ''));
   const known = [...documents].filter(([version]) => versionNumber(version) <= versionNumber(MANDATORY));
-  return await perform(speaker.ask, scene, new Map(known));
+  return await perform(speaker.ask, await newScene(), new Map(known));
 }
 
 beforeAll(async () => {
@@ -51,7 +51,7 @@ beforeAll(async () => {
   for (const line of leftOut) process.stdout.write(`openapi: left out: ${line}\n`);
   const rootFs = join(folder, 'rootfs.tar');
   await writeBusyboxImage(rootFs);
-  scene = await sceneOf(rootFs);
+  newScene = async () => await sceneOf(rootFs);
   [ours, plains] = await Promise.all([performOurs(), performPlain()]);
 });
 
@@ -68,31 +68,34 @@ test('both engines answer every request of the scene with the status that it nam
   expect(plains.wrongStatuses, 'plain dockerd').toEqual([]);
 });
 
+/** Swarm's and plugins', which a tenant has not. */
 test('the scene asks for every operation of a tenant', () => {
   const all = [...documents.values()].flatMap((document) => document.operations);
   const operations = new Set(
-    all.filter((operation) => !/\/(?:plugins|nodes|services|tasks|secrets|configs|swarm|session)\b/.test(operation)),
+    all.filter(
+      (operation) => !/\/(?:plugins|nodes|services|tasks|secrets|configs|swarm|session)\b|^PUT \/volumes/.test(operation),
+    ),
   );
   expect([...operations].filter((operation) => !ours.operations.has(operation)).toSorted()).toEqual([]);
 });
 
-const listed = DEVIATIONS.flatMap(({ at, found, since }) => at.map((place) => ({ key: `${place} | ${found}`, since })));
+const listed = DEVIATIONS.flatMap(({ at, found }) => at.map((place) => `${place} | ${found}`));
 
 test('every answer fits the document of its version, or dockerd’s does not either', () => {
-  const keys = new Set(listed.map(({ key }) => key));
+  const keys = new Set(listed);
   const unexplained = [...ours.violations].filter(([key]) => !keys.has(key));
   expect(Object.fromEntries(unexplained.map(([key, where]) => [key, [...where].join(', ')]))).toEqual({});
 });
 
 test('what is listed as a fault of the documents is one: dockerd answers so, and we need it', () => {
-  const checkable = listed.filter(({ since }) => since === undefined || versionNumber(since) <= versionNumber(MANDATORY));
-  if (leftOut.length > 0) return; // Most entries are about versions whose documents are not here.
+  // Most entries are about versions whose documents may not be here.
+  const judged = leftOut.length > 0 ? [] : listed;
   expect(
-    listed.filter(({ key }) => !ours.violations.has(key)).map(({ key }) => key),
+    judged.filter((key) => !ours.violations.has(key)),
     'not needed any more',
   ).toEqual([]);
   expect(
-    checkable.filter(({ key }) => !plains.violations.has(key)).map(({ key }) => key),
+    judged.filter((key) => !plains.violations.has(key)),
     'not what dockerd does',
   ).toEqual([]);
 });

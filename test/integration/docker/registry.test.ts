@@ -1,6 +1,7 @@
 /** Pull, push, login, search and distribution against real registries on loopback, as two tenants: whose credentials open what, and what engines keep. */
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
+import { readFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import type { Server } from 'node:http';
 import { request as httpRequest } from 'node:http';
@@ -120,7 +121,7 @@ beforeAll(async () => {
   evil = stack.use(new EvilRegistry());
   evil.server.listen(0, '127.0.0.1');
   await once(evil.server, 'listening');
-  node = stack.use(await startNode({ hosts: ['a'], config: { registries: ['*', registry, evilHost()] } }));
+  node = stack.use(await startNode({ hosts: ['a', 'b'], config: { registries: ['*', registry, evilHost()] } }));
   await addTenant(node, 'acme');
   await addTenant(node, 'globex');
   acme = await credentialsOf(node, 'acme');
@@ -248,7 +249,7 @@ describe('a registry of an attacker', () => {
       z.object({ layers: z.array(z.object({ digest: z.string() })) }).parse(await manifest.json()).layers[0]?.digest ?? '';
     // Config and layer are on the engine; the attacker knows their digests only.
     evil.put('known', imageId, [layer]);
-    expect(await pullEvil('x:known')).toMatchObject({ exitCode: 1 });
+    expect(await pullEvil('x:known')).toMatchObject({ exitCode: 1, stderr: containing('blob unknown') });
     // The config is the attacker's own, the layer is not.
     const diffId = await ok('acme', 'image', 'inspect', '--format', '{{index .RootFS.Layers 0}}', 'vault:1');
     const config = JSON.stringify({
@@ -260,7 +261,7 @@ describe('a registry of an attacker', () => {
     evil.blobs.set(digestOf(config), Buffer.from(config));
     evil.put('layer', digestOf(config), [layer]);
     await docker('globex', 'rmi', '-f', `${registry}/team/app:2`); // It has the same layer.
-    expect(await pullEvil('x:layer')).toMatchObject({ exitCode: 1 });
+    expect(await pullEvil('x:layer')).toMatchObject({ exitCode: 1, stderr: containing('blob unknown') });
     expect(await ok('globex', 'images', '-q')).toBe('');
     expect((await engineNames()).filter((name) => !/^ecluse\/[0-9a-f]{40}:held$/.test(name))).toEqual([]);
   });
@@ -391,6 +392,18 @@ describe('which registries', () => {
     expect((await call(acme, { path: `${path}&limit=101` })).status).toBe(400);
     expect(JSON.parse((await call(acme, { path: `${path}&filters=${encodeURIComponent('{"stars":["4"]}')}` })).text)).toEqual([]);
   });
+});
+
+test('a host whose engine hangs does not stop a pull, nor a push of what another host has', async () => {
+  const pid = Number(await readFile(join(node.dataDir, 'hosts', 'a', 'dockerd.pid'), 'utf8'));
+  await docker('acme', 'rmi', '-f', `${registry}/team/app:1`, `${registry}/team/app:2`);
+  process.kill(pid, 'SIGSTOP');
+  try {
+    expect(await ok('acme', 'pull', '-q', `${registry}/team/app:1`)).toBe(`${registry}/team/app:1`);
+  } finally {
+    process.kill(pid, 'SIGCONT');
+  }
+  expect(await ok('acme', 'run', '--rm', `${registry}/team/app:1`, 'sh', '-c', 'echo runs')).toBe('runs');
 });
 
 test('credentials are in no log', async () => {

@@ -42,7 +42,7 @@ async function start(name: string, script: string, ...flags: readonly string[]):
 
 async function upgrade(path: string, body?: string): Promise<{ readonly answer: IncomingMessage; readonly socket: Socket }> {
   const { promise, resolve, reject } = Promise.withResolvers<{ readonly answer: IncomingMessage; readonly socket: Socket }>();
-  const headers = { host: 'x', connection: 'Upgrade', upgrade: 'tcp', 'content-type': 'application/json' };
+  const headers = { host: 'localhost', connection: 'Upgrade', upgrade: 'tcp', 'content-type': 'application/json' };
   const options = { ...acme, host: '127.0.0.1', port: node.ports.docker, method: 'POST', path, agent: false, headers };
   const outgoing = request(options);
   outgoing.once('upgrade', (answer, socket, head) => {
@@ -140,7 +140,9 @@ describe('attach', () => {
     const { answer, socket } = await upgrade(`/v${version}/containers/${name}/attach?stream=1&stdin=1&stdout=1&stderr=1`);
     expect([answer.statusCode, answer.headers['content-type']]).toEqual([101, type]);
     await out('start', name);
-    socket.end('hello\n');
+    // With a TTY the end of the input ends the output too, as in Docker.
+    if (tty === '') socket.end('hello\n');
+    else socket.write('hello\n');
     const text = await textOf(socket);
     expect(text).toContain('hello');
     expect(text).toContain('done');

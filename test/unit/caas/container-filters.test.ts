@@ -36,8 +36,8 @@ function candidateOf(row: (typeof rows)[number]): ListCandidate {
 
 function names(filters: Readonly<Record<string, readonly string[]>>): readonly string[] {
   const facts = { rows, ancestry: (reference: string) => IMAGES.get(reference) ?? new Set<string>() };
-  const test = compileFilters(new Map(Object.entries(filters)), facts);
-  return rows.filter((row) => test(candidateOf(row))).map(({ name }) => name);
+  const isWanted = compileFilters(new Map(Object.entries(filters)), facts);
+  return rows.filter((row) => isWanted(candidateOf(row))).map(({ name }) => name);
 }
 
 const ALL = ['newest', 'web', 'web-2', 'oldest'];

@@ -60,7 +60,7 @@ test('imageInspectView() shows no host, and no image that the tenant does not ha
     Parent: '',
     Variant: 'v8',
     Config: { Labels: { a: 'b' }, Shell: ['sh'], Cmd: null },
-    GraphDriver: { Data: null },
+    GraphDriver: { Data: {} },
     VirtualSize: 7,
   });
   expect(view('1.44', true)).toMatchObject({ Parent: PARENT });

@@ -1,6 +1,6 @@
 /** The OCI wrapper, run for real with a program in runsc's place that writes down how it was called. */
 import { execFile } from 'node:child_process';
-import { chmod, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, mkdtemp, readFile, rm, writeFile, symlink } from 'node:fs/promises';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
@@ -61,6 +61,26 @@ describe('ecluse-runsc', () => {
       process: { env: ['A="quoted" and $dollar `tick`'] },
     });
     expect(await readFile(join(folder, 'cgroup', ID), 'utf8')).toBe('/ecluse/test-a/acme/v');
+  });
+
+  test.each([
+    ['an empty directory', async (tmp: string) => await mkdir(tmp), [], ['rbind', 'rw']],
+    ['one of a read-only root', async (tmp: string) => await mkdir(tmp), [], ['rbind', 'ro']],
+    ['absent', async () => await Promise.resolve(), [], undefined],
+    ['a link that leads out', async (tmp: string) => await symlink('/etc', tmp), [], undefined],
+    ['a file', async (tmp: string) => await writeFile(tmp, ''), [], undefined],
+    ['mounted already', async (tmp: string) => await mkdir(tmp), [{ destination: '/tmp/', type: 'tmpfs' }], undefined],
+  ])('/tmp that is %s is the root file system’s own, never gVisor’s or the host’s', async (_what, make, mounts, options) => {
+    const root = join(folder, 'root');
+    await mkdir(root);
+    await make(join(root, 'tmp'));
+    const readonly = options?.includes('ro') === true;
+    const path = await bundle({ root: { path: root, readonly }, mounts, linux: { cgroupsPath: `/ecluse/test-a/x/${ID}` } });
+    await wrapper('create', '--bundle', path, ID);
+    const config: unknown = JSON.parse(await readFile(join(path, 'config.json'), 'utf8'));
+    const source = readonly ? join(folder, 'read-only', '0') : join(root, 'tmp');
+    const own = options === undefined ? [] : [{ destination: '/tmp', type: 'bind', source, options }];
+    expect(config).toMatchObject({ mounts: [...mounts, ...own] });
   });
 
   test('create moves a container of a foreign cgroup below ours', async () => {

@@ -3,8 +3,8 @@ import { buffer } from 'node:stream/consumers';
 import { pack } from 'tar-stream';
 import { expect } from 'vitest';
 import * as z from 'zod';
-import { engineReference } from '#caas/image-reference.ts';
-import { ATTACKER, strangerOf, VICTIM } from '../../../support/attack.ts';
+import { engineReference } from '#caas/image-engines.ts';
+import { strangerOf } from '../../../support/attack.ts';
 import type { AttackWorld } from '../../../support/attack.ts';
 import { imageArchive } from '../../../support/image-archive.ts';
 import { create, filtersQuery, get, indistinct, messageOf, post, remove, succeed } from './cases.ts';
@@ -55,9 +55,9 @@ const onImages: readonly AttackCase[] = [
   },
 ];
 
-/** What the engine calls an image of the victim's: whoever could choose names of the engine would own it. */
-function engineName(reference: string, tenant = VICTIM): string {
-  const { repository, tag } = engineReference(tenant, reference);
+/** What the engine calls the victim's image: whoever could choose names of the engine would own it. */
+function engineName(world: AttackWorld): string {
+  const { repository, tag } = engineReference(world.references.image[0] ?? '');
   return `${repository}:${tag}`;
 }
 
@@ -93,16 +93,13 @@ const loads: readonly AttackCase[] = [
   {
     row: 'image load',
     name: 'the engine’s name of another tenant’s image is the loader’s own',
-    run: async (world) => await loadAs(world, [engineName('docker.io/library/quartz:7')]),
+    run: async (world) => await loadAs(world, [engineName(world)]),
   },
   {
     row: 'image load',
     name: 'a second manifest behind the first is refused',
     run: async (world) =>
-      await refuseArchive(
-        world,
-        await tar(['manifest.json', '[]'], ['x/../manifest.json', manifest(engineName('docker.io/library/quartz:7'))]),
-      ),
+      await refuseArchive(world, await tar(['manifest.json', '[]'], ['x/../manifest.json', manifest(engineName(world))])),
   },
   {
     row: 'image load',
@@ -110,10 +107,7 @@ const loads: readonly AttackCase[] = [
     run: async (world) =>
       await refuseArchive(
         world,
-        await tar([
-          'repositories',
-          JSON.stringify({ [engineName('docker.io/library/quartz:7').split(':')[0] ?? '']: { '7': 'abc' } }),
-        ]),
+        await tar(['repositories', JSON.stringify({ [engineName(world).split(':')[0] ?? '']: { '7': 'abc' } })]),
       ),
   },
   {
@@ -173,7 +167,9 @@ const registries: readonly AttackCase[] = [
     row: 'images',
     name: 'the engine’s own names of one’s own images mean nothing',
     run: async ({ ask }) => {
-      const name = engineName('docker.io/library/own:1', ATTACKER);
+      const { Id } = z.object({ Id: z.string() }).parse(JSON.parse(await succeed({ ask }, get('/images/own:1/json'))));
+      const { repository, tag } = engineReference(Id);
+      const name = `${repository}:${tag}`;
       expect((await ask(get(`/images/${name}/json`))).status).toBe(404);
       expect((await ask(remove(`/images/${name}`))).status).toBe(404);
     },

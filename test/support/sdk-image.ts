@@ -1,0 +1,58 @@
+/** An image with Node, busybox, an npm package with all that it needs, and one program that uses it: nothing of it is from a registry of images. */
+import { createReadStream, existsSync } from 'node:fs';
+import { readdir, readFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import type { Readable } from 'node:stream';
+import { fileURLToPath } from 'node:url';
+import * as z from 'zod';
+import { busyboxEntries, programEntries, writeRootFs } from '../../src/demo-root-fs.ts';
+import type { RootFsEntry } from '../../src/demo-root-fs.ts';
+
+const ROOT = fileURLToPath(new URL('../..', import.meta.url));
+
+const manifestSchema = z.looseObject({ dependencies: z.record(z.string(), z.string()).default({}) });
+
+/** Where Node finds `name` for a module in `folder`, below this repository. */
+function packageFolder(name: string, folder: string): string {
+  const found = join(folder, 'node_modules', name);
+  if (existsSync(join(found, 'package.json'))) return found;
+  if (!folder.startsWith(ROOT)) throw new Error(`the package ${name} is not installed: npm install`);
+  return packageFolder(name, dirname(folder));
+}
+
+/** The folders of a package and of everything that it depends on. */
+async function packageFolders(name: string, from: string, found: Set<string>): Promise<void> {
+  const folder = packageFolder(name, from);
+  if (found.has(folder)) return;
+  found.add(folder);
+  const { dependencies } = manifestSchema.parse(JSON.parse(await readFile(join(folder, 'package.json'), 'utf8')));
+  for (const dependency of Object.keys(dependencies)) await packageFolders(dependency, folder, found);
+}
+
+/** The files of a package, without packages inside of it, which are asked for by themselves. */
+async function filesOf(folder: string): Promise<readonly RootFsEntry[]> {
+  const entries = await readdir(folder, { recursive: true, withFileTypes: true });
+  const inner = join(folder, 'node_modules');
+  return entries
+    .filter((entry) => entry.isFile() && !entry.parentPath.startsWith(inner))
+    .map((entry): RootFsEntry => {
+      const source = join(entry.parentPath, entry.name);
+      return { kind: 'program', path: `/app/${source.slice(ROOT.length)}`, source };
+    })
+    .filter((entry) => !/\.(?:map|md|d\.ts)$/.test(entry.path));
+}
+
+/** The root file system as a tar: `node /app/program.cjs` is the program at `program`. `folder` is for scratch files. */
+export async function clientImage(packageName: string, program: string, folder: string): Promise<Readable> {
+  const folders = new Set<string>();
+  await packageFolders(packageName, ROOT, folders);
+  const files = await Promise.all([...folders].map(filesOf));
+  const tar = join(folder, 'client-image.tar');
+  await writeRootFs(tar, [
+    ...files.flat(),
+    { kind: 'program', path: '/app/program.cjs', source: program },
+    ...(await programEntries('/bin/node', process.execPath)),
+    ...(await busyboxEntries()),
+  ]);
+  return createReadStream(tar);
+}
