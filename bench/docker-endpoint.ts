@@ -54,9 +54,21 @@ async function timed(work: () => Promise<unknown>): Promise<number> {
   return performance.now() - startMs;
 }
 
+/** A tenant has 958 addresses on a host; the rest of a thousand containers have no network. */
+const ON_NETWORK_MAX = 900;
+
 async function createAll(names: string[]): Promise<void> {
   for (let name = names.shift(); name !== undefined; name = names.shift())
-    await must(through, ['create', '--name', name, 'bb', 'sleep', '1']);
+    await must(through, [
+      'create',
+      '--name',
+      name,
+      '--network',
+      Number(name.slice(1)) < ON_NETWORK_MAX ? 'bridge' : 'none',
+      'bb',
+      'sleep',
+      '1',
+    ]);
 }
 
 interface Comparison {

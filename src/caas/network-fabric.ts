@@ -29,7 +29,7 @@ export function networksOf(
   return [...addresses].map(([id, list]) => ({ id, internal: internal.has(id), addresses: list }));
 }
 
-/** Who may be asked for by name. Pure. `networks`: the tenant's own; what is not among them is its predefined bridge. */
+/** Who may ask for names, and be asked for where it runs. Pure. `networks`: the tenant's own; what is not among them is its predefined bridge. */
 export function nameMembersOf(
   containers: readonly LanContainer[],
   members: readonly MemberRow[],
@@ -38,8 +38,8 @@ export function nameMembersOf(
   const own = new Map(networks.map((network) => [network.id, network]));
   const byContainer = Map.groupBy(members, ({ container }) => container);
   return containers
-    .filter(({ isRunning, isTarget }) => isRunning && !isTarget)
-    .map(({ id, name, address }) => {
+    .filter(({ isTarget }) => !isTarget)
+    .map(({ id, name, address, isRunning }) => {
       const joined = byContainer.get(id) ?? [];
       return {
         containerId: id,
@@ -56,6 +56,7 @@ export function nameMembersOf(
           })),
         })),
         hasWayOut: joined.some(({ network }) => own.get(network)?.internal !== true),
+        isHidden: !isRunning,
       };
     });
 }

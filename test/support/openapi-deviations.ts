@@ -27,6 +27,7 @@ export const DEVIATIONS: readonly Deviation[] = [
       'ImageSummary.RepoDigests',
       'PluginsInfo.Authorization',
       'PortMap.*',
+      'POST /build/prune 200.CachesDeleted',
       'POST /containers/prune 200.ContainersDeleted',
       'POST /containers/{id}/update 200.Warnings',
       'POST /images/prune 200.ImagesDeleted',
@@ -92,5 +93,9 @@ export const DEVIATIONS: readonly Deviation[] = [
     reason: 'not a swarm manager; documented since 1.27',
     at: ['GET /nodes', 'GET /secrets', 'GET /services', 'GET /swarm', 'GET /tasks'],
   },
-  { found: 'undocumented', reason: 'served at every version, documented later', at: ['GET /configs', 'HEAD /_ping'] },
+  {
+    found: 'undocumented',
+    reason: 'served at every version, documented later',
+    at: ['GET /configs', 'GET /distribution/127.0.0.1:1/none:1/json', 'HEAD /_ping', 'POST /build/prune'],
+  },
 ];

@@ -281,7 +281,7 @@ function registrySteps(): readonly Step[] {
     { method: 'POST', path: '/images/create?fromImage=127.0.0.1:1/none&tag=1', status, lines: 'CreateImageInfo', isSlow: true },
     {
       method: 'POST',
-      path: '/images/scene/push?tag=1',
+      path: '/images/127.0.0.1:1/none/push?tag=1',
       status,
       headers: { 'x-registry-auth': 'e30=' },
       lines: 'PushImageInfo',

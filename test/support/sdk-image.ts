@@ -1,6 +1,6 @@
 /** An image with Node, busybox, an npm package with all that it needs, and one program that uses it: nothing of it is from a registry of images. */
 import { createReadStream, existsSync } from 'node:fs';
-import { readdir, readFile } from 'node:fs/promises';
+import { readdir, readFile, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
@@ -33,16 +33,19 @@ async function packageFolders(name: string, from: string, found: Set<string>): P
 async function filesOf(folder: string): Promise<readonly RootFsEntry[]> {
   const entries = await readdir(folder, { recursive: true, withFileTypes: true });
   const inner = join(folder, 'node_modules');
-  return entries
-    .filter((entry) => entry.isFile() && !entry.parentPath.startsWith(inner))
-    .map((entry): RootFsEntry => {
-      const source = join(entry.parentPath, entry.name);
-      return { kind: 'program', path: `/app/${source.slice(ROOT.length)}`, source };
-    })
-    .filter((entry) => !/\.(?:map|md|d\.ts)$/.test(entry.path));
+  const sources = entries
+    .filter((entry) => entry.isFile() && !entry.parentPath.startsWith(inner) && !/\.(?:map|md|ts)$/.test(entry.name))
+    .map((entry) => join(entry.parentPath, entry.name));
+  return await Promise.all(
+    sources.map(async (source): Promise<RootFsEntry> => {
+      const path = `/app/${source.slice(ROOT.length)}`;
+      const { size } = await stat(source);
+      return size === 0 ? { kind: 'text', path, text: '' } : { kind: 'program', path, source };
+    }),
+  );
 }
 
-/** The root file system as a tar: `node /app/program.cjs` is the program at `program`. `folder` is for scratch files. */
+/** The root file system as a tar: `node /app/program.ts` is the program at `program`. `folder` is for scratch files. */
 export async function clientImage(packageName: string, program: string, folder: string): Promise<Readable> {
   const folders = new Set<string>();
   await packageFolders(packageName, ROOT, folders);
@@ -50,7 +53,7 @@ export async function clientImage(packageName: string, program: string, folder: 
   const tar = join(folder, 'client-image.tar');
   await writeRootFs(tar, [
     ...files.flat(),
-    { kind: 'program', path: '/app/program.cjs', source: program },
+    { kind: 'program', path: '/app/program.ts', source: program },
     ...(await programEntries('/bin/node', process.execPath)),
     ...(await busyboxEntries()),
   ]);

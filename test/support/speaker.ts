@@ -3,7 +3,7 @@ import { Agent as PlainAgent, request as plainRequest } from 'node:http';
 import type { ClientRequest, IncomingMessage, RequestOptions } from 'node:http';
 import { Agent as SecureAgent, request as secureRequest } from 'node:https';
 import { buffer } from 'node:stream/consumers';
-import { codeOf } from '#errors';
+import { codeOf, reasonOf } from '#errors';
 import type { ApiAnswer, ApiCall, Credentials } from './docker-api.ts';
 import type { TestNode } from './node.ts';
 
@@ -13,6 +13,8 @@ export interface Speaker extends Disposable {
 }
 
 const CONNECTIONS_MAX = 4;
+/** An answer that takes longer will not come: better an error with its request than a test that runs out of time. */
+const ANSWER_LIMIT_MS = 30_000;
 
 type Send = (options: RequestOptions, onAnswer: (answer: IncomingMessage) => void) => ClientRequest;
 
@@ -22,7 +24,8 @@ function speakerOf(send: Send, to: RequestOptions, agent: PlainAgent): Speaker {
     const isRaw = body === undefined || typeof body === 'string' || Buffer.isBuffer(body);
     const json = isRaw ? {} : { 'content-type': 'application/json' };
     const { promise, resolve, reject } = Promise.withResolvers<IncomingMessage>();
-    const outgoing = send({ ...to, method, path, agent, headers: { host: 'localhost', ...json, ...headers } }, resolve);
+    const signal = AbortSignal.timeout(ANSWER_LIMIT_MS);
+    const outgoing = send({ ...to, method, path, agent, signal, headers: { host: 'localhost', ...json, ...headers } }, resolve);
     outgoing.on('error', (error) => {
       // The server may end a kept connection in the moment that it is used again.
       if (outgoing.reusedSocket && codeOf(error) === 'ECONNRESET') resolve(respond(call));
@@ -37,9 +40,13 @@ function speakerOf(send: Send, to: RequestOptions, agent: PlainAgent): Speaker {
   };
   return {
     ask: async (call) => {
-      const answer = await respond(call);
-      const text = answer.statusCode === 101 ? '' : (await buffer(answer)).toString('utf8');
-      return { status: answer.statusCode ?? 0, text, headers: answer.headers };
+      try {
+        const answer = await respond(call);
+        const text = answer.statusCode === 101 ? '' : (await buffer(answer)).toString('utf8');
+        return { status: answer.statusCode ?? 0, text, headers: answer.headers };
+      } catch (error) {
+        throw new Error(`${call.method ?? 'GET'} ${call.path}: ${reasonOf(error)}`, { cause: error });
+      }
     },
     [Symbol.dispose]: () => {
       agent.destroy();

@@ -13,7 +13,6 @@ export interface NameMembership {
   readonly links: readonly { readonly containerId: string; readonly alias: string }[];
 }
 
-/** A container that runs. */
 export interface NameMember {
   readonly containerId: string;
   readonly name: string;
@@ -22,6 +21,8 @@ export interface NameMember {
   readonly memberships: readonly NameMembership[];
   /** Whether the rest of the world's names may be asked for: false where all its networks are internal, because a question carries data too. */
   readonly hasWayOut: boolean;
+  /** Not known to run. It asks all the same, because its first question comes before the news of its start; nobody finds it. */
+  readonly isHidden?: boolean;
 }
 
 export type NameAnswer =
@@ -53,9 +54,11 @@ const SHORT_ID_LENGTH = 12;
 
 /** `octets`: of the node's hosts. A source that is no member (a build's container) knows only the rest of the world's names. */
 export function nameTableOf(members: readonly NameMember[], octets: readonly number[]): NameTable {
-  const byAddress = new Map(members.map((member) => [member.address, member]));
-  const byId = new Map(members.map((member) => [member.containerId, member]));
-  const networks = indexOf(members);
+  const askers = new Map(members.map((member) => [member.address, member]));
+  const shown = members.filter(({ isHidden }) => isHidden !== true);
+  const byAddress = new Map(shown.map((member) => [member.address, member]));
+  const byId = new Map(shown.map((member) => [member.containerId, member]));
+  const networks = indexOf(shown);
   const otherwise = (asker: NameMember | undefined): NameAnswer & ReverseAnswer =>
     asker === undefined || asker.hasWayOut ? { kind: 'unknown' } : { kind: 'withheld' };
 
@@ -73,7 +76,7 @@ export function nameTableOf(members: readonly NameMember[], octets: readonly num
 
   return {
     lookup(source, name): NameAnswer {
-      const asker = byAddress.get(source);
+      const asker = askers.get(source);
       const wanted = name.toLowerCase();
       for (const membership of asker?.memberships ?? []) {
         const addresses = inNetwork(membership, wanted);
@@ -89,7 +92,7 @@ export function nameTableOf(members: readonly NameMember[], octets: readonly num
       return otherwise(asker);
     },
     reverse(source, address): ReverseAnswer {
-      const asker = byAddress.get(source);
+      const asker = askers.get(source);
       const target = byAddress.get(address);
       const shared = (asker?.memberships ?? []).filter(
         ({ networkId, isPredefined }) =>

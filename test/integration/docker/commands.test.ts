@@ -246,10 +246,10 @@ describe('containers', () => {
       exitCode: 1,
       stderr: containing(badName),
     });
-    const missing = await docker('run', 'absent');
+    const missing = await docker('run', 'registry.invalid/absent');
     expect(missing.exitCode).toBe(125);
-    expect(missing.stderr).toContain("Unable to find image 'absent:latest' locally");
-    expect(missing.stderr).toContain('not implemented yet; use docker load or docker import');
+    expect(missing.stderr).toContain("Unable to find image 'registry.invalid/absent:latest' locally");
+    expect(missing.stderr).toContain('Get "https://registry.invalid/v2/": dial tcp: lookup registry.invalid: no such host');
   });
 
   test('what is asked for and not to be had is refused with the reason', async () => {

@@ -143,7 +143,7 @@ describe('what follows from members', () => {
     ]);
   });
 
-  test('names: of those that run, at the address that serves, without a way out where all networks are internal', () => {
+  test('names: who does not run is hidden; at the address that serves; without a way out where all networks are internal', () => {
     const containers = [
       lan('a', '10.1.4.2'),
       lan('a', '10.2.4.2', { isTarget: true }),
@@ -152,14 +152,15 @@ describe('what follows from members', () => {
     ];
     const members = [member('i', 'a', { aliases: ['www'], links: ['c:db'] }), member('i', 'c'), member('bridge-id', 'c')];
     const names = nameMembersOf(containers, members, [network('i', true)]);
-    expect(names.map(({ containerId, address, hasWayOut }) => [containerId, address, hasWayOut])).toEqual([
-      ['a', '10.1.4.2', false],
-      ['c', '10.1.4.4', true],
+    expect(names.map(({ containerId, address, hasWayOut, isHidden }) => [containerId, address, hasWayOut, isHidden])).toEqual([
+      ['a', '10.1.4.2', false, false],
+      ['b', '10.1.4.3', false, true],
+      ['c', '10.1.4.4', true, false],
     ]);
     expect(names[0]?.memberships).toEqual([
       { networkId: 'i', networkName: 'net-i', isPredefined: false, aliases: ['www'], links: [{ containerId: 'c', alias: 'db' }] },
     ]);
-    expect(names[1]?.memberships.map(({ networkName, isPredefined }) => [networkName, isPredefined])).toEqual([
+    expect(names[2]?.memberships.map(({ networkName, isPredefined }) => [networkName, isPredefined])).toEqual([
       ['net-i', false],
       ['bridge', true],
     ]);

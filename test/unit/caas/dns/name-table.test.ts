@@ -123,3 +123,12 @@ describe('reverse()', () => {
     expect(TABLE.reverse(CELLAR, '192.0.2.1')).toEqual({ kind: 'withheld' });
   });
 });
+
+test('who is not known to run asks as a member, and is not found', () => {
+  const starting = { ...member('early', '10.90.4.8', [membership('dark')], false), isHidden: true };
+  const table = nameTableOf([starting, member('cellar', '10.90.4.4', [membership('dark')], false)], [90]);
+  expect(table.lookup('10.90.4.8', 'cellar')).toEqual({ kind: 'addresses', addresses: ['10.90.4.4'] });
+  expect(table.lookup('10.90.4.8', 'example.org')).toEqual({ kind: 'withheld' });
+  expect(table.lookup('10.90.4.4', 'early')).toEqual({ kind: 'withheld' });
+  expect(table.reverse('10.90.4.4', '10.90.4.8')).toEqual({ kind: 'absent' });
+});

@@ -1,0 +1,53 @@
+/** Runs in a container of a tenant that has /var/run/docker.sock: dockerode, unmodified. Prints one line of JSON. */
+import { PassThrough } from 'node:stream';
+import { text } from 'node:stream/consumers';
+import { setTimeout as delay } from 'node:timers/promises';
+import Dockerode from 'dockerode';
+
+const SAID = 'through exec\n';
+
+interface Event {
+  readonly Action: string;
+}
+
+const docker = new Dockerode();
+const ping = String(await docker.ping());
+const [image] = await docker.listImages({ filters: { reference: ['bb'] } });
+
+const seen: string[] = [];
+const events = await docker.getEvents({ filters: { type: ['container'], event: ['create', 'start', 'die', 'destroy'] } });
+events.on('data', (chunk: Buffer) => {
+  for (const line of chunk.toString().trim().split('\n')) {
+    const event: Event = JSON.parse(line);
+    seen.push(event.Action);
+  }
+});
+const output = new PassThrough();
+const command = ['sh', '-c', 'echo from inside; exit 3'];
+const ran: [{ readonly StatusCode: number }, Dockerode.Container] = await docker.run('bb', command, [output, new PassThrough()], {
+  Tty: false,
+});
+await ran[1].remove();
+while (!seen.includes('destroy')) await delay(50);
+
+const container = await docker.createContainer({ Image: 'bb', Cmd: ['sleep', '1000'] });
+await container.start();
+const exec = await container.exec({ Cmd: ['cat'], AttachStdin: true, AttachStdout: true });
+const stream = await exec.start({ hijack: true, stdin: true });
+const echoed = new PassThrough();
+stream.once('end', () => echoed.end());
+docker.modem.demuxStream(stream, echoed, echoed);
+stream.end(SAID);
+const report = {
+  ping,
+  image: image?.RepoTags?.[0],
+  exitCode: ran[0].StatusCode,
+  output: await text(output),
+  echoed: await text(echoed),
+  events: seen.slice(0, 4),
+};
+await container.remove({ force: true });
+process.stdout.write(`${JSON.stringify(report)}\n`, () => {
+  // eslint-disable-next-line unicorn/no-process-exit -- the stream of events is still open.
+  process.exit(0);
+});
