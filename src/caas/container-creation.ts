@@ -14,7 +14,7 @@ import { parseCreate, parseStoredSpec, SPEC_LIMITS } from './container-spec.ts';
 import type { ContainerSpec } from './container-spec.ts';
 import type { Containers } from './containers.ts';
 import { nameTaken } from './containers.ts';
-import { dockerError, noSuchImage } from './docker-api/docker-error.ts';
+import { dockerError, noSuchImage, refusedSpec } from './docker-api/docker-error.ts';
 import { tcpPortsOf } from './engine-answers.ts';
 import type { EngineImage } from './engine-answers.ts';
 import type { HostLoads } from './host-loads.ts';
@@ -64,8 +64,7 @@ export class ContainerCreation {
   /** `docker create`. Errors are Docker's. */
   async create(request: CreateRequest): Promise<{ readonly id: string; readonly warnings: readonly string[] }> {
     const parsed = parseCreate(request.body, { limits: SPEC_LIMITS, severalNetworks: request.severalNetworks });
-    if (parsed.kind === 'refused')
-      throw dockerError(parsed.status, parsed.isWhole === true ? parsed.reason : `ecluse: ${parsed.reason}`);
+    if (parsed.kind === 'refused') throw refusedSpec(parsed);
     const { tenant } = request;
     const reference = parsed.spec.config.Image;
     const image = await this.#deps.images.find(tenant.name, reference);

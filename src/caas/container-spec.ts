@@ -68,7 +68,7 @@ const configSchema = z.object({
   Tty: z.boolean().default(false),
   OpenStdin: z.boolean().default(false),
   StdinOnce: z.boolean().default(false),
-  Env: textList.nullable().default([]),
+  Env: textList.nullable().default(null),
   Cmd: command.default(null),
   Healthcheck: healthcheck.nullable().default(null),
   Image: z.string().min(1).max(512),
@@ -122,24 +122,24 @@ const hostConfigSchema = z.object({
   CapDrop: z
     .array(z.string().regex(/^[A-Za-z_]{1,40}$/))
     .nullable()
-    .default([]),
+    .default(null),
   CapAdd: z
     .array(z.string().regex(/^[A-Za-z_]{1,40}$/))
     .nullable()
-    .default([]),
-  SecurityOpt: z.array(text).nullable().default([]),
+    .default(null),
+  SecurityOpt: z.array(text).nullable().default(null),
   ExtraHosts: z
     .array(z.string().regex(/^[A-Za-z0-9_.-]+:(?:host-gateway|[0-9a-fA-F.:]+)$/))
     .nullable()
-    .default([]),
+    .default(null),
   GroupAdd: z
     .array(z.string().regex(/^[A-Za-z0-9_.-]{1,64}$/))
     .nullable()
-    .default([]),
-  Ulimits: z.array(ulimit).nullable().default([]),
+    .default(null),
+  Ulimits: z.array(ulimit).nullable().default(null),
   ConsoleSize: z.tuple([size, size]).nullable().default([0, 0]),
-  DnsSearch: z.array(domain).max(6).nullable().default([]),
-  DnsOptions: z.array(resolverOption).max(10).nullable().default([]),
+  DnsSearch: z.array(domain).max(6).nullable().default(null),
+  DnsOptions: z.array(resolverOption).max(10).nullable().default(null),
   /** A file of the client's; Docker keeps the name and does nothing with it. */
   ContainerIDFile: text.default(''),
 });

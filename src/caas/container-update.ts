@@ -2,6 +2,7 @@
 import { parseCreate, SPEC_LIMITS } from './container-spec.ts';
 import type { ContainerSpec } from './container-spec.ts';
 import { foldFields } from './docker-api/go-json.ts';
+import type { SpecRefusal } from './spec-checks.ts';
 
 export type UpdateResult =
   | {
@@ -11,7 +12,7 @@ export type UpdateResult =
       /** What the engine is told: only what was asked for. */
       readonly engineBody: Readonly<Record<string, unknown>>;
     }
-  | { readonly kind: 'refused'; readonly status: 400 | 403 | 501; readonly reason: string };
+  | SpecRefusal;
 
 /** Zero means "leave it" for all of these (moby `Container.UpdateContainer`). */
 const AMOUNTS = ['MemoryReservation', 'NanoCpus', 'CpuShares', 'CpuPeriod', 'CpuQuota'] as const;

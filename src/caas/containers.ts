@@ -325,8 +325,17 @@ export class Containers {
     await this.#deps.meter.close(row.id);
     await this.events.left(row.engineId);
     await deleteContainer(this.#deps.sql, row, this.#deps.clock.nowMs());
-    this.events.publish(row, 'destroy');
-    this.events.forget(row.id);
+    try {
+      await this.#clearAfter(row, options);
+    } finally {
+      // Last, as in moby: clients of API 1.24 remove by themselves and end at this news, with the answer to their removal still to come.
+      this.events.publish(row, 'destroy');
+      this.events.forget(row.id);
+    }
+  }
+
+  /** Takes away what a container had of the node. */
+  async #clearAfter(row: ContainerRow, options: { readonly anonymousVolumes: boolean }): Promise<void> {
     const host = this.hostOf(row);
     await host.cgroups.remove(host.cgroupOf(row.tenant, row.id));
     if (row.engineId !== '') await forgetFinalCounters(host.runtimeDir, row.engineId);

@@ -24,6 +24,8 @@ const MANIFEST_BYTES_MAX = 4 * 1024 * 1024;
 /** A config is some kilobytes; what may be one is kept until the manifest says so. */
 const CONFIG_BYTES_MAX = 1024 * 1024;
 const CONFIGS_BYTES_MAX = 32 * 1024 * 1024;
+/** The client sends while the engine writes to its disk, and the other way round: what is between them must not be one TLS record. */
+const READ_AHEAD_BYTES = 2 * 1024 * 1024;
 /** Layers, configs and links of a large image are some thousands. */
 const ENTRIES_MAX = 100_000;
 const LEFT_OUT = new Set(['repositories', 'index.json', 'oci-layout']);
@@ -326,7 +328,7 @@ export function rewriteImageArchive(source: Readable, options: RewriteOptions): 
     }
   })();
   images.catch(() => undefined); // The consumer of the archive sees the same error first.
-  return { archive: Readable.from(bytesOf(writer, images), { objectMode: false }), images };
+  return { archive: Readable.from(bytesOf(writer, images), { objectMode: false, highWaterMark: READ_AHEAD_BYTES }), images };
 }
 
 /** What the engine reads. A fault has the reason that `images` has: the writer may have been torn down by a part of it. */

@@ -67,6 +67,9 @@ export class NetworkFabric {
   /** By host: where the node's name service listens. */
   readonly #resolverPorts = new Map<string, number>();
   readonly #members = new Map<string, readonly NameMember[]>();
+  /** By tenant: the turn in which its members were read. */
+  readonly #readAt = new Map<string, number>();
+  #turn = 0;
   #octets: readonly number[] = [];
   /** Undefined: something changed since it was last asked for. */
   #names: NameTable | undefined;
@@ -117,11 +120,16 @@ export class NetworkFabric {
 
   /** After a container started or stopped: only what its name means has changed. */
   async refreshNames(tenant: string): Promise<void> {
+    this.#turn += 1;
+    const turn = this.#turn;
     const [containers, members, networks] = await Promise.all([
       listLanContainers(this.#sql, tenant),
       listMembers(this.#sql, tenant),
       listNetworks(this.#sql, tenant),
     ]);
+    // Of two that read at the same time the one that began later knows better.
+    if ((this.#readAt.get(tenant) ?? 0) > turn) return;
+    this.#readAt.set(tenant, turn);
     const list = nameMembersOf(containers, members, networks);
     if (list.length === 0) this.#members.delete(tenant);
     else this.#members.set(tenant, list);

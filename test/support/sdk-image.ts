@@ -1,4 +1,4 @@
-/** An image with Node, busybox, an npm package with all that it needs, and one program that uses it: nothing of it is from a registry of images. */
+/** An image with Node, busybox, npm packages with all that they need, and one program that uses them: nothing of it is from a registry of images. */
 import { createReadStream, existsSync } from 'node:fs';
 import { readdir, readFile, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
@@ -46,9 +46,9 @@ async function filesOf(folder: string): Promise<readonly RootFsEntry[]> {
 }
 
 /** The root file system as a tar: `node /app/program.ts` is the program at `program`. `folder` is for scratch files. */
-export async function clientImage(packageName: string, program: string, folder: string): Promise<Readable> {
+export async function clientImage(packageNames: readonly string[], program: string, folder: string): Promise<Readable> {
   const folders = new Set<string>();
-  await packageFolders(packageName, ROOT, folders);
+  for (const name of packageNames) await packageFolders(name, ROOT, folders);
   const files = await Promise.all([...folders].map(filesOf));
   const tar = join(folder, 'client-image.tar');
   await writeRootFs(tar, [

@@ -123,6 +123,20 @@ export async function compareTranscripts(scenario: Scenario, options: Transcript
   return found;
 }
 
+/** Mismatches as text, for a person; empty if there are none. */
+export function mismatchText(mismatches: readonly Mismatch[]): string {
+  const said = (outcome: Outcome | string): string =>
+    typeof outcome === 'string'
+      ? outcome
+      : `exit ${String(outcome.exitCode)}\n${outcome.stdout}[stderr] ${outcome.stderr}\n${outcome.written ?? ''}`;
+  return mismatches
+    .map(
+      ({ step, command, docker, ecluse }) =>
+        `${String(step)}. docker ${command}\nDocker: ${said(docker)}\nÉcluse: ${said(ecluse)}\n`,
+    )
+    .join('\n');
+}
+
 /** The words of all commands, without the ones that only wait for another. */
 export function commandsOf(scenarios: readonly Scenario[]): readonly string[] {
   return scenarios.flatMap((scenario) => scenario.steps.map(asStep).flatMap((step) => ('join' in step ? [] : [step.command])));

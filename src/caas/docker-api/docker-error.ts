@@ -1,9 +1,15 @@
 /** Refusals in Docker's own words and status codes: clients match on them. */
 import { parseNamed } from '#caas/image-reference.ts';
 import { EcluseError, errorLine } from '#errors';
+import type { SpecRefusal } from '#caas/spec-checks.ts';
 
 export function dockerError(status: number, message: string): EcluseError {
   return new EcluseError({ code: 'ECLUSE_DOCKER_REFUSED', source: 'downstream', status, message });
+}
+
+/** What is said of a specification that is not taken: ours begin with our name, Docker's own words do not. */
+export function refusedSpec(refusal: SpecRefusal): EcluseError {
+  return dockerError(refusal.status, refusal.isWhole === true ? refusal.reason : `ecluse: ${refusal.reason}`);
 }
 
 /** What Docker says for a container that does not exist. The same for one of another tenant. */

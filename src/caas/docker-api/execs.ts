@@ -76,7 +76,8 @@ export class Execs {
   /** Makes a session in a running container. `shown`: how the client named it. */
   async create(row: ContainerRow, shown: string, body: unknown): Promise<string> {
     if (body === undefined) throw dockerError(400, 'got EOF while reading request body');
-    const folded = foldFields(body, '', [...Object.keys(bodySchema.shape), 'Detach'], {
+    // docker-py names the container in the body once more; the path decides.
+    const folded = foldFields(body, '', [...Object.keys(bodySchema.shape), 'Detach', 'Container'], {
       Privileged: 'containers run unprivileged in a sandbox',
     });
     if (folded.kind === 'refused') throw dockerError(403, `ecluse: ${folded.reason}`);

@@ -14,7 +14,7 @@ import { EngineError } from '#caas/engine-client.ts';
 import type { Query } from '#caas/engine-client.ts';
 import { dockerError } from './docker-error.ts';
 import { FollowedLog, sinceOf } from './log-entries.ts';
-import { streamType, write } from './raw-stream.ts';
+import { GatheringWriter, streamType } from './raw-stream.ts';
 import { booleanOf, numberOf } from './request.ts';
 import type { DockerRequest } from './request.ts';
 import { movedTo } from './moved.ts';
@@ -72,12 +72,17 @@ async function copyFrom(
     response.writeHead(200, isTyped ? { 'content-type': type } : {});
     response.flushHeaders();
   }
-  for await (const chunk of chunksOf(source)) {
-    const bytes = log.followed === undefined ? chunk : log.followed.push(chunk);
-    if (bytes.length > 0) await write(response, bytes, signal);
+  const writer = new GatheringWriter(response, signal);
+  try {
+    for await (const chunk of chunksOf(source)) {
+      const bytes = log.followed === undefined ? chunk : log.followed.push(chunk);
+      if (bytes.length > 0) await writer.write(bytes);
+    }
+    const rest = log.followed?.end();
+    if (rest !== undefined && rest.length > 0) await writer.write(rest);
+  } finally {
+    writer.flush();
   }
-  const rest = log.followed?.end();
-  if (rest !== undefined && rest.length > 0) await write(response, rest, signal);
   if (!(await client.isAlive())) throw new EngineError(502, 'the engine went away');
 }
 

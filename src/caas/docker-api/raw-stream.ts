@@ -29,6 +29,48 @@ export async function write(
   if (!response.write(chunk)) await once(response, 'drain', { signal });
 }
 
+/** A smaller piece than this costs more to encrypt and send than it holds. */
+const PIECE_BYTES_MIN = 32 * 1024;
+/** How long a small piece waits for more: nobody who reads a log notices. */
+const GATHER_MS = 1;
+
+/** Writes what comes in small pieces (dockerd flushes logs line by line) in larger ones. Waits where the client is slower than we are. */
+export class GatheringWriter {
+  readonly #response: ServerResponse;
+  readonly #signal: AbortSignal;
+  #pieces: Buffer[] = [];
+  #bytes = 0;
+  #timer: NodeJS.Timeout | undefined;
+
+  constructor(response: ServerResponse, signal: AbortSignal) {
+    this.#response = response;
+    this.#signal = signal;
+  }
+
+  async write(piece: Buffer): Promise<void> {
+    if (this.#response.writableNeedDrain) await once(this.#response, 'drain', { signal: this.#signal });
+    this.#pieces.push(piece);
+    this.#bytes += piece.length;
+    if (this.#bytes >= PIECE_BYTES_MIN) this.flush();
+    else
+      this.#timer ??= setTimeout(() => {
+        this.flush();
+      }, GATHER_MS);
+  }
+
+  /** Sends what waits. */
+  flush(): void {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+    const [first] = this.#pieces;
+    if (first === undefined) return;
+    const all = this.#pieces.length === 1 ? first : Buffer.concat(this.#pieces, this.#bytes);
+    this.#pieces = [];
+    this.#bytes = 0;
+    if (!this.#response.destroyed) this.#response.write(all);
+  }
+}
+
 /** An attach or exec on the engine that a container lives on; errors name what the tenant knows. */
 export async function hijackOn(
   deps: { readonly containers: Containers },

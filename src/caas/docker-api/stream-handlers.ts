@@ -1,6 +1,8 @@
 /** Streams of containers: logs, attach, stats, wait. All with backpressure; wait goes on after a migration, on whatever host the container is by then. */
 import type { IncomingMessage } from 'node:http';
 import * as z from 'zod';
+import { waitFor } from '#clock';
+import type { Clock } from '#clock';
 import { reasonOf } from '#errors';
 import type { Log } from '#log';
 import type { ContainerRow } from '#state/containers.ts';
@@ -19,6 +21,7 @@ import type { DockerRoute } from './router.ts';
 
 export interface StreamHandlerDeps {
   readonly log: Log;
+  readonly clock: Clock;
   readonly containers: Containers;
 }
 
@@ -26,6 +29,8 @@ const WAIT_CONDITIONS = new Set(['', 'not-running', 'next-exit', 'removed']);
 
 /** `{"StatusCode":0,"Error":null}`, and room for an error's text. */
 const WAIT_ANSWER_BYTES_MAX = 64 * 1024;
+
+const FORGET_LIMIT_MS = 5_000;
 
 const waitSchema = z.object({
   Error: z.object({ Message: z.string() }).nullable().default(null),
@@ -68,13 +73,23 @@ async function wait(deps: StreamHandlerDeps, request: DockerRequest, reference: 
     const next = await movedTo(deps, row);
     if (next === undefined) {
       // The store follows before the client hears of it, so that its next `ps` agrees.
-      await deps.containers.sync(row.id);
+      if (condition === 'removed' && outcome.Error === null) await untilForgotten(deps, row.id);
+      else await deps.containers.sync(row.id);
       request.response.end(`${JSON.stringify(outcome)}\n`);
       return;
     }
     row = next;
     answer = await waitOnce(deps, row, condition, request.signal);
   }
+}
+
+/** An engine says "removed" while it may still answer for the container; one that does not let go must not hold its client. */
+async function untilForgotten(deps: StreamHandlerDeps, id: string): Promise<void> {
+  const isForgotten = async (): Promise<true | undefined> => {
+    await deps.containers.sync(id);
+    return (await deps.containers.find(id)) === undefined ? true : undefined;
+  };
+  await waitFor(deps.clock, isForgotten, { limitMs: FORGET_LIMIT_MS, stepMs: 50 });
 }
 
 export function streamRoutes(deps: StreamHandlerDeps): readonly DockerRoute[] {

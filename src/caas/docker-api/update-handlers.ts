@@ -12,7 +12,7 @@ import type { UpdateResult } from '#caas/container-update.ts';
 import { withVirtualNames } from '#caas/containers.ts';
 import type { Containers } from '#caas/containers.ts';
 import { EngineError } from '#caas/engine-client.ts';
-import { dockerError, noSuchContainer } from './docker-error.ts';
+import { dockerError, noSuchContainer, refusedSpec } from './docker-error.ts';
 import { readJson, requireJson, sendJson } from './request.ts';
 import type { DockerRequest } from './request.ts';
 
@@ -51,7 +51,7 @@ export class ContainerUpdate {
     const row = await containers.find(id);
     if (row === undefined) throw noSuchContainer(id);
     const update = parseUpdate(body, parseStoredSpec(row.spec), row.memoryBytes);
-    if (update.kind === 'refused') throw dockerError(update.status, `ecluse: ${update.reason}`);
+    if (update.kind === 'refused') throw refusedSpec(update);
     await this.#checkQuota(tenant, row, update);
     try {
       const path = ['containers', row.engineId, 'update'];

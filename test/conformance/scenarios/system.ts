@@ -24,7 +24,7 @@ export const systemScenarios: readonly Scenario[] = [
       'ps -a --filter status=exited --format "{{.Names}} {{.Status}}"',
       'ps -a --filter status=created --filter status=running --format "{{.Names}}"',
       'ps -a --filter exited=3 --format "{{.Names}}"',
-      'ps --filter label=tier=web --format "{{.Names}} {{.Labels}}"',
+      'ps --filter label=tier=db --format "{{.Names}} {{.Labels}}"',
       'ps -a --filter label=tier --format "{{.Names}} {{.Label `tier`}}"',
       'ps -a --filter label=tier=web --filter label=app --format "{{.Names}}"',
       'ps --filter id=%run1:12% --format "{{.Names}}"',

@@ -59,7 +59,7 @@ async function upgrade(path: string, body?: string): Promise<{ readonly answer: 
 
 describe('logs', () => {
   test('have times, limits and both streams', async () => {
-    await start('job', 'echo one; echo two >&2; echo three');
+    await start('job', 'echo one; sleep 0.2; echo two >&2; sleep 0.2; echo three'); // Two pipes have no order of their own.
     await out('wait', 'job');
     const answer = await node.docker('acme', ['logs', 'job']);
     expect(answer).toEqual({ exitCode: 0, stdout: 'one\nthree\n', stderr: 'two\n' });

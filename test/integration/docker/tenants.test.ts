@@ -286,11 +286,26 @@ describe('credentials', () => {
     expect(await refusal({ ca: acme.ca, ...edge })).toMatch(/^(?:403|ERR_SSL|ECONNRESET|EPIPE)/);
   });
 
-  test('TLS 1.2 and plain HTTP are refused', async () => {
-    const old = await run('openssl', ['s_client', '-connect', `127.0.0.1:${String(node.ports.docker)}`, '-tls1_2'], {
-      timeoutMs: 10_000,
-    });
-    expect(old.exitCode).not.toBe(0);
+  test('are asked for in TLS 1.2 as in 1.3; older TLS, weak ciphers and plain HTTP are refused', async () => {
+    const folder = join(node.dataDir, 'tenants', 'acme');
+    const certificate = ['-cert', join(folder, 'cert.pem'), '-key', join(folder, 'key.pem')];
+    const speak = async (...flags: readonly string[]): Promise<string> => {
+      const address = `127.0.0.1:${String(node.ports.docker)}`;
+      const args = ['s_client', '-connect', address, '-CAfile', node.caFile, '-verify_return_error', '-quiet', ...flags];
+      const request = 'GET /_ping HTTP/1.1\r\nhost: docker\r\nconnection: close\r\n\r\n';
+      return (await run('openssl', args, { input: request, timeoutMs: 10_000 })).stdout.split('\r\n')[0] ?? '';
+    };
+    expect(await speak('-tls1_2', ...certificate)).toBe('HTTP/1.1 200 OK');
+    expect(await speak('-tls1_3', ...certificate)).toBe('HTTP/1.1 200 OK');
+    for (const version of ['-tls1_2', '-tls1_3']) expect(await speak(version), version).toBe('');
+    for (const flags of [
+      ['-tls1_1', '-cipher', 'ALL:@SECLEVEL=0'],
+      ['-tls1', '-cipher', 'ALL:@SECLEVEL=0'],
+      ['-tls1_2', '-cipher', 'AES128-GCM-SHA256'], // No forward secrecy.
+      ['-tls1_2', '-cipher', 'ECDHE-ECDSA-AES128-SHA:ECDHE-RSA-AES128-SHA'], // Not authenticated as a whole.
+    ]) {
+      expect(await speak(...flags, ...certificate), flags.join(' ')).toBe('');
+    }
     await expect(ask({ port: node.ports.docker, path: '/_ping' })).rejects.toThrow(/./);
   });
 

@@ -78,8 +78,9 @@ const linksAndNames: readonly AttackCase[] = [
     'links and names',
     {
       'a resolver': hosted({ Dns: ['169.254.169.254'] }),
-      'options of the resolver': hosted({ DnsOptions: ['ndots:9'] }),
-      'a search domain': hosted({ DnsSearch: ['internal'] }),
+      'a resolver behind an option': hosted({ DnsOptions: ['ndots:9\nnameserver 169.254.169.254'] }),
+      'a resolver behind a search domain': hosted({ DnsSearch: ['internal\nnameserver 169.254.169.254'] }),
+      'a resolver in lower case': hosted({ dns: ['169.254.169.254'] }),
       'a name with a line break': hosted({ ExtraHosts: ['x\nlocalhost:10.0.0.1'] }),
     },
     { status: [400, 403] },

@@ -142,7 +142,7 @@ const notRouted: readonly AttackCase[] = [
       tasks: get('/tasks'),
       nodes: get('/nodes'),
     },
-    { status: [503, 404], says: /swarm/ },
+    { status: [403, 404, 503], says: /swarm/ },
   ),
   ...allRefused(
     'not routed',

@@ -222,7 +222,12 @@ describe('containers', () => {
       },
     );
     for (const name of ['container', 'stream', 'start', 'data']) hub.on(name, () => seen.push(name));
+    let id = '';
+    hub.on('container', (container: Dockerode.Container) => {
+      id = container.id;
+    });
     expect(await promise).toMatchObject({ StatusCode: 0 });
+    await docker.getContainer(id).remove();
     expect(await Promise.all([text(stdout), text(stderr)])).toEqual(['one\n', 'two\n']);
     expect(seen).toEqual(['container', 'stream', 'start', 'data']);
   });
@@ -465,7 +470,11 @@ describe('networks, volumes and events', () => {
 
 describe('in a container of the tenant', () => {
   test('dockerode finds the mounted socket by itself, and works through it', async () => {
-    const image = await clientImage('dockerode', join(import.meta.dirname, 'programs', 'dockerode-inside.ts'), node.dataDir);
+    const image = await clientImage(
+      ['dockerode', 'zod'],
+      join(import.meta.dirname, 'programs', 'dockerode-inside.ts'),
+      node.dataDir,
+    );
     await progressOf(await docker.importImage(image, { repo: 'inside' }));
     const [stdout, stderr] = [new PassThrough(), new PassThrough()];
     const options = { Tty: false, Env: ['PATH=/bin'], HostConfig: { Binds: ['/var/run/docker.sock:/var/run/docker.sock'] } };
@@ -482,6 +491,5 @@ describe('in a container of the tenant', () => {
       echoed: 'through exec\n',
       events: ['create', 'start', 'die', 'destroy'],
     });
-    expect(await docker.listContainers({ all: true })).toEqual([]);
   });
 });

@@ -3,12 +3,15 @@ import { PassThrough } from 'node:stream';
 import { text } from 'node:stream/consumers';
 import { setTimeout as delay } from 'node:timers/promises';
 import Dockerode from 'dockerode';
+import * as z from 'zod';
 
 const SAID = 'through exec\n';
 
-interface Event {
-  readonly Action: string;
-}
+const eventSchema = z.object({ Action: z.string() });
+const ranSchema = z.tuple([
+  z.object({ StatusCode: z.number() }),
+  z.custom<Dockerode.Container>((value) => typeof value === 'object'),
+]);
 
 const docker = new Dockerode();
 const ping = String(await docker.ping());
@@ -18,16 +21,13 @@ const seen: string[] = [];
 const events = await docker.getEvents({ filters: { type: ['container'], event: ['create', 'start', 'die', 'destroy'] } });
 events.on('data', (chunk: Buffer) => {
   for (const line of chunk.toString().trim().split('\n')) {
-    const event: Event = JSON.parse(line);
-    seen.push(event.Action);
+    seen.push(eventSchema.parse(JSON.parse(line)).Action);
   }
 });
 const output = new PassThrough();
 const command = ['sh', '-c', 'echo from inside; exit 3'];
-const ran: [{ readonly StatusCode: number }, Dockerode.Container] = await docker.run('bb', command, [output, new PassThrough()], {
-  Tty: false,
-});
-await ran[1].remove();
+const [result, ran] = ranSchema.parse(await docker.run('bb', command, [output, new PassThrough()], { Tty: false }));
+await ran.remove();
 while (!seen.includes('destroy')) await delay(50);
 
 const container = await docker.createContainer({ Image: 'bb', Cmd: ['sleep', '1000'] });
@@ -41,7 +41,7 @@ stream.end(SAID);
 const report = {
   ping,
   image: image?.RepoTags?.[0],
-  exitCode: ran[0].StatusCode,
+  exitCode: result.StatusCode,
   output: await text(output),
   echoed: await text(echoed),
   events: seen.slice(0, 4),
