@@ -27,6 +27,10 @@ export interface AttackWorld extends AsyncDisposable {
   readonly rootFs: Buffer;
   /** As the attacker. */
   readonly ask: (call: ApiCall) => Promise<ApiAnswer>;
+  /** Everything that was asked so. */
+  readonly asked: readonly ApiCall[];
+  /** Answers to it that say no in another form than Docker’s. */
+  readonly misshapen: readonly string[];
   readonly askAsVictim: (call: ApiCall) => Promise<ApiAnswer>;
   /** Everything that the victim's objects can be called, by kind; the first is the whole id or the name. */
   readonly references: Readonly<Record<Kind, readonly string[]>>;
@@ -71,6 +75,7 @@ export function essence(answer: ApiAnswer, reference: string): unknown {
     reference.replace(/^\//, ''),
     reference.replace(/^.*sha256:/, ''),
     reference.split(':')[0] ?? '',
+    reference.replace(/^docker\.io\/(?:library\/)?/, '').split(':')[0] ?? '',
   ];
   const blank = (text: string): string =>
     spellings.filter((spelling) => spelling !== '').reduce((rest, spelling) => rest.replaceAll(spelling, '‹reference›'), text);
@@ -228,6 +233,17 @@ async function belongingsOf(ask: AttackWorld['ask']): Promise<unknown> {
   };
 }
 
+const errorSchema = z.strictObject({ message: z.string().min(1) });
+
+function isError({ headers, text }: ApiAnswer): boolean {
+  if (!/^application\/json/.test(headers['content-type'] ?? '')) return false;
+  try {
+    return errorSchema.safeParse(JSON.parse(text)).success;
+  } catch {
+    return false;
+  }
+}
+
 export async function openAttackWorld(): Promise<AttackWorld> {
   await using stack = new AsyncDisposableStack();
   const node = stack.use(await startNode({ hosts: ['a'] }));
@@ -242,12 +258,23 @@ export async function openAttackWorld(): Promise<AttackWorld> {
   const paths = ['/events', '/containers/granite/logs?follow=1&stdout=1', '/containers/granite/stats'];
   const streams: OpenStream[] = [];
   for (const path of paths) streams.push(stack.use(await OpenStream.open(node, victimCredentials, path)));
+  const asked: ApiCall[] = [];
+  const misshapen: string[] = [];
   const owned = stack.move();
   return {
     node,
     credentials,
     rootFs,
-    ask: attacker.ask,
+    ask: async (call) => {
+      asked.push({ method: call.method ?? 'GET', path: call.path });
+      const answer = await attacker.ask(call);
+      if (answer.status >= 400 && call.method !== 'HEAD' && !isError(answer)) {
+        misshapen.push(`${call.method ?? 'GET'} ${call.path}: ${String(answer.status)} ${answer.text.slice(0, 200)}`);
+      }
+      return answer;
+    },
+    asked,
+    misshapen,
     askAsVictim: victim.ask,
     references,
     heard: () => streams[0]?.take() ?? [],

@@ -96,6 +96,10 @@ function timeOf(request: DockerRequest, name: string, nowMs: number): number | u
   return ms;
 }
 
+function secondsOf(ms: number): string {
+  return String(Math.floor(ms / 1000));
+}
+
 async function stream(deps: EventHandlerDeps, request: DockerRequest): Promise<void> {
   const { response, signal, tenant } = request;
   const filters = filtersOf(request.query);
@@ -103,8 +107,7 @@ async function stream(deps: EventHandlerDeps, request: DockerRequest): Promise<v
   const sinceMs = timeOf(request, 'since', nowMs);
   const untilMs = timeOf(request, 'until', nowMs);
   if (sinceMs !== undefined && untilMs !== undefined && sinceMs > untilMs) {
-    const seconds = (ms: number): string => String(Math.floor(ms / 1000));
-    throw dockerError(400, `\`since\` time (${seconds(sinceMs)}) cannot be after \`until\` time (${seconds(untilMs)})`);
+    throw dockerError(400, `\`since\` time (${secondsOf(sinceMs)}) cannot be after \`until\` time (${secondsOf(untilMs)})`);
   }
   const over = new AbortController();
   const end = (): void => {

@@ -108,7 +108,7 @@ describe('what is another tenant’s', () => {
       const told = call.body === undefined ? call.path : `${call.path} ${JSON.stringify(call.body)}`;
       const without = (said: string): string =>
         [encodeURIComponent(name), name, decodeURIComponent(name), name.replace(/:[^:/]*$/, '')].reduce(
-          (text, spelling) => text.replaceAll(spelling, 'X'),
+          (rest, spelling) => rest.replaceAll(spelling, 'X'),
           said,
         );
       answers.push([without(told), status, without(text)]);

@@ -68,7 +68,7 @@ describe('place()', () => {
         const hosts = list.map((change, index) => host(`h${String(index)}`, change));
         const result = place(hosts, { memoryBytes: GIB, volumeHost: undefined }, 1);
         fc.pre(result.kind === 'placed');
-        const record = placementRecord.parse(JSON.parse(JSON.stringify(result.kind === 'placed' ? result.record : undefined)));
+        const record = placementRecord.parse(JSON.parse(JSON.stringify(result.record)));
         expect(record.considered.length + record.ruledOut.length).toBe(hosts.length);
         expect(record.host).toBe(record.considered[0]?.host);
         for (const verdict of record.considered) expect(verdict.score).toBeLessThanOrEqual(record.considered[0]?.score ?? 0);

@@ -5,11 +5,13 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import * as z from 'zod';
 import { WRAPPER_FILE } from '#isolation/runtime-settings.ts';
 import { containing } from '../../support/matchers.ts';
 
 const execute = promisify(execFile);
 const ID = 'a'.repeat(64);
+const mountsSchema = z.object({ mounts: z.array(z.object({ destination: z.string(), source: z.string() })) });
 
 describe('ecluse-runsc', () => {
   let folder: string;
@@ -66,6 +68,7 @@ describe('ecluse-runsc', () => {
   test.each([
     ['an empty directory', async (tmp: string) => await mkdir(tmp), [], ['rbind', 'rw']],
     ['one of a read-only root', async (tmp: string) => await mkdir(tmp), [], ['rbind', 'ro']],
+    ['below other mounts', async (tmp: string) => await mkdir(tmp), [{ destination: '/tmp/d', source: '/x' }], ['rbind', 'rw']],
     ['absent', async () => await Promise.resolve(), [], undefined],
     ['a link that leads out', async (tmp: string) => await symlink('/etc', tmp), [], undefined],
     ['a file', async (tmp: string) => await writeFile(tmp, ''), [], undefined],
@@ -80,7 +83,30 @@ describe('ecluse-runsc', () => {
     const config: unknown = JSON.parse(await readFile(join(path, 'config.json'), 'utf8'));
     const source = readonly ? join(folder, 'read-only', '0') : join(root, 'tmp');
     const own = options === undefined ? [] : [{ destination: '/tmp', type: 'bind', source, options }];
-    expect(config).toMatchObject({ mounts: [...mounts, ...own] });
+    expect(config).toMatchObject({ mounts: [...own, ...mounts] });
+  });
+
+  test.each([
+    ['a directory', async (tmp: string) => await mkdir(tmp), 3],
+    ['absent', async () => await Promise.resolve(), 2],
+  ])('read-only mounts are kept so by the kernel, each its own, where /tmp is %s', async (_what, make, count) => {
+    const root = join(folder, 'root');
+    await mkdir(root);
+    await make(join(root, 'tmp'));
+    for (const name of ['one', 'two']) await mkdir(join(folder, name));
+    const mounts = ['one', 'two'].map((name) => ({
+      destination: `/${name}`,
+      type: 'bind',
+      source: join(folder, name),
+      options: ['ro'],
+    }));
+    const path = await bundle({ root: { path: root }, mounts, linux: { cgroupsPath: `/ecluse/test-a/x/${ID}` } });
+    await wrapper('create', '--bundle', path, ID);
+    const config = mountsSchema.parse(JSON.parse(await readFile(join(path, 'config.json'), 'utf8')));
+    expect(config.mounts.length).toBe(count);
+    for (const [index, { destination, source }] of config.mounts.entries()) {
+      expect(source, destination).toBe(destination === '/tmp' ? join(root, 'tmp') : join(folder, 'read-only', String(index)));
+    }
   });
 
   test('create moves a container of a foreign cgroup below ours', async () => {

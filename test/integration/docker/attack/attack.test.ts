@@ -3,6 +3,8 @@
  * attacker has what it had; after each group everything of the victim's, and of the engine's, is as it was.
  */
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { OpenApi } from '../../../support/openapi.ts';
+import { publishedApi } from '../../../support/openapi-sources.ts';
 import { openAttackWorld } from '../../../support/attack.ts';
 import type { AttackWorld } from '../../../support/attack.ts';
 import { badInputCases } from './bad-input.ts';
@@ -99,5 +101,32 @@ describe.each(Object.entries(AREAS))('%s', (_area, cases) => {
       state = await world.state();
       expect(state).toEqual(before);
     });
+  });
+});
+
+describe('in the end', () => {
+  /** The operations that name an object in their path, as Docker documents them. */
+  async function namingOperations(): Promise<OpenApi> {
+    const { documents } = await publishedApi();
+    return new OpenApi('1.41', documents.get('1.41') ?? {});
+  }
+
+  test('whatever was refused was refused in Docker’s form', () => {
+    expect(world.misshapen).toEqual([]);
+  });
+
+  test('everything that Docker can do to an object was tried on one of the victim’s', async () => {
+    const api = await namingOperations();
+    const references = Object.values(world.references).flatMap((list) =>
+      list.flatMap((one) => [one, encodeURIComponent(one), one.replaceAll('@', '%40')]),
+    );
+    const tried = new Set(
+      world.asked.flatMap(({ method = 'GET', path }) => {
+        const [place = ''] = path.replace(/^\/v1\.\d\d\//, '/').split('?');
+        return references.some((reference) => place.includes(reference)) ? [api.operationOf(method, place)] : [];
+      }),
+    );
+    const objects = /^[A-Z]+ \/(?:containers|exec|images|networks|volumes|distribution)\/.*\{/;
+    expect(api.operations.filter((name) => objects.test(name) && !tried.has(name))).toEqual([]);
   });
 });

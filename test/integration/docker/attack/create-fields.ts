@@ -1,6 +1,10 @@
 /** Attacks through the fields of create requests. */
+import { join } from 'node:path';
 import { expect } from 'vitest';
-import { allRefused, create, hosted, indistinct, post, refused, succeed } from './cases.ts';
+import * as z from 'zod';
+import { ATTACKER, VICTIM } from '../../../support/attack.ts';
+import { openSocketSpeaker } from '../../../support/speaker.ts';
+import { allRefused, create, expectIndistinct, get, hosted, indistinct, post, refused, remove, succeed } from './cases.ts';
 import type { AttackCase } from './cases.ts';
 import type { AttackWorld } from '../../../support/attack.ts';
 
@@ -63,6 +67,68 @@ const binds: readonly AttackCase[] = [
     },
     { status: [400, 403] },
   ),
+];
+
+/** What the engine mounts into the attacker's container of that name. */
+async function engineMounts(world: AttackWorld, name: string): Promise<readonly string[]> {
+  const { Id } = z.object({ Id: z.string() }).parse(JSON.parse(await succeed(world, get(`/containers/${name}/json`))));
+  using engine = openSocketSpeaker(join(world.node.dataDir, 'hosts', 'a', 'docker.sock'));
+  const list = z
+    .array(z.object({ Id: z.string(), Names: z.array(z.string()) }))
+    .parse(JSON.parse((await engine.ask(get('/containers/json?all=1'))).text));
+  const own = list.find(({ Names }) => Names.some((engineName) => engineName.includes(Id.slice(0, 16))));
+  const inspected = await engine.ask(get(`/containers/${own?.Id ?? 'none'}/json`));
+  return z
+    .object({ Mounts: z.array(z.object({ Source: z.string() })) })
+    .parse(JSON.parse(inspected.text))
+    .Mounts.map(({ Source }) => Source);
+}
+
+const SOCKET_SPELLINGS = [
+  '/var/run/docker.sock',
+  '/run/docker.sock',
+  '//var/run/docker.sock',
+  '/var/run/../run/docker.sock',
+  '/var/run/docker.sock/',
+  '/var/run/docker.sock/../docker.sock',
+  '/proc/1/root/run/docker.sock',
+  '/VAR/RUN/docker.sock',
+  '/var/run/docker.sock\0',
+];
+
+const sockets: readonly AttackCase[] = [
+  {
+    row: 'binds',
+    name: 'the endpoint’s socket, in any spelling, is the tenant’s own or none',
+    run: async (world) => {
+      for (const source of SOCKET_SPELLINGS) {
+        const answer = await world.ask(create({ HostConfig: { Binds: [`${source}:/s.sock`] } }, '?name=inner'));
+        if (answer.status === 201) {
+          expect(await engineMounts(world, 'inner'), source).toEqual([
+            join(world.node.dataDir, 'sockets', ATTACKER, 'docker.sock'),
+          ]);
+          await succeed(world, remove('/containers/inner'));
+        } else expect([400, 403], `${source}: ${answer.text}`).toContain(answer.status);
+      }
+    },
+  },
+  {
+    row: 'binds',
+    name: 'who speaks through that socket is the tenant whose container has it, whatever it says',
+    run: async (world) => {
+      await succeed(world, create({ HostConfig: { Binds: ['/var/run/docker.sock:/s.sock'] } }, '?name=inner'));
+      using inner = openSocketSpeaker(join(world.node.dataDir, 'sockets', ATTACKER, 'docker.sock'));
+      const headers = { host: VICTIM, 'x-tenant': VICTIM, authorization: 'Basic Z2xvYmV4Og==', 'x-registry-auth': 'e30=' };
+      const listed = await inner.ask({ path: '/containers/json?all=1', headers });
+      expect(listed.text).toContain('/ownbox');
+      expect(listed.text).not.toContain('/granite');
+      const within = { ...world, ask: inner.ask };
+      await expectIndistinct(within, world.references.container, (name) => get(`/containers/${name}/json`));
+      await expectIndistinct(within, world.references.container, (name) => remove(`/containers/${name}?force=1`));
+      await expectIndistinct(within, world.references.exec, (id) => post(`/exec/${id}/start`, {}));
+      await succeed(world, remove('/containers/inner'));
+    },
+  },
 ];
 
 const drivers: readonly AttackCase[] = [
@@ -233,6 +299,7 @@ const labels: readonly AttackCase[] = [
 
 export const createFieldCases: readonly AttackCase[] = [
   ...spelling,
+  ...sockets,
   ...binds,
   ...drivers,
   ...namespaces,

@@ -24,6 +24,8 @@ const onImages: readonly AttackCase[] = [
     'save several': (name) => get(`/images/get?names=${encodeURIComponent(name)}`),
     run: (name) => create({ Image: name }),
     'run by a key in lower case': (name) => create(`{"image":${JSON.stringify(name)}}`),
+    push: (name) => post(`/images/${path(name)}/push`),
+    'ask the registry about it': (name) => get(`/distribution/${path(name)}/json`),
     'list by reference': (name) => get(`/images/json?${filtersQuery({ reference: [name] })}`),
     'list what came before': (name) => get(`/images/json?${filtersQuery({ before: [name] })}`),
     'list what came after': (name) => get(`/images/json?${filtersQuery({ since: [name] })}`),

@@ -94,7 +94,7 @@ test('exec_run demuxes, streams, detaches and gives its socket', () => {
     detached: [null, ''],
     echoed: 'through exec\n',
     user: ['7', 'said', '/tmp'],
-    missing: 127,
+    missing: 126,
   });
 });
 

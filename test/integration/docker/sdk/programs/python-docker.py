@@ -176,7 +176,7 @@ def execs():
     stream = container.exec_run(["sh", "-c", "for i in 1 2 3; do echo $i; sleep 0.2; done"], stream=True)
     lines = [chunk.decode() for chunk in stream.output]
     tty = container.exec_run("sh -c 'test -t 1 && echo terminal'", tty=True)
-    detached = container.exec_run("touch /tmp/made", detach=True)
+    detached = container.exec_run("sleep 5", detach=True)
     _, duplex = container.exec_run(["cat"], stdin=True, socket=True)
     raw(duplex).sendall(b"through exec\n")
     echoed = raw(duplex).recv(4096)
