@@ -1,6 +1,6 @@
 #!/bin/sh
 # Brings a fresh machine to the point where `ecluse up --demo` and the tests run: npm packages first (they bring Node 26),
-# then the checks of `ecluse doctor`, mending what is missing. Silent where nothing is missing. Safe to run again.
+# then the checks of `ecluse doctor`, mending what is missing; `--for-tests` adds what only the tests need. Silent where nothing is missing. Safe to run again.
 set -eu
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 cd "$root"
@@ -16,4 +16,4 @@ if ! [ -f "$stamp" ] || [ "$(cat "$stamp")" != "$want" ]; then
   }
   printf '%s' "$want" >"$stamp"
 fi
-exec bin/ecluse doctor --fix --quiet
+exec bin/ecluse doctor --fix --quiet "$@"

@@ -45,7 +45,10 @@ const PROGRAMS_FOR_TESTS: readonly Program[] = [
   { program: 'openssl', debianPackage: 'openssl' },
   { program: 'curl', debianPackage: 'curl' },
   { program: 'docker-registry', debianPackage: 'docker-registry' },
+  { program: 'docker-compose', debianPackage: 'docker-compose' },
 ];
+/** Debian's own interpreter: another one on the machine does not know Debian's modules. */
+const DEBIAN_PYTHON = '/usr/bin/python3';
 
 const NODE_MAJOR_MIN = 26;
 const SHM_FOLDER = '/dev/shm';
@@ -172,6 +175,19 @@ const busyboxCheck: Check = {
     const mend = 'apt-get install --no-install-recommends busybox-static';
     if (path === undefined) return bad('the program is not installed', mend);
     return (await isStatic(path)) ? ok(path) : bad(`${path} is dynamically linked, and images are made of it alone`, mend);
+  },
+};
+
+/** A module has no program to find on PATH. */
+const pythonDockerCheck: Check = {
+  id: 'python-docker',
+  title: 'python3-docker',
+  debianPackage: 'python3-docker',
+  inspect: async () => {
+    const asked = await tryCommand(DEBIAN_PYTHON, ['-c', 'import docker; print(docker.__version__)']);
+    return asked.exitCode === 0
+      ? ok(asked.stdout.trim())
+      : bad(`${DEBIAN_PYTHON} has no module docker`, 'apt-get install --no-install-recommends python3-docker');
   },
 };
 
@@ -302,7 +318,7 @@ export async function inspectSafely(check: Check): Promise<Finding> {
 /** Everything that a node (and, with `forTests`, its test suite) needs beyond the ground. */
 export function machineChecks(options: { readonly dataDir: string; readonly forTests: boolean }): readonly Check[] {
   const programs = [...PROGRAMS, ...(options.forTests ? PROGRAMS_FOR_TESTS : [])].map(programCheck);
-  const installable = [...programs, busyboxCheck, runscCheck];
+  const installable = [...programs, ...(options.forTests ? [pythonDockerCheck] : []), busyboxCheck, runscCheck];
   return [
     packageToolCheck(installable),
     ...installable,

@@ -45,6 +45,8 @@ export interface CreateRequest {
 }
 
 const INVENT_ATTEMPTS_MAX = 10;
+/** Every list, the other tenants' too, reads specifications from the store. Linux gives a program's arguments and variables twice as much at most. */
+const SPEC_CHARS_MAX = 1024 * 1024;
 
 interface Draft {
   readonly request: CreateRequest;
@@ -88,7 +90,9 @@ export class ContainerCreation {
       realized = await volumes.realize(row.tenant, containers.hostOf(row), spec.mounts);
       await containers.make(row, spec, realized.engineMounts);
     } catch (error) {
-      await deleteContainer(sql, row, clock.nowMs());
+      // Where its engine cannot be asked, the next start of the node takes it away.
+      await containers.unmake(row).catch(() => undefined);
+      await deleteContainer(sql, (await containers.find(row.id)) ?? row, clock.nowMs());
       await containers.forgetMembers(row);
       if (realized !== undefined) await volumes.undo(row.tenant, realized);
       throw error;
@@ -111,7 +115,7 @@ export class ContainerCreation {
     const plan = await this.#deps.volumes.plan({ tenant, spec: draft.spec, imageVolumes, resolve });
     const record = await this.#place(draft, all, plan.hostName);
     const host = containers.hostNamed(record.host);
-    const row: ContainerRow = {
+    const reserved: ContainerRow = {
       id,
       tenant: tenant.name,
       name,
@@ -127,12 +131,24 @@ export class ContainerCreation {
       resume: false,
       carriedStart: '',
       memoryBytes: draft.memoryBytes,
-      lanAddress: draft.spec.networking.mode === 'none' ? '' : await containers.freeAddress(host, tenant.name),
+      lanAddress: '',
       placement: JSON.stringify(record),
       spec: JSON.stringify({ ...draft.spec, mounts: plan.mounts }),
     };
+    if (reserved.spec.length > SPEC_CHARS_MAX) {
+      throw dockerError(
+        400,
+        `ecluse: the container's configuration is longer than ${String(SPEC_CHARS_MAX)} characters; put large values into files`,
+      );
+    }
     const writes = members.map((member, position) => memberWrite(member, position));
-    if ((await insertContainer(sql, row, writes)).kind === 'conflict') throw nameTaken(name, 'another container');
+    const insert = async (lanAddress: string): Promise<ContainerRow> => {
+      const row = { ...reserved, lanAddress };
+      if ((await insertContainer(sql, row, writes)).kind === 'conflict') throw nameTaken(name, 'another container');
+      return row;
+    };
+    const hasNetwork = draft.spec.networking.mode !== 'none';
+    const row = hasNetwork ? await containers.withFreeAddress(host, tenant.name, insert) : await insert('');
     return { row, mounts: plan.mounts };
   }
 

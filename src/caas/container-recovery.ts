@@ -8,7 +8,6 @@ import type { ContainerRow } from '#state/containers.ts';
 import type { Sql } from '#state/sql.ts';
 import { parseStoredSpec } from './container-spec.ts';
 import type { Containers } from './containers.ts';
-import { EngineError } from './engine-client.ts';
 import type { Host } from './host.ts';
 import type { Volumes } from './volumes.ts';
 
@@ -59,7 +58,7 @@ export async function reconcile(deps: RecoveryDeps): Promise<void> {
   for (const row of await containers.list()) {
     const host = hosts.get(row.host);
     if (row.state === 'creating') {
-      if (host !== undefined) await removeHalfMade(host, containers.engineNameOf(host, row.id));
+      if (host !== undefined) await containers.unmake(row);
       await deleteContainer(sql, row, clock.nowMs());
       await volumes.removeAnonymousOf(row.tenant, parseStoredSpec(row.spec).mounts);
     } else if (host !== undefined) await containers.sync(row.id);
@@ -78,14 +77,6 @@ async function startAgain(deps: RecoveryDeps, row: ContainerRow): Promise<void> 
     await deps.containers.operate(row, { method: 'POST', verb: ['start'] });
   } catch (error) {
     deps.log.error({ container: row.id, tenant: row.tenant, reason: reasonOf(error) }, 'a container could not be started again');
-  }
-}
-
-async function removeHalfMade(host: Host, engineName: string): Promise<void> {
-  try {
-    await host.client.call({ method: 'DELETE', path: ['containers', engineName], query: { force: true, v: true } });
-  } catch (error) {
-    if (!(error instanceof EngineError && error.status === 404)) throw error;
   }
 }
 

@@ -8,8 +8,9 @@ import { LRUCache } from 'lru-cache';
 import * as z from 'zod';
 import { foldFields } from './docker-api/go-json.ts';
 import type { Fields } from './docker-api/go-json.ts';
-import { checkCombination, OUTSIDE } from './spec-checks.ts';
-import type { SpecRefusal } from './spec-checks.ts';
+import { checkCombination } from './spec-checks.ts';
+import { OUTSIDE } from './spec-refusal.ts';
+import type { SpecRefusal } from './spec-refusal.ts';
 import { parseLogging } from './spec-logging.ts';
 import { MOUNT_FIELDS, mountsAskedSchema, mountSchema, NO_MOUNTS_ASKED, parseMounts } from './spec-mounts.ts';
 import type { MountsAsked, MountSpec } from './spec-mounts.ts';
@@ -353,8 +354,15 @@ const storedSchema = z.object({
   logOptions: z.record(z.string(), z.string()).default({}),
 });
 
+/** Of all specifications that are kept parsed; most have two thousand. */
+const PARSED_CHARS_MAX = 32 * 1024 * 1024;
+
 /** A list of a thousand containers reads each spec anew; parsing is what such a list costs. Specs are immutable. */
-const parsedSpecs = new LRUCache<string, ContainerSpec>({ max: 5000 });
+const parsedSpecs = new LRUCache<string, ContainerSpec>({
+  max: 5000,
+  maxSize: PARSED_CHARS_MAX,
+  sizeCalculation: (_spec, stored) => stored.length + 1,
+});
 
 /** Reads back a spec that this module wrote. */
 export function parseStoredSpec(stored: string): ContainerSpec {

@@ -2,7 +2,7 @@
 import { parseCreate, SPEC_LIMITS } from './container-spec.ts';
 import type { ContainerSpec } from './container-spec.ts';
 import { foldFields } from './docker-api/go-json.ts';
-import type { SpecRefusal } from './spec-checks.ts';
+import type { SpecRefusal } from './spec-refusal.ts';
 
 export type UpdateResult =
   | {

@@ -64,6 +64,9 @@ export type ContainerCall = Omit<EngineCall, 'path'> & { readonly verb: readonly
 /** States in which a container holds its ports (`restarting`: its engine will start it again). */
 const HOLDS_PORTS: ReadonlySet<ContainerState> = new Set(['running', 'paused', 'restarting']);
 
+/** A program may be given ten minutes to end (`docker stop -t`, `StopTimeout`); then the engine still has to kill it. */
+const STOP_LIMIT_MS = 660_000;
+
 const STATES: readonly ContainerState[] = ['created', 'running', 'paused', 'restarting', 'exited', 'dead'];
 
 function stateOf(status: string): ContainerState {
@@ -88,6 +91,8 @@ export class Containers {
   readonly #deps: ContainersDeps;
   /** By virtual id: see the invariant above. */
   readonly locks = new KeyedLock();
+  /** Engine containers that an engine is asked to stop, for as long as their programs take: a kill does not wait for that, as in Docker. */
+  readonly #stopping = new Set<string>();
   readonly events: ContainerEvents;
 
   constructor(deps: ContainersDeps) {
@@ -157,12 +162,15 @@ export class Containers {
     }
   }
 
-  /** The lowest free address of a tenant on a host. */
-  async freeAddress(host: Host, tenant: string): Promise<string> {
-    const taken = new Set((await listLanContainers(this.#deps.sql, tenant)).map(({ address }) => address));
-    const address = await host.freeAddress(tenant, taken);
-    if (address === undefined) throw dockerError(503, `ecluse: tenant ${tenant} has no network address left; remove containers`);
-    return address;
+  /** Lets `take` write down the lowest free address of a tenant on a host. In turn: a create and a move must not both get it. */
+  async withFreeAddress<T>(host: Host, tenant: string, take: (address: string) => Promise<T>): Promise<T> {
+    return await this.locks.run(`addresses ${tenant}`, async () => {
+      const taken = new Set((await listLanContainers(this.#deps.sql, tenant)).map(({ address }) => address));
+      const address = await host.freeAddress(tenant, taken);
+      if (address === undefined)
+        throw dockerError(503, `ecluse: tenant ${tenant} has no network address left; remove containers`);
+      return await take(address);
+    });
   }
 
   /** The engine's name for a container: derived, so that a half-made one is found again after a crash. */
@@ -199,11 +207,11 @@ export class Containers {
   /** The engine container of a row that was just reserved, and its books. Its peers may talk to it from here on. */
   async make(row: ContainerRow, spec: ContainerSpec, mounts: readonly Readonly<Record<string, unknown>>[]): Promise<void> {
     const host = this.hostOf(row);
-    const [engineId] = await Promise.all([
-      this.makeEngineContainer(host, row, { spec, mounts }),
-      this.#deps.fabric.refresh(row.tenant),
-    ]);
-    if ((await bindEngine(this.#deps.sql, row.id, engineId)).kind === 'conflict') {
+    const making = this.makeEngineContainer(host, row, { spec, mounts });
+    const refreshing = this.#deps.fabric.refresh(row.tenant);
+    await Promise.allSettled([making, refreshing]); // Who undoes a failure of one must find the other done.
+    await refreshing;
+    if ((await bindEngine(this.#deps.sql, row.id, await making)).kind === 'conflict') {
       throw new EcluseError({
         code: 'ECLUSE_CONTAINER_GONE',
         source: 'internal',
@@ -220,6 +228,17 @@ export class Containers {
         cgroup: host.cgroupOf(row.tenant, row.id),
       }),
     );
+  }
+
+  /** Takes the engine container of a row away that was not made to its end, if there is one. */
+  async unmake(row: ContainerRow): Promise<void> {
+    const host = this.hostOf(row);
+    try {
+      const path = ['containers', this.engineNameOf(host, row.id)];
+      await host.client.call({ method: 'DELETE', path, query: { force: true, v: true } });
+    } catch (error) {
+      if (!(error instanceof EngineError && error.status === 404)) throw error;
+    }
   }
 
   /** After a row that was reserved went again: its address is nobody's. */
@@ -269,10 +288,24 @@ export class Containers {
 
   /** Runs one engine call on a container under its lock and takes over what it changed. 304 passes through as the status. */
   async operate(row: ContainerRow, call: ContainerCall): Promise<{ readonly status: number; readonly json: unknown }> {
+    if (call.verb[0] === 'kill' && this.#stopping.has(row.engineId)) return await this.#call(row, call); // Who stops it looks at it afterwards.
     return await this.#operateWith(row, call, async () => {
       await Promise.resolve();
       return undefined;
     });
+  }
+
+  async #call(row: ContainerRow, { verb, ...rest }: ContainerCall): Promise<{ readonly status: number; readonly json: unknown }> {
+    const isStop = verb[0] === 'stop' || verb[0] === 'restart';
+    if (isStop) this.#stopping.add(row.engineId);
+    const patience = isStop ? { patienceMs: STOP_LIMIT_MS } : {};
+    try {
+      return await this.hostOf(row).client.call({ ...rest, ...patience, path: ['containers', row.engineId, ...verb] });
+    } catch (error) {
+      throw withVirtualNames(error, row);
+    } finally {
+      if (isStop) this.#stopping.delete(row.engineId);
+    }
   }
 
   /** `prepare` runs under the lock before the call; what it returns undoes it where the call fails. */
@@ -284,13 +317,12 @@ export class Containers {
     return await this.locks.run(row.id, async () => {
       const current = await findContainer(this.#deps.sql, row.id);
       if (current === undefined) throw noSuchContainer(row.id);
-      const { verb, ...rest } = call;
       const undo = await prepare(current);
       try {
-        return await this.hostOf(current).client.call({ ...rest, path: ['containers', current.engineId, ...verb] });
+        return await this.#call(current, call);
       } catch (error) {
         await undo?.();
-        throw withVirtualNames(error, current);
+        throw error;
       } finally {
         await this.#syncLocked(current.id);
       }
@@ -299,6 +331,9 @@ export class Containers {
 
   /** `docker rm`. */
   async remove(row: ContainerRow, options: { readonly force: boolean; readonly volumes: boolean }): Promise<void> {
+    // Who stops it would keep us waiting for as long as its program takes.
+    if (options.force && this.#stopping.has(row.engineId))
+      await this.#call(row, { method: 'POST', verb: ['kill'] }).catch(() => undefined);
     await this.locks.run(row.id, async () => {
       const current = await findContainer(this.#deps.sql, row.id);
       if (current === undefined) throw noSuchContainer(row.id);

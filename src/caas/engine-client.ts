@@ -30,13 +30,19 @@ export interface EngineCall {
   readonly body?: unknown;
   readonly headers?: Readonly<Record<string, string>>;
   readonly signal?: AbortSignal;
+  /** How long the engine may take before it begins to answer, where that is known to be longer than usual. */
+  readonly patienceMs?: number;
 }
 
 /** Files below an engine's own directories (DATA/hosts/NAME, /var/lib/docker, /run/docker): where they are is the operator's business. */
-const ENGINE_PATH = /(?:\/[^\s:'"]*\/hosts\/[a-z0-9-]+|\/var\/lib\/docker|(?:\/var)?\/run\/docker)\/[^\s:'"]*/g;
+const ENGINE_PLACES = /\/hosts\/[a-z0-9-]+\/|^(?:var\/lib\/docker|(?:var\/)?run\/docker)\/|\/(?:var\/lib\/docker|run\/docker)\//;
 
+/** Word by word: messages hold what tenants wrote, and one expression for it all takes quadratic time on a long path. */
 export function withoutEnginePaths(message: string): string {
-  return message.replaceAll(ENGINE_PATH, '(engine file)');
+  return message.replaceAll(/[^\s:'"]+/g, (word) => {
+    const slash = word.indexOf('/');
+    return slash !== -1 && ENGINE_PLACES.test(word.slice(slash + 1)) ? `${word.slice(0, slash)}(engine file)` : word;
+  });
 }
 
 /** An error answer of an engine. `status` and `message` are Docker's, without the engine's paths. */
@@ -167,7 +173,7 @@ export class EngineClient implements Disposable {
 
   /** A call whose JSON answer is read whole; undefined where there is no body (204, 304). */
   async call(call: EngineCall): Promise<{ readonly status: number; readonly json: unknown }> {
-    const response = await this.#respond(call, CALL_TIMEOUT_MS, undefined);
+    const response = await this.#respond(call, Math.max(CALL_TIMEOUT_MS, call.patienceMs ?? 0), undefined);
     const text = await readText(response, ANSWER_BYTES_MAX);
     return { status: response.statusCode ?? 200, json: text.trim() === '' ? undefined : parseJson(text) };
   }

@@ -1,8 +1,8 @@
 /**
- * Watches one engine's events, in the order in which the engine said them. An event marks a container, whose truth is asked for afterwards, and may be
- * news for its tenant.
+ * Watches one engine's events, those of a container in the order in which the engine said them. An event marks a container, whose truth is asked for
+ * afterwards, and may be news for its tenant.
  *
- * stream ──▶ news (waits for nothing) ──▶ truth (takes the container's lock)
+ * stream ──▶ news (waits for nothing) ──▶ truth, a line for each container (takes its lock)
  */
 import { createInterface } from 'node:readline';
 import { reasonOf } from '#errors';
@@ -17,8 +17,10 @@ import type { Host } from './host.ts';
 const ACTIONS = ['start', 'restart', 'die', 'stop', 'kill', 'destroy', 'pause', 'unpause', 'oom', 'health_status'] as const;
 /** After a lost stream; the first thing a new one does is to look at everything. */
 const RECONNECT_MS = 500;
-/** Events that wait for their follow-up. Beyond it the stream is read no further, and the engine keeps them. */
+/** Events that wait to be looked at. Beyond it the stream is read no further, and the engine keeps them. */
 const WAITING_MAX = 10_000;
+/** Of one container, that wait for its lock. */
+const WAITING_PER_CONTAINER_MAX = 100;
 
 /** Does one thing after the other; what fails is the caller's to log. */
 class Line<Item> {
@@ -61,6 +63,45 @@ class Line<Item> {
   }
 }
 
+/**
+ * Follow-ups, a line for each container: one whose lock is held for long (by `docker stop -t 600`) must not keep the others of the host, which are other
+ * tenants', waiting.
+ */
+class Truths {
+  readonly #lines = new Map<string, Line<() => Promise<void>>>();
+  readonly #quietly: (engineId: string, work: () => Promise<void>) => Promise<void>;
+
+  constructor(quietly: (engineId: string, work: () => Promise<void>) => Promise<void>) {
+    this.#quietly = quietly;
+  }
+
+  /** Those of one container that has too many already are dropped: the one that waits will ask for the truth. */
+  push(engineId: string, follow: () => Promise<void>): void {
+    const line = this.#lines.get(engineId) ?? this.#begin(engineId);
+    if (line.length < WAITING_PER_CONTAINER_MAX) line.push(follow);
+  }
+
+  #begin(engineId: string): Line<() => Promise<void>> {
+    const line = new Line<() => Promise<void>>(async (follow) => {
+      await this.#quietly(engineId, follow);
+      if (line.length === 0 && this.#lines.get(engineId) === line) this.#lines.delete(engineId);
+    });
+    this.#lines.set(engineId, line);
+    return line;
+  }
+
+  /** When what is under way is done; what waits is not begun. */
+  async end(): Promise<void> {
+    const lines = [...this.#lines.values()];
+    for (const line of lines) line.clear();
+    await Promise.all(
+      lines.map(async (line) => {
+        await line.done();
+      }),
+    );
+  }
+}
+
 /** Keeps the containers of `host` in step until disposed. */
 export function watchEngine(
   deps: { readonly log: Log; readonly clock: Clock; readonly containers: Containers },
@@ -74,17 +115,18 @@ export function watchEngine(
       log.warn({ host: host.name, engineId, reason: reasonOf(error) }, 'an engine event could not be followed up');
     }
   };
-  const truth = new Line<{ readonly engineId: string; readonly follow: () => Promise<void> }>(async ({ engineId, follow }) => {
-    await quietly(engineId, follow);
+  const truths = new Truths(quietly);
+  // One after the other: a thousand at once would keep the engine from all else.
+  const looks = new Line<{ readonly engineId: string; readonly look: () => Promise<void> }>(async ({ engineId, look }) => {
+    await quietly(engineId, look);
   });
   const news = new Line<EngineEvent>(async (event) => {
     const engineId = event.Actor.ID;
     await quietly(engineId, async () => {
       const isTold = await containers.onEngineNews(event);
-      const follow = async (): Promise<void> => {
+      truths.push(engineId, async () => {
         await containers.onEngineEvent(event, isTold);
-      };
-      truth.push({ engineId, follow });
+      });
     });
   });
 
@@ -95,28 +137,30 @@ export function watchEngine(
       query: { filters: JSON.stringify({ type: ['container'], event: ACTIONS }) },
       signal,
     });
-    for (const { host: name, engineId } of await containers.list()) {
+    for (const { id, host: name, engineId } of await containers.list()) {
       if (name !== host.name || engineId === '') continue;
-      const follow = async (): Promise<void> => {
+      const look = async (): Promise<void> => {
         await containers.syncEngineId(engineId);
       };
-      truth.push({ engineId, follow });
+      if (containers.locks.held(id)) truths.push(engineId, look);
+      else looks.push({ engineId, look });
     }
     for await (const line of createInterface({ input: stream })) {
       const event = eventSchema.safeParse(JSON.parse(line));
       if (!event.success) continue;
       news.push(event.data);
-      if (news.length + truth.length > WAITING_MAX) await truth.done();
+      if (news.length > WAITING_MAX) await news.done();
     }
   };
   const loop = startLoop(deps, { name: `events ${host.name}`, periodMs: RECONNECT_MS, round });
   return {
     async [Symbol.asyncDispose](): Promise<void> {
       await loop[Symbol.asyncDispose]();
-      for (const line of [news, truth]) {
+      for (const line of [news, looks]) {
         line.clear();
         await line.done();
       }
+      await truths.end();
     },
   };
 }

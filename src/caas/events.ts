@@ -12,7 +12,10 @@ export interface TenantEvent {
   readonly action: string;
   readonly actor: { readonly id: string; readonly attributes: Readonly<Record<string, string>> };
   readonly atMs: number;
-  /** Grows by one with every event of the node: orders what happened in one millisecond, and is its nanoseconds' last digits. */
+  /**
+   * Grows by one with every event of the tenant (a count of the node’s would tell what the others do): orders what happened in one millisecond, and is
+   * its nanoseconds’ last digits.
+   */
   readonly seq: number;
 }
 
@@ -35,16 +38,14 @@ export class Events {
   readonly #clock: Clock;
   readonly #history = new Map<string, TenantEvent[]>();
   readonly #listeners = new Map<string, Set<Listener>>();
-  #seq = 0;
 
   constructor(clock: Clock) {
     this.#clock = clock;
   }
 
   publish(tenant: string, type: EventType, action: string, actor: TenantEvent['actor']): void {
-    this.#seq += 1;
-    const event: TenantEvent = { type, action, actor, atMs: this.#clock.nowMs(), seq: this.#seq };
     const history = this.#history.get(tenant) ?? [];
+    const event: TenantEvent = { type, action, actor, atMs: this.#clock.nowMs(), seq: (history.at(-1)?.seq ?? 0) + 1 };
     history.push(event);
     if (history.length > HISTORY_MAX) history.shift();
     this.#history.set(tenant, history);

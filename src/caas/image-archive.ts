@@ -18,7 +18,7 @@ import { EcluseError, reasonOf } from '#errors';
 import { chunksOf, readWhole } from './byte-stream.ts';
 import { dockerError } from './docker-api/docker-error.ts';
 import { parseReference, wholeReference } from './image-reference.ts';
-import { ARCHIVE_BYTES_MAX, compressionOf, decompressorFor, MAGIC_BYTES } from './plain-archive.ts';
+import { ARCHIVE_BYTES_MAX, compressionOf, decompressorFor, MAGIC_BYTES, tarFault } from './plain-archive.ts';
 
 const MANIFEST_BYTES_MAX = 4 * 1024 * 1024;
 /** A config is some kilobytes; what may be one is kept until the manifest says so. */
@@ -28,6 +28,8 @@ const CONFIGS_BYTES_MAX = 32 * 1024 * 1024;
 const READ_AHEAD_BYTES = 2 * 1024 * 1024;
 /** Layers, configs and links of a large image are some thousands. */
 const ENTRIES_MAX = 100_000;
+/** Names of layers and blobs are some eighty characters; all are kept until the manifest is read. */
+const NAME_CHARS_MAX = 1024;
 const LEFT_OUT = new Set(['repositories', 'index.json', 'oci-layout']);
 
 const manifestSchema = z.array(
@@ -65,6 +67,7 @@ type PlainHeader = Partial<Header> & Pick<Header, 'name'>;
  */
 function checkedHeader(header: Header, links: Set<string>): PlainHeader {
   const name = header.name.replace(/^\.\//, '').replace(/\/$/, '');
+  if (name.length > NAME_CHARS_MAX) throw new TypeError(`the path ${name.slice(0, 100)}… is too long`);
   const parts = name.split('/');
   const isRoot = header.type === 'directory' && (name === '.' || name === '');
   if (!isRoot && parts.some((part) => part === '' || part === '.' || part === '..')) {
@@ -292,6 +295,21 @@ async function copyEntry(
   return undefined;
 }
 
+/** An archive that is no tar, or a part of one: Docker says so in the stream, where it says what it loads. */
+export class DamagedTar extends EcluseError {
+  constructor(message: string) {
+    super({ code: 'ECLUSE_DOCKER_REFUSED', source: 'downstream', status: 400, message });
+    this.name = 'DamagedTar';
+  }
+}
+
+function refusalOf(error: unknown): EcluseError {
+  if (error instanceof EcluseError) return error;
+  const fault = tarFault(error);
+  if (fault !== undefined) return new DamagedTar(fault);
+  return dockerError(400, `the archive is no docker save archive or is damaged: ${reasonOf(error)}`);
+}
+
 /** Rewrites an archive. A damaged one makes the returned stream fail with Docker's kind of message. */
 export function rewriteImageArchive(source: Readable, options: RewriteOptions): RewrittenArchive {
   const reader = extract();
@@ -319,10 +337,7 @@ export function rewriteImageArchive(source: Readable, options: RewriteOptions): 
       writer.finalize();
       return rewritten.images;
     } catch (error) {
-      const refusal =
-        error instanceof EcluseError
-          ? error
-          : dockerError(400, `the archive is no docker save archive or is damaged: ${reasonOf(error)}`);
+      const refusal = refusalOf(error);
       writer.destroy(refusal);
       throw refusal;
     }

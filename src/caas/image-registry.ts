@@ -8,6 +8,7 @@
 import { createHash } from 'node:crypto';
 import type { EcluseError } from '#errors';
 import { KeyedLock } from '#lifecycle';
+import type { TenantImage } from '#state/images.ts';
 import type { Tenant } from '#state/tenants.ts';
 import { chunksOf } from './byte-stream.ts';
 import { dockerError } from './docker-api/docker-error.ts';
@@ -171,11 +172,16 @@ export class ImageRegistry {
       });
       const pulled = await listOn(passage.host, passage.engineRepository);
       if (pulled.length === 0) throw dockerError(500, 'ecluse: the engine pulled nothing');
-      for (const image of pulled) await this.#takePulled(passage, image, emit);
+      const news: boolean[] = [];
+      for (const image of pulled) news.push(...(await this.#takePulled(passage, image, emit)));
+      const isAll = name.tag === '' && name.digest === '';
+      const told = familiarReference(isAll ? name.repository : wholeName(name));
+      await emit({ status: `Status: ${news.includes(true) ? 'Downloaded newer image' : 'Image is up to date'} for ${told}` });
     });
   }
 
-  async #takePulled(passage: Passage, { imageId, names }: ListedImage, emit: ProgressSink): Promise<void> {
+  /** Makes it the tenant's. Returns for each of its names whether that is news. */
+  async #takePulled(passage: Passage, { imageId, names }: ListedImage, emit: ProgressSink): Promise<readonly boolean[]> {
     const { holdings, events } = this.#deps;
     const { tenant, name, host, engineRepository } = passage;
     await this.#deps.engines.learn(host, imageId);
@@ -187,17 +193,17 @@ export class ImageRegistry {
     const held = digest === undefined ? undefined : { repository: name.repository, digest };
     const before = await holdings.list(tenant.name);
     const wanted = tags.length === 0 ? [undefined] : tags;
+    const news: boolean[] = [];
     for (const tag of wanted) {
       const whole = tag === undefined ? `${name.repository}@${digest ?? ''}` : `${name.repository}:${tag}`;
-      const isKnown = before.some(
-        (image) => image.imageId === imageId && [...image.references, ...image.digests].includes(whole),
-      );
+      const isSame = (image: TenantImage): boolean => [...image.references, ...image.digests].includes(whole);
+      news.push(!before.some((image) => image.imageId === imageId && isSame(image)));
       await holdings.hold(tenant.name, imageId, host, { reference: tag === undefined ? undefined : whole, digest: held });
       const told = familiarReference(whole);
       if (digest !== undefined) await emit({ status: `Digest: ${digest}` });
-      await emit({ status: `Status: ${isKnown ? 'Image is up to date' : 'Downloaded newer image'} for ${told}` });
       await events.publishAs(tenant.name, 'pull', { actor: told, imageId, name: familiarReference(name.repository) });
     }
+    return news;
   }
 
   /** Throws unless the tenant has been shown everything of an image that the engine says it pulled. */
@@ -238,15 +244,20 @@ export class ImageRegistry {
     if (parsed.kind === 'invalid') throw dockerError(400, parsed.why);
     const { name } = parsed;
     if (name.digest !== '') throw dockerError(400, 'cannot push a digest reference');
-    const wanted = (await holdings.list(tenant.name)).flatMap(({ imageId, references }) =>
+    // The engine says it; where it is not asked, we do.
+    const announce = async (): Promise<void> => {
+      await emit({ status: `The push refers to repository [${name.repository}]` });
+    };
+    const there = (await holdings.list(tenant.name)).flatMap(({ imageId, references }) =>
       references
         .map((whole) => splitWhole(whole))
-        .filter(({ repository, tag }) => repository === name.repository && (name.tag === '' || tag === name.tag))
+        .filter(({ repository }) => repository === name.repository)
         .map(({ tag }) => ({ imageId, tag })),
     );
-    const [first] = wanted;
+    const wanted = there.filter(({ tag }) => name.tag === '' || tag === name.tag);
+    const [first] = wanted.length === 0 ? there : wanted;
     if (first === undefined) {
-      await emit({ status: `The push refers to repository [${name.repository}]` });
+      await announce();
       throw dockerError(404, `An image does not exist locally with the tag: ${familiarReference(name.repository)}`);
     }
     const choose = async (): Promise<EngineHost> => {
@@ -256,6 +267,15 @@ export class ImageRegistry {
     };
     await this.#through({ tenant, name, access, actions: 'pull,push', tagsMax: 0 }, choose, async (passage) => {
       const { engineRepository, host } = passage;
+      // An engine would try a registry that cannot be reached again and again: all that it knows is the relay.
+      await passage.session.client.origin().catch(async (error: unknown) => {
+        await announce();
+        throw error;
+      });
+      if (wanted.length === 0) {
+        await announce();
+        throw dockerError(404, `tag does not exist: ${familiarReference(wholeName(name))}`);
+      }
       for (const { imageId, tag } of wanted) {
         await transfer.ensureOn(host, imageId);
         await tagOn(host, imageId, { repository: engineRepository, tag });
@@ -284,6 +304,11 @@ export class ImageRegistry {
       }
     });
   }
+}
+
+/** With the tag or digest that it has. */
+function wholeName({ repository, tag, digest }: NamedReference): string {
+  return digest === '' ? `${repository}:${tag}` : `${repository}@${digest}`;
 }
 
 /** Replaces an engine's names in its words. */

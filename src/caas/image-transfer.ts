@@ -7,9 +7,9 @@ import type { TenantImage } from '#state/images.ts';
 import type { Tenant } from '#state/tenants.ts';
 import { dockerError } from './docker-api/docker-error.ts';
 import { EngineError } from './engine-client.ts';
-import { failureOf, jsonLines, progressLine } from './engine-progress.ts';
+import { errorLine, failureOf, jsonLines } from './engine-progress.ts';
 import type { ProgressSink } from './engine-progress.ts';
-import { rewriteImageArchive } from './image-archive.ts';
+import { DamagedTar, rewriteImageArchive } from './image-archive.ts';
 import type { ArchivedImage } from './image-archive.ts';
 import { engineReference, inspectOn, tagOn, temporaryRepository } from './image-engines.ts';
 import type { EngineHost, ImageEngines } from './image-engines.ts';
@@ -53,18 +53,18 @@ export class ImageTransfer {
     using busy = new DisposableStack();
     busy.use(engines.begin(host));
     const repository = temporaryRepository();
+    const known = await this.#layersOf((await holdings.list(tenant.name)).map(({ imageId }) => imageId));
     const archive = await plainArchive(source);
     const rewritten = rewriteImageArchive(archive, { imagesMax, nameOf: (index) => `${repository}:${String(index)}` });
     try {
       const answer = await host.client.stream(
-        { method: 'POST', path: ['images', 'load'], query: { quiet: options.quiet }, headers: TAR },
+        // Quietly: the engine tells of the layers that it lacks, and so whether some other tenant has one.
+        { method: 'POST', path: ['images', 'load'], query: { quiet: true }, headers: TAR },
         rewritten.archive,
       );
       let failure: string | undefined;
       for await (const line of jsonLines(answer)) {
         failure ??= failureOf(line);
-        const progress = progressLine(line);
-        if (progress !== undefined) await emit(progress);
       }
       const images = await rewritten.images;
       if (failure !== undefined) throw new EngineError(500, failure);
@@ -73,10 +73,23 @@ export class ImageTransfer {
           throw dockerError(500, `ecluse: the engine did not take the image ${image.imageId} as the archive has it`);
         }
       }
+      const loaded = options.quiet ? new Set<string>() : await this.#layersOf(images.map(({ imageId }) => imageId));
+      for (const layer of loaded.difference(known)) {
+        await emit({ status: 'Loading layer', progressDetail: {}, id: layer.replace('sha256:', '').slice(0, 12) });
+      }
       for (const image of images) await this.#take(tenant.name, image, host, emit);
+    } catch (error) {
+      if (!(error instanceof DamagedTar)) throw error;
+      await emit(errorLine(error.message));
     } finally {
       await engines.sweep(host, repository);
     }
+  }
+
+  /** The layers of some images, in their order. */
+  async #layersOf(imageIds: readonly string[]): Promise<Set<string>> {
+    const images = await Promise.all(imageIds.map(async (imageId) => await this.#deps.engines.inspect(imageId)));
+    return new Set(images.flatMap((image) => image?.RootFS?.Layers ?? []));
   }
 
   async #take(tenant: string, { imageId, references }: ArchivedImage, host: EngineHost, emit: ProgressSink): Promise<void> {

@@ -227,8 +227,10 @@ export class Migrations {
   /** An address on the target, which its peers let in from now on; the old one is good until the commit. */
   async #takeAddress({ row, target, journal }: Move): Promise<string> {
     if (row.lanAddress === '') return '';
-    const address = await this.#deps.containers.freeAddress(target, row.tenant);
-    await setMigrationAddress(this.#deps.sql, journal.id, address);
+    const address = await this.#deps.containers.withFreeAddress(target, row.tenant, async (free) => {
+      await setMigrationAddress(this.#deps.sql, journal.id, free);
+      return free;
+    });
     await this.#deps.fabric.refresh(row.tenant);
     return address;
   }

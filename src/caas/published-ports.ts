@@ -44,7 +44,7 @@ export type TakeOutcome = 'taken' | 'held' | 'none';
 /** As the kernel's for outgoing connections, and Docker's. */
 const RANDOM_FIRST = 32_768;
 const RANDOM_LAST = 60_999;
-/** A random port that another program has is skipped; so many in a row mean that something else is wrong. */
+/** A port that another program has is skipped where there is a choice; so many in a row mean that something else is wrong. */
 const PROBES_MAX = 200;
 /** Two daemons never share a store, and takes are made one after the other: a conflict is a fault that must not loop. */
 const TAKE_ATTEMPTS_MAX = 3;
@@ -194,13 +194,16 @@ export class PublishedPorts {
       const answer = await this.#probe({ protocol, address, port: first });
       return answer === 'free' ? first : refused(userlandRefusal(wish, answer, first));
     }
-    let isBusy = false;
-    for (let port = first; port <= last; port += 1) {
+    let busy = '';
+    let probes = 0;
+    // Other tenants' starts wait meanwhile: what fails for the whole address (EADDRNOTAVAIL) is not tried on sixty thousand ports.
+    for (let port = first; port <= last && probes < PROBES_MAX && (busy === '' || busy === 'EADDRINUSE'); port += 1) {
       if (taken.has(port)) continue;
-      if ((await probePort({ protocol, address, port })) === 'free') return port;
-      isBusy = true;
+      probes += 1;
+      busy = await probePort({ protocol, address, port });
+      if (busy === 'free') return port;
     }
-    return isBusy ? refused(userlandRefusal(wish, 'EADDRINUSE', last)) : held('all ports are allocated');
+    return busy === '' ? held('all ports are allocated') : refused(userlandRefusal(wish, busy, last));
   }
 
   async #findRandom(protocol: 'tcp' | 'udp', address: string, taken: ReadonlySet<number>): Promise<number | Refusal> {

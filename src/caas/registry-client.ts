@@ -28,6 +28,8 @@ const REDIRECTS_MAX = 5;
 const CONNECTIONS = { keepAlive: true, maxSockets: 8 };
 /** Error bodies and tokens; manifests have their own limit. */
 const SMALL_BODY_BYTES_MAX = 1024 * 1024;
+/** Of a challenge, which a tenant's own registry may write: reading it takes quadratic time. */
+const CHALLENGE_CHARS_MAX = 2048;
 const CLIENT_ID = 'ecluse';
 
 export interface RegistryCall {
@@ -87,7 +89,8 @@ interface Challenge {
 }
 
 /** `Bearer realm="…",service="…"`. Of several, the first that is known. */
-export function parseChallenge(header: string | undefined): Challenge | undefined {
+export function parseChallenge(given: string | undefined): Challenge | undefined {
+  const header = given?.slice(0, CHALLENGE_CHARS_MAX);
   const found = /(?:^|,\s*)(basic|bearer)\s+/i.exec(header ?? '');
   if (header === undefined || found === null) return undefined;
   const params = new Map<string, string>();
@@ -319,16 +322,30 @@ export class RegistryClient implements Disposable {
     return await this.#hop({ ...call, headers: { ...call.headers, ...(await this.#authorization()) } }, url);
   }
 
-  /** A page beside the registry's own protocol. */
+  /** A page of the registry's first protocol, which has nothing but the search left. As in Docker, an insecure registry is pinged before. */
   async visit(path: string): Promise<IncomingMessage> {
     const { host, port, isInsecure } = this.#target.place;
-    const url = (scheme: string): URL => new URL(path, `${scheme}://${host}:${String(port)}/`);
-    try {
-      return await this.#hop({ method: 'GET' }, url('https'));
-    } catch (error) {
-      if (!isInsecure) throw error;
-      return await this.#hop({ method: 'GET' }, url('http'));
+    const secure = new URL(`https://${host}:${String(port)}/`);
+    const origin = isInsecure ? await this.#pinged(secure, new URL(`http://${host}:${String(port)}/`)) : secure;
+    return await this.#hop({ method: 'GET' }, new URL(path, origin));
+  }
+
+  /** Which of the two answers. */
+  async #pinged(secure: URL, plain: URL): Promise<URL> {
+    const faults: string[] = [];
+    for (const origin of [secure, plain]) {
+      try {
+        (await this.#hop({ method: 'GET' }, new URL('/v1/_ping', origin))).resume();
+        return origin;
+      } catch (error) {
+        if (!(error instanceof RegistryUnavailable)) throw error;
+        faults.push(error.message);
+      }
     }
+    const [first = '', second = ''] = faults;
+    throw new RegistryUnavailable(
+      `invalid registry endpoint "${new URL('/v1/', plain).href}". HTTPS attempt: ${first}. HTTP attempt: ${second}`,
+    );
   }
 
   /** `docker login`: whether the registry takes the credentials. */

@@ -1,15 +1,7 @@
 /** Combinations and values of a create request that no engine takes, or that would reach outside of a sandbox. Pure. */
-import type { ContainerSpec } from './container-spec.ts';
+import { OUTSIDE } from './spec-refusal.ts';
+import type { SpecRefusal } from './spec-refusal.ts';
 
-/** `isWhole`: the reason is the whole message, as where the words are Docker's. */
-export interface SpecRefusal {
-  readonly kind: 'refused';
-  readonly status: 400 | 403 | 501;
-  readonly reason: string;
-  readonly isWhole?: true;
-}
-
-export const OUTSIDE = 'it would reach outside of the sandbox';
 const LABELS_MAX = 200;
 /** Below it the sandbox's own kernel does not start. */
 const MEMORY_BYTES_MIN = 64 * 1024 * 1024;
@@ -35,7 +27,19 @@ function docker(reason: string): SpecRefusal {
   return { kind: 'refused', status: 400, reason, isWhole: true };
 }
 
-type Checked = Pick<ContainerSpec, 'config' | 'hostConfig'>;
+/** What of a specification is looked at. */
+interface Checked {
+  readonly config: { readonly Labels: Readonly<Record<string, string>> | null };
+  readonly hostConfig: {
+    readonly Memory: number;
+    readonly MemorySwap: number;
+    readonly AutoRemove: boolean;
+    readonly RestartPolicy: { readonly Name: string } | null;
+    readonly CapAdd: readonly string[] | null;
+    readonly CapDrop: readonly string[] | null;
+    readonly SecurityOpt: readonly string[] | null;
+  };
+}
 
 function checkMemory({ hostConfig: { Memory, MemorySwap } }: Checked): SpecRefusal | undefined {
   if (Memory !== 0 && Memory < MEMORY_BYTES_MIN) {

@@ -5,7 +5,7 @@
 import * as z from 'zod';
 import { parseSizeBytes } from '#units';
 import { foldFields } from './docker-api/go-json.ts';
-import type { SpecRefusal } from './spec-checks.ts';
+import type { SpecRefusal } from './spec-refusal.ts';
 
 export type LoggingResult = { readonly kind: 'logging'; readonly options: Readonly<Record<string, string>> } | SpecRefusal;
 

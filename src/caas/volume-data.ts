@@ -30,7 +30,7 @@ export async function ensureEngineVolume(host: Host, volume: VolumeRow): Promise
     body: {
       Name: engineVolumeOf(host, volume),
       Driver: 'local',
-      DriverOpts: engineOptionsOf(volume.options, volume.name),
+      DriverOpts: engineOptionsOf(volume.options ?? {}, volume.name),
       Labels: { 'ecluse.tenant': volume.tenant, 'ecluse.volume': volume.id },
     },
   });
@@ -59,7 +59,7 @@ export async function copyVolume(volume: VolumeRow, from: Host, to: Host): Promi
   await removeEngineVolume(to, target); // What an earlier attempt left.
   const source = await ensureEngineVolume(from, volume);
   const directory = await ensureEngineVolume(to, volume);
-  if (Object.keys(volume.options).length > 0) return; // A tmpfs is empty while nobody has it mounted.
+  if (Object.keys(volume.options ?? {}).length > 0) return; // A tmpfs is empty while nobody has it mounted.
   try {
     await runCommand('cp', ['-a', '--', `${source}/.`, directory], { timeoutMs: COPY_TIMEOUT_MS });
   } catch (error) {

@@ -86,8 +86,13 @@ export interface VolumeUse {
 export interface VolumeWish {
   /** Empty: anonymous. */
   readonly name: string;
-  readonly labels: Readonly<Record<string, string>>;
-  readonly options: Readonly<Record<string, string>>;
+  /** Null: not given, which Docker shows otherwise than empty. */
+  readonly labels: Readonly<Record<string, string>> | null;
+  readonly options: Readonly<Record<string, string>> | null;
+}
+
+function nullIfEmpty(map: Readonly<Record<string, string>>): Readonly<Record<string, string>> | null {
+  return Object.keys(map).length === 0 ? null : map;
 }
 
 function isVolume(mount: MountSpec): mount is VolumeMount {
@@ -188,7 +193,8 @@ export class Volumes {
     const { name, anonymous, labels, options } = mount;
     const row = await findVolume(sql, tenant, name);
     if (row === undefined) {
-      const fresh: VolumeRow = { ...this.#fresh(tenant, { name, labels, options }), host: host.name, anonymous };
+      const wish = { name, labels: nullIfEmpty(labels), options: nullIfEmpty(options) };
+      const fresh: VolumeRow = { ...this.#fresh(tenant, wish), host: host.name, anonymous };
       if ((await insertVolume(sql, fresh)).kind === 'conflict')
         throw new Error(`volume ${name} was made beside its tenant's lock`);
       made.push(name);
@@ -360,7 +366,7 @@ export class Volumes {
       const deleted: string[] = [];
       let bytes = 0;
       for (const { row, users } of await this.list(tenant)) {
-        if (users.length > 0 || Object.keys(row.options).length > 0 || !isWanted(row)) continue;
+        if (users.length > 0 || Object.keys(row.options ?? {}).length > 0 || !isWanted(row)) continue;
         bytes += Math.max(0, await this.#sizeOf(row));
         if (!(await this.#drop(tenant, row.name))) continue;
         deleted.push(row.name);
@@ -375,7 +381,7 @@ export class Volumes {
   async usage(
     tenant: string,
   ): Promise<readonly { readonly row: VolumeRow; readonly refCount: number; readonly sizeBytes: number }[]> {
-    const uses = (await this.list(tenant)).filter(({ row }) => Object.keys(row.options).length === 0);
+    const uses = (await this.list(tenant)).filter(({ row }) => Object.keys(row.options ?? {}).length === 0);
     return await Promise.all(
       uses.map(async ({ row, users }) => ({ row, refCount: users.length, sizeBytes: await this.#sizeOf(row) })),
     );

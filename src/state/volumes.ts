@@ -13,9 +13,14 @@ export interface VolumeRow {
   readonly createdMs: number;
   /** Made for a container without a name; goes with `docker rm -v` and by default with `docker volume prune`. */
   readonly anonymous: boolean;
-  readonly labels: Readonly<Record<string, string>>;
+  /** Null where the client gave none, which Docker tells apart from an empty object. */
+  readonly labels: Readonly<Record<string, string>> | null;
   /** Options of the `local` driver: only those of a tmpfs are accepted. */
-  readonly options: Readonly<Record<string, string>>;
+  readonly options: Readonly<Record<string, string>> | null;
+}
+
+function mapOf(row: SqlRow, column: string): Readonly<Record<string, string>> | null {
+  return textOf(row, column) === 'null' ? null : textMapOf(row, column);
 }
 
 function volumeOf(row: SqlRow): VolumeRow {
@@ -26,8 +31,8 @@ function volumeOf(row: SqlRow): VolumeRow {
     host: textOf(row, 'host'),
     createdMs: integerOf(row, 'created_ms'),
     anonymous: integerOf(row, 'anonymous') === 1,
-    labels: textMapOf(row, 'labels'),
-    options: textMapOf(row, 'options'),
+    labels: mapOf(row, 'labels'),
+    options: mapOf(row, 'options'),
   };
 }
 

@@ -7,6 +7,8 @@ import { once } from 'node:events';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { TLSSocket } from 'node:tls';
 import * as z from 'zod';
+import { buffer } from 'node:stream/consumers';
+import { pack } from 'tar-stream';
 import { busyboxTar, connectTls, credentialsOf } from './docker-api.ts';
 import type { ApiAnswer, ApiCall, Credentials } from './docker-api.ts';
 import { engineState, theirState } from './attack-state.ts';
@@ -152,9 +154,28 @@ async function load(ask: AttackWorld['ask'], rootFs: Buffer, owner: string, repo
   await made(ask, { ...post('/images/load', body), headers: { 'content-type': 'application/x-tar' } });
 }
 
+/** A tar with one file, the same each time. */
+export async function tarWith(name: string, text: string): Promise<Buffer> {
+  const packing = pack();
+  packing.entry({ name, mtime: new Date(0) }, text);
+  packing.finalize();
+  return await buffer(packing);
+}
+
+/** The victim's layer, byte for byte: whoever has the same bytes must not learn that the victim has them. */
+export const RARE = 'ingot'.repeat(1000);
+
+/** A build step that the victim made on an image that anybody can have. */
+export function dockerfileOf(base: string): string {
+  return `FROM ${base}\nLABEL mined=yes\n`;
+}
+
 /** One of everything. Names are words that nothing else has in it. */
 async function furnish(ask: AttackWorld['ask'], rootFs: Buffer): Promise<AttackWorld['references']> {
   await load(ask, rootFs, VICTIM, ['quartz:7', 'mica/feldspar:9']);
+  await load(ask, await tarWith('rare', RARE), VICTIM, ['opal:1']);
+  const dockerfile = await tarWith('Dockerfile', dockerfileOf('quartz:7'));
+  await made(ask, { ...post('/build?t=garnet:1', dockerfile), headers: { 'content-type': 'application/x-tar' } });
   const network = await madeId(ask, post('/networks/create', { Name: 'basaltnet', Labels: { vein: 'gold' } }));
   await made(ask, post('/volumes/create', { Name: 'oredata', Labels: { vein: 'gold' } }));
   const container = await madeId(
@@ -236,7 +257,7 @@ async function belongingsOf(ask: AttackWorld['ask']): Promise<unknown> {
 const errorSchema = z.strictObject({ message: z.string().min(1) });
 
 function isError({ headers, text }: ApiAnswer): boolean {
-  if (!/^application\/json/.test(headers['content-type'] ?? '')) return false;
+  if (headers['content-type']?.startsWith('application/json') !== true) return false;
   try {
     return errorSchema.safeParse(JSON.parse(text)).success;
   } catch {

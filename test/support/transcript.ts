@@ -105,12 +105,26 @@ const COMMAND_LIMIT_MS = 60_000;
 const UNTIL_LIMIT_MS = 20_000;
 const UNTIL_PAUSE_MS = 150;
 /** Until a background command has connected, or has heard the last of what happened. */
-const SETTLE_MS = 600;
+const SETTLE_MS = 1000;
 
 /** Runs a scenario at both sides; empty if they said the same. Both are emptied afterwards. */
 export async function compareTranscripts(scenario: Scenario, options: TranscriptOptions): Promise<readonly Mismatch[]> {
-  await using docker = await startSession(scenario, options.docker, options);
-  await using ecluse = await startSession(scenario, options.ecluse, options);
+  const [docker, ecluse] = await Promise.all([
+    startSession(scenario, options.docker, options),
+    startSession(scenario, options.ecluse, options),
+  ]);
+  try {
+    return await compareSteps(scenario, options, { docker, ecluse });
+  } finally {
+    await Promise.all([docker.end(), ecluse.end()]);
+  }
+}
+
+async function compareSteps(
+  scenario: Scenario,
+  options: TranscriptOptions,
+  { docker, ecluse }: { readonly docker: Session; readonly ecluse: Session },
+): Promise<readonly Mismatch[]> {
   const found: Mismatch[] = [];
   for (const [index, step] of scenario.steps.map(asStep).entries()) {
     const [atDocker, atEcluse] = await Promise.all([docker.take(step), ecluse.take(step)]);
@@ -168,8 +182,10 @@ function asStep(step: Step): CommandStep | JoinStep {
   return typeof step === 'string' ? { command: step } : step;
 }
 
-interface Session extends AsyncDisposable {
+interface Session {
   readonly take: (step: CommandStep | JoinStep) => Promise<Outcome>;
+  /** Empties the engine. */
+  readonly end: () => Promise<void>;
 }
 
 /** A command that goes on while others run. */
@@ -237,7 +253,7 @@ async function startSession(scenario: Scenario, side: Side, options: TranscriptO
       await delay(SETTLE_MS);
       return { exitCode: 'runs', stdout: '', stderr: '' };
     },
-    async [Symbol.asyncDispose](): Promise<void> {
+    end: async () => {
       await emptyEngine(side.env, options.imageIds);
       for (const running of inBackground.values()) running.interrupt.abort();
       await Promise.all([...inBackground.values()].map(async (running) => await running.outcome));

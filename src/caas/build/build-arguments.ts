@@ -10,6 +10,9 @@ export type GivenArguments = ReadonlyMap<string, string | null>;
 
 type Declared = Map<string, string | undefined>;
 
+/** The kernel takes no longer variable (MAX_ARG_STRLEN). Without a limit, `ENV a=$a$a` in forty lines is a terabyte, here and in the engine. */
+const VALUE_CHARS_MAX = 128 * 1024;
+
 /** Arguments that need no ARG (moby `builtinAllowedBuildArgs`). */
 const BUILT_IN = new Set('HTTP_PROXY http_proxy HTTPS_PROXY https_proxy FTP_PROXY ftp_proxy NO_PROXY no_proxy'.split(' '));
 const PATH_DEFAULT = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
@@ -20,7 +23,9 @@ export function expandAt(
   scope: { readonly lookup: Lookup; readonly escape: EscapeToken },
 ): string {
   try {
-    return expandWord(word, scope.lookup, scope.escape);
+    const expanded = expandWord(word, scope.lookup, scope.escape);
+    if (expanded.length <= VALUE_CHARS_MAX) return expanded;
+    throw lineError(instruction.line, `ecluse: with its variables it has more than ${String(VALUE_CHARS_MAX)} characters`);
   } catch (error) {
     if (error instanceof WordError) throw dockerError(400, `line ${String(instruction.line)}: ${error.message}`);
     throw error;

@@ -22,7 +22,7 @@ export interface ContextLimits {
   /** Sum of the files. */
   readonly bytesMax: number;
   readonly entriesMax: number;
-  /** Of the Dockerfile, and of the .dockerignore. */
+  /** Of the Dockerfile. */
   readonly textBytesMax: number;
 }
 
@@ -35,6 +35,10 @@ export const CONTEXT_LIMITS: ContextLimits = {
 /** The engine's name for the rewritten Dockerfile. */
 export const ENGINE_DOCKERFILE = '.ecluse-dockerfile';
 const IGNORE = '.dockerignore';
+/** Every pattern of it is tried on every character of the Dockerfile's path: a larger one could hold the node up. */
+const IGNORE_BYTES_MAX = 64 * 1024;
+/** As Linux has it; tar-stream takes names of megabytes. */
+const PATH_CHARS_MAX = 4096;
 const DEFAULT_DOCKERFILE = 'Dockerfile';
 
 export interface ContextOptions {
@@ -54,6 +58,8 @@ type PlainHeader = Partial<Header> & Pick<Header, 'name'>;
 
 /** A path as the engine will clean it; refused where it climbs. */
 function cleanPath(path: string): string {
+  if (path.length > PATH_CHARS_MAX)
+    throw dockerError(400, `ecluse: the path ${path.slice(0, 200)}… in the build context is too long`);
   const clean = posix.normalize(`./${path}`).replace(/\/$/, '');
   if (!path.split('/').includes('..') && !path.includes('\0')) return clean.replace(/^\/+/, '');
   throw dockerError(400, `ecluse: the path ${path.slice(0, 200)} in the build context is not plain`);
@@ -112,10 +118,9 @@ class ContextCopy {
       body.resume();
       return;
     }
-    const bytes = await readWhole(body, this.#options.limits.textBytesMax);
-    if (bytes === undefined) {
-      throw dockerError(413, `ecluse: ${name.slice(0, 200)} has more than ${String(this.#options.limits.textBytesMax)} bytes`);
-    }
+    const bytesMax = name === IGNORE ? IGNORE_BYTES_MAX : this.#options.limits.textBytesMax;
+    const bytes = await readWhole(body, bytesMax);
+    if (bytes === undefined) throw dockerError(413, `ecluse: ${name.slice(0, 200)} has more than ${String(bytesMax)} bytes`);
     this.#links.delete(name);
     this.#held.set(name, { header: plain, bytes });
   }

@@ -41,6 +41,11 @@ export function parseEngineLine(line: string): EngineLine | undefined {
   return { kind: 'failure', code: data.errorDetail?.code, message: data.errorDetail?.message ?? data.error };
 }
 
+/** The engine says that it removed a step's container. */
+export function isRemoval(line: EngineLine): boolean {
+  return line.kind === 'output' && /^Removing intermediate container [0-9a-f]{12}\n$/.test(line.text);
+}
+
 /** Takes back what the rewriting put in. */
 export class OriginalWords {
   readonly #rewritten: Pick<RewrittenDockerfile, 'originals' | 'names'>;

@@ -18,6 +18,8 @@ export interface BuildOptions {
   readonly tags: readonly string[];
   readonly isQuiet: boolean;
   readonly noCache: boolean;
+  /** Whether the tenant hears that containers of steps are removed: they always are. */
+  readonly removal: 'never' | 'of success' | 'always';
   /** Pull what FROM names even where it is there. */
   readonly pull: boolean;
   readonly target: string;
@@ -40,6 +42,7 @@ export interface BuildOptions {
 const TAGS_MAX = 50;
 const ENTRIES_MAX = 200;
 const TEXT_CHARS_MAX = 16 * 1024;
+const DOCKERFILE_CHARS_MAX = 512;
 /** The kernel's own bounds. */
 const CPU_SHARES_MAX = 262_144;
 const CPU_PERIOD_MAX_US = 1_000_000;
@@ -126,6 +129,12 @@ function checkIsolation(query: URLSearchParams): void {
   }
 }
 
+/** As moby reads `rm` and `forcerm`. */
+function removalOf(query: URLSearchParams): BuildOptions['removal'] {
+  if (booleanOf(query, 'forcerm')) return 'always';
+  return (query.get('rm') ?? '') === '' || booleanOf(query, 'rm') ? 'of success' : 'never';
+}
+
 function networkOf(query: URLSearchParams): BuildOptions['network'] {
   const mode = query.get('networkmode') ?? '';
   if (mode === '' || mode === 'default' || mode === 'bridge') return 'default';
@@ -164,16 +173,23 @@ function platformOf(query: URLSearchParams): string {
   throw dockerError(400, `${JSON.stringify(platform.slice(0, 100))} is an invalid platform`);
 }
 
+function dockerfileOf(query: URLSearchParams): string {
+  const path = query.get('dockerfile') ?? '';
+  if (path.length > DOCKERFILE_CHARS_MAX)
+    throw dockerError(400, `ecluse: dockerfile: a path of more than ${String(DOCKERFILE_CHARS_MAX)} characters`);
+  return path === '' ? 'Dockerfile' : path;
+}
+
 /** Parses the query; refusals are thrown in Docker's words. */
 export function parseBuildQuery(query: URLSearchParams): BuildOptions {
   checkBuilder(query);
   checkIsolation(query);
-  const dockerfile = query.get('dockerfile') ?? '';
   return {
-    dockerfile: dockerfile === '' ? 'Dockerfile' : dockerfile.slice(0, 4096),
+    dockerfile: dockerfileOf(query),
     tags: tagsOf(query),
     isQuiet: booleanOf(query, 'q'),
     noCache: booleanOf(query, 'nocache'),
+    removal: removalOf(query),
     pull: booleanOf(query, 'pull'),
     target: query.get('target') ?? '',
     platform: platformOf(query),

@@ -27,7 +27,7 @@ import type { Meter } from '#caas/meter.ts';
 import { CONTEXT_LIMITS, ENGINE_DOCKERFILE, rewriteContext } from './build-context.ts';
 import { buildName, clearBuild, removeBuildCgroup } from './build-leftovers.ts';
 import type { Ending } from './build-leftovers.ts';
-import { ENGINE_LINE_CHARS_MAX, failureLine, OriginalWords, parseEngineLine } from './build-output.ts';
+import { ENGINE_LINE_CHARS_MAX, failureLine, isRemoval, OriginalWords, parseEngineLine } from './build-output.ts';
 import type { BuildLine, EngineLine } from './build-output.ts';
 import { StepImages } from './step-images.ts';
 import type { BuildOptions, RegistryLogins } from './build-query.ts';
@@ -83,6 +83,8 @@ interface Running {
   readonly borrowed: string[];
   /** What `--quiet` holds back. */
   readonly held: string[];
+  /** What of the engine's output the tenant was told before. */
+  announced: string;
   /** The engine has, or is about to have, all of the context: before, it does nothing. */
   hasContext: boolean;
   /** The engine said that it has given up. */
@@ -176,6 +178,7 @@ export class Builds {
       steps: new StepImages(),
       borrowed: [],
       held: [],
+      announced: '',
       hasContext: false,
       hasFailed: false,
     };
@@ -268,29 +271,40 @@ export class Builds {
     need: { readonly platform: string; readonly step: string },
   ): Promise<BaseImage> {
     const { images } = this.#deps;
-    const { tenant, options, logins, emit } = running.request;
+    const { tenant, options } = running.request;
     let image = await images.find(tenant.name, reference);
     // What was found by its id cannot be pulled.
     const isNamed = image !== undefined && isNameOf(image, reference);
     if (image === undefined || (options.pull && isNamed)) {
-      try {
-        const platform = need.platform === '' ? options.platform : need.platform;
-        const access = {
-          auth: loginFor(logins, reference),
-          platform: platform === '' ? undefined : platform,
-          signal: running.signal,
-        };
-        await images.pull(tenant, withDefaultTag(reference), access, emit);
-      } catch (error) {
-        await emit({ stream: need.step }); // The engine never gets to announce it.
-        throw error;
-      }
+      await this.#pull(running, reference, need);
       image = await images.find(tenant.name, reference);
     }
     const known = image === undefined ? undefined : await images.inspect(image.imageId);
     if (image === undefined || known === undefined) throw dockerError(404, `No such image: ${reference.slice(0, 500)}`);
     await images.ensureOn(running.host, image.imageId);
     return { imageId: image.imageId, environment: known.Config?.Env ?? [], triggers: known.Config?.OnBuild ?? [] };
+  }
+
+  /** Docker pulls when it comes to the instruction; the engine comes to it later. */
+  async #pull(running: Running, reference: string, need: { readonly platform: string; readonly step: string }): Promise<void> {
+    const { tenant, options, logins, emit } = running.request;
+    const isFirst = !options.isQuiet && need.step.startsWith('Step 1/');
+    if (isFirst) {
+      running.announced = need.step;
+      await emit({ stream: need.step });
+    }
+    const platform = need.platform === '' ? options.platform : need.platform;
+    const access = {
+      auth: loginFor(logins, reference),
+      platform: platform === '' ? undefined : platform,
+      signal: running.signal,
+    };
+    try {
+      await this.#deps.images.pull(tenant, withDefaultTag(reference), access, emit);
+    } catch (error) {
+      if (!isFirst) await emit({ stream: need.step }); // The engine never gets to announce it.
+      throw error;
+    }
   }
 
   /** The newest images of the tenant's, or those that it named. */
@@ -343,16 +357,22 @@ export class Builds {
   /** Passes the output on. Returns the images of the stages, in their order. */
   async #follow(running: Running, answer: Readable, tell: (line: EngineLine) => BuildLine): Promise<readonly string[]> {
     const { request, held } = running;
+    const { removal } = request.options;
     const stages: string[] = [];
+    let removed: EngineLine | undefined; // What follows says whether the step succeeded.
     for await (const text of boundedLines(answer, ENGINE_LINE_CHARS_MAX)) {
       const line = parseEngineLine(text);
       if (line === undefined) continue;
       if (line.kind === 'failure') {
         running.hasFailed = true;
+        if (removed !== undefined && removal === 'always') await this.#say(running, removed, tell(removed));
         for (const before of held.splice(0)) await request.emit({ stream: before });
         await request.emit(tell(line));
         return stages; // It is the last word.
       }
+      if (removed !== undefined && removal !== 'never') await this.#say(running, removed, tell(removed));
+      removed = isRemoval(line) ? line : undefined;
+      if (removed !== undefined) continue;
       if (line.kind === 'output') running.steps.read(line.text);
       else stages.push(line.imageId);
       await this.#say(running, line, tell(line));
@@ -361,8 +381,14 @@ export class Builds {
   }
 
   /** Tells the client what it wants to hear, or keeps it for the case of a failure. */
-  async #say({ request, held }: Running, line: EngineLine, toTell: BuildLine): Promise<void> {
+  async #say(running: Running, line: EngineLine, toTell: BuildLine): Promise<void> {
+    const { request, held } = running;
     const { isQuiet } = request.options;
+    const said = toTell['stream'];
+    if (typeof said === 'string' && said !== '' && running.announced.startsWith(said)) {
+      running.announced = running.announced.slice(said.length);
+      return;
+    }
     if (line.kind === 'stage' && (isQuiet || !request.wantsAux)) return;
     if (!isQuiet) {
       await request.emit(toTell);

@@ -10,6 +10,7 @@ import { extract, pack } from 'tar-stream';
 import type { Header } from 'tar-stream';
 import { EcluseError, reasonOf } from '#errors';
 import { bufferOf, chunksOf } from '#caas/byte-stream.ts';
+import { tarFault } from '#caas/plain-archive.ts';
 import { dockerError } from './docker-error.ts';
 
 /** A tree of source code has hundreds of thousands of files. */
@@ -54,7 +55,7 @@ function checkedHeader(header: Header): PlainHeader {
 /** An archive that cannot be read is refused in moby's manner. */
 function damaged(error: unknown): Error {
   if (error instanceof EcluseError) return error;
-  return dockerError(400, `Error processing tar file(exit status 1): ${reasonOf(error)}`);
+  return dockerError(400, tarFault(error) ?? `Error processing tar file(exit status 1): ${reasonOf(error)}`);
 }
 
 /** The archive as the engine gets it. Faults of the client's archive are thrown as refusals. */

@@ -4,7 +4,7 @@ import type { ContainerRow } from '#state/containers.ts';
 import { parseStoredSpec } from '#caas/container-spec.ts';
 import type { Containers } from '#caas/containers.ts';
 import { dockerError } from './docker-error.ts';
-import { hijackOn, join, pump, streamType } from './raw-stream.ts';
+import { hijackOn, join, joinWithoutUpgrade, pump, streamType } from './raw-stream.ts';
 import { booleanOf, numberOf, readJson } from './request.ts';
 import type { DockerRequest, HijackRequest } from './request.ts';
 import type { DockerRoute } from './router.ts';
@@ -63,11 +63,13 @@ async function attach(deps: AttachHandlerDeps, request: HijackRequest, reference
   join(request, engine, streamType(request.apiVersion, isTty));
 }
 
-/** Attach without an upgrade: output only, which is all that such clients read. */
-async function attachOutput(deps: AttachHandlerDeps, request: DockerRequest, reference: string): Promise<void> {
+/** Attach without an upgrade. */
+async function attachPlainly(deps: AttachHandlerDeps, request: DockerRequest, reference: string): Promise<void> {
   await readJson(request.incoming);
-  const { engine } = await open(deps, request, reference, { ...attachQuery(request.query), stdin: false });
-  await pump(engine, request);
+  const query = attachQuery(request.query);
+  const { engine } = await open(deps, request, reference, query);
+  if (query['stdin'] === true) joinWithoutUpgrade(request, engine);
+  else await pump(engine, request);
 }
 
 async function attachWebSocket(deps: AttachHandlerDeps, request: HijackRequest, reference: string): Promise<void> {
@@ -86,7 +88,7 @@ export function attachRoutes(deps: AttachHandlerDeps): readonly DockerRoute[] {
       method: 'POST',
       pattern: '/containers/{}/attach',
       answer: async (request, id = '') => {
-        await attachOutput(deps, request, id);
+        await attachPlainly(deps, request, id);
       },
       join: async (request, id = '') => {
         await attach(deps, request, id);

@@ -17,6 +17,8 @@ export interface EventHandlerDeps {
 type Filters = ReadonlyMap<string, readonly string[]>;
 
 const NANOSECONDS = 1_000_000n;
+/** A longer time makes Node's timers fire at once. Nobody listens for 24 days. */
+const TIMER_MS_MAX = 2 ** 31 - 1;
 
 /** Docker's shape, with the fields of its oldest API beside the newer ones (moby `events.Message`). Pure. */
 export function eventView(event: TenantEvent): Readonly<Record<string, unknown>> {
@@ -117,7 +119,7 @@ async function stream(deps: EventHandlerDeps, request: DockerRequest): Promise<v
   using events = deps.events.open(tenant.name, over.signal);
   if (events === undefined)
     throw dockerError(429, `ecluse: tenant ${tenant.name} has too many event streams open; end some first`);
-  const timer = untilMs === undefined ? undefined : setTimeout(end, Math.max(0, untilMs - nowMs));
+  const timer = untilMs === undefined ? undefined : setTimeout(end, Math.min(TIMER_MS_MAX, Math.max(0, untilMs - nowMs)));
   try {
     response.writeHead(200, { 'content-type': 'application/json' });
     response.flushHeaders(); // Clients wait for the head before they do what they want to hear of.

@@ -9,7 +9,7 @@ import { dockerError, noSuchContainer } from './docker-error.ts';
 import { checkExecutable } from './execs.ts';
 import type { Exec, Execs } from './execs.ts';
 import { foldFields } from './go-json.ts';
-import { hijackOn, join, pump, streamType } from './raw-stream.ts';
+import { hijackOn, join, joinWithoutUpgrade, pump, streamType } from './raw-stream.ts';
 import { integerOfQuery, readJson, requireJson, sendEmpty, sendJson } from './request.ts';
 import type { DockerRequest, HijackRequest } from './request.ts';
 import type { DockerRoute } from './router.ts';
@@ -100,7 +100,9 @@ async function execStart(deps: ExecHandlerDeps, request: DockerRequest, id: stri
   const { row, exec } = place;
   const body = startBody(await readJson(request.incoming), exec.tty);
   if (!body.Detach) {
-    await pump(await startAttached(deps, place, body), request);
+    const engine = await startAttached(deps, place, body);
+    if (exec.stdin) joinWithoutUpgrade(request, engine);
+    else await pump(engine, request);
     return;
   }
   checkExecutable(row, row.id);

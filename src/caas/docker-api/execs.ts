@@ -17,6 +17,7 @@ export interface Exec {
   readonly engineId: string;
   readonly engineExecId: string;
   readonly tty: boolean;
+  readonly stdin: boolean;
   /** Command and arguments, as events show them. */
   readonly command: string;
   phase: 'created' | 'running' | 'ended';
@@ -94,11 +95,11 @@ export class Execs {
     });
     const engineExecId = z.object({ Id: z.string() }).parse(json).Id;
     const id = randomBytes(32).toString('hex');
-    const { Cmd, Tty: tty } = parsed.data;
+    const { Cmd, Tty: tty, AttachStdin: stdin } = parsed.data;
     const { id: container, host, engineId } = row;
     const [program = '', ...args] = Cmd;
     const command = `${program} ${args.join(' ')}`; // As moby writes it: a blank stands behind a lone program, too.
-    own.live.set(id, { id, container, host, engineId, engineExecId, tty, command, phase: 'created' });
+    own.live.set(id, { id, container, host, engineId, engineExecId, tty, stdin, command, phase: 'created' });
     this.#containers.events.publish(row, `exec_create: ${command}`, { execID: id });
     return id;
   }

@@ -1,6 +1,6 @@
 /** `docker ps --filter`, evaluated on what the tenant sees, in moby's order and words (`daemon/list.go`). Pure. */
 import type { ContainerRow } from '#state/containers.ts';
-import { dockerError, noSuchContainer } from './docker-error.ts';
+import { dockerError } from './docker-error.ts';
 import { matchesLabels } from './label-filters.ts';
 import { compileNamePattern } from './name-pattern.ts';
 
@@ -151,7 +151,8 @@ function placeOf(reference: string, rows: readonly ContainerRow[]): number {
   const found = at === -1 ? rows.filter((row) => reference !== '' && row.id.startsWith(reference)) : [];
   const [only] = found;
   if (at !== -1) return at;
-  if (only === undefined || found.length > 1) throw noSuchContainer(reference);
+  // As moby says it here: an error without a status of its own.
+  if (only === undefined || found.length > 1) throw dockerError(500, `no such container ${reference}`);
   return rows.indexOf(only);
 }
 

@@ -48,7 +48,9 @@ const TLS_CIPHERS = [
 
 /** Connections of all tenants; each `logs -f` and `attach` holds one. */
 const CONNECTIONS_MAX = 10_000;
-/** Of one tenant, so that none can take all connections. */
+/** Of one certificate, those that ask for nothing included: else a single client could take all connections. */
+const CONNECTIONS_PER_CERTIFICATE_MAX = 2000;
+/** Of one tenant, under way at once. */
 const REQUESTS_PER_TENANT_MAX = 1000;
 /** Who has no certificate yet must not hold a connection for long. */
 const HANDSHAKE_TIMEOUT_MS = 10_000;
@@ -75,6 +77,8 @@ export class Gateway implements AsyncDisposable {
   readonly #isEverywhere: boolean;
   readonly #sockets = new Set<Socket>();
   readonly #rate = new RateLimit();
+  /** By fingerprint. */
+  readonly #ofCertificate = new Map<string, number>();
   /** Requests and streams under way, by tenant. */
   readonly #open = new Map<string, number>();
 
@@ -105,6 +109,9 @@ export class Gateway implements AsyncDisposable {
         this.#server.emit('connection', socket);
       },
     });
+    this.#server.on('secureConnection', (socket) => {
+      this.#countCertificate(socket);
+    });
     this.#server.on('tlsClientError', (error) => {
       deps.log.debug({ reason: error.message }, 'a client failed the TLS handshake of the Docker endpoint');
     });
@@ -128,6 +135,21 @@ export class Gateway implements AsyncDisposable {
     server.on('clientError', (error: Error, socket: Duplex) => {
       const [status, message] = PARSER_ANSWERS.get(codeOf(error) ?? '') ?? [400, 'the request is no HTTP'];
       if (socket.writable) endWith(socket, status, message);
+    });
+  }
+
+  #countCertificate(socket: TLSSocket): void {
+    const key = socket.getPeerCertificate().fingerprint256;
+    const count = this.#ofCertificate.get(key) ?? 0;
+    if (count >= CONNECTIONS_PER_CERTIFICATE_MAX) {
+      socket.destroy();
+      return;
+    }
+    this.#ofCertificate.set(key, count + 1);
+    socket.once('close', () => {
+      const left = (this.#ofCertificate.get(key) ?? 1) - 1;
+      if (left === 0) this.#ofCertificate.delete(key);
+      else this.#ofCertificate.set(key, left);
     });
   }
 
@@ -237,7 +259,7 @@ export class Gateway implements AsyncDisposable {
     const parsed = parsePath(incoming.url ?? '/');
     if (parsed.kind === 'refused') throw dockerError(parsed.status, parsed.message);
     if (parsed.parts[0] === '_ping' && parsed.parts.length === 1 && (method === 'GET' || method === 'HEAD')) {
-      await this.#identify(incoming);
+      this.#admit(await this.#identify(incoming), signal);
       response.writeHead(200, {
         'content-type': 'text/plain; charset=utf-8',
         'cache-control': 'no-cache, no-store, must-revalidate',

@@ -6,6 +6,9 @@ type Filters = ReadonlyMap<string, readonly string[]>;
 
 const LIST_KEYS = new Set(['dangling', 'label', 'before', 'since', 'reference', 'until']);
 const PRUNE_KEYS = new Set(['dangling', 'label', 'label!', 'until']);
+/** Each is tried on every name, which takes the square of the name's length at most. */
+const PATTERNS_MAX = 50;
+const PATTERN_CHARS_MAX = 8192;
 
 /** One image as filters look at it. Names are short. */
 export interface ImageCandidate {
@@ -75,24 +78,27 @@ function compilePath(pattern: string): readonly Step[] {
   return steps;
 }
 
-/** Every place in the pattern that a text may be at is followed at once: no pattern takes longer than its length times the text's. */
+/** As Go does it: a star takes as little as it can, and only the last one is tried with more. So no pattern takes longer than its length times the text's. */
 function matchesSteps(steps: readonly Step[], text: string): boolean {
-  const closed = (places: ReadonlySet<number>): Set<number> => {
-    const all = new Set(places);
-    for (const place of all) if (steps[place] === 'star') all.add(place + 1);
-    return all;
-  };
-  let places = closed(new Set([0]));
-  for (const char of text) {
-    const next = new Set<number>();
-    for (const place of places) {
-      const step = steps[place];
-      if (step === 'star' && char !== '/') next.add(place);
-      else if (typeof step === 'function' && step(char)) next.add(place + 1);
+  let at = 0;
+  let place = 0;
+  let star: { readonly next: number; taken: number } | undefined;
+  for (;;) {
+    const step = steps[place];
+    if (step === 'star') {
+      place += 1;
+      star = { next: place, taken: at };
+    } else if (step === undefined ? at === text.length : at < text.length && step(text.charAt(at))) {
+      if (step === undefined) return true;
+      at += 1;
+      place += 1;
+    } else {
+      if (star === undefined || star.taken >= text.length || text[star.taken] === '/') return false;
+      star.taken += 1;
+      at = star.taken;
+      place = star.next;
     }
-    places = closed(next);
   }
-  return places.has(steps.length);
 }
 
 /** The name without its tag or digest. */
@@ -105,6 +111,12 @@ function nameOnly(familiar: string): string {
 
 /** distribution/reference `FamiliarMatch`: against the short name with its tag or digest, and without. */
 function referenceTest(patterns: readonly string[]): (familiar: string) => boolean {
+  if (patterns.length > PATTERNS_MAX || patterns.some((pattern) => pattern.length > PATTERN_CHARS_MAX)) {
+    throw dockerError(
+      400,
+      `ecluse: more than ${String(PATTERNS_MAX)} patterns of references, or one of more than ${String(PATTERN_CHARS_MAX)} characters`,
+    );
+  }
   const compiled = patterns.map(compilePath);
   return (familiar) => compiled.some((steps) => matchesSteps(steps, familiar) || matchesSteps(steps, nameOnly(familiar)));
 }

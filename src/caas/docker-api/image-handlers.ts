@@ -1,6 +1,7 @@
 /** `/images/…`. */
 import { once } from 'node:events';
 import { pipeline } from 'node:stream/promises';
+import { EcluseError } from '#errors';
 import type { Clock } from '#clock';
 import type { ContainerRow } from '#state/containers.ts';
 import type { TenantImage } from '#state/images.ts';
@@ -20,6 +21,7 @@ import { createdMsOf, historyView, imageInspectView, imageSummaryView } from './
 import { booleanOf, filtersOf, numberOf, sendEmpty, sendJson } from './request.ts';
 import type { DockerRequest } from './request.ts';
 import type { DockerRoute } from './router.ts';
+import { TenantSlots } from './tenant-slots.ts';
 
 export interface ImageHandlerDeps {
   readonly clock: Clock;
@@ -32,6 +34,8 @@ const CHANGE_CHARS_MAX = 4096;
 const CHANGES_MAX = 200;
 /** Images of one archive; each is named in the request's target. */
 const SAVED_MAX = 200;
+/** Pulls, pushes, loads, imports and saves of one tenant at once; more wait. An archive that is read has up to 40 MiB of this process. */
+const TRANSFERS_PER_TENANT_MAX = 8;
 
 /** The tenant's containers by the image that they are of. */
 async function usersOf(
@@ -113,8 +117,17 @@ export async function imageUsage(
   return { layersBytes: sizes.values().reduce((sum, size) => sum + size, 0), views };
 }
 
+/** As moby says it here: which image was asked for, and then why there is none. */
+function notInspected(name: string, error: unknown): unknown {
+  if (!(error instanceof EcluseError)) return error;
+  const { status, message } = answerTo(error);
+  return status === 404 || status === 400 ? dockerError(status, `no such image: ${name}: ${message}`) : error;
+}
+
 async function inspect(deps: ImageHandlerDeps, request: DockerRequest, name: string): Promise<void> {
-  const image = await deps.images.require(request.tenant.name, name);
+  const image = await deps.images.require(request.tenant.name, name).catch((error: unknown) => {
+    throw notInspected(name, error);
+  });
   const known = await deps.images.inspect(image.imageId);
   if (known === undefined) throw noSuchImage(name);
   const held = new Set((await deps.images.list(request.tenant.name)).map(({ imageId }) => imageId));
@@ -257,20 +270,55 @@ async function save(deps: ImageHandlerDeps, request: DockerRequest, names: reado
 }
 
 export function imageRoutes(deps: ImageHandlerDeps): readonly DockerRoute[] {
+  const slots = new TenantSlots(TRANSFERS_PER_TENANT_MAX);
+  const inTurn = async (request: DockerRequest, work: () => Promise<void>): Promise<void> => {
+    await slots.run(request.tenant.name, request.signal, work);
+  };
   return [
     { method: 'GET', pattern: '/images/json', answer: async (request) => await list(deps, request) },
     {
       method: 'GET',
       pattern: '/images/get',
-      answer: async (request) => await save(deps, request, request.query.getAll('names')),
+      answer: async (request) =>
+        await inTurn(request, async () => {
+          await save(deps, request, request.query.getAll('names'));
+        }),
     },
-    { method: 'POST', pattern: '/images/load', answer: async (request) => await load(deps, request) },
-    { method: 'POST', pattern: '/images/create', answer: async (request) => await create(deps, request) },
+    {
+      method: 'POST',
+      pattern: '/images/load',
+      answer: async (request) =>
+        await inTurn(request, async () => {
+          await load(deps, request);
+        }),
+    },
+    {
+      method: 'POST',
+      pattern: '/images/create',
+      answer: async (request) =>
+        await inTurn(request, async () => {
+          await create(deps, request);
+        }),
+    },
     { method: 'POST', pattern: '/images/prune', answer: async (request) => await prune(deps, request) },
     { method: 'GET', pattern: '/images/{*}/json', answer: async (request, name) => await inspect(deps, request, name) },
     { method: 'GET', pattern: '/images/{*}/history', answer: async (request, name) => await history(deps, request, name) },
-    { method: 'GET', pattern: '/images/{*}/get', answer: async (request, name) => await save(deps, request, [name]) },
-    { method: 'POST', pattern: '/images/{*}/push', answer: async (request, name) => await push(deps, request, name) },
+    {
+      method: 'GET',
+      pattern: '/images/{*}/get',
+      answer: async (request, name) =>
+        await inTurn(request, async () => {
+          await save(deps, request, [name]);
+        }),
+    },
+    {
+      method: 'POST',
+      pattern: '/images/{*}/push',
+      answer: async (request, name) =>
+        await inTurn(request, async () => {
+          await push(deps, request, name);
+        }),
+    },
     { method: 'POST', pattern: '/images/{*}/tag', answer: async (request, name) => await tag(deps, request, name) },
     { method: 'DELETE', pattern: '/images/{*}', answer: async (request, name) => await remove(deps, request, name) },
   ];

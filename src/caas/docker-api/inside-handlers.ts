@@ -9,6 +9,7 @@ import { dockerError } from './docker-error.ts';
 import { sendJson } from './request.ts';
 import type { DockerRequest } from './request.ts';
 import type { DockerRoute } from './router.ts';
+import { TenantSlots } from './tenant-slots.ts';
 import { topView } from './top.ts';
 
 export interface InsideHandlerDeps {
@@ -16,6 +17,8 @@ export interface InsideHandlerDeps {
 }
 
 const PS_ARGS_CHARS_MAX = 500;
+/** Of one tenant at once; more wait. Each is two programs of the machine, or a walk of its engine through the files. */
+const LOOKS_PER_TENANT_MAX = 4;
 
 const changesSchema = z.array(z.object({ Path: z.string(), Kind: z.int() })).nullish();
 
@@ -64,11 +67,14 @@ async function exportFiles(deps: InsideHandlerDeps, request: DockerRequest, refe
 }
 
 export function insideRoutes(deps: InsideHandlerDeps): readonly DockerRoute[] {
+  const slots = new TenantSlots(LOOKS_PER_TENANT_MAX);
   const on = (verb: string, handler: typeof top): DockerRoute => ({
     method: 'GET',
     pattern: `/containers/{}/${verb}`,
     answer: async (request, reference = '') => {
-      await handler(deps, request, reference);
+      await slots.run(request.tenant.name, request.signal, async () => {
+        await handler(deps, request, reference);
+      });
     },
   });
   return [on('top', top), on('changes', changes), on('export', exportFiles)];

@@ -214,7 +214,11 @@ function compileInto(steps: Step[], node: Node): void {
       compileChoice(steps, node.parts);
       return;
     case 'repeat':
-      for (let count = 0; count < node.min; count += 1) compileInto(steps, node.of);
+      for (let count = 0; count < node.min; count += 1) {
+        const before = steps.length;
+        compileInto(steps, node.of);
+        if (steps.length === before) break; // An empty group, which adds nothing to the bound however often it is repeated: `((){1000}){1000}`.
+      }
       if (node.max === Number.POSITIVE_INFINITY) compileLoop(steps, node.of);
       else for (let count = node.min; count < node.max; count += 1) compileChoice(steps, [node.of, { kind: 'empty' }]);
       return;

@@ -46,7 +46,8 @@ export function endpointsView(row: ContainerRow, networks: ContainerNetworks): R
         IPAMConfig: null,
         Links: linksView(member, networks.nameOf),
         Aliases: isPredefined ? null : [...new Set([...member.aliases, row.id.slice(0, 12)])],
-        NetworkID: live || !isPredefined ? member.network : '',
+        // Docker resolves the default network's name at the first start, and keeps what it found.
+        NetworkID: row.startedMs !== undefined || !isPredefined ? member.network : '',
         EndpointID: live ? member.endpoint : '',
         Gateway: live ? (networks.gateway ?? '') : '',
         IPAddress: live ? row.lanAddress : '',

@@ -89,6 +89,23 @@ export function join(request: HijackRequest, engine: Duplex, contentType: string
   const { socket, head } = request;
   socket.write(`HTTP/1.1 101 UPGRADED\r\nContent-Type: ${contentType}\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n`);
   if (head.length > 0) engine.write(head);
+  splice(socket, engine);
+}
+
+/**
+ * The same for a request without an upgrade whose client sends input behind its body, as dockerode does: dockerd takes such a connection over,
+ * too. Node's parser would read the input as further requests; without its listeners it gets no bytes any more.
+ */
+export function joinWithoutUpgrade(request: DockerRequest, engine: Duplex): void {
+  const { socket } = request.incoming;
+  socket.removeAllListeners('data');
+  socket.removeAllListeners('end');
+  socket.allowHalfOpen = true;
+  socket.write(`HTTP/1.1 200 OK\r\nContent-Type: ${RAW_STREAM}\r\n\r\n`);
+  splice(socket, engine);
+}
+
+function splice(socket: Duplex, engine: Duplex): void {
   const end = (): void => {
     socket.destroy();
     engine.destroy();

@@ -57,6 +57,10 @@ async function list({ volumes }: VolumeHandlerDeps, request: DockerRequest): Pro
   sendJson(response, 200, { Volumes: listed.map(({ row }) => volumeView(row, apiVersion)), Warnings: null });
 }
 
+function isGiven(value: unknown): boolean {
+  return value !== undefined && value !== null;
+}
+
 /** The body of `POST /volumes/create`, checked and rebuilt. */
 export function parseVolumeCreate(body: unknown): VolumeWish {
   if (body === undefined) throw dockerError(400, 'got EOF while reading request body');
@@ -71,7 +75,9 @@ export function parseVolumeCreate(body: unknown): VolumeWish {
   const wanted = name.data ?? '';
   if (wanted !== '') checkVolumeName(wanted);
   checkDriver(Driver, wanted, 404);
-  return { name: wanted, labels: labelsOf(Labels, 'Labels'), options: driverOptionsOf(DriverOpts, wanted) };
+  const labels = labelsOf(Labels, 'Labels');
+  const options = driverOptionsOf(DriverOpts, wanted);
+  return { name: wanted, labels: isGiven(Labels) ? labels : null, options: isGiven(DriverOpts) ? options : null };
 }
 
 async function create({ volumes }: VolumeHandlerDeps, request: DockerRequest): Promise<void> {

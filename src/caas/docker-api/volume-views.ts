@@ -9,10 +9,6 @@ type TextMap = Readonly<Record<string, string>>;
 export const ANONYMOUS_SINCE = numberOf('1.42');
 const ANONYMOUS_LABEL = 'com.docker.volume.anonymous';
 
-function nullIfEmpty(map: TextMap): TextMap | null {
-  return Object.keys(map).length === 0 ? null : map;
-}
-
 /** Where Docker would keep it. */
 function mountpointOf(name: string): string {
   return `/var/lib/docker/volumes/${name}/_data`;
@@ -20,17 +16,18 @@ function mountpointOf(name: string): string {
 
 /** The labels that a client of an API version sees, and filters by. */
 export function volumeLabels(row: VolumeRow, apiVersion: string): TextMap {
-  return row.anonymous && numberOf(apiVersion) >= ANONYMOUS_SINCE ? { ...row.labels, [ANONYMOUS_LABEL]: '' } : row.labels;
+  return row.anonymous && numberOf(apiVersion) >= ANONYMOUS_SINCE ? { ...row.labels, [ANONYMOUS_LABEL]: '' } : (row.labels ?? {});
 }
 
 export function volumeView(row: VolumeRow, apiVersion: string): Readonly<Record<string, unknown>> {
+  const labels = volumeLabels(row, apiVersion);
   return {
     CreatedAt: new Date(row.createdMs).toISOString().replace(/\.\d+Z$/, 'Z'),
     Driver: 'local',
-    Labels: nullIfEmpty(volumeLabels(row, apiVersion)),
+    Labels: row.labels === null && Object.keys(labels).length === 0 ? null : labels,
     Mountpoint: mountpointOf(row.name),
     Name: row.name,
-    Options: nullIfEmpty(row.options),
+    Options: row.options,
     Scope: 'local',
   };
 }

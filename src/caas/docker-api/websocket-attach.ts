@@ -87,7 +87,11 @@ function readFrames(socket: Duplex, engine: Duplex): void {
           if (!engine.write(news.bytes)) socket.pause();
           break;
         case 'ping':
-          socket.write(encodeFrame('pong', news.bytes));
+          // A client that pings and does not read must not fill our memory with its pongs.
+          if (!socket.write(encodeFrame('pong', news.bytes))) {
+            socket.pause();
+            socket.once('drain', () => socket.resume());
+          }
           break;
         case 'close':
           closeWith(socket, encodeClose());

@@ -74,10 +74,18 @@ export const buildScenarios: readonly Scenario[] = [
         input: 'FROM bb\nRUN ulimit -n; grep 192.0.2.1 /etc/hosts\n',
       },
       { command: 'build --network none -', input: 'FROM bb\nRUN ip -o link | wc -l\n' },
-      { command: 'build --network bogus -', input: 'FROM bb\nRUN true\n' },
       { command: 'build --cache-from nothing:1 -', input: 'FROM bb\nRUN echo cached\n' },
       { command: 'build --pull -', input: 'FROM 127.0.0.1:1/bb\n' },
       'builder prune -f',
+      {
+        command: 'build --network bogus -',
+        input: 'FROM bb\nRUN true\n',
+        differs: {
+          reason: 'a build reaches the outside, not the containers of a network, and is told so before its first step',
+          stdout: /^Sending build context to Docker daemon {2}2\.048kB\s*$/,
+          stderr: /^Error response from daemon: ecluse: networkmode bogus: a build reaches the outside/m,
+        },
+      },
     ],
   },
 ];

@@ -337,9 +337,16 @@ describe('archives', () => {
 
   test('damaged and forged ones are refused whole', async () => {
     const whole = await imageArchive({ repoTags: ['x:1'], rootFs });
+    // What no tar reader can read is told where Docker tells it: in the stream.
+    for (const [name, body, fault] of [
+      ['truncated', whole.subarray(0, whole.length / 2), 'unexpected EOF'],
+      ['no tar', Buffer.from('garbage'.repeat(1000)), 'archive/tar: invalid tar header'],
+    ] as const) {
+      const answer = await load(body);
+      const message = `Error processing tar file(exit status 1): ${fault}`;
+      expect([answer.status, JSON.parse(answer.text)], name).toEqual([200, { errorDetail: { message }, error: message }]);
+    }
     const cases: readonly (readonly [string, Buffer])[] = [
-      ['truncated', whole.subarray(0, whole.length / 2)],
-      ['no tar', Buffer.from('garbage'.repeat(1000))],
       ['empty manifest', await tar([{ name: 'manifest.json' }, ''])],
       ['manifest no list', await tar([{ name: 'manifest.json' }, '{}'])],
       ['bad reference', await tar([{ name: 'manifest.json' }, manifest('UPPER:x')])],

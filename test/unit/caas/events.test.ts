@@ -39,6 +39,8 @@ describe('Events', () => {
     using later = streamOf(events, 'acme', stop.signal);
     expect(later.history.map(({ actor }) => actor.id)).toEqual(['a', 'b', 'c']);
     expect(new Set(later.history.map((event) => eventView(event)['timeNano'])).size).toBe(3);
+    // Nothing of it counts what the rival does.
+    expect(later.history.map(({ seq }) => seq)).toEqual([1, 2, 3]);
   });
 
   test('end a stream whose reader does not keep up, and one that is aborted; a tenant’s streams are bounded', async () => {

@@ -218,6 +218,8 @@ describe('rewriteImageArchive()', () => {
       [{ name: 'c.json' }, configOf(layer)],
       [{ name: 'manifest.json' }, manifest('x:1')],
     );
+    const refusal =
+      /^(?:the archive is no docker save archive or is damaged: .|Error processing tar file\(exit status 1\): (?:unexpected EOF|archive\/tar: invalid tar header)$)/;
     const change = fc.record({
       cut: fc.nat(archive.length),
       at: fc.nat(archive.length - 1),
@@ -231,8 +233,7 @@ describe('rewriteImageArchive()', () => {
         const chunks: Buffer[] = [];
         for (let from = 0; from < cut; from += chunk) chunks.push(damaged.subarray(from, Math.min(cut, from + chunk)));
         const result = await rewrite(Readable.from(chunks));
-        const refusal = 'the archive is no docker save archive or is damaged: ';
-        expect(typeof result === 'string' ? result.slice(0, refusal.length) : refusal).toBe(refusal);
+        if (typeof result === 'string') expect(result).toMatch(refusal);
       }),
       { numRuns: 100 },
     );

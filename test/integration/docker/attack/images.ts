@@ -4,7 +4,7 @@ import { pack } from 'tar-stream';
 import { expect } from 'vitest';
 import * as z from 'zod';
 import { engineReference } from '#caas/image-engines.ts';
-import { strangerOf } from '../../../support/attack.ts';
+import { dockerfileOf, RARE, strangerOf, tarWith } from '../../../support/attack.ts';
 import type { AttackWorld } from '../../../support/attack.ts';
 import { imageArchive } from '../../../support/image-archive.ts';
 import { create, filtersQuery, get, indistinct, messageOf, post, remove, succeed } from './cases.ts';
@@ -119,6 +119,42 @@ const loads: readonly AttackCase[] = [
   },
 ];
 
+/** Loads an archive with one layer, and blanks what another layer would have for it. */
+async function loadLayer(world: AttackWorld, layer: Buffer): Promise<string> {
+  const body = await imageArchive({ repoTags: ['found:1'], rootFs: layer, config: { Env: ['WHO=acme'] } });
+  const text = await succeed(world, { ...post('/images/load', body), headers: TAR });
+  const removed = await succeed(world, remove('/images/found:1'));
+  return `${text}${removed}`.replaceAll(/[0-9a-f]{12,64}/g, 'DIGEST');
+}
+
+const shared: readonly AttackCase[] = [
+  {
+    row: 'image load',
+    name: 'a layer that another tenant has is loaded and removed like one that nobody has',
+    run: async (world) => {
+      const theirs = await loadLayer(world, await tarWith('rare', RARE));
+      const nobodys = await loadLayer(world, await tarWith('rare', RARE.replaceAll('ingot', 'stone')));
+      expect(theirs).toBe(nobodys);
+      expect(theirs).toContain('Loading layer');
+    },
+  },
+  {
+    row: 'classic build',
+    name: 'a step that another tenant built on the same image is no cache',
+    run: async (world) => {
+      const config = { Env: ['WHO=globex'], Cmd: ['sleep', '3600'], Labels: { owner: 'globex' } };
+      const body = await imageArchive({ repoTags: ['same:1'], rootFs: world.rootFs, config });
+      await succeed(world, { ...post('/images/load', body), headers: TAR });
+      const context = await tarWith('Dockerfile', dockerfileOf('same:1'));
+      const build = async (): Promise<string> => await succeed(world, { ...post('/build?t=copied:1', context), headers: TAR });
+      expect(await build()).not.toContain('Using cache');
+      expect(await build()).toContain('Using cache');
+      await succeed(world, remove('/images/copied:1'));
+      await succeed(world, remove('/images/same:1'));
+    },
+  },
+];
+
 const registryPlaces = ['169.254.169.254', '127.0.0.1:1', 'localhost:2375', '10.0.0.1:5000', '[::1]:80'];
 
 /** Asks for the same through addresses inside of the node's network; none may tell what listens there. */
@@ -178,4 +214,4 @@ const registries: readonly AttackCase[] = [
   },
 ];
 
-export const imageCases: readonly AttackCase[] = [...onImages, ...loads, ...registries];
+export const imageCases: readonly AttackCase[] = [...onImages, ...loads, ...shared, ...registries];

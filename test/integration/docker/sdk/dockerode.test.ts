@@ -243,14 +243,21 @@ describe('containers', () => {
     expect(await said).toEqual({ stdout: '300000\n', stderr: '' });
   });
 
-  test('attach without hijack carries stdin in a request’s body', async () => {
+  test('attach and exec without hijack carry stdin behind the request', async () => {
     const container = await made({ Cmd: ['sh'], OpenStdin: true, AttachStdin: true, AttachStdout: true, AttachStderr: true });
     const stream = await container.attach({ stream: true, stdin: true, stdout: true, stderr: true });
     const said = demuxed(stream);
     await container.start();
+    const exec = await container.exec({ Cmd: ['sh'], AttachStdin: true, AttachStdout: true, AttachStderr: true });
+    const inner = await exec.start({ stdin: true });
+    const innerSaid = demuxed(inner);
+    inner.write('GET /_ping HTTP/1.1\n'); // Input, and no request to us.
+    inner.write('echo inner; exit 4\n');
+    expect(await innerSaid).toEqual({ stdout: 'inner\n', stderr: containing('GET: not found') });
     stream.write('echo said; exit 6\n');
     expect(await container.wait()).toMatchObject({ StatusCode: 6 });
     expect((await said).stdout).toBe('said\n');
+    expect(String(await docker.ping())).toBe('OK');
   });
 
   test('attach to a terminal echoes, and follows its size', async () => {
@@ -489,6 +496,7 @@ describe('in a container of the tenant', () => {
       exitCode: 3,
       output: 'from inside\n',
       echoed: 'through exec\n',
+      read: 'through exec\n',
       events: ['create', 'start', 'die', 'destroy'],
     });
   });

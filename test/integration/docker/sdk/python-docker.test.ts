@@ -122,6 +122,7 @@ test('a container goes through its states', () => {
     code: 137,
     stopped: null,
     filtered: ['after'],
+    network: [true, ''],
     pruned: true,
   });
 });

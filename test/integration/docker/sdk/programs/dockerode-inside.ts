@@ -38,12 +38,20 @@ const echoed = new PassThrough();
 stream.once('end', () => echoed.end());
 docker.modem.demuxStream(stream, echoed, echoed);
 stream.end(SAID);
+
+const reading = await container.exec({ Cmd: ['sh', '-c', 'read line; echo $line'], AttachStdin: true, AttachStdout: true });
+const unhijacked = await reading.start({ stdin: true });
+const read = new PassThrough();
+unhijacked.once('end', () => read.end());
+docker.modem.demuxStream(unhijacked, read, read);
+unhijacked.write(SAID);
 const report = {
   ping,
   image: image?.RepoTags?.[0],
   exitCode: result.StatusCode,
   output: await text(output),
   echoed: await text(echoed),
+  read: await text(read),
   events: seen.slice(0, 4),
 };
 await container.remove({ force: true });

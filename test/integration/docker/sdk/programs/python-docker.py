@@ -257,6 +257,8 @@ def states():
         "stopped": stopped,
         "filtered": [found.name for found in client.containers.list(all=True, filters={"label": "state=kept", "status": "exited"})],
     }
+    bridge = container.attrs["NetworkSettings"]["Networks"]["bridge"]
+    report["network"] = [bridge["NetworkID"] == client.networks.get("bridge").id, bridge["EndpointID"]]
     report["pruned"] = client.containers.prune({"label": "state=kept"})["ContainersDeleted"] == [container.id]
     return report
 
