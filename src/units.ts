@@ -23,6 +23,16 @@ const DURATION_UNITS_MS: Readonly<Record<string, number>> = {
   d: 86_400_000,
 };
 
+const GO_UNITS_MS: Readonly<Record<string, number>> = {
+  h: 3_600_000,
+  m: 60_000,
+  s: 1000,
+  ms: 1,
+  us: 0.001,
+  µs: 0.001,
+  ns: 0.000_001,
+};
+
 function parseWithUnits(text: string, units: Readonly<Record<string, number>>, example: string): number {
   const found = /^(\d+(?:\.\d+)?)\s*([a-z]*)$/i.exec(text.trim());
   const factor = found === null ? undefined : units[(found[2] ?? '').toLowerCase()];
@@ -46,6 +56,15 @@ export function parseSizeBytes(text: string): number {
 /** `500ms`, `30s`, `10m`, `1h` to milliseconds. A bare number is refused: its unit would be a guess. */
 export function parseDurationMs(text: string): number {
   return parseWithUnits(text, DURATION_UNITS_MS, '500ms, 30s or 10m');
+}
+
+/** `10m`, `1h30m`, `3.5s`: Go's durations, in milliseconds; undefined where it is none. */
+export function goDurationMs(text: string): number | undefined {
+  if (!/^(?:\d+(?:\.\d+)?(?:h|ms|m|s|us|µs|ns))+$/.test(text)) return undefined;
+  let sum = 0;
+  for (const [, number = '0', unit = 's'] of text.matchAll(/(\d+(?:\.\d+)?)(h|ms|m|s|us|µs|ns)/g))
+    sum += Number(number) * (GO_UNITS_MS[unit] ?? 0);
+  return sum;
 }
 
 /** Bytes for a person: `1.5 MiB`. */

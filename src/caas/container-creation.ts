@@ -1,7 +1,6 @@
 /** From a create request to a container: checked, named, given its networks, volumes, routes and host. What fails leaves nothing behind. */
 import { randomBytes, randomInt } from 'node:crypto';
 import type { Clock } from '#clock';
-import { KeyedLock } from '#lifecycle';
 import { clashingHost, wantedRoutes } from './routes.ts';
 import { deleteContainer, findByName, insertContainer, listContainers, renameContainer } from '#state/containers.ts';
 import type { ContainerRow } from '#state/containers.ts';
@@ -45,8 +44,8 @@ export interface CreateRequest {
 }
 
 const INVENT_ATTEMPTS_MAX = 10;
-/** Every list, the other tenants' too, reads specifications from the store. Linux gives a program's arguments and variables twice as much at most. */
-const SPEC_CHARS_MAX = 1024 * 1024;
+/** Every list, the other tenants' too, reads specifications from the store; most have two thousand characters. */
+const SPEC_CHARS_MAX = 256 * 1024;
 
 interface Draft {
   readonly request: CreateRequest;
@@ -57,7 +56,6 @@ interface Draft {
 
 export class ContainerCreation {
   readonly #deps: CreationDeps;
-  readonly #tenantLocks = new KeyedLock();
 
   constructor(deps: CreationDeps) {
     this.#deps = deps;
@@ -76,7 +74,7 @@ export class ContainerCreation {
     const exposedPorts = exposedKeys(parsed.spec.ports, known.Config?.ExposedPorts, parsed.spec.config.ExposedPorts);
     const spec: ContainerSpec = { ...parsed.spec, imageId: image.imageId, tcpPorts, exposedPorts };
     const draft: Draft = { request, spec, memoryBytes: parsed.memoryBytes, image: known };
-    const { row, mounts } = await this.#tenantLocks.run(tenant.name, async () => await this.#reserve(draft));
+    const { row, mounts } = await this.#deps.containers.quotaLocks.run(tenant.name, async () => await this.#reserve(draft));
     await this.#make(row, { ...spec, mounts });
     this.#deps.containers.events.publish(row, 'create');
     return { id: row.id, warnings: parsed.warnings };
@@ -197,7 +195,7 @@ export class ContainerCreation {
     const bare = name.replace(/^\//, '');
     if (bare === row.name) throw dockerError(400, 'Renaming a container with the same name as its current name');
     checkedName(`/${bare}`, 'Error when allocating new name: ');
-    await this.#tenantLocks.run(tenant.name, async () => {
+    await this.#deps.containers.quotaLocks.run(tenant.name, async () => {
       await this.#checkRoutes(bare, parseStoredSpec(row.spec), tenant, await listContainers(this.#deps.sql));
       const holder = await findByName(this.#deps.sql, tenant.name, bare);
       if (holder !== undefined) throw nameTaken(bare, `container "${holder.id}"`, 'Error when allocating new name: ');

@@ -91,6 +91,9 @@ export class Containers {
   readonly #deps: ContainersDeps;
   /** By virtual id: see the invariant above. */
   readonly locks = new KeyedLock();
+  /** By tenant: what a quota counts changes in turn. Taken behind a container's lock, or without one; never before it. */
+  readonly quotaLocks = new KeyedLock();
+  readonly #addressLocks = new KeyedLock();
   /** Engine containers that an engine is asked to stop, for as long as their programs take: a kill does not wait for that, as in Docker. */
   readonly #stopping = new Set<string>();
   readonly events: ContainerEvents;
@@ -164,7 +167,7 @@ export class Containers {
 
   /** Lets `take` write down the lowest free address of a tenant on a host. In turn: a create and a move must not both get it. */
   async withFreeAddress<T>(host: Host, tenant: string, take: (address: string) => Promise<T>): Promise<T> {
-    return await this.locks.run(`addresses ${tenant}`, async () => {
+    return await this.#addressLocks.run(tenant, async () => {
       const taken = new Set((await listLanContainers(this.#deps.sql, tenant)).map(({ address }) => address));
       const address = await host.freeAddress(tenant, taken);
       if (address === undefined)
@@ -471,6 +474,9 @@ export function nameTaken(name: string, holder: string, before = ''): EcluseErro
 /** Engine messages name the engine's id; the tenant knows the virtual one. */
 export function withVirtualNames(error: unknown, row: ContainerRow): unknown {
   if (!(error instanceof EngineError)) return error;
-  const message = error.message.replaceAll(row.engineId, row.id).replaceAll(/ecluse-[0-9a-f]{6}-[0-9a-f]{16}/g, row.name);
+  const message = error.message
+    .replaceAll(row.engineId, row.id)
+    .replaceAll(/ecluse-[0-9a-f]{6}-[0-9a-f]{16}/g, row.name)
+    .replaceAll(/\becluse-[0-9a-f]{6}-[a-z0-9-]+/g, 'bridge'); // The tenant's engine network.
   return dockerError(error.status, message);
 }

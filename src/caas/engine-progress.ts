@@ -2,6 +2,7 @@
 import { createInterface } from 'node:readline';
 import type { Readable } from 'node:stream';
 import * as z from 'zod';
+import { tryJson } from '#json';
 import { withoutEnginePaths } from './engine-client.ts';
 
 const LINE_CHARS_MAX = 64 * 1024;
@@ -17,15 +18,6 @@ const progressSchema = z.object({
   progress: z.string().optional(),
   progressDetail: z.object({ current: z.number().optional(), total: z.number().optional() }).optional(),
 });
-
-function tryJson(text: string): unknown {
-  try {
-    const parsed: unknown = JSON.parse(text);
-    return parsed;
-  } catch {
-    return undefined;
-  }
-}
 
 /** The JSON lines of a progress stream. An engine that writes something else here says nothing that we could use. */
 export async function* jsonLines(stream: Readable): AsyncGenerator<ProgressLine> {

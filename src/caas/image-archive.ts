@@ -30,6 +30,8 @@ const READ_AHEAD_BYTES = 2 * 1024 * 1024;
 const ENTRIES_MAX = 100_000;
 /** Names of layers and blobs are some eighty characters; all are kept until the manifest is read. */
 const NAME_CHARS_MAX = 1024;
+/** Names of images in one archive; each becomes a row. */
+const REFERENCES_MAX = 500;
 const LEFT_OUT = new Set(['repositories', 'index.json', 'oci-layout']);
 
 const manifestSchema = z.array(
@@ -67,15 +69,9 @@ type PlainHeader = Partial<Header> & Pick<Header, 'name'>;
  */
 function checkedHeader(header: Header, links: Set<string>): PlainHeader {
   const name = header.name.replace(/^\.\//, '').replace(/\/$/, '');
-  if (name.length > NAME_CHARS_MAX) throw new TypeError(`the path ${name.slice(0, 100)}… is too long`);
-  const parts = name.split('/');
   const isRoot = header.type === 'directory' && (name === '.' || name === '');
-  if (!isRoot && parts.some((part) => part === '' || part === '.' || part === '..')) {
-    throw new TypeError(`the path ${header.name.slice(0, 100)} is not plain`);
-  }
-  if (parts.some((_part, index) => index > 0 && links.has(parts.slice(0, index).join('/')))) {
-    throw new TypeError(`the path ${header.name.slice(0, 100)} leads through a link`);
-  }
+  const fault = isRoot ? undefined : pathFault(name, links);
+  if (fault !== undefined) throw new TypeError(`the path ${header.name.slice(0, 100)} ${fault}`);
   const { mtime, type } = header;
   const base = { name: isRoot ? './' : name, mode: 0o644, mtime };
   switch (type) {
@@ -97,6 +93,15 @@ function checkedHeader(header: Header, links: Set<string>): PlainHeader {
   }
 }
 
+function pathFault(name: string, links: ReadonlySet<string>): string | undefined {
+  if (name.length > NAME_CHARS_MAX) return 'is too long';
+  const parts = name.split('/');
+  if (parts.some((part) => part === '' || part === '.' || part === '..')) return 'is not plain';
+  return parts.some((_part, index) => index > 0 && links.has(parts.slice(0, index).join('/')))
+    ? 'leads through a link'
+    : undefined;
+}
+
 /** A file of the archive: digests of its bytes and, where it is compressed, of what they mean. */
 interface KnownFile {
   readonly kind: 'file';
@@ -112,14 +117,15 @@ class Inflater {
   readonly #stream;
   readonly #hash = createHash('sha256');
   readonly #end: Promise<boolean>;
-  #bytes = 0;
+  readonly #inflated: { bytes: number };
 
-  constructor(compression: 'gzip' | 'zstd') {
+  constructor(compression: 'gzip' | 'zstd', inflated: { bytes: number }) {
+    this.#inflated = inflated;
     const { promise, resolve } = Promise.withResolvers<boolean>();
     this.#end = promise;
     this.#stream = decompressorFor(compression);
     this.#stream.on('data', (chunk: Buffer) => {
-      this.#bytes += chunk.length;
+      inflated.bytes += chunk.length;
       this.#hash.update(chunk);
     });
     this.#stream.once('end', () => {
@@ -131,7 +137,8 @@ class Inflater {
   }
 
   async push(chunk: Buffer): Promise<void> {
-    if (this.#bytes > ARCHIVE_BYTES_MAX) throw new TypeError(`a layer is larger than ${String(ARCHIVE_BYTES_MAX)} bytes`);
+    if (this.#inflated.bytes > ARCHIVE_BYTES_MAX)
+      throw new TypeError(`its layers are larger than ${String(ARCHIVE_BYTES_MAX)} bytes`);
     const room = Promise.withResolvers<undefined>();
     this.#stream.write(chunk, () => {
       room.resolve(undefined);
@@ -155,8 +162,12 @@ class FileProbe {
   #head: Buffer | undefined = Buffer.alloc(0);
   #inflater: Inflater | undefined;
 
-  constructor(size: number, keepMax: number) {
+  readonly #inflated: { bytes: number };
+
+  /** `inflated`: what compressed files of the same archive have come to. */
+  constructor(size: number, { keepMax, inflated }: Pick<ArchiveContents, 'keepMax' | 'inflated'>) {
     this.#mayKeep = size > 0 && size <= keepMax;
+    this.#inflated = inflated;
   }
 
   async *follow(source: Readable): AsyncGenerator<Buffer> {
@@ -176,7 +187,7 @@ class FileProbe {
     this.#head = Buffer.concat([this.#head, chunk]);
     if (this.#head.length < MAGIC_BYTES) return;
     const compression = compressionOf(this.#head);
-    if (compression === 'gzip' || compression === 'zstd') this.#inflater = new Inflater(compression);
+    if (compression === 'gzip' || compression === 'zstd') this.#inflater = new Inflater(compression, this.#inflated);
     await this.#inflater?.push(this.#head);
     this.#head = undefined;
   }
@@ -194,6 +205,8 @@ class FileProbe {
 /** What is known of the files of one archive. */
 class ArchiveContents {
   readonly #known = new Map<string, Known>();
+  /** Each of a hundred thousand small files could be a large one, which costs the node's own processor. */
+  readonly inflated = { bytes: 0 };
   #keptBytes = 0;
 
   get keepMax(): number {
@@ -257,6 +270,8 @@ function rewriteManifest(
     });
     return { imageId, references, engineName: nameOf(index) };
   });
+  const names = images.reduce((sum, { references }) => sum + references.length, 0);
+  if (names > REFERENCES_MAX) throw new TypeError(`it has more than ${String(REFERENCES_MAX)} names`);
   const rewritten = manifest.map((image, index) => ({
     Config: image.Config,
     RepoTags: [images[index]?.engineName],
@@ -285,7 +300,7 @@ async function copyEntry(
   }
   if (checked.name === 'manifest.json') return await manifestText(entry.body);
   if (checked.type === 'file') {
-    const probe = new FileProbe(entry.header.size, seen.contents.keepMax);
+    const probe = new FileProbe(entry.header.size, seen.contents);
     await pipeline(entry.body, (body: Readable) => probe.follow(body), writer.entry(checked));
     seen.contents.put(checked.name, await probe.finish());
     return undefined;

@@ -10,6 +10,9 @@ import { engineReference, tagOn } from './image-engines.ts';
 import type { EngineHost, ImageEngines } from './image-engines.ts';
 import { parseNamed } from './image-reference.ts';
 
+/** Names of all images of a tenant, by tag and by digest. */
+const NAMES_MAX = 2000;
+
 export interface HoldingsDeps {
   readonly clock: Clock;
   readonly sql: Sql;
@@ -90,7 +93,11 @@ export class ImageHoldings {
     imageId: string,
     names: { readonly reference?: string; readonly digest?: ImageDigest },
   ): Promise<void> {
-    await this.#put(tenant, imageId, names);
+    await this.#locks.run(imageId, async () => {
+      // It may have been dropped since it was found; engines forget it then.
+      if (!(await this.list(tenant)).some((image) => image.imageId === imageId)) throw noSuchImage(imageId);
+      await this.#put(tenant, imageId, names);
+    });
   }
 
   async #put(
@@ -98,7 +105,15 @@ export class ImageHoldings {
     imageId: string,
     { reference, digest }: { readonly reference?: string | undefined; readonly digest?: ImageDigest | undefined },
   ): Promise<void> {
+    if (reference !== undefined || digest !== undefined) await this.#checkNames(tenant, reference);
     await putImage(this.#deps.sql, { tenant, imageId, reference, digest, nowMs: this.#deps.clock.nowMs() });
+  }
+
+  /** Every look for an image reads the tenant's names. */
+  async #checkNames(tenant: string, reference: string | undefined): Promise<void> {
+    const names = (await this.list(tenant)).flatMap(({ references, digests }) => [...references, ...digests]);
+    if (names.length < NAMES_MAX || (reference !== undefined && names.includes(reference))) return;
+    throw dockerError(403, `ecluse: tenant ${tenant} has ${String(names.length)} names of images; remove some with docker rmi`);
   }
 
   /** Takes a name from an image: `repository:tag` or `repository@digest`. */

@@ -168,7 +168,9 @@ export class ImageRegistry {
       await this.#follow(passage, { method: 'POST', path: ['images', 'create'], query }, async (line) => {
         const progress = progressLine(line, rename);
         // How it ends is said when the image is the tenant's.
-        if (progress !== undefined && !/^(?:Digest|Status): /.test(String(progress['status']))) await emit(progress);
+        if (progress === undefined || /^(?:Digest|Status): /.test(String(progress['status']))) return;
+        // The engine may have a layer for another tenant: that is not for this one to read.
+        await emit(progress['status'] === 'Already exists' ? { ...progress, status: 'Pull complete' } : progress);
       });
       const pulled = await listOn(passage.host, passage.engineRepository);
       if (pulled.length === 0) throw dockerError(500, 'ecluse: the engine pulled nothing');

@@ -13,6 +13,7 @@ import type { Readable } from 'node:stream';
 import { getCACertificates, rootCertificates } from 'node:tls';
 import * as z from 'zod';
 import { EcluseError, codeOf, reasonOf } from '#errors';
+import { tryJson } from '#json';
 import { readWhole } from './byte-stream.ts';
 import { dockerError } from './docker-api/docker-error.ts';
 import type { RegistryAuth } from './registry-auth.ts';
@@ -370,13 +371,7 @@ function basicOf({ username, password }: RegistryAuth): string {
 }
 
 async function jsonOf(answer: IncomingMessage): Promise<unknown> {
-  const body = await readWhole(answer, SMALL_BODY_BYTES_MAX);
-  try {
-    const value: unknown = JSON.parse(body?.toString('utf8') ?? '');
-    return value;
-  } catch {
-    return undefined;
-  }
+  return tryJson((await readWhole(answer, SMALL_BODY_BYTES_MAX))?.toString('utf8') ?? '');
 }
 
 /** Words for a body that ended too early; errors of our own stay. */

@@ -2,6 +2,7 @@
 import { createHash } from 'node:crypto';
 import * as z from 'zod';
 import type { EcluseError } from '#errors';
+import { tryJson } from '#json';
 import { readWhole } from './byte-stream.ts';
 import { dockerError } from './docker-api/docker-error.ts';
 import { throwUnlessGood } from './registry-client.ts';
@@ -81,7 +82,7 @@ export async function fetchManifest(
 }
 
 function rememberManifest(session: RelaySession, digest: string, body: Buffer): void {
-  const value = parseJson(body);
+  const value = tryJson(body.toString('utf8'));
   const list = listManifest.safeParse(value);
   if (list.success) {
     for (const one of list.data.manifests)
@@ -94,15 +95,6 @@ function rememberManifest(session: RelaySession, digest: string, body: Buffer): 
   session.manifests.push({ digest, config: config.digest, layers: layers.map((layer) => layer.digest) });
 }
 
-function parseJson(body: Buffer | undefined): unknown {
-  try {
-    const value: unknown = JSON.parse(body?.toString('utf8') ?? '');
-    return value;
-  } catch {
-    return undefined;
-  }
-}
-
 /** One page of a repository's tags. */
 export async function fetchTags(session: RelaySession, query: URLSearchParams): Promise<readonly string[]> {
   const page = new URLSearchParams();
@@ -113,7 +105,7 @@ export async function fetchTags(session: RelaySession, query: URLSearchParams): 
   const answer = await session.client.call({ method: 'GET', target: `${targetOf(session, 'tags/list')}?${page.toString()}` });
   await throwUnlessGood(answer);
   const body = await readWhole(answer, MANIFEST_BYTES_MAX);
-  const parsed = tagsAnswer.safeParse(parseJson(body));
+  const parsed = tagsAnswer.safeParse(tryJson(body?.toString('utf8') ?? ''));
   if (!parsed.success) throw dockerError(502, 'ecluse: the registry gave a list of tags that is none');
   const tags = parsed.data.tags ?? [];
   if (tags.length > session.tagsMax) {

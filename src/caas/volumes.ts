@@ -36,6 +36,9 @@ import {
 import { completeMounts, hostOfVolumes } from './volume-planning.ts';
 import type { Donor, PlacedVolume } from './volume-planning.ts';
 
+/** Volumes that were not looked at by then have an unknown size in `docker system df`. */
+const USAGE_LIMIT_MS = 20_000;
+
 export interface VolumesDeps {
   readonly log: Log;
   readonly clock: Clock;
@@ -102,6 +105,8 @@ function isVolume(mount: MountSpec): mount is VolumeMount {
 export class Volumes {
   readonly #deps: VolumesDeps;
   readonly #locks = new KeyedLock();
+  /** By tenant. */
+  readonly #measuring = new KeyedLock();
 
   constructor(deps: VolumesDeps) {
     this.#deps = deps;
@@ -382,9 +387,16 @@ export class Volumes {
     tenant: string,
   ): Promise<readonly { readonly row: VolumeRow; readonly refCount: number; readonly sizeBytes: number }[]> {
     const uses = (await this.list(tenant)).filter(({ row }) => Object.keys(row.options ?? {}).length === 0);
-    return await Promise.all(
-      uses.map(async ({ row, users }) => ({ row, refCount: users.length, sizeBytes: await this.#sizeOf(row) })),
-    );
+    // One after the other, of all requests of the tenant: each is a walk through the files by a program of the machine.
+    return await this.#measuring.run(tenant, async () => {
+      const startMs = this.#deps.clock.monotonicMs();
+      const measured: { readonly row: VolumeRow; readonly refCount: number; readonly sizeBytes: number }[] = [];
+      for (const { row, users } of uses) {
+        const isLate = this.#deps.clock.monotonicMs() - startMs > USAGE_LIMIT_MS;
+        measured.push({ row, refCount: users.length, sizeBytes: isLate ? -1 : await this.#sizeOf(row) });
+      }
+      return measured;
+    });
   }
 
   async #sizeOf(row: VolumeRow): Promise<number> {

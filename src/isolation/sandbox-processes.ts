@@ -2,6 +2,8 @@
 import * as z from 'zod';
 import { tryCommand } from '#command';
 import { EcluseError } from '#errors';
+import { tryJson } from '#json';
+import { goDurationMs } from '#units';
 import type { RunscCapabilities } from './runsc-probe.ts';
 
 export interface SandboxProcess {
@@ -27,25 +29,6 @@ export interface SandboxProcess {
 }
 
 const TIMEOUT_MS = 20_000;
-const UNITS_MS: Readonly<Record<string, number>> = {
-  h: 3_600_000,
-  m: 60_000,
-  s: 1000,
-  ms: 1,
-  µs: 0.001,
-  us: 0.001,
-  ns: 0.000001,
-};
-
-/** Go's `time.Duration` in milliseconds: `1h2m3.5s`, `20ms`, `0s`. */
-export function goDurationMs(text: string): number {
-  let ms = 0;
-  for (const [, amount = '0', unit = ''] of text.matchAll(/(\d+(?:\.\d+)?)(h|ms|m|µs|us|ns|s)/g)) {
-    ms += Number(amount) * (UNITS_MS[unit] ?? 0);
-  }
-  return Math.floor(ms);
-}
-
 const procSchema = z.object({
   args: z.array(z.string()).nullish(),
   status: z.object({
@@ -67,15 +50,6 @@ function readProcDump(text: string): ReadonlyMap<number, ProcEntry> {
     if (parsed.success) found.set(parsed.data.status.pid, parsed.data);
   }
   return found;
-}
-
-function tryJson(text: string): unknown {
-  try {
-    const parsed: unknown = JSON.parse(text);
-    return parsed;
-  } catch {
-    return undefined;
-  }
 }
 
 const TABLE_ROW = /^(\d+)\s+(\d+)\s+(\d+)\s+(\d+)\s+(\S+)\s+(\S+)\s+(\S+)\s+(.*)$/;
@@ -111,7 +85,7 @@ export function readProcesses(table: string, procDump: string): readonly Sandbox
       cpuPercent: Number(cpu),
       tty,
       start,
-      cpuMs: goDurationMs(time),
+      cpuMs: Math.floor(goDurationMs(time) ?? 0),
       comm: comm.trim(),
     });
   }

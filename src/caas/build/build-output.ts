@@ -3,6 +3,7 @@
  * taken back to what the tenant wrote. Pure.
  */
 import * as z from 'zod';
+import { tryJson } from '#json';
 import { withoutEnginePaths } from '#caas/engine-client.ts';
 import { ENGINE_DOCKERFILE } from './build-context.ts';
 import type { RewrittenDockerfile } from './dockerfile-rewrite.ts';
@@ -27,13 +28,7 @@ const lineSchema = z.union([
 
 /** An engine's line; undefined where it says nothing that we pass on. */
 export function parseEngineLine(line: string): EngineLine | undefined {
-  let value: unknown;
-  try {
-    value = JSON.parse(line);
-  } catch {
-    return undefined; // Not JSON: nothing that a builder says.
-  }
-  const parsed = lineSchema.safeParse(value);
+  const parsed = lineSchema.safeParse(tryJson(line));
   if (!parsed.success) return undefined;
   const { data } = parsed;
   if ('stream' in data) return { kind: 'output', text: data.stream };

@@ -6,6 +6,7 @@
 import { LRUCache } from 'lru-cache';
 import * as z from 'zod';
 import { reasonOf } from '#errors';
+import { KeyedLock } from '#lifecycle';
 import type { Log } from '#log';
 import type { ContainerRow } from '#state/containers.ts';
 import type { Containers } from '#caas/containers.ts';
@@ -69,6 +70,8 @@ function isAlive(row: ContainerRow): boolean {
 
 export class EngineSummaries {
   readonly #deps: { readonly log: Log; readonly containers: Containers };
+  /** By tenant. */
+  readonly #measuring = new KeyedLock();
   /** By engine id. */
   readonly #kept = new LRUCache<string, { readonly stamp: string; readonly summary: EngineSummary }>({ max: KEPT_MAX });
 
@@ -90,11 +93,16 @@ export class EngineSummaries {
       if (ofHost === undefined) wanted.set(row.host, [row]);
       else ofHost.push(row);
     }
-    await Promise.all(
-      [...wanted.values()].map(async (missing) => {
-        await this.#ask(missing, options.size, found);
-      }),
-    );
+    const ask = async (): Promise<void> => {
+      await Promise.all(
+        [...wanted.values()].map(async (missing) => {
+          await this.#ask(missing, options.size, found);
+        }),
+      );
+    };
+    // Sizes are walks of engines through the files: of one tenant one after the other.
+    if (options.size) await this.#measuring.run(rows[0]?.tenant ?? '', ask);
+    else await ask();
     return found;
   }
 
@@ -102,7 +110,8 @@ export class EngineSummaries {
     const [first] = rows;
     if (first === undefined) return;
     try {
-      const listed = await listOn(this.#deps.containers.hostOf(first).client, rows, size);
+      const { client } = this.#deps.containers.hostOf(first);
+      const listed = size ? await listInParts(client, rows) : await listOn(client, rows, size);
       const byEngineId = new Map(listed.map((entry) => [entry.Id, entry]));
       for (const row of rows) {
         const entry = byEngineId.get(row.engineId);
@@ -116,6 +125,14 @@ export class EngineSummaries {
       this.#deps.log.debug({ host: first.host, reason: reasonOf(error) }, 'an engine could not be asked for its containers');
     }
   }
+}
+
+/** With sizes, which the engine would take of other tenants' containers as well where it is asked for all. */
+async function listInParts(client: EngineClient, rows: readonly ContainerRow[]): Promise<readonly ListedContainer[]> {
+  const listed: ListedContainer[] = [];
+  for (let at = 0; at < rows.length; at += IDS_PER_CALL_MAX)
+    listed.push(...(await listOn(client, rows.slice(at, at + IDS_PER_CALL_MAX), true)));
+  return listed;
 }
 
 async function listOn(client: EngineClient, rows: readonly ContainerRow[], size: boolean): Promise<readonly ListedContainer[]> {

@@ -2,7 +2,7 @@
 import type { ContainerRow } from '#state/containers.ts';
 import { dockerError } from './docker-error.ts';
 import { matchesLabels } from './label-filters.ts';
-import { compileNamePattern } from './name-pattern.ts';
+import { compileNamePatterns } from './name-pattern.ts';
 
 export type Filters = ReadonlyMap<string, readonly string[]>;
 
@@ -54,16 +54,12 @@ function anyOf(tests: readonly Test[]): Test {
   return (candidate) => tests.some((test) => test(candidate));
 }
 
-/** Expressions of one request that are more than a name: each runs over every container. */
-const PATTERNS_MAX = 5;
-
 function nameTests(values: readonly string[]): readonly Test[] {
-  let patterns = 0;
-  return values.map((wanted) => {
-    const pattern = compileNamePattern(wanted);
-    if (pattern.kind === 'refused') throw dockerError(400, `ecluse: the filter name=${wanted.slice(0, 60)}: ${pattern.reason}`);
-    if (!pattern.isPlain) patterns += 1;
-    if (patterns > PATTERNS_MAX) throw dockerError(400, `ecluse: more than ${String(PATTERNS_MAX)} expressions for names`);
+  const patterns = compileNamePatterns(values);
+  return values.map((wanted, index) => {
+    const pattern = patterns[index];
+    if (pattern?.kind !== 'pattern')
+      throw dockerError(400, `ecluse: the filter name=${wanted.slice(0, 60)}: ${pattern?.reason ?? ''}`);
     return ({ row }) => row.name === wanted || pattern.matches(row.name) || pattern.matches(`/${row.name}`);
   });
 }

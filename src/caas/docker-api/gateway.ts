@@ -55,6 +55,7 @@ const REQUESTS_PER_TENANT_MAX = 1000;
 /** Who has no certificate yet must not hold a connection for long. */
 const HANDSHAKE_TIMEOUT_MS = 10_000;
 const HEADERS_TIMEOUT_MS = 30_000;
+const LOGGED_CHARS_MAX = 300;
 /** How long the rest of a refused body may take; a gigabyte is not read to its end for nothing. */
 const REFUSED_BODY_LIMIT_MS = 5_000;
 
@@ -285,7 +286,7 @@ export class Gateway implements AsyncDisposable {
       return;
     }
     const { status, message, told } = answerTo(thrown);
-    if (!told) this.#deps.log.error({ url: incoming.url, reason: reasonOf(thrown), err: thrown }, 'a Docker request failed');
+    if (!told) this.#deps.log.error({ path: pathIn(incoming), reason: reasonOf(thrown), err: thrown }, 'a Docker request failed');
     if (status === 408) response.setHeader('connection', 'close'); // What comes late is the rest of a body, not a request.
     sendJson(response, status, { message });
     dropRest(incoming);
@@ -305,7 +306,7 @@ export class Gateway implements AsyncDisposable {
       await this.#join({ incoming, socket, head, signal: gone.signal });
     } catch (error) {
       const { status, message, told } = answerTo(error);
-      if (!told) this.#deps.log.error({ url: incoming.url, reason: reasonOf(error), err: error }, 'a Docker stream failed');
+      if (!told) this.#deps.log.error({ path: pathIn(incoming), reason: reasonOf(error), err: error }, 'a Docker stream failed');
       endWith(socket, status, message);
     }
   }
@@ -334,6 +335,11 @@ export class Gateway implements AsyncDisposable {
       for (const socket of this.#sockets) socket.destroy();
     });
   }
+}
+
+/** For the log: queries have tenants' words in them, `--build-arg`s too. */
+function pathIn({ url = '' }: IncomingMessage): string {
+  return (url.split('?', 1)[0] ?? '').slice(0, LOGGED_CHARS_MAX);
 }
 
 /** What a client still sends of a request that was refused (a large upload) is read and dropped for a moment, so that it sees the answer. */

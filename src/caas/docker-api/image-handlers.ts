@@ -34,8 +34,8 @@ const CHANGE_CHARS_MAX = 4096;
 const CHANGES_MAX = 200;
 /** Images of one archive; each is named in the request's target. */
 const SAVED_MAX = 200;
-/** Pulls, pushes, loads, imports and saves of one tenant at once; more wait. An archive that is read has up to 40 MiB of this process. */
-const TRANSFERS_PER_TENANT_MAX = 8;
+/** Loads, imports and saves of one tenant at once; more wait. An archive that is read has up to 40 MiB of this process. */
+const ARCHIVES_PER_TENANT_MAX = 8;
 
 /** The tenant's containers by the image that they are of. */
 async function usersOf(
@@ -177,13 +177,9 @@ function platformOf({ query }: DockerRequest): string | undefined {
   throw dockerError(400, `"${platform.slice(0, 100)}" is an invalid platform specifier`);
 }
 
-/** `docker pull` (`fromImage`) and `docker import` (`fromSrc=-`). */
-async function create(deps: ImageHandlerDeps, request: DockerRequest): Promise<void> {
+/** `docker pull`: `fromImage`. */
+async function pull(deps: ImageHandlerDeps, request: DockerRequest): Promise<void> {
   const fromImage = request.query.get('fromImage') ?? '';
-  if (fromImage === '') {
-    await importImage(deps, request);
-    return;
-  }
   const reference = withTag(fromImage.replace(/:$/, ''), request.query.get('tag') ?? '');
   if (reference.kind === 'invalid') throw dockerError(400, reference.why);
   const access = {
@@ -196,6 +192,7 @@ async function create(deps: ImageHandlerDeps, request: DockerRequest): Promise<v
   });
 }
 
+/** `docker import`: `fromSrc=-`. */
 async function importImage(deps: ImageHandlerDeps, request: DockerRequest): Promise<void> {
   const { query } = request;
   if (query.get('fromSrc') !== '-') throw dockerError(400, 'ecluse: only an upload can be imported (docker import - NAME)');
@@ -270,55 +267,40 @@ async function save(deps: ImageHandlerDeps, request: DockerRequest, names: reado
 }
 
 export function imageRoutes(deps: ImageHandlerDeps): readonly DockerRoute[] {
-  const slots = new TenantSlots(TRANSFERS_PER_TENANT_MAX);
+  const slots = new TenantSlots(ARCHIVES_PER_TENANT_MAX);
   const inTurn = async (request: DockerRequest, work: () => Promise<void>): Promise<void> => {
     await slots.run(request.tenant.name, request.signal, work);
+  };
+  const saveInTurn = async (request: DockerRequest, names: readonly string[]): Promise<void> => {
+    await inTurn(request, async () => {
+      await save(deps, request, names);
+    });
   };
   return [
     { method: 'GET', pattern: '/images/json', answer: async (request) => await list(deps, request) },
     {
       method: 'GET',
       pattern: '/images/get',
-      answer: async (request) =>
-        await inTurn(request, async () => {
-          await save(deps, request, request.query.getAll('names'));
-        }),
+      answer: async (request) => await saveInTurn(request, request.query.getAll('names')),
     },
     {
       method: 'POST',
       pattern: '/images/load',
-      answer: async (request) =>
-        await inTurn(request, async () => {
-          await load(deps, request);
-        }),
+      answer: async (request) => await inTurn(request, async () => await load(deps, request)),
     },
     {
       method: 'POST',
       pattern: '/images/create',
-      answer: async (request) =>
-        await inTurn(request, async () => {
-          await create(deps, request);
-        }),
+      answer: async (request) => {
+        if ((request.query.get('fromImage') ?? '') === '') await inTurn(request, async () => await importImage(deps, request));
+        else await pull(deps, request);
+      },
     },
     { method: 'POST', pattern: '/images/prune', answer: async (request) => await prune(deps, request) },
     { method: 'GET', pattern: '/images/{*}/json', answer: async (request, name) => await inspect(deps, request, name) },
     { method: 'GET', pattern: '/images/{*}/history', answer: async (request, name) => await history(deps, request, name) },
-    {
-      method: 'GET',
-      pattern: '/images/{*}/get',
-      answer: async (request, name) =>
-        await inTurn(request, async () => {
-          await save(deps, request, [name]);
-        }),
-    },
-    {
-      method: 'POST',
-      pattern: '/images/{*}/push',
-      answer: async (request, name) =>
-        await inTurn(request, async () => {
-          await push(deps, request, name);
-        }),
-    },
+    { method: 'GET', pattern: '/images/{*}/get', answer: async (request, name) => await saveInTurn(request, [name]) },
+    { method: 'POST', pattern: '/images/{*}/push', answer: async (request, name) => await push(deps, request, name) },
     { method: 'POST', pattern: '/images/{*}/tag', answer: async (request, name) => await tag(deps, request, name) },
     { method: 'DELETE', pattern: '/images/{*}', answer: async (request, name) => await remove(deps, request, name) },
   ];

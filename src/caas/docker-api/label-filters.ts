@@ -1,4 +1,5 @@
 /** Filters that several kinds of objects share: labels, and `until` of prunes. Pure. */
+import { goDurationMs } from '#units';
 import { dockerError } from './docker-error.ts';
 
 /** Every wanted `key` or `key=value` must be there (moby `filters.MatchKVList`). */
@@ -8,25 +9,6 @@ export function matchesLabels(labels: Readonly<Record<string, string>>, wanted: 
     const key = at === -1 ? text : text.slice(0, at);
     return Object.hasOwn(labels, key) && (at === -1 || labels[key] === text.slice(at + 1));
   });
-}
-
-const UNIT_MS: Readonly<Record<string, number>> = {
-  h: 3_600_000,
-  m: 60_000,
-  s: 1000,
-  ms: 1,
-  us: 0.001,
-  µs: 0.001,
-  ns: 0.000_001,
-};
-
-/** `10m`, `1h30m`: Go's durations, in milliseconds; undefined where it is none. */
-export function goDurationMs(text: string): number | undefined {
-  if (!/^(?:\d+(?:\.\d+)?(?:h|ms|m|s|us|µs|ns))+$/.test(text)) return undefined;
-  let sum = 0;
-  for (const [, number = '0', unit = 's'] of text.matchAll(/(\d+(?:\.\d+)?)(h|ms|m|s|us|µs|ns)/g))
-    sum += Number(number) * (UNIT_MS[unit] ?? 0);
-  return sum;
 }
 
 /** A point in time as clients write it: seconds with a fraction, a date, or a duration before now; undefined where it is none. */

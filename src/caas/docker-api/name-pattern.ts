@@ -4,6 +4,10 @@
  * backtracks. Pure.
  */
 
+import { dockerError } from './docker-error.ts';
+
+/** Expressions of one request that are more than a name. */
+const PATTERNS_MAX = 5;
 /** Expressions for names are short. Repetitions with bounds unfold, so the program has a bound too: a list runs it over a thousand names. */
 const PATTERN_CHARS_MAX = 256;
 const STEPS_MAX = 150;
@@ -333,4 +337,15 @@ export function compileNamePattern(pattern: string): NamePattern {
     if (error instanceof SyntaxError) return { kind: 'refused', reason: error.message };
     throw error;
   }
+}
+
+/**
+ * The expressions of one filter. One that is none is left to the caller, as Docker's lists differ there. More than a few real ones are refused: each runs
+ * over every name.
+ */
+export function compileNamePatterns(patterns: readonly string[]): readonly NamePattern[] {
+  const compiled = patterns.map(compileNamePattern);
+  if (compiled.filter((one) => one.kind === 'pattern' && !one.isPlain).length > PATTERNS_MAX)
+    throw dockerError(400, `ecluse: more than ${String(PATTERNS_MAX)} expressions for names`);
+  return compiled;
 }

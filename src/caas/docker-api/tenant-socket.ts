@@ -51,7 +51,12 @@ export class TenantSockets implements EndpointSockets, AsyncDisposable {
         this.#log.error({ tenant, reason: reasonOf(error) }, 'containers of a tenant do not reach its endpoint');
       });
     }
-    for (const name of await readdir(this.#folder).catch(() => [])) if (!tenants.has(name)) await this.forget(name);
+    for (const name of await readdir(this.#folder).catch(() => [])) {
+      if (tenants.has(name)) continue;
+      await this.forget(name).catch((error: unknown) => {
+        this.#log.error({ tenant: name, reason: reasonOf(error) }, 'a leftover endpoint socket could not be cleared away');
+      });
+    }
   }
 
   async ensure(tenant: string): Promise<string> {

@@ -1,6 +1,5 @@
 /** `POST /containers/{id}/update`: the engine, the store and the tenant's quota agree afterwards. */
 import type { Clock } from '#clock';
-import { KeyedLock } from '#lifecycle';
 import { updateSpec } from '#state/containers.ts';
 import type { ContainerRow } from '#state/containers.ts';
 import type { Sql } from '#state/sql.ts';
@@ -26,8 +25,6 @@ type Update = Extract<UpdateResult, { kind: 'update' }>;
 
 export class ContainerUpdate {
   readonly #deps: UpdateHandlerDeps;
-  /** By tenant: two updates at once must not both fit into what only one of them does. */
-  readonly #tenants = new KeyedLock();
 
   constructor(deps: UpdateHandlerDeps) {
     this.#deps = deps;
@@ -38,10 +35,9 @@ export class ContainerUpdate {
     requireJson(incoming);
     const body = await readJson(incoming);
     const found = await this.#deps.containers.resolve(tenant.name, reference);
-    const updated = await this.#tenants.run(
-      tenant.name,
-      async () => await this.#deps.containers.locks.run(found.id, async () => await this.#update(tenant, found.id, body)),
-    );
+    const { locks, quotaLocks } = this.#deps.containers;
+    const update = async (): Promise<ContainerRow> => await this.#update(tenant, found.id, body);
+    const updated = await locks.run(found.id, async () => await quotaLocks.run(tenant.name, update));
     this.#deps.containers.events.publish(updated, 'update');
     sendJson(request.response, 200, { Warnings: null });
   }

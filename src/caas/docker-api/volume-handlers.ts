@@ -5,7 +5,7 @@ import { checkDriver, checkVolumeName, driverOptionsOf, labelsOf } from '#caas/v
 import { dockerError } from './docker-error.ts';
 import { foldFields } from './go-json.ts';
 import { matchesLabels } from './label-filters.ts';
-import { compileNamePattern } from './name-pattern.ts';
+import { compileNamePatterns } from './name-pattern.ts';
 import { booleanOf, filtersOf, numberOf, readJson, sendEmpty, sendJson } from './request.ts';
 import type { DockerRequest } from './request.ts';
 import type { DockerRoute } from './router.ts';
@@ -31,21 +31,25 @@ function booleanFilter(filters: Filters, key: string): boolean | undefined {
 }
 
 function nameMatcher(patterns: readonly string[]): (name: string) => boolean {
-  const tests = patterns.map((pattern) => {
-    const compiled = compileNamePattern(pattern);
-    return compiled.kind === 'pattern' ? compiled.matches : (): boolean => false; // What is no expression matches only itself.
-  });
-  return (name) => patterns.includes(name) || tests.some((matches) => matches(name));
+  const compiled = compileNamePatterns(patterns);
+  // What is no expression matches only itself.
+  return (name) => patterns.includes(name) || compiled.some((one) => one.kind === 'pattern' && one.matches(name));
 }
 
-function isListed({ row, users }: VolumeUse, filters: Filters, apiVersion: string): boolean {
+function isListed(
+  { row, users }: VolumeUse,
+  {
+    filters,
+    isNamed,
+    apiVersion,
+  }: { readonly filters: Filters; readonly isNamed: (name: string) => boolean; readonly apiVersion: string },
+): boolean {
   const dangling = booleanFilter(filters, 'dangling');
   if (dangling !== undefined && dangling !== (users.length === 0)) return false;
   if (filters.get('driver')?.includes('local') === false) return false;
   const labels = volumeLabels(row, apiVersion);
   if (!matchesLabels(labels, filters.get('label') ?? [])) return false;
-  const names = filters.get('name');
-  return names === undefined || nameMatcher(names)(row.name);
+  return isNamed(row.name);
 }
 
 async function list({ volumes }: VolumeHandlerDeps, request: DockerRequest): Promise<void> {
@@ -53,7 +57,9 @@ async function list({ volumes }: VolumeHandlerDeps, request: DockerRequest): Pro
   const filters = filtersOf(query);
   checkKeys(filters, ['dangling', 'name', 'driver', 'label']);
   booleanFilter(filters, 'dangling');
-  const listed = (await volumes.list(tenant.name)).filter((use) => isListed(use, filters, apiVersion));
+  const names = filters.get('name');
+  const isNamed = names === undefined ? (): boolean => true : nameMatcher(names);
+  const listed = (await volumes.list(tenant.name)).filter((use) => isListed(use, { filters, isNamed, apiVersion }));
   sendJson(response, 200, { Volumes: listed.map(({ row }) => volumeView(row, apiVersion)), Warnings: null });
 }
 

@@ -1,5 +1,6 @@
 /** Lists, events and the engine as a whole. */
 import type { Scenario } from '../../support/transcript.ts';
+import { BEFORE_SPARING } from './volumes.ts';
 
 const EVENT = '--format "{{.Type}} {{.Action}} {{.Actor.Attributes.name}}"';
 
@@ -110,7 +111,7 @@ export const systemScenarios: readonly Scenario[] = [
       { command: 'system prune -f' },
       'network ls --format "{{.Name}}"',
       'volume ls -q',
-      { command: 'system prune -f --volumes' },
+      { command: 'system prune -f --volumes', env: BEFORE_SPARING },
       'ps -a -q',
     ],
   },

@@ -336,6 +336,19 @@ describe('credentials', () => {
   });
 });
 
+test.each(['1.24', '1.25', '1.41', '1.44'])(
+  'once docker run --rm is back, by API %s, nothing of it is in the way of the tenant’s removal',
+  async (version) => {
+    await addTenant(node, 'brief');
+    expect(await node.docker('brief', ['import', '-', 'bb'], rootFs)).toMatchObject({ exitCode: 0 });
+    const env = { ...node.dockerEnv('brief'), DOCKER_API_VERSION: version };
+    const ran = await run('docker', ['run', '--rm', '-v', '/data', 'bb', 'sh', '-c', 'touch /data/x; echo done'], { env });
+    const removed = await node.ecluse('tenant', 'rm', 'brief');
+    expect(ran).toMatchObject({ exitCode: 0, stdout: 'done\n' });
+    expect(removed).toEqual({ exitCode: 0, stdout: 'brief removed\n', stderr: '' });
+  },
+);
+
 describe('quotas', () => {
   test('of containers, memory and images are refused beyond', async () => {
     await addTenant(node, 'small', '--containers', '2', '--memory', '256MiB', '--images', '2');

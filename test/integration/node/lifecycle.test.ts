@@ -4,16 +4,18 @@ import { readdir, readFile, rm } from 'node:fs/promises';
 import { request as httpRequest } from 'node:http';
 import type { IncomingMessage } from 'node:http';
 import { request } from 'node:https';
+import { connect } from 'node:net';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { DatabaseSync } from 'node:sqlite';
 import { text } from 'node:stream/consumers';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { spawn } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { scopeOf } from '#caas/host.ts';
 import { expectNothingLeft, forwardingToKeep, leftoversOf } from '../../support/leftovers.ts';
-import { freePorts, freshDataDir, run, startNode } from '../../support/node.ts';
+import { freePort, freePorts, freshDataDir, run, startNode } from '../../support/node.ts';
 import type { NodePorts, TestNode } from '../../support/node.ts';
 
 const TENANT = 'demo';
@@ -271,18 +273,42 @@ describe('a life', () => {
 
   test('SIGINT ends it within ten seconds whatever is open', async () => {
     await using node = await startDemo();
-    const ignore = 'trap "" TERM; while :; do sleep 1; done';
-    await docker(node, 'run', '--detach', '--rm', '--name', 'stubborn', 'hello', '/bin/busybox', 'sh', '-c', ignore);
+    const ignore = 'trap "" TERM; while :; do nc -l -p 7000 -e sleep 1000; sleep 1; done';
+    const port = await freePort();
+    const flags = ['--detach', '--rm', '--name', 'stubborn', '--publish', `${String(port)}:7000`, '--volume', '/data'];
+    await docker(node, 'run', ...flags, 'hello', '/bin/busybox', 'sh', '-c', ignore);
     const stream = await open(node, '/stream');
     stream.outgoing.end();
     const events = text(await stream.response).catch((error: unknown) => String(error));
-    const logs = spawn('docker', ['logs', '--follow', 'hello'], { env: node.dockerEnv(TENANT), stdio: 'ignore' });
-    const followed = once(logs, 'exit');
+    const published = connect({ host: '127.0.0.1', port });
+    await once(published, 'connect');
+    published.on('error', () => undefined); // It is reset.
+    const cut = new Promise((resolve) => published.once('close', resolve));
+    const env = { ...node.dockerEnv(TENANT), DOCKER_BUILDKIT: '0' };
+    const clients = [
+      ['logs', '--follow', 'hello'],
+      ['events'],
+      ['wait', 'hello'],
+      ['stats'],
+      ['exec', 'hello', '/bin/busybox', 'sleep', '1000'],
+    ];
+    const ended = async (child: ChildProcess): Promise<void> => void (await once(child, 'exit'));
+    const followed = clients.map(async (args) => {
+      await ended(spawn('docker', args, { env, stdio: 'ignore' }));
+    });
+    const build = spawn('docker', ['build', '-'], { env, stdio: ['pipe', 'pipe', 'ignore'] });
+    followed.push(ended(build));
+    build.stdin.end('FROM hello\nRUN ["/bin/busybox", "sh", "-c", "echo built; sleep 1000"]\n');
+    let told = '';
+    build.stdout.setEncoding('utf8').on('data', (chunk: string) => {
+      told += chunk;
+    });
+    await expect.poll(() => told, { timeout: 30_000 }).toMatch(/^built$/m);
     const { exitCode, tookMs } = await node.stop('SIGINT');
     expect(exitCode).toBe(0);
     expect(tookMs).toBeLessThan(10_000);
     process.stdout.write(`the slowest stop took ${(tookMs / 1000).toFixed(1)} s\n`);
-    await Promise.all([events, followed]);
+    await Promise.all([events, cut, ...followed]);
   });
 
   test('after kill -9 running containers are adopted and nothing is counted twice', async () => {

@@ -1,7 +1,8 @@
 /** `docker top`: columns over a sandbox's processes. */
 import { describe, expect, test } from 'vitest';
 import { topView } from '#caas/docker-api/top.ts';
-import { goDurationMs, readProcesses } from '#isolation/sandbox-processes.ts';
+import { readProcesses } from '#isolation/sandbox-processes.ts';
+import { goDurationMs } from '#units';
 
 const TABLE = `UID       PID       PPID      C         TTY       STIME     TIME      CMD
 0         1         0         3         ?         08:13     1m2.5s    sh
@@ -31,7 +32,7 @@ describe('readProcesses()', () => {
   });
 
   test('reads Go’s durations', () => {
-    expect(['0s', '20ms', '1h2m3.5s', '100µs', 'x'].map(goDurationMs)).toEqual([0, 20, 3_723_500, 0, 0]);
+    expect(['0s', '20ms', '1h2m3.5s', '100µs', 'x'].map(goDurationMs)).toEqual([0, 20, 3_723_500, 0.1, undefined]);
   });
 });
 

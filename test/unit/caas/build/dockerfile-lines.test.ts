@@ -96,6 +96,12 @@ describe('a Dockerfile as instructions', () => {
     );
   }, 20_000);
 
+  it('takes no longer for long runs of spaces than for other text', () => {
+    const spaces = ' '.repeat(60_000);
+    const joined = Array.from({ length: 16 }, () => spaces).join('\\\n');
+    expect(textsOf(`#x=y${spaces}z\nRUN a${joined}b`)).toEqual([`RUN a${joined.replaceAll('\\\n', '')}b`]);
+  });
+
   it('continues a line that became too long by joining, so that it reads back', () => {
     const long = Array.from({ length: 40 }, (_, index) => `echo ${'y'.repeat(2000)}${String(index)}`).join(' && \\\n  ');
     const first = parse(`FROM a\nRUN ${long}\nRUN true`);
