@@ -7,7 +7,7 @@
  * Answers are `unknown` until a caller parses them. Error answers become EngineError with Docker's own status and message.
  */
 import { Agent, request } from 'node:http';
-import type { IncomingMessage, RequestOptions } from 'node:http';
+import type { ClientRequest, IncomingMessage, RequestOptions } from 'node:http';
 import type { Duplex, Readable } from 'node:stream';
 import { EcluseError, reasonOf } from '#errors';
 import { readWhole } from './byte-stream.ts';
@@ -108,6 +108,30 @@ export function engineError(status: number, text: string): EngineError {
   return new EngineError(status, message === '' ? 'the engine gave no reason' : message);
 }
 
+interface SentBody {
+  readonly body: Readable;
+  /** Told of each part that the kernel has taken: its memory may be used for something else. */
+  readonly onSent: ((part: Buffer) => void) | undefined;
+}
+
+/** More than one, so that the engine never waits for us; each is a large one. */
+const PARTS_UNDERWAY_MAX = 4;
+
+function sendParts(body: Readable, outgoing: ClientRequest, onSent: (part: Buffer) => void): void {
+  let underway = 0;
+  body.on('data', (part: Buffer) => {
+    underway += 1;
+    if (underway >= PARTS_UNDERWAY_MAX) body.pause();
+    outgoing.write(part, (error) => {
+      underway -= 1;
+      if (error !== undefined && error !== null) return; // The request's own 'error' tells.
+      onSent(part);
+      body.resume();
+    });
+  });
+  body.once('end', () => outgoing.end());
+}
+
 export class EngineClient implements Disposable {
   readonly socketPath: string;
   readonly #agent: Agent;
@@ -147,7 +171,8 @@ export class EngineClient implements Disposable {
   }
 
   /** The response of a call, its body unread. A status of 400 or more throws. `timeoutMs` 0: none. */
-  async #respond(call: EngineCall, timeoutMs: number, body: Readable | undefined): Promise<IncomingMessage> {
+  async #respond(call: EngineCall, timeoutMs: number, sent?: SentBody): Promise<IncomingMessage> {
+    const body = sent?.body;
     const json = body === undefined && call.body !== undefined ? JSON.stringify(call.body) : undefined;
     // An engine that answers before it read a body, and is to close, closes at once: what it said would be lost (net/http, `closeAfterReply`).
     const streamed: Record<string, string> = body === undefined ? {} : { connection: 'keep-alive' };
@@ -165,7 +190,8 @@ export class EngineClient implements Disposable {
         return;
       }
       body.once('error', (error) => outgoing.destroy(error));
-      body.pipe(outgoing);
+      if (sent?.onSent === undefined) body.pipe(outgoing);
+      else sendParts(body, outgoing, sent.onSent);
     });
     if ((response.statusCode ?? 500) >= 400) throw await errorOf(response);
     return response;
@@ -173,14 +199,14 @@ export class EngineClient implements Disposable {
 
   /** A call whose JSON answer is read whole; undefined where there is no body (204, 304). */
   async call(call: EngineCall): Promise<{ readonly status: number; readonly json: unknown }> {
-    const response = await this.#respond(call, Math.max(CALL_TIMEOUT_MS, call.patienceMs ?? 0), undefined);
+    const response = await this.#respond(call, Math.max(CALL_TIMEOUT_MS, call.patienceMs ?? 0));
     const text = await readText(response, ANSWER_BYTES_MAX);
     return { status: response.statusCode ?? 200, json: text.trim() === '' ? undefined : parseJson(text) };
   }
 
   /** A call whose answer is a stream; optionally with a body that is streamed too. The caller ends or destroys it. */
-  async stream(call: EngineCall, body?: Readable): Promise<IncomingMessage> {
-    return await this.#respond(call, 0, body);
+  async stream(call: EngineCall, body?: Readable, onSent?: (part: Buffer) => void): Promise<IncomingMessage> {
+    return await this.#respond(call, 0, body === undefined ? undefined : { body, onSent });
   }
 
   /** An attach or exec: the raw connection after `101 UPGRADED`, with half-close. The caller owns the socket. */
@@ -216,7 +242,7 @@ export class EngineClient implements Disposable {
   /** True while the engine answers its ping. */
   async isAlive(): Promise<boolean> {
     try {
-      const response = await this.#respond({ method: 'GET', path: ['_ping'] }, 3000, undefined);
+      const response = await this.#respond({ method: 'GET', path: ['_ping'] }, 3000);
       response.resume();
       return true;
     } catch {

@@ -7,25 +7,31 @@
  * are left out: engines read manifest.json. Everything else streams through with backpressure. Format: moby image/spec v1.2, which archives
  * of Docker 25 and later (OCI layouts with a manifest.json) keep.
  */
-import { createHash } from 'node:crypto';
 import { posix } from 'node:path';
 import { Readable } from 'node:stream';
-import { pipeline } from 'node:stream/promises';
-import { extract, pack } from 'tar-stream';
-import type { Header, Pack } from 'tar-stream';
 import * as z from 'zod';
 import { EcluseError, reasonOf } from '#errors';
-import { chunksOf, readWhole } from './byte-stream.ts';
+import { DigestSeries } from './digest-thread.ts';
+import type { DigestSpan } from './digest-thread.ts';
 import { dockerError } from './docker-api/docker-error.ts';
+import { FileProbe } from './file-probe.ts';
 import { parseReference, wholeReference } from './image-reference.ts';
-import { ARCHIVE_BYTES_MAX, compressionOf, decompressorFor, MAGIC_BYTES, tarFault } from './plain-archive.ts';
+import { PieceStream } from './piece-stream.ts';
+import type { Piece } from './piece-stream.ts';
+import { tarFault } from './plain-archive.ts';
+import { headerBytes } from './tar-header.ts';
+import type { WrittenHeader } from './tar-header.ts';
+import { paddingOf, TarReader } from './tar-reader.ts';
+import type { TarHeader, TarSink } from './tar-reader.ts';
 
 const MANIFEST_BYTES_MAX = 4 * 1024 * 1024;
 /** A config is some kilobytes; what may be one is kept until the manifest says so. */
 const CONFIG_BYTES_MAX = 1024 * 1024;
 const CONFIGS_BYTES_MAX = 32 * 1024 * 1024;
-/** The client sends while the engine writes to its disk, and the other way round: what is between them must not be one TLS record. */
-const READ_AHEAD_BYTES = 2 * 1024 * 1024;
+/** The client sends while the engine writes to its disk, and the other way round. */
+const PARTS_AHEAD = 2;
+/** Two empty blocks. */
+const END_BYTES = 1024;
 /** Layers, configs and links of a large image are some thousands. */
 const ENTRIES_MAX = 100_000;
 /** Names of layers and blobs are some eighty characters; all are kept until the manifest is read. */
@@ -50,6 +56,8 @@ export interface ArchivedImage {
 
 export interface RewrittenArchive {
   readonly archive: Readable;
+  /** To be told which of the archive's parts nobody reads any more: their memory is used again. */
+  readonly onSent: (part: Buffer) => void;
   /** Settles when the archive was read to its end. */
   readonly images: Promise<readonly ArchivedImage[]>;
 }
@@ -60,34 +68,27 @@ export interface RewriteOptions {
   readonly imagesMax: number;
 }
 
-type PlainHeader = Partial<Header> & Pick<Header, 'name'>;
-
 /**
  * The header that the engine gets: rebuilt from parsed fields. PAX records do not pass: Go's tar reader takes names from some that
- * tar-stream does not know (GNU.sparse.name). Names must be as the engine will clean them, and nothing may lie below a link, or
+ * ours does not know (GNU.sparse.name). Names must be as the engine will clean them, and nothing may lie below a link, or
  * `x/../manifest.json` would be the manifest that was not rewritten.
  */
-function checkedHeader(header: Header, links: Set<string>): PlainHeader {
+function checkedHeader(header: TarHeader, links: Set<string>): WrittenHeader {
   const name = header.name.replace(/^\.\//, '').replace(/\/$/, '');
   const isRoot = header.type === 'directory' && (name === '.' || name === '');
   const fault = isRoot ? undefined : pathFault(name, links);
   if (fault !== undefined) throw new TypeError(`the path ${header.name.slice(0, 100)} ${fault}`);
-  const { mtime, type } = header;
-  const base = { name: isRoot ? './' : name, mode: 0o644, mtime };
+  const { mtimeSeconds, type } = header;
+  const base = { name: isRoot ? './' : name, mode: 0o644, mtimeSeconds, size: 0, linkname: '' };
   switch (type) {
     case 'file':
-    case 'contiguous-file':
-      return { ...base, type: 'file', size: header.size };
+      return { ...base, type, size: header.size };
     case 'directory':
-      return { ...base, type: 'directory', mode: 0o755, size: 0 };
+      return { ...base, name: isRoot ? './' : `${name}/`, type, mode: 0o755 };
     case 'symlink':
       // docker save writes those for layers that images share.
       links.add(name);
-      return { ...base, type: 'symlink', linkname: header.linkname, size: 0 };
-    case 'link':
-    case 'fifo':
-    case 'block-device':
-    case 'character-device':
+      return { ...base, type, linkname: header.linkname };
     default:
       throw new TypeError(`${header.name.slice(0, 100)} is neither a file, a directory nor a symbolic link`);
   }
@@ -111,96 +112,6 @@ interface KnownFile {
 }
 
 type Known = KnownFile | { readonly kind: 'link'; readonly target: string };
-
-/** Digests of a compressed file's content, beside its way through. */
-class Inflater {
-  readonly #stream;
-  readonly #hash = createHash('sha256');
-  readonly #end: Promise<boolean>;
-  readonly #inflated: { bytes: number };
-
-  constructor(compression: 'gzip' | 'zstd', inflated: { bytes: number }) {
-    this.#inflated = inflated;
-    const { promise, resolve } = Promise.withResolvers<boolean>();
-    this.#end = promise;
-    this.#stream = decompressorFor(compression);
-    this.#stream.on('data', (chunk: Buffer) => {
-      inflated.bytes += chunk.length;
-      this.#hash.update(chunk);
-    });
-    this.#stream.once('end', () => {
-      resolve(true);
-    });
-    this.#stream.once('error', () => {
-      resolve(false);
-    });
-  }
-
-  async push(chunk: Buffer): Promise<void> {
-    if (this.#inflated.bytes > ARCHIVE_BYTES_MAX)
-      throw new TypeError(`its layers are larger than ${String(ARCHIVE_BYTES_MAX)} bytes`);
-    const room = Promise.withResolvers<undefined>();
-    this.#stream.write(chunk, () => {
-      room.resolve(undefined);
-    });
-    await Promise.race([room.promise, this.#end]);
-  }
-
-  /** Undefined for what cannot be decompressed. */
-  async digest(): Promise<string | undefined> {
-    this.#stream.end();
-    return (await this.#end) ? `sha256:${this.#hash.digest('hex')}` : undefined;
-  }
-}
-
-/** Digests of one file on its way, and its text where it may be a config. */
-class FileProbe {
-  readonly #hash = createHash('sha256');
-  readonly #mayKeep: boolean;
-  readonly #kept: Buffer[] = [];
-  /** The first bytes, until they say whether the file is compressed. */
-  #head: Buffer | undefined = Buffer.alloc(0);
-  #inflater: Inflater | undefined;
-
-  readonly #inflated: { bytes: number };
-
-  /** `inflated`: what compressed files of the same archive have come to. */
-  constructor(size: number, { keepMax, inflated }: Pick<ArchiveContents, 'keepMax' | 'inflated'>) {
-    this.#mayKeep = size > 0 && size <= keepMax;
-    this.#inflated = inflated;
-  }
-
-  async *follow(source: Readable): AsyncGenerator<Buffer> {
-    for await (const chunk of chunksOf(source)) {
-      this.#hash.update(chunk);
-      if (this.#mayKeep) this.#kept.push(chunk);
-      await this.#inflate(chunk);
-      yield chunk;
-    }
-  }
-
-  async #inflate(chunk: Buffer): Promise<void> {
-    if (this.#head === undefined) {
-      await this.#inflater?.push(chunk);
-      return;
-    }
-    this.#head = Buffer.concat([this.#head, chunk]);
-    if (this.#head.length < MAGIC_BYTES) return;
-    const compression = compressionOf(this.#head);
-    if (compression === 'gzip' || compression === 'zstd') this.#inflater = new Inflater(compression, this.#inflated);
-    await this.#inflater?.push(this.#head);
-    this.#head = undefined;
-  }
-
-  async finish(): Promise<KnownFile> {
-    const inflated = await this.#inflater?.digest();
-    const own = `sha256:${this.#hash.digest('hex')}`;
-    const bytes = Buffer.concat(this.#kept);
-    // A config is a JSON object.
-    const text = bytes[0] === 0x7b ? bytes.toString('utf8') : undefined;
-    return { kind: 'file', digests: inflated === undefined ? [own] : [own, inflated], text };
-  }
-}
 
 /** What is known of the files of one archive. */
 class ArchiveContents {
@@ -280,34 +191,98 @@ function rewriteManifest(
   return { text: JSON.stringify(rewritten), images };
 }
 
-async function manifestText(body: Readable): Promise<string> {
-  const text = await readWhole(body, MANIFEST_BYTES_MAX);
-  if (text === undefined) throw new TypeError(`manifest.json is larger than ${String(MANIFEST_BYTES_MAX)} bytes`);
-  return text.toString('utf8');
-}
+/** A step of what is found out about the files whose bytes one piece has, in their order. */
+type Step =
+  | { readonly kind: 'part'; readonly probe: FileProbe; readonly part: Buffer }
+  | { readonly kind: 'end'; readonly probe: FileProbe; readonly name: string };
 
-/** Copies one entry. Returns the text of the manifest, if it was that. */
-async function copyEntry(
-  entry: { readonly header: Header; readonly body: Readable },
-  writer: Pack,
-  seen: { readonly contents: ArchiveContents; readonly links: Set<string> },
-): Promise<string | undefined> {
-  const checked = checkedHeader(entry.header, seen.links);
-  if (checked.type !== 'directory') seen.contents.reserve(checked.name);
-  if (LEFT_OUT.has(checked.name)) {
-    entry.body.resume();
-    return undefined;
+/** The archive on its way: what is read here goes to `parts`, as the engine gets it. */
+class Rewriting implements TarSink {
+  readonly contents = new ArchiveContents();
+  readonly #links = new Set<string>();
+  #entries = 0;
+  #current: WrittenHeader | undefined;
+  #probe: FileProbe | undefined;
+  #manifest: Buffer[] | undefined;
+  #manifestBytes = 0;
+  #parts: Buffer[] = [];
+  #spans: DigestSpan[] = [];
+  #steps: Step[] = [];
+
+  entry(header: TarHeader): void {
+    this.#entries += 1;
+    if (this.#entries > ENTRIES_MAX) throw new TypeError(`more than ${String(ENTRIES_MAX)} entries`);
+    const checked = checkedHeader(header, this.#links);
+    if (checked.type !== 'directory') this.contents.reserve(checked.name);
+    this.#current = checked;
+    const plainName = checked.name.replace(/\/$/, '');
+    if (LEFT_OUT.has(plainName)) return;
+    if (plainName === 'manifest.json') {
+      this.#manifest = [];
+      return;
+    }
+    this.#parts.push(headerBytes(checked));
+    if (checked.type === 'file') this.#probe = new FileProbe(checked.size, this.contents);
+    if (checked.type === 'symlink') this.contents.put(checked.name, { kind: 'link', target: checked.linkname });
   }
-  if (checked.name === 'manifest.json') return await manifestText(entry.body);
-  if (checked.type === 'file') {
-    const probe = new FileProbe(entry.header.size, seen.contents);
-    await pipeline(entry.body, (body: Readable) => probe.follow(body), writer.entry(checked));
-    seen.contents.put(checked.name, await probe.finish());
-    return undefined;
+
+  data(part: Buffer): void {
+    if (this.#probe !== undefined) {
+      this.#parts.push(part);
+      this.#spans.push({ from: part.byteOffset, to: part.byteOffset + part.length, isLast: false });
+      this.#steps.push({ kind: 'part', probe: this.#probe, part });
+    } else if (this.#current?.name === 'manifest.json') {
+      this.#manifestBytes += part.length;
+      if (this.#manifestBytes > MANIFEST_BYTES_MAX) {
+        throw new TypeError(`manifest.json is larger than ${String(MANIFEST_BYTES_MAX)} bytes`);
+      }
+      this.#manifest?.push(Buffer.from(part));
+    }
   }
-  if (checked.type === 'symlink') seen.contents.put(checked.name, { kind: 'link', target: checked.linkname ?? '' });
-  await pipeline(entry.body, writer.entry(checked));
-  return undefined;
+
+  end(): void {
+    if (this.#probe !== undefined && this.#current !== undefined) {
+      const { name, size } = this.#current;
+      this.#parts.push(Buffer.alloc(paddingOf(size)));
+      this.#spans.push({ from: 0, to: 0, isLast: true });
+      this.#steps.push({ kind: 'end', probe: this.#probe, name });
+    }
+    this.#probe = undefined;
+    this.#current = undefined;
+  }
+
+  get manifest(): string {
+    if (this.#manifest === undefined) throw new TypeError('it has no manifest.json');
+    return Buffer.concat(this.#manifest).toString('utf8');
+  }
+
+  /** What the engine gets of what was read since the last call. */
+  takeParts(): readonly Buffer[] {
+    const parts = this.#parts.filter(({ length }) => length > 0);
+    this.#parts = [];
+    return parts;
+  }
+
+  /** Finds out what the files are whose bytes lie in this piece. Until it settles, the piece must stay as it is. */
+  async prove(piece: Piece, series: DigestSeries): Promise<void> {
+    const steps = this.#steps;
+    const hashing = series.update(piece.buffer, this.#spans);
+    hashing.catch(() => undefined); // It is awaited below, unless something else fails before.
+    this.#steps = [];
+    this.#spans = [];
+    const files: (Omit<KnownFile, 'digests'> & { readonly name: string; readonly inflated: string | undefined })[] = [];
+    // One after the other: each that is compressed takes a decompressor's memory.
+    for (const step of steps) {
+      const { probe } = step;
+      if (step.kind === 'part') await probe.take(step.part);
+      else files.push({ kind: 'file', name: step.name, inflated: await probe.inflatedDigest(), text: probe.text });
+    }
+    const digests = await hashing;
+    for (const [index, { kind, name, inflated, text }] of files.entries()) {
+      const own = digests[index] ?? '';
+      this.contents.put(name, { kind, text, digests: inflated === undefined ? [own] : [own, inflated] });
+    }
+  }
 }
 
 /** An archive that is no tar, or a part of one: Docker says so in the stream, where it says what it loads. */
@@ -327,46 +302,57 @@ function refusalOf(error: unknown): EcluseError {
 
 /** Rewrites an archive. A damaged one makes the returned stream fail with Docker's kind of message. */
 export function rewriteImageArchive(source: Readable, options: RewriteOptions): RewrittenArchive {
-  const reader = extract();
-  const writer = pack();
-  const seen = { contents: new ArchiveContents(), links: new Set<string>() };
-  const images = (async () => {
+  const pieces = source instanceof PieceStream ? source : new PieceStream(source);
+  const images = Promise.withResolvers<readonly ArchivedImage[]>();
+  images.promise.catch(() => undefined); // The consumer of the archive sees the same error first.
+  /** By the last part that the engine gets of a piece. */
+  const whenSent = new Map<Buffer, () => void>();
+  async function* rewritten(): AsyncGenerator<Buffer> {
     try {
-      const feeding = pipeline(source, reader);
-      // The loop below reports what goes wrong; this only keeps the rejection from being unhandled until then.
-      feeding.catch(() => undefined);
-      let entries = 0;
-      let manifest: string | undefined;
-      for await (const entry of reader) {
-        entries += 1;
-        if (entries > ENTRIES_MAX) throw new TypeError(`more than ${String(ENTRIES_MAX)} entries`);
-        const body = Readable.from(entry, { objectMode: false });
-        // An entry that is left half-read fails when the reader is torn down; by then its fault is known.
-        body.on('error', () => undefined);
-        manifest = (await copyEntry({ header: entry.header, body }, writer, seen)) ?? manifest;
+      using series = new DigestSeries();
+      const rewriting = new Rewriting();
+      const reader = new TarReader(rewriting);
+      let before = Promise.resolve();
+      for await (const piece of pieces as AsyncIterable<Piece>) {
+        reader.push(piece);
+        const parts = rewriting.takeParts();
+        const proved = rewriting.prove(piece, series);
+        proved.catch(() => undefined); // It is awaited with the next piece.
+        const giveBack = (): void => {
+          proved.then(() => pieces.giveBack(piece)).catch(() => undefined);
+        };
+        const last = parts.at(-1);
+        if (last === undefined) giveBack();
+        else whenSent.set(last, giveBack);
+        yield* parts;
+        await before;
+        before = proved;
       }
-      await feeding;
-      if (manifest === undefined) throw new TypeError('it has no manifest.json');
-      const rewritten = rewriteManifest(manifest, seen.contents, options);
-      writer.entry({ name: 'manifest.json', mode: 0o644 }, rewritten.text);
-      writer.finalize();
-      return rewritten.images;
+      await before;
+      reader.finish();
+      const { text, images: known } = rewriteManifest(rewriting.manifest, rewriting.contents, options);
+      yield manifestEntry(text);
+      images.resolve(known);
     } catch (error) {
       const refusal = refusalOf(error);
-      writer.destroy(refusal);
+      images.reject(refusal);
       throw refusal;
+    } finally {
+      images.reject(new Error('the archive was not read to its end'));
     }
-  })();
-  images.catch(() => undefined); // The consumer of the archive sees the same error first.
-  return { archive: Readable.from(bytesOf(writer, images), { objectMode: false, highWaterMark: READ_AHEAD_BYTES }), images };
+  }
+  return {
+    archive: Readable.from(rewritten(), { highWaterMark: PARTS_AHEAD }),
+    images: images.promise,
+    onSent: (part) => {
+      whenSent.get(part)?.();
+      whenSent.delete(part);
+    },
+  };
 }
 
-/** What the engine reads. A fault has the reason that `images` has: the writer may have been torn down by a part of it. */
-async function* bytesOf(writer: AsyncIterable<unknown>, images: Promise<unknown>): AsyncGenerator {
-  try {
-    yield* writer;
-  } catch (error) {
-    await images;
-    throw error;
-  }
+function manifestEntry(text: string): Buffer {
+  const bytes = Buffer.from(text);
+  const header = { name: 'manifest.json', type: 'file', mode: 0o644, size: bytes.length, mtimeSeconds: 0, linkname: '' } as const;
+  return Buffer.concat([headerBytes(header), bytes, Buffer.alloc(paddingOf(bytes.length) + END_BYTES)]);
 }

@@ -61,6 +61,7 @@ export class ImageTransfer {
         // Quietly: the engine tells of the layers that it lacks, and so whether some other tenant has one.
         { method: 'POST', path: ['images', 'load'], query: { quiet: true }, headers: TAR },
         rewritten.archive,
+        rewritten.onSent,
       );
       let failure: string | undefined;
       for await (const line of jsonLines(answer)) {
@@ -82,6 +83,7 @@ export class ImageTransfer {
       if (!(error instanceof DamagedTar)) throw error;
       await emit(errorLine(error.message));
     } finally {
+      rewritten.archive.destroy();
       await engines.sweep(host, repository);
     }
   }
@@ -137,6 +139,9 @@ export class ImageTransfer {
           headers: TAR,
         },
         archive,
+        (piece) => {
+          archive.giveBack(piece);
+        },
       );
       for await (const line of jsonLines(answer)) {
         const failure = failureOf(line);
