@@ -43,9 +43,16 @@ const command = z.union([textList, text.transform((value) => [value])]).nullable
 const integer = z.int();
 const size = z.int().min(0);
 
+const PROBE_INTERVAL_NS_MIN = 1e9;
+
 const healthcheck = z.object({
   Test: textList.nullable().optional(),
-  Interval: integer.optional(),
+  Interval: integer
+    .refine(
+      (ns) => ns === 0 || ns >= PROBE_INTERVAL_NS_MIN,
+      'must be at least 1s: each probe is a program that starts in the sandbox',
+    )
+    .optional(),
   Timeout: integer.optional(),
   StartPeriod: integer.optional(),
   Retries: integer.optional(),

@@ -79,13 +79,13 @@ export class DigestSeries implements Disposable {
     const waiting: Waiting = Promise.withResolvers();
     this.#running.waiting.set(job.job, waiting);
     if (current !== this.#running) waiting.reject(new Error('the thread that hashes has ended'));
-    this.#running.worker.postMessage(job);
+    this.#running.worker.postMessage(job, []);
     return await waiting.promise;
   }
 
   [Symbol.dispose](): void {
     const end: DigestJob = { job: 0, series: this.#series, memory: undefined, spans: [] };
-    this.#running.worker.postMessage(end);
+    this.#running.worker.postMessage(end, []);
     openSeries -= 1;
     if (openSeries > 0) return;
     idleTimer = setTimeout(() => {

@@ -22,5 +22,5 @@ parentPort?.on('message', (job: DigestJob) => {
     } else running.set(job.series, hash);
   }
   const answer: DigestAnswer = { job: job.job, digests };
-  parentPort?.postMessage(answer);
+  parentPort?.postMessage(answer, []);
 });

@@ -115,7 +115,7 @@ interface SentBody {
 }
 
 /** More than one, so that the engine never waits for us; each is a large one. */
-const PARTS_UNDERWAY_MAX = 4;
+const PARTS_UNDERWAY_MAX = 3;
 
 function sendParts(body: Readable, outgoing: ClientRequest, onSent: (part: Buffer) => void): void {
   let underway = 0;

@@ -84,7 +84,7 @@ function checkedHeader(header: TarHeader, links: Set<string>): WrittenHeader {
     case 'file':
       return { ...base, type, size: header.size };
     case 'directory':
-      return { ...base, name: isRoot ? './' : `${name}/`, type, mode: 0o755 };
+      return { ...base, type, mode: 0o755 };
     case 'symlink':
       // docker save writes those for layers that images share.
       links.add(name);
@@ -208,6 +208,7 @@ class Rewriting implements TarSink {
   #parts: Buffer[] = [];
   #spans: DigestSpan[] = [];
   #steps: Step[] = [];
+  #proving = Promise.resolve();
 
   entry(header: TarHeader): void {
     this.#entries += 1;
@@ -215,9 +216,8 @@ class Rewriting implements TarSink {
     const checked = checkedHeader(header, this.#links);
     if (checked.type !== 'directory') this.contents.reserve(checked.name);
     this.#current = checked;
-    const plainName = checked.name.replace(/\/$/, '');
-    if (LEFT_OUT.has(plainName)) return;
-    if (plainName === 'manifest.json') {
+    if (LEFT_OUT.has(checked.name)) return;
+    if (checked.name === 'manifest.json') {
       this.#manifest = [];
       return;
     }
@@ -265,11 +265,17 @@ class Rewriting implements TarSink {
 
   /** Finds out what the files are whose bytes lie in this piece. Until it settles, the piece must stay as it is. */
   async prove(piece: Piece, series: DigestSeries): Promise<void> {
-    const steps = this.#steps;
-    const hashing = series.update(piece.buffer, this.#spans);
-    hashing.catch(() => undefined); // It is awaited below, unless something else fails before.
+    const before = this.#proving;
+    const work = this.#prove(this.#steps, series.update(piece.buffer, this.#spans), before);
+    this.#proving = work;
     this.#steps = [];
     this.#spans = [];
+    await work;
+  }
+
+  async #prove(steps: readonly Step[], hashing: Promise<readonly string[]>, before: Promise<void>): Promise<void> {
+    hashing.catch(() => undefined); // It is awaited below, unless something else fails before.
+    await before;
     const files: (Omit<KnownFile, 'digests'> & { readonly name: string; readonly inflated: string | undefined })[] = [];
     // One after the other: each that is compressed takes a decompressor's memory.
     for (const step of steps) {
@@ -324,7 +330,7 @@ export function rewriteImageArchive(source: Readable, options: RewriteOptions): 
         const last = parts.at(-1);
         if (last === undefined) giveBack();
         else whenSent.set(last, giveBack);
-        yield* parts;
+        for (const part of parts) yield part; // Not `yield*`: an array cannot be told that its reader is gone.
         await before;
         before = proved;
       }

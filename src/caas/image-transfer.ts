@@ -154,6 +154,7 @@ export class ImageTransfer {
       await events.publish(tenant.name, 'import', image.Id);
       return image.Id;
     } finally {
+      archive.destroy();
       await engines.sweep(host, repository);
     }
   }

@@ -10,13 +10,16 @@ import type { Sql } from '#state/sql.ts';
 import { nameTableOf } from './dns/name-table.ts';
 import type { NameMember, NameTable } from './dns/name-table.ts';
 import type { Host } from './host.ts';
-import { PENDING } from './networks.ts';
+import { PENDING, predefinedId } from './networks.ts';
 
-/** Who is in which network of a tenant, by address. What is in none reaches nobody. Pure. */
+/**
+ * Who is in which network of a tenant, by address. What is in none reaches nobody. `withWayOut`: ids of networks; one that was removed beside a start,
+ * with a member that runs now, is in it no more, whatever it was. Pure.
+ */
 export function networksOf(
   containers: readonly LanContainer[],
   members: readonly MemberRow[],
-  internal: ReadonlySet<string>,
+  withWayOut: ReadonlySet<string>,
 ): readonly NetworkMembers[] {
   const addresses = new Map<string, string[]>();
   const byId = Map.groupBy(containers, ({ id }) => id);
@@ -26,7 +29,7 @@ export function networksOf(
     addresses.set(network, list);
     for (const { address } of byId.get(container) ?? []) list.push(address);
   }
-  return [...addresses].map(([id, list]) => ({ id, internal: internal.has(id), addresses: list }));
+  return [...addresses].map(([id, list]) => ({ id, internal: !withWayOut.has(id), addresses: list }));
 }
 
 /** Who may ask for names, and be asked for where it runs. Pure. `networks`: the tenant's own; what is not among them is its predefined bridge. */
@@ -55,7 +58,9 @@ export function nameMembersOf(
             alias: link.slice(link.indexOf(':') + 1),
           })),
         })),
-        hasWayOut: joined.some(({ network }) => own.get(network)?.internal !== true),
+        hasWayOut: joined.some(
+          ({ network, tenant }) => own.get(network)?.internal === false || network === predefinedId(tenant, 'bridge'),
+        ),
         isHidden: !isRunning,
       };
     });
@@ -100,10 +105,13 @@ export class NetworkFabric {
     const numbers = await listHostNetworks(sql, host);
     const containers = Map.groupBy(await listLanContainers(sql), ({ tenant }) => tenant);
     const members = Map.groupBy(await listAllMembers(sql), ({ tenant }) => tenant);
-    const internal = new Set((await listAllNetworks(sql)).filter((network) => network.internal).map(({ id }) => id));
+    const withWayOut = new Set([
+      ...(await listAllNetworks(sql)).filter((network) => !network.internal).map(({ id }) => id),
+      ...numbers.map(({ tenant }) => predefinedId(tenant, 'bridge')),
+    ]);
     const tenants: TenantPolicy[] = numbers.map(({ tenant, number }) => ({
       tenantNumber: number,
-      networks: networksOf(containers.get(tenant) ?? [], members.get(tenant) ?? [], internal),
+      networks: networksOf(containers.get(tenant) ?? [], members.get(tenant) ?? [], withWayOut),
     }));
     const octets = (await listHosts(sql)).map(({ networkOctet }) => networkOctet);
     return { octets, resolverPort: this.#resolverPorts.get(host), tenants };

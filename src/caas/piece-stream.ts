@@ -9,7 +9,7 @@ import { bufferOf } from './byte-stream.ts';
 
 const PIECE_BYTES = 256 * 1024;
 /** Filled while the engine is slower than the client. With those that are being sent and hashed, a load holds some 2 MiB. */
-const PIECES_AHEAD = 3;
+const PIECES_AHEAD = 2;
 
 /** A part of an upload. Its memory is no one else's until it is given back. */
 export type Piece = Buffer<SharedArrayBuffer>;
@@ -19,9 +19,10 @@ export interface PieceOptions {
   readonly onBytes?: (bytes: number) => void;
   /** What a fault of the source is told as. */
   readonly faultOf?: (error: unknown) => Error;
+  readonly ownsSource?: boolean;
 }
 
-/** Yields Pieces. Destroying it leaves the source paused and open: a client that is refused still gets its answer. */
+/** Yields Pieces. Destroying it leaves the source open, unless it owns that: a client that is refused still gets its answer. */
 export class PieceStream extends Readable {
   readonly #source: Readable;
   readonly #options: PieceOptions;
@@ -45,8 +46,8 @@ export class PieceStream extends Readable {
   }
 
   /** Gives back the memory of a piece that nobody reads any more. */
-  giveBack(piece: Piece): void {
-    if (!this.destroyed) this.#free.push(piece.buffer);
+  giveBack(piece: Buffer): void {
+    if (!this.destroyed && piece.buffer instanceof SharedArrayBuffer) this.#free.push(piece.buffer);
   }
 
   override _read(): void {
@@ -60,8 +61,8 @@ export class PieceStream extends Readable {
 
   override _destroy(error: Error | null, done: (error: Error | null) => void): void {
     for (const [event, listener] of this.#listeners) this.#source.off(event, listener);
-    if (!this.#source.readableEnded) this.#source.pause();
     this.#source.once('error', () => undefined); // It has been told, or nobody asks any more.
+    if (this.#options.ownsSource === true) this.#source.destroy();
     this.#free.length = 0;
     done(error);
   }
@@ -74,7 +75,7 @@ export class PieceStream extends Readable {
       this.#fail(error);
       return;
     }
-    for (let at = 0; at < chunk.length; ) {
+    for (let at = 0; at < chunk.length;) {
       this.#filling ??= this.#newPiece();
       const copied = chunk.copy(this.#filling, this.#filled, at);
       at += copied;

@@ -64,6 +64,7 @@ function decompressed(source: Readable, compression: 'gzip' | 'zstd'): Readable 
   source.once('close', () => {
     if (!source.readableEnded) decompressor.destroy(new Error('the upload was cut off'));
   });
+  decompressor.on('error', () => undefined); // Who reads it sees it; nobody may have begun.
   return source.pipe(decompressor);
 }
 
@@ -80,6 +81,7 @@ export async function plainArchive(source: Readable, bytesMax = ARCHIVE_BYTES_MA
   }
   let bytes = 0;
   return new PieceStream(compression === 'none' ? whole : decompressed(whole, compression), {
+    ownsSource: compression !== 'none',
     onBytes: (count) => {
       bytes += count;
       if (bytes > bytesMax) throw dockerError(413, `ecluse: the archive is larger than ${String(bytesMax)} bytes`);

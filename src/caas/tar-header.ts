@@ -53,10 +53,13 @@ function paxRecord(key: string, value: string): string {
   return `${String(length)} ${key}=${value}\n`;
 }
 
+function fits(name: string): boolean {
+  return name.length <= NAME_BYTES_MAX && /^[\x20-\x7e]*$/.test(name);
+}
+
 /** The header's bytes, PAX records before it included. */
 export function headerBytes(header: WrittenHeader): Buffer {
   const { name, linkname, size, type } = header;
-  const fits = (text: string): boolean => Buffer.byteLength(text) <= NAME_BYTES_MAX && /^[\x20-\x7e]*$/.test(text);
   const records = [
     fits(name) ? '' : paxRecord('path', name),
     fits(linkname) ? '' : paxRecord('linkpath', linkname),

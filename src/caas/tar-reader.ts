@@ -94,7 +94,7 @@ function headerOf(block: Buffer): TarHeader | undefined {
 /** `LENGTH KEY=VALUE\n`, again and again. */
 function paxOf(bytes: Buffer): Map<string, string> {
   const records = new Map<string, string>();
-  for (let at = 0; at < bytes.length; ) {
+  for (let at = 0; at < bytes.length;) {
     const space = bytes.indexOf(0x20, at);
     const length = space === -1 ? '' : bytes.toString('latin1', at, space);
     const end = at + Number(length);
@@ -130,12 +130,13 @@ export class TarReader {
   }
 
   push(piece: Buffer): void {
-    for (let at = 0; at < piece.length; ) at += this.#take(piece.subarray(at));
+    for (let at = 0; at < piece.length;) at += this.#take(piece.subarray(at));
   }
 
   /** To be called at the end of the archive. */
   finish(): void {
-    if (this.#left + this.#padding + this.#held.length > 0 || this.#long !== undefined) throw new TypeError('Unexpected end of data');
+    const isWhole = this.#left + this.#padding + this.#held.length === 0 && this.#long === undefined;
+    if (!isWhole || Object.keys(this.#next).length > 0) throw new TypeError('Unexpected end of data');
   }
 
   /** Returns how many bytes it used. */

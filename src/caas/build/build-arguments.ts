@@ -12,6 +12,10 @@ type Declared = Map<string, string | undefined>;
 
 /** The kernel takes no longer variable (MAX_ARG_STRLEN). Without a limit, `ENV a=$a$a` in forty lines is a terabyte, here and in the engine. */
 const VALUE_CHARS_MAX = 128 * 1024;
+/** Of one instruction with its variables: a line of them could make gigabytes in the engine, which is all tenants'. */
+const GROWTH_CHARS_MAX = 4 * 1024 * 1024;
+/** Instructions whose variables the engine expands (moby `evaluator.go`). */
+const EXPANDED = new Set('add arg copy env expose label stopsignal user volume workdir'.split(' '));
 
 /** Arguments that need no ARG (moby `builtinAllowedBuildArgs`). */
 const BUILT_IN = new Set('HTTP_PROXY http_proxy HTTPS_PROXY https_proxy FTP_PROXY ftp_proxy NO_PROXY no_proxy'.split(' '));
@@ -48,6 +52,10 @@ export class GlobalArguments {
   }
 
   readonly lookup: Lookup = (name) => this.valueOf(name, this.#declared);
+
+  get values(): readonly (string | null | undefined)[] {
+    return [...this.#given.values(), ...this.#declared.values()];
+  }
 
   declare(instruction: Instruction, escape: EscapeToken): void {
     for (const [name, value] of argumentsOf(instruction, { lookup: this.lookup, escape })) this.#declared.set(name, value);
@@ -89,6 +97,16 @@ export class StageVariables {
   }
 
   readonly lookup: Lookup = (name) => this.#environment.get(name) ?? this.#global.valueOf(name, this.#declared);
+
+  /** Throws where the engine, which expands these instructions by itself, would make too much of one. */
+  checkGrowth({ keyword, text, line }: Instruction): void {
+    if (!EXPANDED.has(keyword)) return;
+    const values = [...this.#environment.values(), ...this.#declared.values(), ...this.#global.values];
+    const longest = values.reduce((length, value) => Math.max(length, value?.length ?? 0), 0);
+    const uses = text.split('$').length - 1;
+    if (uses * longest <= GROWTH_CHARS_MAX) return;
+    throw lineError(line, `ecluse: with its variables it could have more than ${String(GROWTH_CHARS_MAX)} characters`);
+  }
 
   get environment(): readonly string[] {
     return [...this.#environment].map(([name, value]) => `${name}=${value}`);

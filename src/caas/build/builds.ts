@@ -385,9 +385,10 @@ export class Builds {
     const { request, held } = running;
     const { isQuiet } = request.options;
     const said = toTell['stream'];
-    if (typeof said === 'string' && said !== '' && running.announced.startsWith(said)) {
-      running.announced = running.announced.slice(said.length);
-      return;
+    if (typeof said === 'string' && running.announced !== '') {
+      const isSame = running.announced.startsWith(said);
+      running.announced = isSame ? running.announced.slice(said.length) : '';
+      if (isSame) return;
     }
     if (line.kind === 'stage' && (isQuiet || !request.wantsAux)) return;
     if (!isQuiet) {

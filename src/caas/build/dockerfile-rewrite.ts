@@ -132,6 +132,7 @@ class Rewriting {
       this.#global.declare(instruction, this.#escape);
       return instruction.text;
     }
+    stage.variables.checkGrowth(instruction);
     switch (instruction.keyword) {
       case 'copy':
         return await this.#copy(instruction);
@@ -214,6 +215,7 @@ class Rewriting {
       lineError(at.line, `ecluse: ${at.base.slice(0, 200)} runs "ONBUILD ${trigger.slice(0, 200)}", ${reason}`);
     if (!PLAIN_TRIGGER.test(trigger)) throw refusal('which has characters that are not taken');
     const instruction = parseInstruction(trigger, at.line);
+    stage.variables.checkGrowth(instruction);
     if (instruction.keyword === 'onbuild') {
       stage.triggers.push(parseInstruction(instruction.args, at.line).text);
     } else if (instruction.keyword === 'copy') {

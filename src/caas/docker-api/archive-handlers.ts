@@ -5,6 +5,7 @@
  * `Container.DetachAndUnmount`), as root, on the host. So a container that runs is held still while the engine works on its files; the archive waits
  * in a spool, so that this does not last as long as a client likes.
  */
+import { tryJson } from '#json';
 import type { IncomingMessage } from 'node:http';
 import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
@@ -56,15 +57,6 @@ function statHeader(answer: IncomingMessage): string {
   const stat = statSchema.safeParse(tryJson(text));
   if (!stat.success) throw new EngineError(502, 'the engine did not say what is at the path');
   return Buffer.from(JSON.stringify(stat.data)).toString('base64');
-}
-
-function tryJson(text: string): unknown {
-  try {
-    const parsed: unknown = JSON.parse(text);
-    return parsed;
-  } catch {
-    return undefined;
-  }
 }
 
 /** Runs one call on a container's files: under its lock, and with its sandbox held still. */

@@ -15,6 +15,8 @@ import { dockerError } from './docker-error.ts';
 
 /** A tree of source code has hundreds of thousands of files. */
 const ENTRIES_MAX = 5_000_000;
+/** As Linux: longer ones can be no files. tar-stream takes any length from PAX records. */
+const NAME_CHARS_MAX = 4096;
 /** An xz stream names the memory that its reader needs; the largest preset needs 65 MiB. */
 const XZ_MEMORY = '--memlimit-decompress=128MiB';
 const MAGIC_BYTES = 6;
@@ -32,6 +34,7 @@ function paxOf(header: Header): Record<string, string> | undefined {
 
 function checkedHeader(header: Header): PlainHeader {
   const { name, mode, uid, gid, uname, gname, mtime, linkname } = header;
+  if (name.length > NAME_CHARS_MAX || (linkname?.length ?? 0) > NAME_CHARS_MAX) throw new TypeError('a name is too long');
   const pax = paxOf(header);
   const base = { name, mode, uid, gid, uname, gname, mtime, ...(pax === undefined ? {} : { pax }) };
   switch (header.type) {
@@ -141,9 +144,18 @@ function joined(source: Readable, target: NodeJS.ReadWriteStream & Readable): Re
   return target;
 }
 
-/** A decompressor that Node does not have. It reads what no one has checked, so it gets no environment. */
+/** The user `nobody`, as every Linux has it. */
+const NOBODY_ID = 65_534;
+
+/** A decompressor that Node does not have. It reads what no one has checked: so it is nobody, and gets no environment. */
 function throughProgram(source: Readable, program: string, args: readonly string[]): Readable {
-  const child = spawn(program, args, { stdio: ['pipe', 'pipe', 'ignore'], env: { PATH: process.env['PATH'] }, cwd: '/' });
+  const child = spawn(program, args, {
+    stdio: ['pipe', 'pipe', 'ignore'],
+    env: { PATH: process.env['PATH'] },
+    cwd: '/',
+    uid: NOBODY_ID,
+    gid: NOBODY_ID,
+  });
   const output = new PassThrough();
   child.once('error', () =>
     output.destroy(dockerError(400, `ecluse: this node cannot read ${program} archives; send it as gzip`)),

@@ -1,4 +1,5 @@
 /** When an exec session ends, and with which code: heard from its engine's events, over one stream a host while any session of it is watched. */
+import { tryJson } from '#json';
 import { createInterface } from 'node:readline';
 import * as z from 'zod';
 import { reasonOf } from '#errors';
@@ -60,7 +61,7 @@ export class ExecEnds {
   async #read(host: Host, lines: AsyncIterable<string>): Promise<void> {
     try {
       for await (const line of lines) {
-        const event = eventSchema.safeParse(JSON.parse(line));
+        const event = eventSchema.safeParse(tryJson(line));
         if (!event.success) continue;
         const { execID, exitCode } = event.data.Actor.Attributes;
         if (execID !== undefined) this.#settle(host.name, execID, Number(exitCode ?? 0));

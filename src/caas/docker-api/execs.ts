@@ -28,14 +28,19 @@ const LIVE_PER_TENANT_MAX = 1000;
 /** Clients ask for the exit code right after the end; engines forget ended sessions after minutes. */
 const ENDED_PER_TENANT_MAX = 1000;
 
+/** As Linux takes a word of a command line (MAX_ARG_STRLEN). */
+const WORD_CHARS_MAX = 128 * 1024;
+/** Kept with each session, and told with its events. */
+const COMMAND_CHARS_MAX = 4096;
+
 const bodySchema = z.object({
   AttachStdin: z.boolean().default(false),
   AttachStdout: z.boolean().default(false),
   AttachStderr: z.boolean().default(false),
   DetachKeys: z.string().max(200).default(''),
   Tty: z.boolean().default(false),
-  Env: z.array(z.string()).max(500).nullable().default(null),
-  Cmd: z.array(z.string(), 'No exec command specified').max(1000).min(1, 'No exec command specified'),
+  Env: z.array(z.string().max(WORD_CHARS_MAX)).max(500).nullable().default(null),
+  Cmd: z.array(z.string().max(WORD_CHARS_MAX), 'No exec command specified').max(1000).min(1, 'No exec command specified'),
   User: z.string().max(200).default(''),
   WorkingDir: z.string().max(4096).default(''),
   ConsoleSize: z.tuple([z.int(), z.int()]).nullable().default(null),
@@ -98,7 +103,7 @@ export class Execs {
     const { Cmd, Tty: tty, AttachStdin: stdin } = parsed.data;
     const { id: container, host, engineId } = row;
     const [program = '', ...args] = Cmd;
-    const command = `${program} ${args.join(' ')}`; // As moby writes it: a blank stands behind a lone program, too.
+    const command = `${program} ${args.join(' ')}`.slice(0, COMMAND_CHARS_MAX); // As moby writes it: a blank stands behind a lone program, too.
     own.live.set(id, { id, container, host, engineId, engineExecId, tty, stdin, command, phase: 'created' });
     this.#containers.events.publish(row, `exec_create: ${command}`, { execID: id });
     return id;

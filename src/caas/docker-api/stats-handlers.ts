@@ -1,4 +1,5 @@
 /** `GET /containers/{id}/stats`: one line a second from the engine, rebuilt; goes on after a migration, and ends with the container. */
+import { tryJson } from '#json';
 import { createInterface } from 'node:readline';
 import type { ContainerRow } from '#state/containers.ts';
 import { withVirtualNames } from '#caas/containers.ts';
@@ -53,7 +54,9 @@ async function copyFrom(deps: StatsHandlerDeps, row: ContainerRow, request: Dock
   try {
     for await (const line of createInterface({ input: source })) {
       if (line.trim() === '') continue;
-      const view = statsView(statsSchema.parse(JSON.parse(line)), subject);
+      const stats = statsSchema.safeParse(tryJson(line));
+      if (!stats.success) continue; // An engine that ends in the middle of a line.
+      const view = statsView(stats.data, subject);
       await write(response, Buffer.from(`${JSON.stringify(view)}\n`), signal);
     }
   } finally {

@@ -1,4 +1,5 @@
 /** Streams of containers: logs, attach, stats, wait. All with backpressure; wait goes on after a migration, on whatever host the container is by then. */
+import { tryJson } from '#json';
 import type { IncomingMessage } from 'node:http';
 import * as z from 'zod';
 import { waitFor } from '#clock';
@@ -112,13 +113,4 @@ async function outcomeOf(answer: IncomingMessage): Promise<Readonly<z.infer<type
   const parsed = waitSchema.safeParse(tryJson(text?.toString('utf8') ?? ''));
   if (!parsed.success) throw new EngineError(502, 'the engine answered a wait with something else');
   return { Error: parsed.data.Error, StatusCode: parsed.data.StatusCode };
-}
-
-function tryJson(text: string): unknown {
-  try {
-    const parsed: unknown = JSON.parse(text);
-    return parsed;
-  } catch {
-    return undefined;
-  }
 }

@@ -66,6 +66,7 @@ export const buildScenarios: readonly Scenario[] = [
       { command: 'build -', input: 'FROM 127.0.0.1:1/nothing\n' },
       { command: 'build --force-rm -', input: 'FROM bb\nRUN echo err >&2; false\n' },
       'ps -a -q --filter label=none',
+      { command: 'build --rm=false -', input: 'FROM bb\nRUN echo kept\n' },
       { command: 'build -t BAD:REF:x -', input: 'FROM bb\n' },
       'build nothing-here',
       'build -f missing .',

@@ -1,7 +1,7 @@
 /** Networks of a create request: what is asked for, and what is refused. And what follows from members for rules and names. */
 import { describe, expect, test } from 'vitest';
 import { nameMembersOf, networksOf } from '#caas/network-fabric.ts';
-import { parseNetworkCreate } from '#caas/networks.ts';
+import { parseNetworkCreate, predefinedId } from '#caas/networks.ts';
 import { parseEndpoint, parseNetworking } from '#caas/spec-networks.ts';
 import type { LanContainer, MemberRow } from '#state/networks.ts';
 
@@ -138,9 +138,10 @@ describe('what follows from members', () => {
       lan('c', '10.1.4.4'),
     ];
     const members = [member('n', 'a'), member('n', 'b'), member('pending:later', 'c')];
-    expect(networksOf(containers, members, new Set(['n']))).toEqual([
-      { id: 'n', internal: true, addresses: ['10.1.4.2', '10.2.4.2', '10.1.4.3'] },
-    ]);
+    const addresses = ['10.1.4.2', '10.2.4.2', '10.1.4.3'];
+    expect(networksOf(containers, members, new Set(['n']))).toEqual([{ id: 'n', internal: false, addresses }]);
+    // An internal network, or one that is not there any more.
+    expect(networksOf(containers, members, new Set())).toEqual([{ id: 'n', internal: true, addresses }]);
   });
 
   test('names: who does not run is hidden; at the address that serves; without a way out where all networks are internal', () => {
@@ -150,7 +151,11 @@ describe('what follows from members', () => {
       lan('b', '10.1.4.3', { isRunning: false }),
       lan('c', '10.1.4.4'),
     ];
-    const members = [member('i', 'a', { aliases: ['www'], links: ['c:db'] }), member('i', 'c'), member('bridge-id', 'c')];
+    const members = [
+      member('i', 'a', { aliases: ['www'], links: ['c:db'] }),
+      member('i', 'c'),
+      member(predefinedId('acme', 'bridge'), 'c'),
+    ];
     const names = nameMembersOf(containers, members, [network('i', true)]);
     expect(names.map(({ containerId, address, hasWayOut, isHidden }) => [containerId, address, hasWayOut, isHidden])).toEqual([
       ['a', '10.1.4.2', false, false],

@@ -1,6 +1,6 @@
 import { Readable } from 'node:stream';
 import { describe, expect, it } from 'vitest';
-import { OriginalWords, parseEngineLine } from '#caas/build/build-output.ts';
+import { isRemoval, OriginalWords, parseEngineLine } from '#caas/build/build-output.ts';
 import { boundedLines } from '#caas/build/engine-lines.ts';
 import { StepImages } from '#caas/build/step-images.ts';
 
@@ -21,6 +21,13 @@ describe('an engine’s build output', () => {
     ['no json', undefined],
   ])('takes %s for what it is', (line, expected) => {
     expect(parseEngineLine(line)).toEqual(expected);
+  });
+
+  it('knows the removal of a step’s container from what a program prints', () => {
+    const text = 'Removing intermediate container 0123456789ab\n';
+    expect(isRemoval({ kind: 'output', text })).toBe(true);
+    expect(isRemoval({ kind: 'output', text: `then: ${text}` })).toBe(false);
+    expect(isRemoval({ kind: 'failure', code: undefined, message: text })).toBe(false);
   });
 
   it('shows steps as the tenant wrote them, and other output as it is', () => {

@@ -27,6 +27,16 @@ describe('the query of a build', () => {
     expect(parse('')).toMatchObject({ dockerfile: 'Dockerfile', tags: [], cacheFrom: undefined, network: 'default' });
   });
 
+  it('tells of removed containers as Docker would remove them', () => {
+    const removal = (text: string): string => parse(text).removal;
+    expect([removal(''), removal('rm=1'), removal('rm=0'), removal('rm=0&forcerm=1')]).toEqual([
+      'of success',
+      'of success',
+      'never',
+      'always',
+    ]);
+  });
+
   it('reads limits as Go does, in any case', () => {
     expect(parse('ulimits=[{"name":"nofile","SOFT":1,"Hard":2}]').ulimits).toEqual([{ Name: 'nofile', Soft: 1, Hard: 2 }]);
     expect(parse('shmsize=9999999999999').shmBytes).toBe(1024 ** 3);

@@ -180,4 +180,12 @@ describe('a Dockerfile for the engine', () => {
     expect(fetched).toEqual(['https://example.com/v1.tar']);
     expect(lines.at(-1)).toBe(`COPY --from=${ID_WEB} --chown=1:1 ["/v1.tar","/dst/"]`);
   });
+
+  it('refuses variables that grow', async () => {
+    const doubled = Array.from({ length: 40 }, () => 'ENV a=$a$a').join('\n');
+    await expect(rewrite(`FROM busybox\nENV a=0123456789\n${doubled}`)).rejects.toThrow('more than 131072 characters');
+    const long = `ARG a=${'x'.repeat(60_000)}`;
+    await expect(rewrite(`FROM busybox\n${long}\nLABEL b=${'$a'.repeat(1000)}`)).rejects.toThrow('line 3: ecluse: with its');
+    expect(await linesOf(`FROM busybox\n${long}\nLABEL b=${'$a'.repeat(10)}\nRUN ${'$a'.repeat(1000)}`)).toHaveLength(4);
+  });
 });
