@@ -34,7 +34,8 @@ function paxOf(header: Header): Record<string, string> | undefined {
 
 function checkedHeader(header: Header): PlainHeader {
   const { name, mode, uid, gid, uname, gname, mtime, linkname } = header;
-  if (name.length > NAME_CHARS_MAX || (linkname?.length ?? 0) > NAME_CHARS_MAX) throw new TypeError('a name is too long');
+  const names: readonly (string | null)[] = [name, linkname]; // A file has no link name, whatever the type says.
+  if (names.some((one) => one !== null && one.length > NAME_CHARS_MAX)) throw new TypeError('a name is too long');
   const pax = paxOf(header);
   const base = { name, mode, uid, gid, uname, gname, mtime, ...(pax === undefined ? {} : { pax }) };
   switch (header.type) {

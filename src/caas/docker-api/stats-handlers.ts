@@ -54,9 +54,9 @@ async function copyFrom(deps: StatsHandlerDeps, row: ContainerRow, request: Dock
   try {
     for await (const line of createInterface({ input: source })) {
       if (line.trim() === '') continue;
-      const stats = statsSchema.safeParse(tryJson(line));
-      if (!stats.success) continue; // An engine that ends in the middle of a line.
-      const view = statsView(stats.data, subject);
+      const parsed = statsSchema.safeParse(tryJson(line));
+      if (!parsed.success) continue; // An engine that ends in the middle of a line.
+      const view = statsView(parsed.data, subject);
       await write(response, Buffer.from(`${JSON.stringify(view)}\n`), signal);
     }
   } finally {
