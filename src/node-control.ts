@@ -13,16 +13,16 @@ import type {
   TenantRequest,
   TenantView,
 } from '#admin/node-control.ts';
-import { parseStoredSpec } from '#caas/container-spec.ts';
+import { parseStoredSpec } from '#caas/spec/container-spec.ts';
 import type { Containers } from '#caas/containers.ts';
 import { placementRecord } from '#caas/placement.ts';
 import { statusText } from '#caas/docker-api/container-views.ts';
 import type { Host } from '#caas/host.ts';
 import type { Meter } from '#caas/meter.ts';
-import type { Migrations } from '#caas/migration.ts';
+import type { Migrations } from '#caas/migration/migration.ts';
 import { wantedRoutes } from '#caas/routes.ts';
 import { sumUsage } from '#caas/usage.ts';
-import type { MigrationProgress, MigrationReport } from '#caas/migration.ts';
+import type { MigrationProgress, MigrationReport } from '#caas/migration/migration.ts';
 import type { UsageGrouping, UsageTotal } from '#caas/usage.ts';
 import type { WorkerPool } from '#proxy/worker-pool.ts';
 import { readChanges } from '#state/change-log.ts';

@@ -1,8 +1,8 @@
 /** The edge as the control plane moves it: routes from the store, certificates for their hosts, and the workers that serve them. */
 import type { Clock } from '#clock';
 import type { Log } from '#log';
-import { parseStoredSpec } from '#caas/container-spec.ts';
-import { publishedOf } from '#caas/port-routes.ts';
+import { parseStoredSpec } from '#caas/spec/container-spec.ts';
+import { publishedOf } from '#caas/ports/port-routes.ts';
 import { routesOf } from '#caas/routes.ts';
 import type { EdgeConfig } from '#proxy/protocol.ts';
 import type { WorkerPool } from '#proxy/worker-pool.ts';

@@ -1,9 +1,9 @@
 /** The way to registries: the relay that the hosts' engines pull from and push to, on an address that only they reach. */
 import { randomBytes } from 'node:crypto';
 import type { Host } from '#caas/host.ts';
-import type { RegistryParts } from '#caas/image-registry.ts';
-import { parseRegistries } from '#caas/registry-access.ts';
-import { RegistryRelay } from '#caas/registry-relay.ts';
+import type { RegistryParts } from '#caas/images/image-registry.ts';
+import { parseRegistries } from '#caas/registry/registry-access.ts';
+import { RegistryRelay } from '#caas/registry/registry-relay.ts';
 import { codeOf, reasonOf } from '#errors';
 import { linkAddressOf, RELAY_PORT } from '#isolation/host-addresses.ts';
 import type { Log } from '#log';

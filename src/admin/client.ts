@@ -4,7 +4,7 @@
  * The answers are not checked field by field: the daemon is the same program, started from the same package.
  */
 import { request as startRequest } from 'node:http';
-import type { MigrationProgress, MigrationReport } from '#caas/migration.ts';
+import type { MigrationProgress, MigrationReport } from '#caas/migration/migration.ts';
 import type { IncomingMessage } from 'node:http';
 import { StringDecoder } from 'node:string_decoder';
 import type { UsageTotal } from '#caas/usage.ts';

@@ -3,8 +3,8 @@
  * failed health check) follows from engines' events, rebuilt. A migration pauses, kills and starts; to the tenant nothing of it happened.
  */
 import type { ContainerRow } from '#state/containers.ts';
-import { parseStoredSpec } from './container-spec.ts';
-import type { EngineEvent } from './engine-answers.ts';
+import { parseStoredSpec } from '#caas/spec/container-spec.ts';
+import type { EngineEvent } from '#caas/engine/engine-answers.ts';
 import type { Events } from './events.ts';
 
 /** What engines tell that no request of the tenant says already, with the attributes that go on. */

@@ -6,10 +6,10 @@ import type { Log } from '#log';
 import { deleteContainer, setResume } from '#state/containers.ts';
 import type { ContainerRow } from '#state/containers.ts';
 import type { Sql } from '#state/sql.ts';
-import { parseStoredSpec } from './container-spec.ts';
+import { parseStoredSpec } from '#caas/spec/container-spec.ts';
 import type { Containers } from './containers.ts';
 import type { Host } from './host.ts';
-import type { Volumes } from './volumes.ts';
+import type { Volumes } from '#caas/volumes/volumes.ts';
 
 export interface RecoveryDeps {
   readonly log: Log;

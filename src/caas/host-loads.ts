@@ -3,10 +3,10 @@ import type { Clock } from '#clock';
 import { reasonOf } from '#errors';
 import type { Log } from '#log';
 import type { ContainerRow } from '#state/containers.ts';
-import { parseStoredSpec } from './container-spec.ts';
-import type { ContainerSpec } from './container-spec.ts';
+import { parseStoredSpec } from '#caas/spec/container-spec.ts';
+import type { ContainerSpec } from '#caas/spec/container-spec.ts';
 import type { Host } from './host.ts';
-import type { Images } from './images.ts';
+import type { Images } from '#caas/images/images.ts';
 import type { Meter } from './meter.ts';
 import type { HostFacts } from './placement.ts';
 

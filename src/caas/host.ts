@@ -17,8 +17,8 @@ import { RUNTIME_NAME, WRAPPER_FILE, writeRuntimeSettings } from '#isolation/run
 import type { RunscCapabilities } from '#isolation/runsc-probe.ts';
 import { listHostNetworks, takeHostNetwork } from '#state/hosts.ts';
 import type { Sql } from '#state/sql.ts';
-import { EngineClient, EngineError } from './engine-client.ts';
-import { ManagedEngine } from './managed-engine.ts';
+import { EngineClient, EngineError } from '#caas/engine/engine-client.ts';
+import { ManagedEngine } from '#caas/engine/managed-engine.ts';
 
 export interface HostDeps {
   readonly log: Log;

@@ -3,7 +3,7 @@ import type { Endpoint, Route, RouteConfig, Service } from '#routing/route-table
 import { parseRouteHost } from '#routing/host-name.ts';
 import type { ContainerRow } from '#state/containers.ts';
 import type { Tenant } from '#state/tenants.ts';
-import type { ContainerSpec } from './container-spec.ts';
+import type { ContainerSpec } from '#caas/spec/container-spec.ts';
 
 export interface RoutedContainer {
   readonly row: ContainerRow;

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { AdminApi } from '#admin/api.ts';
 import type { ContainerView, NodeControl, NodeStatus } from '#admin/node-control.ts';
-import type { MigrationReport } from '#caas/migration.ts';
+import type { MigrationReport } from '#caas/migration/migration.ts';
 import { QUOTA_DEFAULT } from '../../src/node-tenants.ts';
 import { EcluseError } from '#errors';
 import { createLog } from '#log';

@@ -1,8 +1,8 @@
 /** Containers, tenants and what engines say of them, for tests of pure code. */
-import { parseCreate } from '#caas/container-spec.ts';
-import type { ContainerSpec } from '#caas/container-spec.ts';
-import { inspectSchema } from '#caas/engine-answers.ts';
-import type { EngineInspect } from '#caas/engine-answers.ts';
+import { parseCreate } from '#caas/spec/container-spec.ts';
+import type { ContainerSpec } from '#caas/spec/container-spec.ts';
+import { inspectSchema } from '#caas/engine/engine-answers.ts';
+import type { EngineInspect } from '#caas/engine/engine-answers.ts';
 import type { ContainerRow } from '#state/containers.ts';
 import type { Tenant } from '#state/tenants.ts';
 

@@ -12,9 +12,9 @@ import { forgetFinalCounters } from '#isolation/runtime-settings.ts';
 import { countHolders } from '#state/images.ts';
 import { listOpenIncarnations } from '#state/ledger.ts';
 import type { Sql } from '#state/sql.ts';
-import { imageSchema } from '#caas/engine-answers.ts';
-import { EngineError } from '#caas/engine-client.ts';
-import type { EngineCall } from '#caas/engine-client.ts';
+import { imageSchema } from '#caas/engine/engine-answers.ts';
+import { EngineError } from '#caas/engine/engine-client.ts';
+import type { EngineCall } from '#caas/engine/engine-client.ts';
 import type { Host } from '#caas/host.ts';
 import type { Meter } from '#caas/meter.ts';
 

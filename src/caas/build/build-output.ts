@@ -4,7 +4,7 @@
  */
 import * as z from 'zod';
 import { tryJson } from '#json';
-import { withoutEnginePaths } from '#caas/engine-client.ts';
+import { withoutEnginePaths } from '#caas/engine/engine-client.ts';
 import { ENGINE_DOCKERFILE } from './build-context.ts';
 import type { RewrittenDockerfile } from './dockerfile-rewrite.ts';
 

@@ -6,10 +6,10 @@ import * as z from 'zod';
 import { dockerError } from '#caas/docker-api/docker-error.ts';
 import { foldFields } from '#caas/docker-api/go-json.ts';
 import { booleanOf, integerOfQuery } from '#caas/docker-api/request.ts';
-import { SPEC_LIMITS } from '#caas/container-spec.ts';
-import { parseReference, wholeReference } from '#caas/image-reference.ts';
-import { registryAuthOf } from '#caas/registry-auth.ts';
-import type { RegistryAuth } from '#caas/registry-auth.ts';
+import { SPEC_LIMITS } from '#caas/spec/container-spec.ts';
+import { parseReference, wholeReference } from '#caas/images/image-reference.ts';
+import { registryAuthOf } from '#caas/registry/registry-auth.ts';
+import type { RegistryAuth } from '#caas/registry/registry-auth.ts';
 import type { GivenArguments } from './build-arguments.ts';
 
 export interface BuildOptions {

@@ -17,9 +17,9 @@ import { reasonOf } from '#errors';
 import type { EcluseError } from '#errors';
 import { readWhole } from '#caas/byte-stream.ts';
 import { dockerError } from '#caas/docker-api/docker-error.ts';
-import { failureOf, jsonLines } from '#caas/engine-progress.ts';
+import { failureOf, jsonLines } from '#caas/engine/engine-progress.ts';
 import type { Host } from '#caas/host.ts';
-import { isForeignAddress } from '#caas/registry-access.ts';
+import { isForeignAddress } from '#caas/registry/registry-access.ts';
 import type { RemoteFile } from './dockerfile-rewrite.ts';
 
 const REDIRECTS_MAX = 5;

@@ -10,7 +10,7 @@ import { extract, pack } from 'tar-stream';
 import type { Header } from 'tar-stream';
 import { EcluseError, reasonOf } from '#errors';
 import { bufferOf, chunksOf } from '#caas/byte-stream.ts';
-import { tarFault } from '#caas/plain-archive.ts';
+import { tarFault } from '#caas/images/plain-archive.ts';
 import { dockerError } from './docker-error.ts';
 
 /** A tree of source code has hundreds of thousands of files. */

@@ -1,7 +1,7 @@
 /** `/containers/{id}/attach`: the container's own standard streams, over a raw connection, a plain answer or a WebSocket. */
 import type { Duplex } from 'node:stream';
 import type { ContainerRow } from '#state/containers.ts';
-import { parseStoredSpec } from '#caas/container-spec.ts';
+import { parseStoredSpec } from '#caas/spec/container-spec.ts';
 import type { Containers } from '#caas/containers.ts';
 import { dockerError } from './docker-error.ts';
 import { hijackOn, join, joinWithoutUpgrade, pump, streamType } from './raw-stream.ts';

@@ -9,7 +9,7 @@ import { parseBuildQuery, registryLoginsOf } from '#caas/build/build-query.ts';
 import { Builds } from '#caas/build/builds.ts';
 import type { Containers } from '#caas/containers.ts';
 import type { Host } from '#caas/host.ts';
-import type { Images } from '#caas/images.ts';
+import type { Images } from '#caas/images/images.ts';
 import type { Meter } from '#caas/meter.ts';
 import { answerTo } from './docker-error.ts';
 import { filtersOf, integerOfQuery, sendJson } from './request.ts';

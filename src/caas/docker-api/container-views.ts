@@ -5,12 +5,12 @@
 import { formatDuration } from '#units';
 import type { ContainerRow } from '#state/containers.ts';
 import type { PublishedPortRow } from '#state/published-ports.ts';
-import type { ContainerSpec } from '#caas/container-spec.ts';
+import type { ContainerSpec } from '#caas/spec/container-spec.ts';
 import { bridgeView, endpointsView } from './network-views.ts';
 import type { ContainerNetworks } from './network-views.ts';
 import { portBindingsView, portListView, portMapView } from './port-views.ts';
 import type { ShownPorts } from './port-views.ts';
-import type { EngineInspect } from '#caas/engine-answers.ts';
+import type { EngineInspect } from '#caas/engine/engine-answers.ts';
 import { mountsView } from './volume-views.ts';
 import type { EngineSummary } from './engine-summaries.ts';
 

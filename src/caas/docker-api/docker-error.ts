@@ -1,7 +1,7 @@
 /** Refusals in Docker's own words and status codes: clients match on them. */
-import { parseNamed } from '#caas/image-reference.ts';
+import { parseNamed } from '#caas/images/image-reference.ts';
 import { EcluseError, errorLine } from '#errors';
-import type { SpecRefusal } from '#caas/spec-refusal.ts';
+import type { SpecRefusal } from '#caas/spec/spec-refusal.ts';
 
 export function dockerError(status: number, message: string): EcluseError {
   return new EcluseError({ code: 'ECLUSE_DOCKER_REFUSED', source: 'downstream', status, message });

@@ -10,7 +10,7 @@ import { KeyedLock } from '#lifecycle';
 import type { Log } from '#log';
 import type { ContainerRow } from '#state/containers.ts';
 import type { Containers } from '#caas/containers.ts';
-import type { EngineClient } from '#caas/engine-client.ts';
+import type { EngineClient } from '#caas/engine/engine-client.ts';
 
 export interface EngineSummary {
   readonly command: string;

@@ -2,7 +2,7 @@
 import { once } from 'node:events';
 import type { Clock } from '#clock';
 import type { Events, TenantEvent } from '#caas/events.ts';
-import { parseReference, wholeReference } from '#caas/image-reference.ts';
+import { parseReference, wholeReference } from '#caas/images/image-reference.ts';
 import { dockerError } from './docker-error.ts';
 import { matchesLabels, timeMsOf } from './label-filters.ts';
 import { filtersOf } from './request.ts';

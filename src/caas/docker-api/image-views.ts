@@ -1,8 +1,8 @@
 /** Docker's JSON of images, rebuilt from parsed parts, in the order of Docker's fields. Pure. Shapes: Docker Engine API 1.24 to 1.44. */
 import type { TenantImage } from '#state/images.ts';
-import type { EngineImage, EngineImageConfig } from '#caas/engine-answers.ts';
-import type { EngineHistory } from '#caas/image-engines.ts';
-import { familiarReference } from '#caas/image-reference.ts';
+import type { EngineImage, EngineImageConfig } from '#caas/engine/engine-answers.ts';
+import type { EngineHistory } from '#caas/images/image-engines.ts';
+import { familiarReference } from '#caas/images/image-reference.ts';
 import type { ImageNames } from './image-filters.ts';
 import { numberOf } from './request.ts';
 

@@ -2,7 +2,7 @@
 import { macAddressOf } from '#isolation/host-addresses.ts';
 import type { ContainerRow } from '#state/containers.ts';
 import type { MemberRow } from '#state/networks.ts';
-import type { TenantNetwork } from '#caas/networks.ts';
+import type { TenantNetwork } from '#caas/networks/networks.ts';
 
 /** One of a tenant's bridges: all its networks share them. */
 export interface Subnet {

@@ -5,8 +5,8 @@
  * shows a second line for `::`; published ports are reached by IPv4 here, and clients that take any line take the right one.
  */
 import type { PublishedPortRow } from '#state/published-ports.ts';
-import { exposedKeys, hostRangeOf, keyOf } from '#caas/spec-ports.ts';
-import type { PortBinding, PortSpec, PortsOfSpec } from '#caas/spec-ports.ts';
+import { exposedKeys, hostRangeOf, keyOf } from '#caas/spec/spec-ports.ts';
+import type { PortBinding, PortSpec, PortsOfSpec } from '#caas/spec/spec-ports.ts';
 
 /** One entry of `Ports` in `GET /containers/json`. */
 export interface PortSummary {

@@ -3,7 +3,7 @@ import { reasonOf } from '#errors';
 import type { Clock } from '#clock';
 import type { Log } from '#log';
 import type { ContainerRow } from '#state/containers.ts';
-import { parseStoredSpec } from '#caas/container-spec.ts';
+import { parseStoredSpec } from '#caas/spec/container-spec.ts';
 import type { Containers } from '#caas/containers.ts';
 import type { Events } from '#caas/events.ts';
 import { dockerError } from './docker-error.ts';

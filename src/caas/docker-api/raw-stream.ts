@@ -6,7 +6,7 @@ import type { ContainerRow } from '#state/containers.ts';
 import { withVirtualNames } from '#caas/containers.ts';
 import { chunksOf } from '#caas/byte-stream.ts';
 import type { Containers } from '#caas/containers.ts';
-import type { EngineCall } from '#caas/engine-client.ts';
+import type { EngineCall } from '#caas/engine/engine-client.ts';
 import { numberOf } from './request.ts';
 import type { DockerRequest, HijackRequest } from './request.ts';
 

@@ -1,7 +1,7 @@
 /** `/auth`, `/distribution/…`, `/images/search`: what is asked of registries, without an engine. */
-import type { Images } from '#caas/images.ts';
-import { parseRegistryAuth, registryAuthOf } from '#caas/registry-auth.ts';
-import type { SearchResult } from '#caas/registry-queries.ts';
+import type { Images } from '#caas/images/images.ts';
+import { parseRegistryAuth, registryAuthOf } from '#caas/registry/registry-auth.ts';
+import type { SearchResult } from '#caas/registry/registry-queries.ts';
 import { dockerError } from './docker-error.ts';
 import { filtersOf, integerOfQuery, readJson, sendJson } from './request.ts';
 import type { DockerRequest } from './request.ts';

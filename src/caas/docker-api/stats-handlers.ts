@@ -4,7 +4,7 @@ import { createInterface } from 'node:readline';
 import type { ContainerRow } from '#state/containers.ts';
 import { withVirtualNames } from '#caas/containers.ts';
 import type { Containers } from '#caas/containers.ts';
-import { openEngineBody } from '#caas/engine-body.ts';
+import { openEngineBody } from '#caas/engine/engine-body.ts';
 import { dockerError } from './docker-error.ts';
 import { movedTo } from './moved.ts';
 import { write } from './raw-stream.ts';

@@ -1,7 +1,7 @@
 /** `/version`, `/info`. */
 import type { Clock } from '#clock';
 import type { Containers } from '#caas/containers.ts';
-import type { Images } from '#caas/images.ts';
+import type { Images } from '#caas/images/images.ts';
 import { sendJson } from './request.ts';
 import type { DockerRoute } from './router.ts';
 import { infoView, versionView } from './system-views.ts';

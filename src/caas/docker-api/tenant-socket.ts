@@ -15,7 +15,7 @@ import { runCommand, tryCommand } from '#command';
 import { EcluseError, reasonOf } from '#errors';
 import { KeyedLock } from '#lifecycle';
 import type { Log } from '#log';
-import type { EndpointSockets } from '#caas/volumes.ts';
+import type { EndpointSockets } from '#caas/volumes/volumes.ts';
 
 /** Takes over a connection of a tenant's container. */
 export type AcceptConnection = (tenant: string, socket: Socket) => void;

@@ -1,7 +1,7 @@
 /** `GET /system/df`: what a tenant's own images, containers and volumes take. */
 import type { Containers } from '#caas/containers.ts';
-import type { Images } from '#caas/images.ts';
-import type { Volumes } from '#caas/volumes.ts';
+import type { Images } from '#caas/images/images.ts';
+import type { Volumes } from '#caas/volumes/volumes.ts';
 import { ContainerList } from './container-list.ts';
 import type { ContainerListDeps } from './container-list.ts';
 import { dockerError } from './docker-error.ts';

@@ -1,7 +1,7 @@
 /** `/volumes/…`. */
 import * as z from 'zod';
-import type { Volumes, VolumeUse, VolumeWish } from '#caas/volumes.ts';
-import { checkDriver, checkVolumeName, driverOptionsOf, labelsOf } from '#caas/volume-options.ts';
+import type { Volumes, VolumeUse, VolumeWish } from '#caas/volumes/volumes.ts';
+import { checkDriver, checkVolumeName, driverOptionsOf, labelsOf } from '#caas/spec/volume-options.ts';
 import { dockerError } from './docker-error.ts';
 import { foldFields } from './go-json.ts';
 import { matchesLabels } from './label-filters.ts';

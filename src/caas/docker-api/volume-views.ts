@@ -1,5 +1,5 @@
 /** Docker's JSON of volumes and mounts: rebuilt, with paths that are the same for every tenant and exist on no host. Pure. */
-import type { MountSpec } from '#caas/spec-mounts.ts';
+import type { MountSpec } from '#caas/spec/spec-mounts.ts';
 import type { VolumeRow } from '#state/volumes.ts';
 import { numberOf } from './request.ts';
 

@@ -13,7 +13,7 @@ import { pack } from 'tar-stream';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import * as z from 'zod';
 import { bringFile } from '#caas/build/remote-file.ts';
-import { EngineClient } from '#caas/engine-client.ts';
+import { EngineClient } from '#caas/engine/engine-client.ts';
 import { scopeOf } from '#caas/host.ts';
 import { busyboxTar, callApi, credentialsOf } from '../../support/docker-api.ts';
 import type { ApiAnswer } from '../../support/docker-api.ts';

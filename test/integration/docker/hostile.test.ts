@@ -12,7 +12,7 @@ import { json } from 'node:stream/consumers';
 import { once } from 'node:events';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import * as z from 'zod';
-import { engineReference } from '#caas/image-engines.ts';
+import { engineReference } from '#caas/images/image-engines.ts';
 import { busyboxTar, callApi, connectTls, credentialsOf } from '../../support/docker-api.ts';
 import type { ApiAnswer, ApiCall, Credentials } from '../../support/docker-api.ts';
 import { imageArchive } from '../../support/image-archive.ts';

@@ -1,9 +1,9 @@
 /** Create requests: what passes, what the engine gets, what is refused. */
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { parseCreate, parseStoredSpec, SPEC_LIMITS } from '#caas/container-spec.ts';
-import { engineCreateBody } from '#caas/engine-create-body.ts';
-import type { Placement } from '#caas/engine-create-body.ts';
+import { parseCreate, parseStoredSpec, SPEC_LIMITS } from '#caas/spec/container-spec.ts';
+import { engineCreateBody } from '#caas/spec/engine-create-body.ts';
+import type { Placement } from '#caas/spec/engine-create-body.ts';
 import { specOf } from '../../support/caas-data.ts';
 
 const PLACEMENT: Placement = {

@@ -1,7 +1,7 @@
 /** `docker update`. */
 import { describe, expect, test } from 'vitest';
-import { parseUpdate } from '#caas/container-update.ts';
-import type { UpdateResult } from '#caas/container-update.ts';
+import { parseUpdate } from '#caas/spec/container-update.ts';
+import type { UpdateResult } from '#caas/spec/container-update.ts';
 import { specOf } from '../../support/caas-data.ts';
 
 const MIB = 1024 * 1024;

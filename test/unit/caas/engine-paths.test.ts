@@ -1,6 +1,6 @@
 /** What tenants are not told of engines' files. */
 import { describe, expect, test } from 'vitest';
-import { withoutEnginePaths } from '#caas/engine-client.ts';
+import { withoutEnginePaths } from '#caas/engine/engine-client.ts';
 
 describe('withoutEnginePaths()', () => {
   test.each([

@@ -7,8 +7,8 @@ import * as fc from 'fast-check';
 import { extract, pack } from 'tar-stream';
 import type { Header } from 'tar-stream';
 import { describe, expect, test } from 'vitest';
-import { rewriteImageArchive } from '#caas/image-archive.ts';
-import { plainArchive } from '#caas/plain-archive.ts';
+import { rewriteImageArchive } from '#caas/images/image-archive.ts';
+import { plainArchive } from '#caas/images/plain-archive.ts';
 
 type Entry = readonly [Partial<Header> & Pick<Header, 'name'>, string];
 

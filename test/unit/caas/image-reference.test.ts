@@ -1,7 +1,14 @@
 /** Image names, short and whole. */
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { familiarReference, parseNamed, parseReference, splitWhole, wholeReference, withTag } from '#caas/image-reference.ts';
+import {
+  familiarReference,
+  parseNamed,
+  parseReference,
+  splitWhole,
+  wholeReference,
+  withTag,
+} from '#caas/images/image-reference.ts';
 
 function whole(text: string): string | undefined {
   const parsed = parseReference(text);

@@ -1,9 +1,9 @@
 /** Which registries may be reached, by any spelling of a name; and what clients and registries say in headers. */
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { hopTo, isPublicAddress, parseRegistries, registryAt } from '#caas/registry-access.ts';
-import { parseRegistryAuth, registryAuthOf } from '#caas/registry-auth.ts';
-import { parseChallenge } from '#caas/registry-client.ts';
+import { hopTo, isPublicAddress, parseRegistries, registryAt } from '#caas/registry/registry-access.ts';
+import { parseRegistryAuth, registryAuthOf } from '#caas/registry/registry-auth.ts';
+import { parseChallenge } from '#caas/registry/registry-client.ts';
 
 const any = parseRegistries(['*']);
 

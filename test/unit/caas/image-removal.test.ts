@@ -1,12 +1,12 @@
 /** `docker rmi`: what goes, what stays and why; layers; names that nobody holds. */
 import { describe, expect, test } from 'vitest';
 import type { ContainerRow } from '#state/containers.ts';
-import { leftNames } from '#caas/image-collector.ts';
-import { engineReference } from '#caas/image-engines.ts';
-import { findImage } from '#caas/image-holdings.ts';
-import { chainIdsOf, layersToDelete, layerSizesOf, sharedSizeOf } from '#caas/image-layers.ts';
-import { planRemoval } from '#caas/image-removal.ts';
-import { savedAs } from '#caas/image-transfer.ts';
+import { leftNames } from '#caas/images/image-collector.ts';
+import { engineReference } from '#caas/images/image-engines.ts';
+import { findImage } from '#caas/images/image-holdings.ts';
+import { chainIdsOf, layersToDelete, layerSizesOf, sharedSizeOf } from '#caas/images/image-layers.ts';
+import { planRemoval } from '#caas/images/image-removal.ts';
+import { savedAs } from '#caas/images/image-transfer.ts';
 import { rowOf } from '../../support/caas-data.ts';
 
 const ID = `sha256:${'ab12'.repeat(16)}`;

@@ -1,7 +1,7 @@
 /** Docker's JSON of images, by version. */
 import { describe, expect, test } from 'vitest';
 import { historyView, imageInspectView, imageSummaryView } from '#caas/docker-api/image-views.ts';
-import { imageSchema } from '#caas/engine-answers.ts';
+import { imageSchema } from '#caas/engine/engine-answers.ts';
 
 const ID = `sha256:${'1'.repeat(64)}`;
 const PARENT = `sha256:${'2'.repeat(64)}`;

@@ -1,7 +1,7 @@
 /** What cannot move says so before anything is touched. */
 import { expect, test } from 'vitest';
-import { refusalOf } from '#caas/migration-check.ts';
-import type { MigrationQuestion } from '#caas/migration-check.ts';
+import { refusalOf } from '#caas/migration/migration-check.ts';
+import type { MigrationQuestion } from '#caas/migration/migration-check.ts';
 import type { RunscCapabilities } from '#isolation/runsc-probe.ts';
 import { inspectOf, rowOf, specOf } from '../../support/caas-data.ts';
 

@@ -5,9 +5,9 @@ import { buffer } from 'node:stream/consumers';
 import { setImmediate as turn } from 'node:timers/promises';
 import { extract, pack } from 'tar-stream';
 import { describe, expect, test } from 'vitest';
-import { rewriteImageArchive } from '#caas/image-archive.ts';
-import { PieceStream } from '#caas/piece-stream.ts';
-import { plainArchive } from '#caas/plain-archive.ts';
+import { rewriteImageArchive } from '#caas/images/image-archive.ts';
+import { PieceStream } from '#caas/images/piece-stream.ts';
+import { plainArchive } from '#caas/images/plain-archive.ts';
 
 function sha256(bytes: Buffer): string {
   return `sha256:${createHash('sha256').update(bytes).digest('hex')}`;

@@ -1,10 +1,10 @@
 /** Mounts of a create request: Docker's readings and refusals (compared with dockerd 20.10), and the ways to a host that are closed. */
 import { describe, expect, test } from 'vitest';
-import { parseCreate, parseStoredSpec } from '#caas/container-spec.ts';
-import { mountSchema } from '#caas/spec-mounts.ts';
-import type { MountSpec } from '#caas/spec-mounts.ts';
-import { completeMounts, hostOfVolumes } from '#caas/volume-planning.ts';
-import type { PlacedVolume } from '#caas/volume-planning.ts';
+import { parseCreate, parseStoredSpec } from '#caas/spec/container-spec.ts';
+import { mountSchema } from '#caas/spec/spec-mounts.ts';
+import type { MountSpec } from '#caas/spec/spec-mounts.ts';
+import { completeMounts, hostOfVolumes } from '#caas/volumes/volume-planning.ts';
+import type { PlacedVolume } from '#caas/volumes/volume-planning.ts';
 import { specOf } from '../../support/caas-data.ts';
 
 function refusal(body: Readonly<Record<string, unknown>>): string {

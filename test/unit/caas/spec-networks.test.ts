@@ -1,8 +1,8 @@
 /** Networks of a create request: what is asked for, and what is refused. And what follows from members for rules and names. */
 import { describe, expect, test } from 'vitest';
-import { nameMembersOf, networksOf } from '#caas/network-fabric.ts';
-import { parseNetworkCreate, predefinedId } from '#caas/networks.ts';
-import { parseEndpoint, parseNetworking } from '#caas/spec-networks.ts';
+import { nameMembersOf, networksOf } from '#caas/networks/network-fabric.ts';
+import { parseNetworkCreate, predefinedId } from '#caas/networks/networks.ts';
+import { parseEndpoint, parseNetworking } from '#caas/spec/spec-networks.ts';
 import type { LanContainer, MemberRow } from '#state/networks.ts';
 
 function wishes(

@@ -1,10 +1,10 @@
 /** What is published, from a create request to Docker's JSON. Expected values are those of dockerd 20.10.24. */
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { exposedKeys, hostRangeOf, parsePorts, portWishes } from '#caas/spec-ports.ts';
-import type { PortsOfSpec } from '#caas/spec-ports.ts';
+import { exposedKeys, hostRangeOf, parsePorts, portWishes } from '#caas/spec/spec-ports.ts';
+import type { PortsOfSpec } from '#caas/spec/spec-ports.ts';
 import { portBindingsView, portListView, portMapView } from '#caas/docker-api/port-views.ts';
-import { publishedOf } from '#caas/port-routes.ts';
+import { publishedOf } from '#caas/ports/port-routes.ts';
 import type { PublishedPortRow } from '#state/published-ports.ts';
 import { rowOf, tenantNamed } from '../../support/caas-data.ts';
 import { containing } from '../../support/matchers.ts';

@@ -3,10 +3,10 @@ import { buffer } from 'node:stream/consumers';
 import * as fc from 'fast-check';
 import { extract, pack } from 'tar-stream';
 import { describe, expect, test } from 'vitest';
-import { headerBytes } from '#caas/tar-header.ts';
-import type { WrittenHeader } from '#caas/tar-header.ts';
-import { paddingOf, TarReader } from '#caas/tar-reader.ts';
-import type { TarHeader } from '#caas/tar-reader.ts';
+import { headerBytes } from '#caas/images/tar-header.ts';
+import type { WrittenHeader } from '#caas/images/tar-header.ts';
+import { paddingOf, TarReader } from '#caas/images/tar-reader.ts';
+import type { TarHeader } from '#caas/images/tar-reader.ts';
 
 interface Read {
   readonly header: TarHeader;

@@ -4,7 +4,7 @@ import { inspectView, statusText, summaryView } from '#caas/docker-api/container
 import type { ContainerSubject } from '#caas/docker-api/container-views.ts';
 import { NO_NETWORKS } from '#caas/docker-api/network-views.ts';
 import type { ContainerNetworks } from '#caas/docker-api/network-views.ts';
-import type { ContainerSpec } from '#caas/container-spec.ts';
+import type { ContainerSpec } from '#caas/spec/container-spec.ts';
 import type { ContainerRow } from '#state/containers.ts';
 import { infoView, versionView } from '#caas/docker-api/system-views.ts';
 import { ENGINE_ID, inspectOf, rowOf, specOf, tenantNamed } from '../../support/caas-data.ts';

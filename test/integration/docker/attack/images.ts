@@ -3,7 +3,7 @@ import { buffer } from 'node:stream/consumers';
 import { pack } from 'tar-stream';
 import { expect } from 'vitest';
 import * as z from 'zod';
-import { engineReference } from '#caas/image-engines.ts';
+import { engineReference } from '#caas/images/image-engines.ts';
 import { dockerfileOf, RARE, strangerOf, tarWith } from '../../../support/attack.ts';
 import type { AttackWorld } from '../../../support/attack.ts';
 import { imageArchive } from '../../../support/image-archive.ts';
