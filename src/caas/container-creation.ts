@@ -18,6 +18,7 @@ import { tcpPortsOf } from '#caas/engine/engine-answers.ts';
 import type { EngineImage } from '#caas/engine/engine-answers.ts';
 import type { HostLoads } from './host-loads.ts';
 import type { Images } from '#caas/images/images.ts';
+import type { NetworkFabric } from '#caas/networks/network-fabric.ts';
 import type { Networks } from '#caas/networks/networks.ts';
 import { exposedKeys } from '#caas/spec/spec-ports.ts';
 import { place } from './placement.ts';
@@ -33,6 +34,7 @@ export interface CreationDeps {
   readonly networks: Networks;
   readonly loads: HostLoads;
   readonly volumes: Volumes;
+  readonly fabric: NetworkFabric;
   readonly domain: string;
 }
 
@@ -91,7 +93,7 @@ export class ContainerCreation {
       // Where its engine cannot be asked, the next start of the node takes it away.
       await containers.unmake(row).catch(() => undefined);
       await deleteContainer(sql, (await containers.find(row.id)) ?? row, clock.nowMs());
-      await containers.forgetMembers(row);
+      await this.#deps.fabric.refresh(row.tenant); // Its address is nobody's.
       if (realized !== undefined) await volumes.undo(row.tenant, realized);
       throw error;
     }

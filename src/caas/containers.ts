@@ -244,11 +244,6 @@ export class Containers {
     }
   }
 
-  /** After a row that was reserved went again: its address is nobody's. */
-  async forgetMembers(row: ContainerRow): Promise<void> {
-    await this.#deps.fabric.refresh(row.tenant);
-  }
-
   /** `docker start` and `docker restart`. What the container needs of the node is taken before, and given back where the engine refuses. */
   async start(
     tenant: Tenant,
@@ -360,8 +355,7 @@ export class Containers {
 
   /** Closes the books of a container that is gone from its engine. */
   async #finish(row: ContainerRow, options: { readonly anonymousVolumes: boolean }): Promise<void> {
-    await this.#deps.meter.close(row.id);
-    await this.events.left(row.engineId);
+    await Promise.all([this.#deps.meter.close(row.id), this.events.left(row.engineId)]);
     await deleteContainer(this.#deps.sql, row, this.#deps.clock.nowMs());
     try {
       await this.#clearAfter(row, options);
@@ -375,11 +369,17 @@ export class Containers {
   /** Takes away what a container had of the node. */
   async #clearAfter(row: ContainerRow, options: { readonly anonymousVolumes: boolean }): Promise<void> {
     const host = this.hostOf(row);
-    await host.cgroups.remove(host.cgroupOf(row.tenant, row.id));
-    if (row.engineId !== '') await forgetFinalCounters(host.runtimeDir, row.engineId);
-    if (options.anonymousVolumes) await this.#deps.volumes.removeAnonymousOf(row.tenant, parseStoredSpec(row.spec).mounts);
-    await this.#deps.fabric.refresh(row.tenant);
-    await this.#deps.activator.publish();
+    const { mounts } = parseStoredSpec(row.spec);
+    // Beside each other: a client waits for all of it.
+    const outcomes = await Promise.allSettled([
+      host.cgroups.remove(host.cgroupOf(row.tenant, row.id)),
+      row.engineId === '' ? undefined : forgetFinalCounters(host.runtimeDir, row.engineId),
+      options.anonymousVolumes ? this.#deps.volumes.removeAnonymousOf(row.tenant, mounts) : undefined,
+      this.#deps.fabric.refresh(row.tenant),
+      this.#deps.activator.publish(),
+    ]);
+    const failure = outcomes.find((outcome) => outcome.status === 'rejected');
+    if (failure !== undefined) throw failure.reason;
   }
 
   /** Takes over what the engine says about a container. */
