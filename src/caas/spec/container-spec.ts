@@ -43,14 +43,17 @@ const command = z.union([textList, text.transform((value) => [value])]).nullable
 const integer = z.int();
 const size = z.int().min(0);
 
-const PROBE_INTERVAL_NS_MIN = 1e9;
+/** Each probe is a program that starts in the sandbox. Testcontainers' modules ask every 250 ms. */
+const PROBE_INTERVAL_NS_MIN = 1e8;
+/** What is less the engine refuses, in Docker's words. */
+const ENGINE_INTERVAL_NS_MIN = 1e6;
 
 const healthcheck = z.object({
   Test: textList.nullable().optional(),
   Interval: integer
     .refine(
-      (ns) => ns === 0 || ns >= PROBE_INTERVAL_NS_MIN,
-      'must be at least 1s: each probe is a program that starts in the sandbox',
+      (ns) => ns < ENGINE_INTERVAL_NS_MIN || ns >= PROBE_INTERVAL_NS_MIN,
+      'must be at least 100ms: each probe is a program that starts in the sandbox',
     )
     .optional(),
   Timeout: integer.optional(),

@@ -130,6 +130,8 @@ describe('parseCreate()', () => {
   });
 
   test('says which field it refuses and why', () => {
+    expect(refusal({ Image: 'x', Healthcheck: { Test: ['NONE'], Interval: 2e7 } })).toContain('must be at least 100ms');
+    expect(refusal({ Image: 'x', Healthcheck: { Test: ['NONE'], Interval: 25e7 } })).toBe('passed');
     expect(refusal({ Image: 'x', HostConfig: { Memory: 4_000_000 } })).toMatch(/^400 Minimum memory limit allowed is 64MB/);
     expect(refusal({ Image: 'x', HostConfig: { AutoRemove: true, RestartPolicy: { Name: 'always' } } })).toBe(
       "400 can't create 'AutoRemove' container with restart policy",
