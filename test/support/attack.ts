@@ -56,11 +56,12 @@ export function strangerOf(reference: string): string {
   if (registry !== '') return registry + strangerOf(reference.slice(registry.length));
   const at = reference.lastIndexOf('sha256:');
   const [head, tail] = at === -1 ? ['', reference] : [reference.slice(0, at + 7), reference.slice(at + 7)];
-  const digits = HEX.test(tail) || HEX.test(tail.toLowerCase()) ? '0123456789abcdef' : undefined;
+  // Digits for digits: one of nothing but digits is a number to the builder.
+  const letters = HEX.test(tail.toLowerCase()) ? 'abcdef' : 'abcdefghijklmnopqrstuvwxyz';
   // Not the prefix of an id by chance: its first digit differs, and the rest is random.
   const change = (letter: string, index: number): string => {
     if (!/[A-Za-z0-9]/.test(letter)) return letter;
-    const alphabet = digits ?? (/\d/.test(letter) ? '0123456789' : 'abcdefghijklmnopqrstuvwxyz');
+    const alphabet = /\d/.test(letter) ? '0123456789' : letters;
     const drawn = pick(index === 0 ? alphabet.replace(letter.toLowerCase(), '') : alphabet);
     return /[A-Z]/.test(letter) ? drawn.toUpperCase() : drawn;
   };

@@ -377,7 +377,7 @@ export class Passage implements UpstreamUser {
   #clientBlocks(): void {
     this.#upstream?.stopReading();
     if (this.#bufferedBytes > 0) return;
-    const bytes = this.#client.wire.queuedBytes;
+    const bytes = this.#client.wire.heldBytes;
     if (this.#plane.budgets.of(this.#exchange.tenant).tryEnter('bufferedBytes', bytes)) this.#bufferedBytes = bytes;
     else
       this.#plane.later(() => {

@@ -145,6 +145,11 @@ export class Wire {
     return this.socket.writableLength === 0 ? 0 : queuedBytes(this.socket);
   }
 
+  /** Bytes in memory for what was written and has not left: whole writes, however much of one the kernel has taken. */
+  get heldBytes(): number {
+    return this.socket.writableLength;
+  }
+
   get paused(): boolean {
     return this.#paused;
   }
