@@ -40,6 +40,8 @@ const PROGRAMS: readonly Program[] = [
   { program: 'unshare', debianPackage: 'util-linux' },
   { program: 'mount', debianPackage: 'mount' },
   { program: 'tar', debianPackage: 'tar' },
+  { program: 'rsync', debianPackage: 'rsync' },
+  { program: 'find', debianPackage: 'findutils' },
 ];
 const PROGRAMS_FOR_TESTS: readonly Program[] = [
   { program: 'openssl', debianPackage: 'openssl' },

@@ -4,7 +4,8 @@
  * The answers are not checked field by field: the daemon is the same program, started from the same package.
  */
 import { request as startRequest } from 'node:http';
-import type { MigrationProgress, MigrationReport } from '#caas/migration/migration.ts';
+import type { MigrationReport } from '#caas/migration/migration.ts';
+import type { MigrationProgress } from '#caas/migration/move-times.ts';
 import type { IncomingMessage } from 'node:http';
 import { StringDecoder } from 'node:string_decoder';
 import type { UsageTotal } from '#caas/usage.ts';

@@ -3,7 +3,8 @@
  * other side of the socket by the client. Everything but `onProgress` is plain data.
  */
 import type { PlacementRecord } from '#caas/placement.ts';
-import type { MigrationProgress, MigrationReport } from '#caas/migration/migration.ts';
+import type { MigrationReport } from '#caas/migration/migration.ts';
+import type { MigrationProgress } from '#caas/migration/move-times.ts';
 import type { UsageGrouping, UsageTotal } from '#caas/usage.ts';
 import type { Change } from '#state/change-log.ts';
 import type { ContainerState } from '#state/containers.ts';

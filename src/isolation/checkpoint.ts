@@ -1,5 +1,5 @@
 /** Freezing a paused sandbox into an image directory, and staging such an image for a container that is about to start. */
-import { mkdir, rm, statfs, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, rm, stat, statfs, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { runCommand } from '#command';
 import { EcluseError, reasonOf } from '#errors';
@@ -79,8 +79,15 @@ export async function stageImage(runtimeDir: string, engineId: string, imageDir:
   await writeFile(join(runtimeDir, 'staged', engineId), imageDir);
 }
 
-/** Takes a staged image back, restored or not. */
+/** Takes a staged image back, restored or not. The container must be gone: its start would be an ordinary one. */
 export async function unstageImage(runtimeDir: string, engineId: string): Promise<void> {
-  await rm(join(runtimeDir, 'staged', engineId), { force: true });
-  await rm(join(runtimeDir, 'staged', `${engineId}.failed`), { force: true });
+  for (const suffix of ['', '.gate', '.waiting', '.failed']) {
+    await rm(join(runtimeDir, 'staged', `${engineId}${suffix}`), { force: true });
+  }
+}
+
+/** Bytes of a saved image. */
+export async function imageBytesOf(imageDir: string): Promise<number> {
+  const sizes = await Promise.all((await readdir(imageDir)).map(async (name) => (await stat(join(imageDir, name))).size));
+  return sizes.reduce((sum, size) => sum + size, 0);
 }

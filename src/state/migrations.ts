@@ -8,7 +8,7 @@ import { changeWrite } from './change-log.ts';
 import { closeIncarnationWrite, openIncarnationWrite } from './ledger.ts';
 import type { Incarnation } from './ledger.ts';
 import { optionalTextOf, textOf } from './sql.ts';
-import type { Sql, SqlRow, WriteOutcome } from './sql.ts';
+import type { Sql, SqlRow, SqlWrite, WriteOutcome } from './sql.ts';
 
 export type MigrationState = 'preparing' | 'paused' | 'committed' | 'done' | 'rolled-back';
 
@@ -95,6 +95,8 @@ export async function commitMigration(
     readonly carriedStart: string;
     readonly incarnation: Incarnation;
     readonly nowMs: number;
+    /** What moves with the container. */
+    readonly more: readonly SqlWrite[];
   },
 ): Promise<WriteOutcome> {
   const { incarnation, nowMs } = target;
@@ -121,6 +123,7 @@ export async function commitMigration(
     },
     closeIncarnationWrite(row.container, incarnation.incarnation - 1, nowMs),
     openIncarnationWrite(incarnation),
+    ...target.more,
     changeWrite(nowMs, 'migration.committed', row.container, { id: row.id, from: row.sourceHost, to: row.targetHost }),
   ]);
 }

@@ -54,8 +54,10 @@ const REPORT: MigrationReport = {
   totalMs: 2340,
   pausedMs: 312,
   heldMs: 325,
+  memoryBytes: 3 * 1024 ** 2,
   imageBytes: 3 * 1024 ** 2,
   cut: 0,
+  phases: [{ phase: 'restore', tookMs: 200 }],
 };
 
 function notFound(message: string): EcluseError {

@@ -10,6 +10,8 @@ export interface MigrationQuestion {
   readonly inspect: EngineInspect | undefined;
   readonly source: { readonly name: string; readonly runsc: RunscCapabilities };
   readonly target: { readonly name: string; readonly runsc: RunscCapabilities };
+  /** A volume that another container has as well. */
+  readonly sharedVolume: string | undefined;
 }
 
 export interface Refusal {
@@ -43,8 +45,11 @@ export function refusalOf(question: MigrationQuestion): Refusal | undefined {
       mend: 'keep it where it is',
     };
   }
-  if ((inspect.Mounts ?? []).some((mount) => mount.Type !== 'tmpfs')) {
-    return { why: `container ${row.name} has volumes, which do not move yet`, mend: 'keep it where it is' };
+  if (question.sharedVolume !== undefined) {
+    return {
+      why: `container ${row.name} shares the volume ${question.sharedVolume} with another container, and a volume is on one host`,
+      mend: 'keep them together, or give each a volume of its own',
+    };
   }
   return runtimeRefusal(source, target);
 }

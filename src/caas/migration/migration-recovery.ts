@@ -10,6 +10,8 @@ import { waitFor } from '#clock';
 import { reasonOf } from '#errors';
 import type { Log } from '#log';
 import { unstageImage } from '#isolation/checkpoint.ts';
+import { resumeSandbox } from '#isolation/sandbox-pause.ts';
+import { callOffStart } from '#isolation/start-gate.ts';
 import type { ContainerRow } from '#state/containers.ts';
 import { listOpenMigrations, setMigrationState } from '#state/migrations.ts';
 import type { MigrationRow } from '#state/migrations.ts';
@@ -51,17 +53,9 @@ export async function limitMemory(clock: Clock, host: Host, row: ContainerRow): 
   if (isSet === undefined) throw new Error(`container ${row.name} uses more memory than its limit, which could not be set again`);
 }
 
-export async function unpause(host: Host, engineId: string): Promise<void> {
-  try {
-    await host.client.call({ method: 'POST', path: ['containers', engineId, 'unpause'] });
-  } catch (error) {
-    // Not paused (yet): the failure came before the pause.
-    if (!(error instanceof EngineError && /is not paused/.test(error.message))) throw error;
-  }
-}
-
 /** Removes a copy with everything that it has on its host. */
 export async function removeCopy(host: Host, copy: EngineCopy): Promise<void> {
+  await callOffStart(host.runtimeDir, copy.engineId); // An engine removes nothing that it is starting.
   try {
     await host.client.call({ method: 'DELETE', path: ['containers', copy.engineId], query: { force: true, v: true } });
   } catch (error) {
@@ -76,6 +70,7 @@ export async function removeCopy(host: Host, copy: EngineCopy): Promise<void> {
  * kill, so its processes are ended first.
  */
 export async function removePaused(clock: Clock, host: Host, copy: EngineCopy): Promise<void> {
+  await forbidRestart(host, copy.engineId);
   for (const pid of await host.cgroups.processesIn(`${host.cgroupOf(copy.tenant, copy.id)}/${copy.engineId}`)) {
     try {
       process.kill(pid, 'SIGKILL');
@@ -92,6 +87,20 @@ export async function removePaused(clock: Clock, host: Host, copy: EngineCopy): 
     { limitMs: EXIT_SEEN_LIMIT_MS, stepMs: 20 },
   );
   await removeCopy(host, copy);
+}
+
+/** An engine starts a container with a restart policy again when it ends, whoever ended it. */
+async function forbidRestart(host: Host, engineId: string): Promise<void> {
+  try {
+    await host.client.call({
+      method: 'POST',
+      path: ['containers', engineId, 'update'],
+      body: { RestartPolicy: { Name: 'no' } },
+    });
+  } catch (error) {
+    // 404: it is gone. 409: one that its engine removes at its end is not started again either.
+    if (!(error instanceof EngineError && (error.status === 404 || error.status === 409))) throw error;
+  }
 }
 
 async function stateOf(host: Host, engineId: string): Promise<string> {
@@ -142,7 +151,8 @@ async function undo(
   }
   if (source === undefined || row === undefined) return;
   try {
-    await unpause(source, row.engineId);
+    const { runtimeDir, runscRoot } = source;
+    await resumeSandbox({ runtimeDir, runscRoot, engineId: row.engineId });
     await limitMemory(clock, source, row);
   } catch (error) {
     log.error({ container: row.id, reason: reasonOf(error) }, 'the source of an interrupted migration could not go on');

@@ -3,26 +3,23 @@
  *
  * LIFECYCLE (journaled in state/migrations.ts)
  *
- *   preparing   target container made, nothing touched at the source
- *   paused      edge frozen, source paused, image saved and copied, target restored and probed
- *   committed   ONE store batch flips placement, address and billing; from here on the target owns the container
+ *   preparing   target container made, its files copied, its sandbox started up to the gate; the source runs and serves
+ *   paused      edge frozen, source paused, image saved, files finished, target restored and probed
+ *   committed   ONE store batch flips placement, address, volumes and billing; from here on the target owns the container
  *   done        source removed
- *   rolled-back any failure before `committed`: target removed, source resumed, edge thawed to the old address
+ *   rolled-back any failure before `committed`: source resumed, edge thawed to the old address, target removed
  *
  * INVARIANT: the source is paused, never killed, until the target has proved itself; at any instant exactly one incarnation is billable.
- * A daemon that died in the middle finishes or undoes at its next start (`recover`).
+ * What a step acquires is given back in reverse order by one stack, which the commit empties. A daemon that died in the middle finishes or
+ * undoes at its next start (`recover`).
  */
 import { randomUUID } from 'node:crypto';
 import { rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { Clock } from '#clock';
-import { waitFor } from '#clock';
-import { runCommand } from '#command';
-import { EcluseError, reasonOf } from '#errors';
+import { reasonOf } from '#errors';
 import type { Log } from '#log';
-import { checkImageRoom, saveCheckpoint, stageImage } from '#isolation/checkpoint.ts';
-import type { CgroupUsage } from '#isolation/cgroup.ts';
-import { forgetFinalCounters } from '#isolation/runtime-settings.ts';
+import { checkImageRoom } from '#isolation/checkpoint.ts';
 import type { Activator } from '#routing/activator.ts';
 import type { ContainerRow } from '#state/containers.ts';
 import {
@@ -40,12 +37,18 @@ import type { Containers } from '#caas/containers.ts';
 import type { EngineInspect } from '#caas/engine/engine-answers.ts';
 import type { Host } from '#caas/host.ts';
 import type { Meter } from '#caas/meter.ts';
-import { refusalOf } from './migration-check.ts';
-import { copyFiles } from './migration-copy.ts';
-import { probeOnce } from './migration-probe.ts';
 import type { NetworkFabric } from '#caas/networks/network-fabric.ts';
+import { dropVolumes, placeVolumeWrites, prepareVolumes, sharedVolumeOf } from '#caas/volumes/volume-moves.ts';
+import type { VolumeMove } from '#caas/volumes/volume-moves.ts';
 import type { Volumes } from '#caas/volumes/volumes.ts';
-import { limitMemory, recoverMigrations, removeCopy, removePaused, unpause } from './migration-recovery.ts';
+import { refusalOf } from './migration-check.ts';
+import { probeOnce } from './migration-probe.ts';
+import { recoverMigrations } from './migration-recovery.ts';
+import { moveFailed, moveRefused } from './move-error.ts';
+import { MoveSource, untilQuiet } from './move-source.ts';
+import { MoveTarget } from './move-target.ts';
+import { MoveTimes } from './move-times.ts';
+import type { MigrationProgress, PhaseTime } from './move-times.ts';
 
 export interface MigrationDeps {
   readonly log: Log;
@@ -61,12 +64,6 @@ export interface MigrationDeps {
   readonly imageFolder: string;
 }
 
-export interface MigrationProgress {
-  readonly phase: string;
-  readonly detail: string;
-  readonly elapsedMs: number;
-}
-
 export interface MigrationReport {
   readonly container: string;
   readonly from: string;
@@ -76,17 +73,22 @@ export interface MigrationReport {
   readonly heldMs: number;
   /** How long the program itself stood still. */
   readonly pausedMs: number;
+  /** What the program had in memory when it was paused. */
+  readonly memoryBytes: number;
   readonly imageBytes: number;
   /** Requests and streams that did not end by themselves in time and were cut. */
   readonly cut: number;
+  readonly phases: readonly PhaseTime[];
 }
 
 /** Requests are held no longer than this; a client's own time limit is rarely shorter. */
 const HOLD_DEADLINE_MS = 30_000;
 /** Requests in flight get this long to end by themselves before they are cut. */
 const DRAIN_MS = 2_000;
-const PROBE_LIMIT_MS = 10_000;
+/** A health check that takes longer is waited for no more; the move is refused. */
+const QUIET_LIMIT_MS = 10_000;
 
+/** What is known before anything is touched. */
 interface Move {
   readonly journal: MigrationRow;
   readonly row: ContainerRow;
@@ -95,11 +97,16 @@ interface Move {
   readonly target: Host;
   readonly sourceInspect: EngineInspect;
   readonly imageDir: string;
-  readonly progress: (phase: string, detail: string) => void;
+  readonly times: MoveTimes;
+  readonly signal: AbortSignal;
 }
+
+type Outcome = Pick<MigrationReport, 'heldMs' | 'pausedMs' | 'memoryBytes' | 'imageBytes' | 'cut'>;
 
 export class Migrations {
   readonly #deps: MigrationDeps;
+  /** By container: what is under way. */
+  readonly #underWay = new Map<string, AbortController>();
 
   constructor(deps: MigrationDeps) {
     this.#deps = deps;
@@ -108,51 +115,59 @@ export class Migrations {
   /** Moves a container. Errors: ECLUSE_MIGRATION_REFUSED (nothing was touched), ECLUSE_MIGRATION_FAILED (rolled back). */
   async migrate(id: string, targetName: string, onProgress: (progress: MigrationProgress) => void): Promise<MigrationReport> {
     const { clock, containers } = this.#deps;
-    if (containers.locks.held(`migration ${id}`))
-      throw refused(`container ${id.slice(0, 12)} is already being moved`, 'wait for the move under way');
-    return await containers.locks.run(
-      `migration ${id}`,
-      async () =>
-        await containers.locks.run(id, async () => {
-          const startedMs = clock.monotonicMs();
-          const progress = (phase: string, detail: string): void => {
-            onProgress({ phase, detail, elapsedMs: Math.round(clock.monotonicMs() - startedMs) });
-          };
-          const move = await this.#check(id, targetName, progress);
-          const outcome = await this.#runUnheard(move);
-          return {
-            container: id,
-            from: move.source.name,
-            to: move.target.name,
-            totalMs: Math.round(clock.monotonicMs() - startedMs),
-            ...outcome,
-          };
-        }),
-    );
+    if (this.#underWay.has(id))
+      throw moveRefused(`container ${id.slice(0, 12)} is already being moved`, 'wait for the move under way, or cancel it');
+    const cancel = new AbortController();
+    this.#underWay.set(id, cancel);
+    try {
+      return await containers.locks.run(id, async () => {
+        const times = new MoveTimes(clock, onProgress);
+        const move = await this.#check(id, targetName, { times, signal: cancel.signal });
+        const outcome = await this.#runUnheard(move);
+        return {
+          container: id,
+          from: move.source.name,
+          to: move.target.name,
+          totalMs: times.totalMs(),
+          ...outcome,
+          phases: times.phases(),
+        };
+      });
+    } finally {
+      this.#underWay.delete(id);
+    }
+  }
+
+  /** Calls a move off, if it was not committed. False: there is none under way. */
+  cancel(id: string): boolean {
+    const cancel = this.#underWay.get(id);
+    cancel?.abort(new Error('it was called off'));
+    return cancel !== undefined;
   }
 
   /** Everything that can be known before something is touched. */
-  async #check(id: string, targetName: string, progress: Move['progress']): Promise<Move> {
-    const { containers, hosts, meter } = this.#deps;
+  async #check(id: string, targetName: string, run: Pick<Move, 'times' | 'signal'>): Promise<Move> {
+    const { containers, hosts, meter, sql } = this.#deps;
     // A first interval after a restart of the node renews the incarnation; that must have happened before the row is read.
     await meter.flush(id);
     const row = await containers.find(id);
     const target = hosts.get(targetName);
-    if (row === undefined) throw refused(`container ${id} does not exist`, 'see: ecluse ps');
+    if (row === undefined) throw moveRefused(`container ${id} does not exist`, 'see: ecluse ps');
     if (target === undefined)
-      throw refused(`host ${targetName} does not exist`, `choose one of: ${[...hosts.keys()].join(', ')}`);
+      throw moveRefused(`host ${targetName} does not exist`, `choose one of: ${[...hosts.keys()].join(', ')}`);
     const source = containers.hostOf(row);
     const spec = parseStoredSpec(row.spec);
-    const sourceInspect = await containers.inspect(row);
+    const sourceInspect = await this.#inspectQuiet(row, spec);
     const refusal = refusalOf({
       row,
       spec,
       inspect: sourceInspect,
       source: { name: source.name, runsc: source.runsc },
       target: { name: target.name, runsc: target.runsc },
+      sharedVolume: await sharedVolumeOf(sql, row.id, row.tenant, spec.mounts),
     });
     if (refusal !== undefined || sourceInspect === undefined) {
-      throw refused(
+      throw moveRefused(
         refusal?.why ?? `the engine of host ${source.name} lost the container`,
         refusal?.mend ?? 'remove it and create it again',
       );
@@ -168,11 +183,18 @@ export class Migrations {
       targetEngineId: undefined,
       state: 'preparing',
     };
-    return { journal, row, spec, source, target, sourceInspect, imageDir: join(this.#deps.imageFolder, journal.id), progress };
+    return { journal, row, spec, source, target, sourceInspect, imageDir: join(this.#deps.imageFolder, journal.id), ...run };
+  }
+
+  /** A command of a health check ends by itself; one of a tenant's session may not. */
+  async #inspectQuiet(row: ContainerRow, spec: ContainerSpec): Promise<EngineInspect | undefined> {
+    const inspect = async (): Promise<EngineInspect | undefined> => await this.#deps.containers.inspect(row);
+    if (spec.config.Healthcheck !== null) await untilQuiet(this.#deps.clock, inspect, QUIET_LIMIT_MS);
+    return await inspect();
   }
 
   /** To its tenant nothing happens to a container that moves: what engines say meanwhile is no news. */
-  async #runUnheard(move: Move): Promise<Pick<MigrationReport, 'heldMs' | 'pausedMs' | 'imageBytes' | 'cut'>> {
+  async #runUnheard(move: Move): Promise<Outcome> {
     const { clock, containers } = this.#deps;
     containers.events.hush(move.row.id, clock.nowMs());
     try {
@@ -182,46 +204,140 @@ export class Migrations {
     }
   }
 
-  async #run(move: Move): Promise<Pick<MigrationReport, 'heldMs' | 'pausedMs' | 'imageBytes' | 'cut'>> {
-    const { sql, clock, activator, volumes } = this.#deps;
-    const { row, target, journal, progress } = move;
-    if ((await beginMigration(sql, journal, clock.nowMs())).kind === 'conflict') {
-      throw refused(`container ${row.name} is already being moved`, 'wait for the move under way');
-    }
-    const done = { target: '', frozen: false, paused: false };
+  async #run(move: Move): Promise<Outcome> {
+    const { sql, clock } = this.#deps;
+    const { row, source, target, journal, times } = move;
+    if ((await beginMigration(sql, journal, clock.nowMs())).kind === 'conflict')
+      throw moveRefused(`container ${row.name} is already being moved`, 'wait for the move under way');
+    const undo = new AsyncDisposableStack();
+    this.#deferLogged(undo, move, 'journal', async () => {
+      await setMigrationState(sql, journal, 'rolled-back', clock.nowMs());
+      await this.#deps.fabric.refresh(row.tenant);
+    });
     try {
-      progress('prepare', `image and container on ${target.name}`);
-      const lanAddress = await this.#takeAddress(move);
-      done.target = await this.#deps.containers.makeEngineContainer(
-        target,
-        { ...row, lanAddress },
-        {
-          spec: move.spec,
-          mounts: (await volumes.realize(row.tenant, target, move.spec.mounts)).engineMounts,
-        },
-      );
-      await setMigrationTarget(sql, journal.id, done.target, clock.nowMs());
-      const servesBefore = await probeOnce(move.spec, row.address);
-      progress('freeze', 'new requests wait, those in flight end');
-      const heldFromMs = clock.monotonicMs();
-      done.frozen = true;
-      const { cut } = await activator.freeze([row.id], { deadlineMs: HOLD_DEADLINE_MS, drainMs: DRAIN_MS });
-      done.paused = true;
-      const pausedFromMs = clock.monotonicMs();
-      const imageBytes = await this.#freezeSource(move);
-      await this.#startTarget(move, { engineId: done.target, servesBefore });
-      const pausedMs = Math.round(clock.monotonicMs() - pausedFromMs);
-      await Promise.all([this.#deps.fabric.refresh(row.tenant), activator.publish()]);
-      await activator.thaw([row.id]);
-      const heldMs = Math.round(clock.monotonicMs() - heldFromMs);
-      await this.#finish(move);
-      return { heldMs, pausedMs, imageBytes, cut };
+      const prepared = await this.#prepare(move, undo);
+      const outcome = await this.#cross(move, prepared, undo);
+      undo.move(); // There is nothing to undo any more.
+      await this.#finish(move, prepared);
+      return outcome;
     } catch (error) {
       if (await this.#isCommitted(move))
-        throw failed(`the container runs on ${target.name}, but cleaning up failed: ${reasonOf(error)}`, error);
-      await this.#rollBack(move, done);
-      throw failed(`container ${row.name} stays on ${move.source.name}: ${reasonOf(error)}`, error);
+        throw moveFailed(`the container runs on ${target.name}, but cleaning up failed: ${reasonOf(error)}`, error);
+      times.phase('roll back', `to ${source.name}`);
+      await undo.disposeAsync();
+      throw moveFailed(`container ${row.name} stays on ${source.name}: ${reasonOf(error)}`, error);
     }
+  }
+
+  /** Everything that can be done while the source runs and serves. */
+  async #prepare(move: Move, undo: AsyncDisposableStack): Promise<Prepared> {
+    const { sql, clock, containers } = this.#deps;
+    const { row, spec, source, target, journal, times, signal } = move;
+    times.phase('prepare', `image, container and files on ${target.name}`);
+    const lanAddress = await this.#takeAddress(move);
+    const volumes = await prepareVolumes(sql, {
+      tenant: row.tenant,
+      container: row.id,
+      from: source,
+      to: target,
+      mounts: spec.mounts,
+    });
+    const engineId = await containers.makeEngineContainer(target, { ...row, lanAddress }, { spec, mounts: volumes.engineMounts });
+    const copy = await MoveTarget.open(clock, { host: target, row, engineId, source: move.sourceInspect, volumes });
+    this.#deferLogged(undo, move, 'target', async () => {
+      await copy[Symbol.asyncDispose]();
+    });
+    await setMigrationTarget(sql, journal.id, engineId, clock.nowMs());
+    signal.throwIfAborted();
+    times.phase('copy', 'files and logs, while it runs');
+    await copy.copyFirst();
+    signal.throwIfAborted();
+    times.phase('prestart', `the sandbox on ${target.name}`);
+    await copy.prestart(signal);
+    const servesBefore = await probeOnce(spec, row.address);
+    const isQuiet = await untilQuiet(clock, async () => await containers.inspect(row), QUIET_LIMIT_MS);
+    if (!isQuiet) throw new Error('a command that was executed in the container does not end');
+    return { copy, volumes, lanAddress, servesBefore };
+  }
+
+  /** From the freeze to the thaw: what clients wait for. */
+  async #cross(move: Move, prepared: Prepared, undo: AsyncDisposableStack): Promise<Outcome> {
+    const { sql, clock, activator, meter, fabric } = this.#deps;
+    const { row, source, target, journal, times, imageDir, signal } = move;
+    const from = new MoveSource({ clock, meter }, source, row);
+    this.#deferLogged(undo, move, 'limit', async () => {
+      await rm(imageDir, { recursive: true, force: true });
+      await from.limitAgain();
+    });
+    // Written down before it is true: a daemon that dies in between resumes what is not paused, which does nothing.
+    await setMigrationState(sql, journal, 'paused', clock.nowMs());
+    times.phase('freeze', 'new requests wait, those in flight end');
+    const heldFromMs = clock.monotonicMs();
+    this.#deferLogged(undo, move, 'thaw', async () => {
+      await activator.thaw([row.id]);
+    });
+    const { cut } = await activator.freeze([row.id], { deadlineMs: HOLD_DEADLINE_MS, drainMs: DRAIN_MS });
+    signal.throwIfAborted();
+    times.phase('pause', `on ${source.name}`);
+    const pausedFromMs = clock.monotonicMs();
+    this.#deferLogged(undo, move, 'resume', async () => {
+      await from.goOn();
+    });
+    await from.pause();
+    times.phase('checkpoint', 'memory into an image; the last of the files');
+    const [imageBytes] = await Promise.all([from.save(imageDir), prepared.copy.finishFiles()]);
+    await prepared.copy.finishLog();
+    signal.throwIfAborted();
+    times.phase('restore', `on ${target.name}`);
+    // Two that run must never be: the copy ends before the source goes on.
+    this.#deferLogged(undo, move, 'copy', async () => {
+      await prepared.copy.endNow();
+    });
+    const restored = await prepared.copy.restore(imageDir);
+    times.phase('probe', prepared.servesBefore ? 'its port must answer' : 'it must run');
+    const address = addressOf(restored);
+    if (prepared.servesBefore) await prepared.copy.prove(move.spec, address);
+    signal.throwIfAborted();
+    times.phase('commit', `${source.name} to ${target.name}`);
+    await this.#commit(move, prepared, restored);
+    const pausedMs = Math.round(clock.monotonicMs() - pausedFromMs);
+    times.phase('thaw', 'requests go on');
+    await activator.publish();
+    await activator.thaw([row.id]);
+    const heldMs = Math.round(clock.monotonicMs() - heldFromMs);
+    await fabric.refresh(row.tenant);
+    return { heldMs, pausedMs, memoryBytes: imageBytes, imageBytes, cut };
+  }
+
+  async #commit(move: Move, { copy, volumes }: Prepared, restored: EngineInspect): Promise<void> {
+    const { sql, meter } = this.#deps;
+    const { row, target, journal, spec } = move;
+    const incarnation = await meter.startingPoint({
+      container: row.id,
+      incarnation: row.incarnation + 1,
+      tenant: row.tenant,
+      host: target.name,
+      name: row.name,
+      cgroup: target.cgroupOf(row.tenant, row.id),
+    });
+    const address = addressOf(restored);
+    const commit = async (): Promise<void> => {
+      const shared = await sharedVolumeOf(sql, row.id, row.tenant, spec.mounts);
+      if (shared !== undefined) throw new Error(`volume ${shared} was given to another container meanwhile`);
+      const outcome = await commitMigration(sql, journal, {
+        engineId: copy.engineId,
+        address,
+        lanAddress: address,
+        carriedStart: restored.State.StartedAt,
+        incarnation,
+        nowMs: incarnation.openedMs,
+        more: placeVolumeWrites(volumes.travels, target.name),
+      });
+      if (outcome.kind === 'conflict') throw new Error('the container changed in the store meanwhile');
+    };
+    await (volumes.travels.length === 0 ? commit() : this.#deps.volumes.exclusively(row.tenant, commit));
+    copy.keep();
+    meter.adopt(incarnation);
   }
 
   /** An address on the target, which its peers let in from now on; the old one is good until the commit. */
@@ -240,120 +356,23 @@ export class Migrations {
     return now !== undefined && now.engineId !== move.row.engineId;
   }
 
-  /** Pauses the source, stops its meter at that instant, saves and copies. Returns the image's size. */
-  async #freezeSource(move: Move): Promise<number> {
-    const { row, source, imageDir, progress } = move;
-    progress('pause', `on ${source.name}`);
-    await setMigrationState(this.#deps.sql, move.journal, 'paused', this.#deps.clock.nowMs());
-    await source.client.call({ method: 'POST', path: ['containers', row.engineId, 'pause'] });
-    const cgroup = source.cgroupOf(row.tenant, row.id);
-    // What the save itself costs happens in the container's cgroup too; it is not the tenant's to pay.
-    const usage: CgroupUsage | undefined = await source.cgroups.usageOf(cgroup);
-    await this.#deps.meter.suspend(row.id, usage);
-    progress('checkpoint', 'memory into an image');
-    await saveCheckpoint(
-      source.cgroups,
-      { runtimeDir: source.runtimeDir, runscRoot: source.runscRoot, engineId: row.engineId, cgroup: `${cgroup}/${row.engineId}` },
-      imageDir,
-    );
-    const sizes = await runCommand('du', ['-sb', imageDir]);
-    return Number(sizes.split('\t')[0]);
-  }
-
-  /** Copies files and logs, restores, probes, and commits. */
-  async #startTarget(move: Move, at: { readonly engineId: string; readonly servesBefore: boolean }): Promise<void> {
-    const { row, source, target, progress, imageDir } = move;
-    progress('copy', 'files and logs');
-    const created = await this.#deps.containers.inspect({ ...row, host: target.name, engineId: at.engineId });
-    if (created === undefined) throw new Error(`host ${target.name} lost the container that was made for the move`);
-    await copyFiles(move.sourceInspect, created);
-    await stageImage(target.runtimeDir, at.engineId, imageDir);
-    progress('restore', `on ${target.name}`);
-    await target.client.call({ method: 'POST', path: ['containers', at.engineId, 'start'] });
-    progress('probe', at.servesBefore ? 'its port must answer' : 'it must run');
-    const inspect = await this.#deps.containers.inspect({ ...row, host: target.name, engineId: at.engineId });
-    const [network] = Object.values(inspect?.NetworkSettings.Networks ?? {});
-    const address = network?.IPAddress ?? '';
-    if (inspect?.State.Running !== true)
-      throw new Error(`the restored container does not run: ${inspect?.State.Error ?? 'no reason given'}`);
-    if (at.servesBefore) {
-      const answers = await waitFor(this.#deps.clock, async () => ((await probeOnce(move.spec, address)) ? true : undefined), {
-        limitMs: PROBE_LIMIT_MS,
-        stepMs: 20,
-      });
-      if (answers === undefined)
-        throw new Error(`the restored container does not answer on its port within ${String(PROBE_LIMIT_MS)} ms`);
-    }
-    progress('commit', `${source.name} to ${target.name}`);
-    const incarnation = await this.#deps.meter.startingPoint({
-      container: row.id,
-      incarnation: row.incarnation + 1,
-      tenant: row.tenant,
-      host: target.name,
-      name: row.name,
-      cgroup: target.cgroupOf(row.tenant, row.id),
-    });
-    const outcome = await commitMigration(this.#deps.sql, move.journal, {
-      engineId: at.engineId,
-      address,
-      lanAddress: address,
-      carriedStart: inspect.State.StartedAt,
-      incarnation,
-      nowMs: incarnation.openedMs,
-    });
-    if (outcome.kind === 'conflict') throw new Error('the container changed in the store meanwhile');
-    this.#deps.meter.adopt(incarnation);
-  }
-
-  async #finish(move: Move): Promise<void> {
-    move.progress('clean up', `the paused copy on ${move.source.name} goes`);
-    await removePaused(this.#deps.clock, move.source, move.row);
-    await forgetFinalCounters(move.source.runtimeDir, move.row.engineId);
+  async #finish(move: Move, { volumes }: Prepared): Promise<void> {
+    const { clock, meter, sql } = this.#deps;
+    move.times.phase('clean up', `the paused copy on ${move.source.name} goes`);
+    await new MoveSource({ clock, meter }, move.source, move.row).remove();
     await rm(move.imageDir, { recursive: true, force: true });
-    await setMigrationState(this.#deps.sql, move.journal, 'done', this.#deps.clock.nowMs());
+    await dropVolumes(move.source, volumes.travels);
+    await setMigrationState(sql, move.journal, 'done', clock.nowMs());
   }
 
-  async #rollBack(
-    move: Move,
-    done: { readonly target: string; readonly frozen: boolean; readonly paused: boolean },
-  ): Promise<void> {
-    const { row, source, target, journal } = move;
-    move.progress('roll back', `to ${source.name}`);
-    const attempt = async (what: string, undo: () => Promise<unknown>): Promise<void> => {
+  /** A step of the way back: one that fails is told, and the others are taken all the same. */
+  #deferLogged(undo: AsyncDisposableStack, move: Move, step: string, work: () => Promise<void>): void {
+    undo.defer(async () => {
       try {
-        await undo();
+        await work();
       } catch (error) {
-        this.#deps.log.error({ container: row.id, step: what, reason: reasonOf(error) }, 'a step of a rollback failed');
+        this.#deps.log.error({ container: move.row.id, step, reason: reasonOf(error) }, 'a step of a rollback failed');
       }
-    };
-    // The source first: it is what people wait for.
-    if (done.paused) {
-      await attempt('resume', async () => await unpause(source, row.engineId));
-      await attempt('meter', async () => {
-        await this.#deps.meter.resume(row.id, row.incarnation);
-      });
-    }
-    if (done.frozen) {
-      await attempt('thaw', async () => {
-        await this.#deps.activator.thaw([row.id]);
-      });
-    }
-    if (done.target !== '') {
-      await attempt('target', async () => {
-        await removeCopy(target, { tenant: row.tenant, id: row.id, engineId: done.target });
-      });
-    }
-    await attempt('image', async () => {
-      await rm(move.imageDir, { recursive: true, force: true });
-    });
-    if (done.paused) {
-      await attempt('limit', async () => {
-        await limitMemory(this.#deps.clock, source, row);
-      });
-    }
-    await attempt('journal', async () => {
-      await setMigrationState(this.#deps.sql, journal, 'rolled-back', this.#deps.clock.nowMs());
-      await this.#deps.fabric.refresh(row.tenant);
     });
   }
 
@@ -363,17 +382,14 @@ export class Migrations {
   }
 }
 
-function refused(message: string, mend: string): EcluseError {
-  return new EcluseError({ code: 'ECLUSE_MIGRATION_REFUSED', source: 'usage', status: 409, message, mend });
+interface Prepared {
+  readonly copy: MoveTarget;
+  readonly volumes: VolumeMove;
+  readonly lanAddress: string;
+  readonly servesBefore: boolean;
 }
 
-function failed(message: string, cause: unknown): EcluseError {
-  return new EcluseError({
-    code: 'ECLUSE_MIGRATION_FAILED',
-    source: 'runtime',
-    status: 502,
-    message: `the migration failed; ${message}`,
-    mend: 'nothing was lost; see the log of the daemon',
-    cause,
-  });
+function addressOf(inspect: EngineInspect): string {
+  const [network] = Object.values(inspect.NetworkSettings.Networks ?? {});
+  return network?.IPAddress ?? '';
 }

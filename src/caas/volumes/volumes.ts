@@ -156,6 +156,11 @@ export class Volumes {
     return donors;
   }
 
+  /** Runs `work` while no container of the tenant gets or loses a volume. */
+  async exclusively<T>(tenant: string, work: () => Promise<T>): Promise<T> {
+    return await this.#locks.run(tenant, work);
+  }
+
   /** Makes what a container's mounts need on its host. What it made is gone again where it fails. */
   async realize(tenant: string, host: Host, mounts: readonly MountSpec[]): Promise<Realized> {
     if (mounts.length === 0) return { engineMounts: [], made: [] };

@@ -10,7 +10,7 @@ import { describe, expect, test } from 'vitest';
 import { AdminApi } from '#admin/api.ts';
 import { createAdminClient } from '#admin/client.ts';
 import { EVENT_STREAMS_MAX } from '#admin/limits.ts';
-import type { MigrationProgress } from '#caas/migration/migration.ts';
+import type { MigrationProgress } from '#caas/migration/move-times.ts';
 import { systemClock, waitFor } from '#clock';
 import { createLog } from '#log';
 import type { Change } from '#state/change-log.ts';

@@ -122,4 +122,68 @@ describe('migrate', () => {
     expect(await node.docker('demo', look)).toEqual(before);
     await node.docker('demo', ['rm', '-f', 'files']);
   });
+
+  test('carries a volume and what is written until the last moment', { timeout: 120_000 }, async () => {
+    // A writer that never rests: files made, appended to, renamed, removed and linked, in its root and in its volume.
+    const script = [
+      'mkdir -p /work; i=0',
+      'while true; do i=$((i+1))',
+      'echo "$i" >> /data/appended; echo "$i" > /data/file.$((i % 20)); mv /data/file.$((i % 20)) /data/moved.$((i % 7))',
+      'echo "$i" >> /work/appended; mkdir -p /work/dir.$((i % 5)); echo "$i" > /work/dir.$((i % 5))/f; rm -rf /work/dir.$(((i + 2) % 5))',
+      'echo "$i" > /app/made; [ $((i % 9)) != 0 ] || rm -f /app/made',
+      'echo "$i" > /work/last; done',
+    ].join('\n');
+    const made = await node.docker('demo', [
+      'run',
+      '-d',
+      '--name',
+      'writer',
+      '-u',
+      '0',
+      '-v',
+      'data:/data',
+      'hello',
+      '/bin/sh',
+      '-c',
+      script,
+    ]);
+    expect(made.stderr).toBe('');
+    const ask = async (command: string): Promise<string> => {
+      const answer = await node.docker('demo', ['exec', 'writer', '/bin/sh', '-c', command]);
+      expect(answer.stderr).toBe('');
+      return answer.stdout;
+    };
+    // Every number was appended once, in order; in both files the same, but for the one that is being written.
+    const check =
+      'for f in /data/appended /work/appended; do awk "\\$1 != NR { print FILENAME, NR, \\$1 }" $f; tail -n 1 $f; done; cat /work/last';
+    await expect
+      .poll(async () => Number((await ask('cat /work/last 2>/dev/null || echo 0')).trim()), { timeout: 20_000 })
+      .toBeGreaterThan(20);
+    let before = 0;
+    for (let round = 0; round < 3; round += 1) {
+      const onB = (await node.ecluse('ps')).stdout.split('\n').some((line) => / writer +\S+ +b /.test(line));
+      const moved = await node.ecluse('migrate', 'writer', '--to', onB ? 'a' : 'b');
+      expect(moved.stderr).not.toContain('ecluse: ');
+      const lines = (await ask(check)).trim().split('\n').map(Number);
+      expect(lines).toHaveLength(3);
+      const [inVolume = 0, inRoot = 0, last = 0] = lines;
+      expect(Math.abs(inVolume - inRoot)).toBeLessThan(50); // It goes on between the two looks.
+      expect(last).toBeGreaterThan(before);
+      before = last;
+    }
+    await node.docker('demo', ['rm', '-f', 'writer']);
+    await node.docker('demo', ['volume', 'rm', 'data']);
+  });
+
+  test('refuses a container whose volume another one has', async () => {
+    for (const name of ['one', 'other']) {
+      const made = await node.docker('demo', ['run', '-d', '--name', name, '-v', 'shared:/data', 'hello', '/bin/sleep', '1000']);
+      expect(made.stderr).toBe('');
+    }
+    const onB = (await node.ecluse('ps')).stdout.split('\n').some((line) => / one +\S+ +b /.test(line));
+    const refused = await node.ecluse('migrate', 'one', '--to', onB ? 'a' : 'b');
+    expect(refused.stderr).toContain('container one shares the volume shared with another container');
+    await node.docker('demo', ['rm', '-f', 'one', 'other']);
+    await node.docker('demo', ['volume', 'rm', 'shared']);
+  });
 });

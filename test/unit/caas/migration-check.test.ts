@@ -29,6 +29,7 @@ function why(change: Partial<MigrationQuestion>): string | undefined {
     inspect: inspectOf(),
     source: { name: 'a', runsc: RUNSC },
     target: { name: 'b', runsc: RUNSC },
+    sharedVolume: undefined,
     ...change,
   })?.why;
 }
@@ -38,7 +39,7 @@ test('a running container may move', () => {
   expect(
     why({
       spec: specOf({ Labels: { 'ecluse.migrate': 'any' } }),
-      inspect: inspectOf({}, { Mounts: [{ Type: 'tmpfs', Destination: '/x' }] }),
+      inspect: inspectOf({}, { Mounts: [{ Type: 'volume', Destination: '/x' }] }),
     }),
   ).toBeUndefined();
 });
@@ -51,7 +52,7 @@ test('every reason against it has its words', () => {
   expect(why({ row: rowOf({ state: 'paused' }) })).toBe('container web is paused');
   expect(why({ inspect: inspectOf({ Paused: true }) })).toBe('container web is running');
   expect(why({ inspect: inspectOf({}, { ExecIDs: ['x'] }) })).toContain('open exec sessions');
-  expect(why({ inspect: inspectOf({}, { Mounts: [{ Type: 'volume', Destination: '/x' }] }) })).toContain('has volumes');
+  expect(why({ sharedVolume: 'data' })).toContain('shares the volume data with another container');
   expect(why({ source: { name: 'a', runsc: { ...RUNSC, leaveRunning: false } } })).toContain('cannot save a sandbox and keep it');
   expect(why({ target: { name: 'b', runsc: { ...RUNSC, version: 'r2' } } })).toContain('different runsc (r1, r2)');
 });

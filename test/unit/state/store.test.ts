@@ -178,6 +178,7 @@ describe('store', () => {
       carriedStart: 't',
       incarnation: { ...AT, incarnation: 2, host: 'b' },
       nowMs: 300,
+      more: [],
     };
     // Not paused yet: the batch must not go through.
     expect((await commitMigration(sql, journal, target)).kind).toBe('conflict');

@@ -1,0 +1,94 @@
+/** The source's side of a move: paused below its engine, saved, and either let go on or ended without ever waking. */
+import type { Clock } from '#clock';
+import { waitFor } from '#clock';
+import { imageBytesOf, saveCheckpoint } from '#isolation/checkpoint.ts';
+import type { SandboxPlace } from '#isolation/checkpoint.ts';
+import { forgetFinalCounters } from '#isolation/runtime-settings.ts';
+import { pauseSandbox, resumeSandbox } from '#isolation/sandbox-pause.ts';
+import type { ContainerRow } from '#state/containers.ts';
+import type { EngineInspect } from '#caas/engine/engine-answers.ts';
+import type { Host } from '#caas/host.ts';
+import type { Meter } from '#caas/meter.ts';
+import { limitMemory, removePaused } from './migration-recovery.ts';
+
+export interface SourceDeps {
+  readonly clock: Clock;
+  readonly meter: Meter;
+}
+
+/** A sandbox whose checkpoint is its truth has sent what it printed before; its engine writes that down within this. */
+const OUTPUT_SEEN_MS = 20;
+
+export class MoveSource {
+  readonly #deps: SourceDeps;
+  readonly #host: Host;
+  readonly #row: ContainerRow;
+  #metering: Promise<void> = Promise.resolve();
+
+  constructor(deps: SourceDeps, host: Host, row: ContainerRow) {
+    this.#deps = deps;
+    this.#host = host;
+    this.#row = row;
+  }
+
+  get #place(): SandboxPlace {
+    const { runtimeDir, runscRoot } = this.#host;
+    return { runtimeDir, runscRoot, engineId: this.#row.engineId, cgroup: `${this.#cgroup}/${this.#row.engineId}` };
+  }
+
+  get #cgroup(): string {
+    return this.#host.cgroupOf(this.#row.tenant, this.#row.id);
+  }
+
+  /** Stops it, and its meter at that instant: what the save itself costs happens in its cgroup too, and is not the tenant's to pay. */
+  async pause(): Promise<void> {
+    await pauseSandbox(this.#place);
+    const usage = await this.#host.cgroups.usageOf(this.#cgroup);
+    // Written down beside the save: nobody reads it before the commit.
+    this.#metering = this.#deps.meter.suspend(this.#row.id, usage);
+    this.#metering.catch(() => undefined); // `save` waits for it.
+  }
+
+  /** Saves the paused sandbox. Returns the image's size. */
+  async save(imageDir: string): Promise<number> {
+    await saveCheckpoint(this.#host.cgroups, this.#place, imageDir);
+    await this.#metering;
+    return await imageBytesOf(imageDir);
+  }
+
+  /** Until its engine has written down what it printed. */
+  async settleOutput(): Promise<void> {
+    await this.#deps.clock.sleep(OUTPUT_SEEN_MS);
+  }
+
+  /** Lets it go on as it was. */
+  async goOn(): Promise<void> {
+    try {
+      await resumeSandbox(this.#place);
+    } finally {
+      await this.#metering.catch(() => undefined);
+      await this.#deps.meter.resume(this.#row.id, this.#row.incarnation);
+    }
+  }
+
+  /** The save lifted its limit. To be called when the image is gone: its pages count, too. */
+  async limitAgain(): Promise<void> {
+    await limitMemory(this.#deps.clock, this.#host, this.#row);
+  }
+
+  /** Ends it without waking it, and takes it away. */
+  async remove(): Promise<void> {
+    await removePaused(this.#deps.clock, this.#host, this.#row);
+    await forgetFinalCounters(this.#host.runtimeDir, this.#row.engineId);
+  }
+}
+
+/** Waits until no command of a health check runs in a container: one that is saved with it makes its restore fail. */
+export async function untilQuiet(
+  clock: Clock,
+  inspect: () => Promise<EngineInspect | undefined>,
+  limitMs: number,
+): Promise<boolean> {
+  const isQuiet = async (): Promise<true | undefined> => (((await inspect())?.ExecIDs ?? []).length === 0 ? true : undefined);
+  return (await waitFor(clock, isQuiet, { limitMs, stepMs: 20 })) === true;
+}

@@ -1,0 +1,90 @@
+/** Volumes that go along with a container that moves while it runs: made on the other host, filled, and placed there in the batch that moves it. */
+import type { Sql, SqlWrite } from '#state/sql.ts';
+import { listContainersOf } from '#state/containers.ts';
+import { findVolume } from '#state/volumes.ts';
+import type { VolumeRow } from '#state/volumes.ts';
+import type { Host } from '#caas/host.ts';
+import { parseStoredSpec } from '#caas/spec/container-spec.ts';
+import type { MountSpec } from '#caas/spec/spec-mounts.ts';
+import { engineVolumeOf, ensureEngineVolume, removeEngineVolume } from './volume-data.ts';
+
+export interface VolumeTravel {
+  readonly row: VolumeRow;
+  readonly from: string;
+  readonly to: string;
+  /** A file system of its own that is there only while a container has it mounted. */
+  readonly isTmpfs: boolean;
+}
+
+export interface VolumeMove {
+  /** `HostConfig.Mounts` for the target's engine. */
+  readonly engineMounts: readonly Readonly<Record<string, unknown>>[];
+  readonly travels: readonly VolumeTravel[];
+}
+
+interface Travel {
+  readonly tenant: string;
+  readonly container: string;
+  readonly from: Host;
+  readonly to: Host;
+  readonly mounts: readonly MountSpec[];
+}
+
+/** The name of a volume of the container that another container has as well, in any state: it cannot leave that one. */
+export async function sharedVolumeOf(
+  sql: Sql,
+  container: string,
+  tenant: string,
+  mounts: readonly MountSpec[],
+): Promise<string | undefined> {
+  const own = new Set(mounts.flatMap((mount) => (mount.kind === 'volume' ? [mount.name] : [])));
+  if (own.size === 0) return undefined;
+  for (const row of await listContainersOf(sql, tenant)) {
+    if (row.id === container) continue;
+    const shared = parseStoredSpec(row.spec).mounts.find((mount) => mount.kind === 'volume' && own.has(mount.name));
+    if (shared?.kind === 'volume') return shared.name;
+  }
+  return undefined;
+}
+
+/** Makes empty volumes on the target. Rows stay as they are until the container is committed there. */
+export async function prepareVolumes(sql: Sql, { tenant, from, to, mounts }: Travel): Promise<VolumeMove> {
+  const engineMounts: Readonly<Record<string, unknown>>[] = [];
+  const travels = new Map<string, VolumeTravel>();
+  for (const mount of mounts) {
+    const { destination: Target, readOnly: ReadOnly } = mount;
+    if (mount.kind === 'tmpfs') {
+      engineMounts.push({ Type: 'tmpfs', Target, ReadOnly, TmpfsOptions: { SizeBytes: mount.sizeBytes, Mode: mount.fileMode } });
+    } else if (mount.kind === 'volume') {
+      const row = await findVolume(sql, tenant, mount.name);
+      if (row === undefined) throw new Error(`volume ${mount.name} is not known any more`);
+      if (!travels.has(row.name)) travels.set(row.name, await travelOf(row, from, to));
+      engineMounts.push({ Type: 'volume', Source: engineVolumeOf(to, row), Target, ReadOnly, VolumeOptions: { NoCopy: true } });
+    }
+  }
+  return { engineMounts, travels: [...travels.values()] };
+}
+
+async function travelOf(row: VolumeRow, from: Host, to: Host): Promise<VolumeTravel> {
+  await removeEngineVolume(to, engineVolumeOf(to, row)); // What an earlier attempt left.
+  return {
+    row,
+    from: await ensureEngineVolume(from, row),
+    to: await ensureEngineVolume(to, row),
+    isTmpfs: Object.keys(row.options ?? {}).length > 0,
+  };
+}
+
+/** For the batch that moves the container: the data counts there from now on. */
+export function placeVolumeWrites(travels: readonly VolumeTravel[], target: string): readonly SqlWrite[] {
+  return travels.map(({ row }) => ({
+    sql: 'UPDATE volume SET host = ? WHERE tenant = ? AND name = ? AND host = ?',
+    values: [target, row.tenant, row.name, row.host],
+    expectRows: 1,
+  }));
+}
+
+/** Removes the data that does not count (any more) from a host. */
+export async function dropVolumes(host: Host, travels: readonly VolumeTravel[]): Promise<void> {
+  for (const { row } of travels) await removeEngineVolume(host, engineVolumeOf(host, row));
+}

@@ -1,0 +1,88 @@
+/**
+ * A gate in the start of a container: the engine makes the sandbox, the wrapper waits, and the container goes on as a restored one only when its
+ * snapshot is there. So all that an engine needs for a start (0.4 s and more) is over before the source of a move is paused.
+ *
+ * LIFECYCLE   made ──start reaches it──▶ reached ──release(image)──▶ restoring
+ *                └────────────┴─────────── called off: the start fails; nothing ever ran
+ *
+ * INVARIANT: a start that was gated never becomes an ordinary one. Whoever holds the gate holds the FIFO's other end: where that process dies, the
+ * waiting start sees the end and fails; a start that comes later finds a staged image that does not exist, and fails too.
+ */
+import { access, open, rm, writeFile } from 'node:fs/promises';
+import type { FileHandle } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { Clock } from '#clock';
+import { waitFor } from '#clock';
+import { runCommand } from '#command';
+
+/** What is staged where a start was called off. No such directory can exist: it would be below a device. */
+const CALLED_OFF = '/dev/null/called-off';
+const LOOK_PERIOD_MS = 5;
+
+export class StartGate implements AsyncDisposable {
+  readonly #staged: string;
+  #handle: FileHandle | undefined;
+
+  private constructor(staged: string, handle: FileHandle) {
+    this.#staged = staged;
+    this.#handle = handle;
+  }
+
+  /** Makes the gate for the next start of `engineId`. `runtimeDir`: the wrapper's directory of the host. */
+  static async open(runtimeDir: string, engineId: string): Promise<StartGate> {
+    const staged = join(runtimeDir, 'staged', engineId);
+    await clear(staged);
+    // Until it is released: whatever becomes of the gate, this start is no ordinary one.
+    await writeFile(staged, CALLED_OFF);
+    await runCommand('mkfifo', ['-m', '0600', `${staged}.gate`]);
+    // Read and write: an open for writing alone would wait for the reader.
+    return new StartGate(staged, await open(`${staged}.gate`, 'r+'));
+  }
+
+  /** Whether the sandbox is there and waits; false after `limitMs`. */
+  async reached(clock: Clock, limitMs: number, signal: AbortSignal): Promise<boolean> {
+    const isWaiting = async (): Promise<true | undefined> => {
+      signal.throwIfAborted();
+      return await access(`${this.#staged}.waiting`).then(
+        () => true,
+        () => undefined,
+      );
+    };
+    return (await waitFor(clock, isWaiting, { limitMs, stepMs: LOOK_PERIOD_MS })) === true;
+  }
+
+  /** Lets the start go on as a restore of `imageDir`. */
+  async release(imageDir: string): Promise<void> {
+    await writeFile(this.#staged, imageDir);
+    await this.#handle?.write('go\n');
+    await this.#close();
+  }
+
+  /** Calls the start off, if it was not released. The wrapper's files go with the container. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#close();
+  }
+
+  async #close(): Promise<void> {
+    const handle = this.#handle;
+    this.#handle = undefined;
+    await handle?.close();
+  }
+}
+
+/** Lets go of a start that a daemon left waiting when it died before the wrapper came: it fails. */
+export async function callOffStart(runtimeDir: string, engineId: string): Promise<void> {
+  const staged = join(runtimeDir, 'staged', engineId);
+  let handle;
+  try {
+    handle = await open(`${staged}.gate`, 'r+');
+  } catch {
+    return; // There is none.
+  }
+  await writeFile(staged, CALLED_OFF);
+  await handle.close();
+}
+
+async function clear(staged: string): Promise<void> {
+  for (const suffix of ['', '.gate', '.waiting', '.failed']) await rm(`${staged}${suffix}`, { force: true });
+}
