@@ -1,12 +1,13 @@
 /** The edge as the control plane moves it: routes from the store, certificates for their hosts, and the workers that serve them. */
 import type { Clock } from '#clock';
+import { reasonOf } from '#errors';
 import type { Log } from '#log';
 import { parseStoredSpec } from '#caas/spec/container-spec.ts';
 import { publishedOf } from '#caas/ports/port-routes.ts';
 import { routesOf } from '#caas/routes.ts';
 import type { EdgeConfig } from '#proxy/protocol.ts';
 import type { WorkerPool } from '#proxy/worker-pool.ts';
-import type { Activator } from '#routing/activator.ts';
+import type { Activator, Waker } from '#routing/activator.ts';
 import { listContainers } from '#state/containers.ts';
 import { listAllPorts } from '#state/published-ports.ts';
 import { readSetting, writeSetting } from '#state/settings.ts';
@@ -21,9 +22,13 @@ export interface EdgeDeps {
   readonly sql: Sql;
   readonly certificates: HostCertificates;
   readonly domain: string;
+  /** Who wakes containers; undefined: nobody does. */
+  readonly wake: Waker['wake'] | undefined;
 }
 
 const VERSION_KEY = 'config_version';
+/** Where nobody wakes containers, that does not change soon. */
+const NO_WAKER_RETRY_MS = 60_000;
 
 export class Edge implements Activator {
   readonly #deps: EdgeDeps;
@@ -111,6 +116,23 @@ export class Edge implements Activator {
 
   async thaw(endpointIds: readonly string[]): Promise<void> {
     await this.#pool?.thaw(endpointIds);
+  }
+
+  async wakeFailed(endpointIds: readonly string[], retryAfterMs: number): Promise<void> {
+    await this.#pool?.wakeFailed(endpointIds, retryAfterMs);
+  }
+
+  /** The workers have requests for sleeping endpoints. */
+  wanted(endpointIds: readonly string[]): void {
+    const { wake, log } = this.#deps;
+    if (wake !== undefined) {
+      wake(endpointIds);
+      return;
+    }
+    log.warn({ containers: endpointIds }, 'requests wait for containers that sleep, and nobody wakes them');
+    this.wakeFailed(endpointIds, NO_WAKER_RETRY_MS).catch((error: unknown) => {
+      log.warn({ reason: reasonOf(error) }, 'workers did not hear that nobody wakes containers');
+    });
   }
 }
 

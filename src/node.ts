@@ -283,7 +283,7 @@ async function openNode(config: NodeConfig, log: Log, say: Say): Promise<Running
   stack.use(responder);
   await fabric.attach(hosts, await listenForNames(responder, hosts));
 
-  const edge = new Edge({ log, clock, sql, certificates, domain: config.domain });
+  const edge = new Edge({ log, clock, sql, certificates, domain: config.domain, wake: undefined });
   const plane = await openContainerPlane({ log, clock, sql, cgroups, hosts, fabric, activator: edge }, config, stack);
   const { containers, meter, migrations, sockets, volumes } = plane;
   const recovery = { log, clock, sql, hosts, containers, volumes };
@@ -347,6 +347,9 @@ async function openPool(
       initial: await deps.edge.initial(),
       onTraffic: (deltas) => {
         countTraffic(deps.meter, deltas);
+      },
+      onWake: (endpointIds) => {
+        deps.edge.wanted(endpointIds);
       },
     },
   );

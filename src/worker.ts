@@ -34,9 +34,15 @@ function pushTraffic(plane: DataPlane): void {
 }
 
 async function boot(message: ToWorker & { readonly kind: 'boot' }): Promise<void> {
-  const { options, edge, freezes, seq } = message;
+  const { options, edge, freezes, failedWakes, seq } = message;
   const plane = new DataPlane(
-    { log: createLog(options.logLevel), clock: systemClock },
+    {
+      log: createLog(options.logLevel),
+      clock: systemClock,
+      onWake: (endpointIds) => {
+        send({ kind: 'wake', endpointIds });
+      },
+    },
     {
       accessLogFile: options.accessLogFile,
       limits: options.limits,
@@ -51,6 +57,7 @@ async function boot(message: ToWorker & { readonly kind: 'boot' }): Promise<void
   }
   plane.commit(edge.config.version);
   for (const { endpointIds, deadlineMs } of freezes) plane.hold(endpointIds, deadlineMs);
+  for (const { endpointIds, retryAfterMs } of failedWakes) plane.wakeFailed(endpointIds, retryAfterMs);
   plane.ports.reserve([options.listen.http, options.listen.https]);
   setInterval(() => {
     pushTraffic(plane);
@@ -111,6 +118,10 @@ async function handle({ plane, listener }: Running, message: Exclude<ToWorker, {
       return;
     case 'thaw':
       plane.thaw(message.endpointIds);
+      send({ kind: 'ack', seq });
+      return;
+    case 'wake-failed':
+      plane.wakeFailed(message.endpointIds, message.retryAfterMs);
       send({ kind: 'ack', seq });
       return;
     case 'metrics':

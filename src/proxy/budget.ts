@@ -6,7 +6,7 @@
  * worker can refuse a tenant a little before the node's limit is reached.
  */
 
-/** Connections and exchanges of clients, exchanges that wait for a frozen endpoint, bytes read and not written yet, joined streams. */
+/** Connections and exchanges of clients, exchanges that wait for a frozen or sleeping endpoint, bytes read and not written yet, joined streams. */
 export type BudgetKind = 'connections' | 'exchanges' | 'heldRequests' | 'bufferedBytes' | 'upgradedStreams';
 
 /** The most that one tenant may hold at once. */

@@ -20,6 +20,7 @@ import { Counters } from './counters.ts';
 import { Endpoints } from './endpoints.ts';
 import type { EdgeLimits } from './edge-limits.ts';
 import { HoldQueue } from './hold.ts';
+import { WAKE_AGAIN_MS } from './limits.ts';
 import { Metrics } from './metrics.ts';
 import { Ports } from './ports/ports.ts';
 import type { EdgeConfig, FreezeOptions, FreezeResult } from './protocol.ts';
@@ -27,6 +28,7 @@ import { settle } from './record.ts';
 import type { ExchangeRecord } from './record.ts';
 import { TimingWheel } from './timing-wheel.ts';
 import { Traffic } from './traffic.ts';
+import { Wakes, asleepAmong } from './wakes.ts';
 import { onWireFault } from './wire/wire.ts';
 import type { TrafficDelta } from './protocol.ts';
 
@@ -38,6 +40,8 @@ interface Snapshot {
 export interface DataPlaneDeps {
   readonly log: Log;
   readonly clock: Clock;
+  /** Requests wait for one of these endpoints, which sleep. */
+  readonly onWake: (endpointIds: readonly string[]) => void;
 }
 
 export interface DataPlaneOptions {
@@ -62,6 +66,7 @@ export class DataPlane implements AsyncDisposable {
   readonly traffic = new Traffic(this.counters);
   readonly endpoints: Endpoints<Upstream> = new Endpoints<Upstream>(this.traffic);
   readonly budgets: Budgets;
+  readonly wakes: Wakes;
   readonly holds: HoldQueue;
   readonly metrics: Metrics;
   readonly accessLog: AccessLogFile;
@@ -79,6 +84,7 @@ export class DataPlane implements AsyncDisposable {
   #prepared: Snapshot | undefined;
   #underWay = 0;
   #draining = false;
+  #isReleasing = false;
 
   constructor(deps: DataPlaneDeps, options: DataPlaneOptions) {
     const { log, clock } = deps;
@@ -88,8 +94,11 @@ export class DataPlane implements AsyncDisposable {
     this.limits = limits;
     this.wallOffsetMs = clock.nowMs() - clock.monotonicMs();
     this.budgets = new Budgets(limits.tenant);
+    this.wakes = new Wakes(clock, { againMs: WAKE_AGAIN_MS, tell: deps.onWake });
     this.holds = new HoldQueue({
       clock,
+      wakes: this.wakes,
+      inFlightMax: limits.upstreamConnectionsMax,
       serviceOf: (serviceId) => this.serviceOf(serviceId),
       inFlightOf: (endpointId) => this.endpoints.countOf(endpointId),
     });
@@ -160,7 +169,9 @@ export class DataPlane implements AsyncDisposable {
     if (this.#prepared?.table.version !== version) return false;
     this.#snapshot = this.#prepared;
     this.#prepared = undefined;
-    this.endpoints.keepOnly(endpointsOf(this.#snapshot.table));
+    const endpoints = [...endpointsOf(this.#snapshot.table)];
+    this.endpoints.keepOnly(endpoints);
+    this.wakes.keepOnly(asleepAmong(endpoints));
     this.holds.release();
     this.ports.commit(version);
     return true;
@@ -191,6 +202,22 @@ export class DataPlane implements AsyncDisposable {
   thaw(endpointIds: readonly string[]): void {
     this.holds.thaw(endpointIds);
     this.ports.thaw(endpointIds);
+  }
+
+  /** The endpoints could not be woken: who waits for them is told, and who comes in that time. */
+  wakeFailed(endpointIds: readonly string[], retryAfterMs: number): void {
+    this.wakes.failed(endpointIds, retryAfterMs);
+    this.holds.release();
+  }
+
+  /** Lets on who waits for a request at an endpoint to end, after the step at hand. */
+  releaseSoon(): void {
+    if (this.#isReleasing) return;
+    this.#isReleasing = true;
+    this.later(() => {
+      this.#isReleasing = false;
+      this.holds.release();
+    });
   }
 
   exchangeBegins(): void {
@@ -250,6 +277,7 @@ export class DataPlane implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.ports[Symbol.dispose]();
+    this.holds[Symbol.dispose]();
     this.endpoints[Symbol.dispose]();
     this.connectionDeps.wheel[Symbol.dispose]();
     await this.accessLog[Symbol.asyncDispose]();

@@ -1,6 +1,5 @@
 /** Answers that Écluse gives itself. Names in `Proxy-Status` are those of RFC 9209 §2.3, which say whose fault it was. */
 import { STATUS_CODES } from 'node:http';
-import { RETRY_AFTER_SECONDS } from './limits.ts';
 
 /** Why an exchange did not end well; also the `errorCode` of the access log. */
 export type ExchangeError =
@@ -13,6 +12,7 @@ export type ExchangeError =
   | 'endpoint-busy'
   | 'hold-full'
   | 'hold-expired'
+  | 'wake-failed'
   | 'connect-failed'
   | 'connect-timeout'
   | 'upstream-reset'
@@ -53,6 +53,7 @@ const ANSWERS: Readonly<Record<ExchangeError, ErrorAnswer>> = {
   'endpoint-busy': answer(503, 'connection_limit_reached', 'the endpoint has too many requests in flight', true),
   'hold-full': answer(503, 'destination_unavailable', 'too many requests wait for this service', true),
   'hold-expired': answer(503, 'destination_unavailable', 'the service did not come back in time', true),
+  'wake-failed': answer(503, 'destination_unavailable', 'the service sleeps and could not be woken', true),
   'connect-failed': answer(502, 'connection_refused', 'the endpoint refused the connection'),
   'connect-timeout': answer(504, 'connection_timeout', 'the endpoint did not accept the connection in time'),
   'upstream-reset': answer(502, 'connection_terminated', 'the endpoint closed the connection without a response'),
@@ -95,6 +96,8 @@ export function errorText(
     readonly detail: string | undefined;
     readonly connection: string;
     readonly bodyless: boolean;
+    /** Where waiting helps. */
+    readonly retryAfterSeconds: number;
   },
 ): { readonly head: string; readonly body: string } {
   const { status, proxyStatus, text, again } = ANSWERS[error];
@@ -104,7 +107,7 @@ export function errorText(
     `Content-Type: text/plain; charset=utf-8\r\nContent-Length: ${String(Buffer.byteLength(body))}\r\n` +
     `Cache-Control: no-store\r\nDate: ${new Date().toUTCString()}\r\nProxy-Status: ecluse; error=${proxyStatus}\r\n` +
     (facts.requestId === '' ? '' : `X-Request-Id: ${facts.requestId}\r\n`) +
-    (again ? `Retry-After: ${String(RETRY_AFTER_SECONDS)}\r\n` : '') +
+    (again ? `Retry-After: ${String(facts.retryAfterSeconds)}\r\n` : '') +
     (status === 405 ? 'Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n' : '') +
     (facts.connection === '' ? '' : `Connection: ${facts.connection}\r\n`);
   return { head: `${head}\r\n`, body: facts.bodyless ? '' : body };

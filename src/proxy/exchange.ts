@@ -15,7 +15,7 @@ import type { EndpointPool, Visit, VisitList } from './endpoints.ts';
 import { statusOf } from './error-response.ts';
 import type { ExchangeError } from './error-response.ts';
 import type { HoldRequest } from './hold.ts';
-import { ATTEMPTS_MAX } from './limits.ts';
+import { ATTEMPTS_MAX, RETRY_AFTER_SECONDS } from './limits.ts';
 import { settle } from './record.ts';
 import type { ExchangeRecord } from './record.ts';
 import { mayRetry } from './retry.ts';
@@ -55,7 +55,8 @@ export class Exchange implements Visit, HoldRequest {
   #attempts = 0;
   /** Whether it counts as an upgraded stream. */
   #upgrade = false;
-  #heldSinceMs = -1;
+  /** -1: it does not wait. */
+  heldSinceMs = -1;
   #active = false;
 
   constructor(plane: DataPlane, port: ExchangePort) {
@@ -65,11 +66,6 @@ export class Exchange implements Visit, HoldRequest {
 
   get active(): boolean {
     return this.#active;
-  }
-
-  /** Whether it waits for a frozen endpoint. */
-  get held(): boolean {
-    return this.#heldSinceMs >= 0;
   }
 
   /** Opens the record of a request whose head came, or was refused. */
@@ -153,13 +149,15 @@ export class Exchange implements Visit, HoldRequest {
     this.#port.answer(error, detail);
   }
 
+  /** What a client is told to wait that is refused for `error`. */
+  retryAfterSeconds(error: ExchangeError): number {
+    if (error !== 'wake-failed') return RETRY_AFTER_SECONDS;
+    return Math.max(RETRY_AFTER_SECONDS, Math.ceil(this.#plane.holds.retryAfterMs(this.serviceId) / 1000));
+  }
+
   /** The hold queue has decided. */
   settle(decision: Endpoint | ExchangeError): void {
-    if (this.#heldSinceMs >= 0) {
-      this.#port.record.holdMs += this.#plane.clock.monotonicMs() - this.#heldSinceMs;
-      this.#heldSinceMs = -1;
-      this.#budget?.leave('heldRequests');
-    }
+    if (this.heldSinceMs >= 0) this.#holdEnded();
     if (typeof decision === 'string') {
       this.refuse(decision);
       return;
@@ -208,12 +206,9 @@ export class Exchange implements Visit, HoldRequest {
     const { record } = this.#port;
     record.error = error;
     if (record.status === 0) record.status = statusOf(error);
-    if (this.#heldSinceMs >= 0) {
-      this.#plane.holds.leave(this);
-      record.holdMs += this.#plane.clock.monotonicMs() - this.#heldSinceMs;
-      this.#heldSinceMs = -1;
-      this.#budget?.leave('heldRequests');
-    }
+    if (this.heldSinceMs < 0) return;
+    this.#plane.holds.leave(this);
+    this.#holdEnded();
   }
 
   /** For freezes and drains: ends the exchange at its endpoint. */
@@ -245,13 +240,20 @@ export class Exchange implements Visit, HoldRequest {
       this.refuse('hold-full');
       return;
     }
-    this.#heldSinceMs = this.#plane.clock.monotonicMs();
+    this.heldSinceMs = this.#plane.clock.monotonicMs();
     this.#plane.holds.wait(this);
+  }
+
+  #holdEnded(): void {
+    this.#port.record.holdMs += this.#plane.clock.monotonicMs() - this.heldSinceMs;
+    this.heldSinceMs = -1;
+    this.#budget?.leave('heldRequests');
   }
 
   #leave(): void {
     if (this.#pool === undefined) return;
     this.#plane.endpoints.leave(this.#pool, this);
     this.#pool = undefined;
+    if (this.#plane.holds.isPaced) this.#plane.releaseSoon();
   }
 }

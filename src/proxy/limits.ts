@@ -5,6 +5,15 @@ export const ATTEMPTS_MAX = 3;
 
 /** What a refused client is told to wait. */
 export const RETRY_AFTER_SECONDS = 1;
+
+/** A request waits that long at most for a service that sleeps, or that is full after a thaw: browsers and proxies give up then. */
+export const HOLD_MS_MAX = 60_000;
+/** How often who waits is looked at. */
+export const HOLD_TICK_MS = 250;
+/** While requests wait, the primary is told again that a service is wanted: the message may be lost with a process. */
+export const WAKE_AGAIN_MS = 5_000;
+/** The primary hears of a service from every worker; a repetition is one that comes after most of `WAKE_AGAIN_MS`. */
+export const WAKE_SAME_MS = 4_000;
 /** How long the rest of a request body is read away after its response, so that the client gets to read the response. */
 export const LINGER_MS = 2_000;
 /** And how much of it: what was on its way when we answered. */

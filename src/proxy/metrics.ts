@@ -52,7 +52,7 @@ function readOnly(registry: Registry, reads: MetricsReads): void {
   const gauges: readonly GaugeSpec[] = [
     {
       name: 'ecluse_held_requests',
-      help: 'Requests that wait for a frozen endpoint.',
+      help: 'Requests that wait for a frozen or sleeping endpoint.',
       aggregator: 'sum',
       read: reads.heldRequests,
     },

@@ -37,6 +37,12 @@ export interface FreezeResult {
   readonly waitedMs: number;
 }
 
+/** Sleeping endpoints that could not be woken, and will not be tried for a while. */
+export interface FailedWake {
+  readonly endpointIds: readonly string[];
+  readonly retryAfterMs: number;
+}
+
 /** Whose word about clients is believed. */
 export interface TrustOptions {
   readonly trustedProxies: readonly string[];
@@ -60,12 +66,14 @@ export type ToWorker =
       readonly options: WorkerOptions;
       readonly edge: EdgeConfig;
       readonly freezes: readonly { readonly endpointIds: readonly string[]; readonly deadlineMs: number }[];
+      readonly failedWakes: readonly FailedWake[];
     }
   | { readonly kind: 'prepare'; readonly seq: number; readonly edge: EdgeConfig }
   | { readonly kind: 'commit'; readonly seq: number; readonly version: number }
   | { readonly kind: 'abort'; readonly seq: number; readonly version: number }
   | ({ readonly kind: 'freeze'; readonly seq: number; readonly endpointIds: readonly string[] } & FreezeOptions)
   | { readonly kind: 'thaw'; readonly seq: number; readonly endpointIds: readonly string[] }
+  | ({ readonly kind: 'wake-failed'; readonly seq: number } & FailedWake)
   | { readonly kind: 'metrics'; readonly seq: number }
   | { readonly kind: 'reopen-log'; readonly seq: number }
   | { readonly kind: 'drain'; readonly seq: number; readonly deadlineMs: number };
@@ -93,4 +101,6 @@ export type FromWorker =
   | { readonly kind: 'ack'; readonly seq: number; readonly frozen?: FreezeResult }
   | { readonly kind: 'refused'; readonly seq: number; readonly reason: string; readonly code?: string }
   | { readonly kind: 'metrics'; readonly seq: number; readonly metrics: readonly object[] }
-  | { readonly kind: 'traffic'; readonly deltas: readonly TrafficDelta[] };
+  | { readonly kind: 'traffic'; readonly deltas: readonly TrafficDelta[] }
+  /** Requests wait for one of these endpoints, all of which sleep. Said again while they wait. */
+  | { readonly kind: 'wake'; readonly endpointIds: readonly string[] };

@@ -14,6 +14,7 @@ import { EcluseError, reasonOf } from '#errors';
 import { KeyedLock } from '#lifecycle';
 import type { Log } from '#log';
 import {
+  WAKE_SAME_MS,
   WORKER_ACK_TIMEOUT_MS,
   WORKER_BACKOFF_FIRST_MS,
   WORKER_BACKOFF_MAX_MS,
@@ -35,6 +36,7 @@ import type {
   TrustOptions,
   WorkerOptions,
 } from './protocol.ts';
+import { Wakes, asleepAmong } from './wakes.ts';
 import { WorkerProcess } from './worker-process.ts';
 import type { Ask, Reply } from './worker-process.ts';
 
@@ -56,6 +58,11 @@ export interface WorkerPoolOptions {
   readonly trust?: TrustOptions;
   readonly initial: EdgeConfig;
   readonly onTraffic: (deltas: readonly TrafficDelta[]) => void;
+  /**
+   * Requests wait for one of these endpoints, all of which sleep: any one will do. Said once, and again after some seconds while they wait. To be
+   * answered with a table in which one is awake, or with `wakeFailed`.
+   */
+  readonly onWake: (endpointIds: readonly string[]) => void;
 }
 
 export interface WorkerStatus {
@@ -91,6 +98,7 @@ export class WorkerPool implements AsyncDisposable {
   readonly #slots: Promise<void>[] = [];
   /** Endpoint id to the end of its hold, in monotonic ms. */
   readonly #freezes = new Map<string, number>();
+  readonly #wakes: Wakes;
   #committed: EdgeConfig;
 
   private constructor(deps: WorkerPoolDeps, options: WorkerPoolOptions, listen: ListenAddresses) {
@@ -98,6 +106,7 @@ export class WorkerPool implements AsyncDisposable {
     this.#options = options;
     this.#listen = listen;
     this.#committed = options.initial;
+    this.#wakes = new Wakes(deps.clock, { againMs: WAKE_SAME_MS, tell: options.onWake });
   }
 
   /** Starts the workers and returns when all of them listen. */
@@ -172,6 +181,12 @@ export class WorkerPool implements AsyncDisposable {
     await this.#askAll({ kind: 'thaw', endpointIds }, WORKER_ACK_TIMEOUT_MS);
   }
 
+  /** The endpoints could not be woken: who waits for them gets a 503, and so does who comes within `retryAfterMs`. */
+  async wakeFailed(endpointIds: readonly string[], retryAfterMs: number): Promise<void> {
+    this.#wakes.failed(endpointIds, retryAfterMs);
+    await this.#askAll({ kind: 'wake-failed', endpointIds, retryAfterMs }, WORKER_ACK_TIMEOUT_MS);
+  }
+
   /** The metrics of all workers as one Prometheus text. */
   async metrics(): Promise<string> {
     const replies = await this.#askAll({ kind: 'metrics' }, WORKER_ACK_TIMEOUT_MS);
@@ -217,6 +232,7 @@ export class WorkerPool implements AsyncDisposable {
       throw configRefused(version, reason);
     }
     this.#committed = edge;
+    this.#wakes.keepOnly(asleepAmong(edge.config.services.flatMap(({ endpoints }) => endpoints)));
     // Who booted meanwhile has the old version and has not prepared this one.
     const late = this.#booted().filter((member) => !participants.includes(member));
     for (const { process } of late) process.tell({ kind: 'prepare', edge });
@@ -309,6 +325,9 @@ export class WorkerPool implements AsyncDisposable {
         traffic: ({ deltas }) => {
           this.#options.onTraffic(deltas);
         },
+        wake: (endpointIds) => {
+          this.#wakes.ask(endpointIds);
+        },
       }),
       startMs: this.#deps.clock.monotonicMs(),
       booted: false,
@@ -350,6 +369,7 @@ export class WorkerPool implements AsyncDisposable {
         options: { listen: this.#listen, limits: shares, trust, accessLogFile, logLevel },
         edge: this.#committed,
         freezes: [...this.#freezes].map(([id, endMs]) => ({ endpointIds: [id], deadlineMs: Math.max(0, endMs - nowMs) })),
+        failedWakes: [...this.#wakes.failures()],
       },
       WORKER_START_TIMEOUT_MS,
     );

@@ -13,6 +13,7 @@ export interface WorkerEvents {
   readonly online: () => void;
   readonly listening: (version: number) => void;
   readonly traffic: (message: FromWorker & { readonly kind: 'traffic' }) => void;
+  readonly wake: (endpointIds: readonly string[]) => void;
 }
 
 interface Pending {
@@ -92,6 +93,9 @@ export class WorkerProcess {
         return;
       case 'traffic':
         events.traffic(message);
+        return;
+      case 'wake':
+        events.wake(message.endpointIds);
         return;
       case 'ack':
       case 'refused':

@@ -1,4 +1,8 @@
-/** The port through which the control plane's container side moves the edge. Declared here, implemented where both are wired together. */
+/**
+ * The two ports between the edge and the control plane's container side: `Activator` moves the edge, `Waker` is what the edge asks for.
+ *
+ * Declared here, implemented where both are wired together.
+ */
 
 export interface FreezeSpan {
   /** How long requests may be held, from the freeze on. */
@@ -14,4 +18,14 @@ export interface Activator {
   thaw(endpointIds: readonly string[]): Promise<void>;
   /** Computes the table from the store and brings every worker to it. */
   publish(): Promise<void>;
+  /** These endpoints, which sleep, could not be woken: who waits is refused, and so is who comes within `retryAfterMs`. */
+  wakeFailed(endpointIds: readonly string[], retryAfterMs: number): Promise<void>;
+}
+
+export interface Waker {
+  /**
+   * Requests wait for one of these endpoints, all of which sleep: any one will do. Said once, and again after some seconds as long as requests
+   * wait. The answer is a published table in which one is awake, or `Activator.wakeFailed`; without one requests wait for a minute at most.
+   */
+  wake(endpointIds: readonly string[]): void;
 }

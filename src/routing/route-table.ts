@@ -12,6 +12,8 @@ export interface Endpoint {
   readonly hostName: string;
   /** Grows when the same endpoint moves to another address; connections of an older generation are never reused. */
   readonly generation: number;
+  /** It takes no requests until it is woken; its address means nothing meanwhile. Absent: it is awake. */
+  readonly state?: 'asleep' | undefined;
 }
 
 /** What a route leads to. */

@@ -18,6 +18,8 @@ export interface Edge extends AsyncDisposable {
   readonly httpsPort: number;
   readonly accessLogFile: string;
   readonly traffic: readonly TrafficDelta[];
+  /** Which endpoints were to be woken, one entry for each time that was said. */
+  readonly wakes: readonly (readonly string[])[];
   /** The lines of the access log once there are at least `count`. */
   readonly accessLog: (count: number) => Promise<AccessLogLine[]>;
 }
@@ -44,6 +46,7 @@ export async function startEdge(options: EdgeOptions): Promise<Edge> {
 async function openEdge(options: EdgeOptions, directory: string): Promise<Edge> {
   const accessLogFile = join(directory, 'access.log');
   const traffic: TrafficDelta[] = [];
+  const wakes: (readonly string[])[] = [];
   const pool = await WorkerPool.open(
     { log: createLog('silent'), clock: systemClock },
     {
@@ -58,6 +61,9 @@ async function openEdge(options: EdgeOptions, directory: string): Promise<Edge> 
       onTraffic: (deltas) => {
         traffic.push(...deltas);
       },
+      onWake: (endpointIds) => {
+        wakes.push(endpointIds);
+      },
     },
   );
   return {
@@ -66,6 +72,7 @@ async function openEdge(options: EdgeOptions, directory: string): Promise<Edge> 
     httpsPort: pool.listening.https?.port ?? 0,
     accessLogFile,
     traffic,
+    wakes,
     accessLog: async (count) => {
       const lines = await eventually(async () => {
         const found = await readLines(accessLogFile);

@@ -46,6 +46,7 @@ const pool = await WorkerPool.open(
     onTraffic: (deltas) => {
       for (const delta of deltas) requests += delta.requests;
     },
+    onWake: () => undefined,
   },
 );
 

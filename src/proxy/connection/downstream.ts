@@ -26,6 +26,7 @@ import type { WireOwner } from '#proxy/wire/wire.ts';
 import { BodyFollower } from './body-follower.ts';
 import type { ClientPeer } from './client-peer.ts';
 import type { ClientConnection } from './deps.ts';
+import { FirstPiece } from './first-piece.ts';
 import { HeadReader } from './head-reader.ts';
 import { KeptHead, KnownHost, noteHead } from './kept-head.ts';
 import { writeLocalAnswer } from './local-answer.ts';
@@ -40,7 +41,6 @@ const STATE = { idle: 0, head: 1, parked: 2, body: 3, wait: 4, linger: 5, tunnel
 /** A client that says it sends no more, as `nc -N` does, still gets its answer; one that went away looks the same, and is given up after this. */
 const HALF_CLOSED_MS = 1_000;
 /** What is left of a body of known length, from where on reads go into buffers of their own. */
-const NOTHING = Buffer.alloc(0);
 const LONG_BODY_BYTES = 32 * 1024;
 
 export class Downstream implements WireOwner, TimeoutOwner, ExchangePort, PassageEnd, ClientConnection {
@@ -57,15 +57,12 @@ export class Downstream implements WireOwner, TimeoutOwner, ExchangePort, Passag
   readonly #requestId = createRequestId();
   #state: number = STATE.idle;
   readonly #kept = new KeptHead();
-  /** While the head at hand lies where it was read: what came of its body with it. */
+  /** Whether the head at hand lies where it was read. */
   #live = false;
-  #pieceBytes: Buffer = NOTHING;
-  #pieceStart = 0;
-  #pieceEnd = 0;
+  /** What came of the body with the head. */
+  readonly #piece = new FirstPiece();
   /** Whether the head at hand is the one before it again. */
   repeated = false;
-  /** What came of the body with the head, where the request had to wait. */
-  #piece: Buffer | undefined;
   #rest: Buffer | undefined;
   #halfClosed = false;
   /** Bytes that a client moved, when its progress was looked at last. */
@@ -208,14 +205,20 @@ export class Downstream implements WireOwner, TimeoutOwner, ExchangePort, Passag
   answer(error: ExchangeError, detail?: string): void {
     const { record, facts } = this;
     const closes = !this.persistent || !this.#body.whole || error === 'method-refused';
-    writeLocalAnswer(this.wire, record, { error, detail, closes, facts });
+    writeLocalAnswer(this.wire, record, {
+      error,
+      detail,
+      closes,
+      facts,
+      retryAfterSeconds: this.#exchange.retryAfterSeconds(error),
+    });
     this.#exchange.finish();
     this.answered(closes);
   }
 
   /** The exchange at hand is finished: goes on with the next, or closes. */
   answered(closes: boolean): void {
-    this.#piece = undefined;
+    this.#piece.drop();
     if (this.#state === STATE.closed) return;
     if (closes) {
       // PERF: nothing more can come that was asked for. Over TLS the end has to be said.
@@ -245,10 +248,8 @@ export class Downstream implements WireOwner, TimeoutOwner, ExchangePort, Passag
     return { bytes, view };
   }
 
-  /** What came of the body with the head. */
-  firstPiece(): { readonly bytes: Buffer; readonly start: number; readonly end: number } {
-    if (this.#live) return { bytes: this.#pieceBytes, start: this.#pieceStart, end: this.#pieceEnd };
-    return { bytes: this.#piece ?? NOTHING, start: 0, end: this.#piece?.length ?? 0 };
+  firstPiece(): FirstPiece {
+    return this.#piece;
   }
 
   /** The request waits: nothing more of it is read. */
@@ -260,7 +261,7 @@ export class Downstream implements WireOwner, TimeoutOwner, ExchangePort, Passag
 
   /** The request went out as far as it came. `ready`: the endpoint keeps up. */
   requestBegun(ready: boolean): void {
-    this.#piece = undefined;
+    this.#piece.drop();
     const { wheel } = this.#plane.connectionDeps;
     this.#movedBytes = this.record.downstreamInBytes;
     wheel.arm(this.#timer, this.#halfClosed ? HALF_CLOSED_MS : this.#untilNextLookMs());
@@ -394,9 +395,7 @@ export class Downstream implements WireOwner, TimeoutOwner, ExchangePort, Passag
     record.downstreamInBytes = stop - base;
     if (stop < end) this.#keepRest(bytes, stop, end);
     if (stop - after >= LONG_BODY_BYTES) this.#long = true;
-    this.#pieceBytes = bytes;
-    this.#pieceStart = after;
-    this.#pieceEnd = stop;
+    this.#piece.set(bytes, after, stop);
     this.#live = true;
     const error = this.#route(bytes);
     if (error === undefined) this.#exchange.start(facts.upgrade);
@@ -404,7 +403,7 @@ export class Downstream implements WireOwner, TimeoutOwner, ExchangePort, Passag
     this.#live = false;
     if (this.#state !== STATE.parked) return;
     // It waits: what it needs later is kept, and no more is read than came.
-    if (stop > after) this.#piece = Buffer.from(bytes.subarray(after, stop));
+    this.#piece.keep();
     this.park();
     this.#plane.connectionDeps.wheel.arm(this.#timer, this.#untilNextLookMs());
   }

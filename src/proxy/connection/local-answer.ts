@@ -13,17 +13,19 @@ export interface LocalAnswer {
   /** Whether the connection ends with it. */
   readonly closes: boolean;
   readonly facts: RequestFacts;
+  readonly retryAfterSeconds: number;
 }
 
 /** Writes it whole, and counts it. */
 export function writeLocalAnswer(wire: Wire, record: ExchangeRecord, answer: LocalAnswer): void {
-  const { error, detail, closes, facts } = answer;
+  const { error, detail, closes, facts, retryAfterSeconds } = answer;
   const kept = facts.minor === 0 ? 'keep-alive' : '';
   const { head, body } = errorText(error, {
     requestId: record.requestId.toString('latin1'),
     detail,
     connection: closes ? 'close' : kept,
     bodyless: facts.method === METHOD.head,
+    retryAfterSeconds,
   });
   record.downstreamOutBytes += head.length + body.length;
   wire.writeText(head + body);

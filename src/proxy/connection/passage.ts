@@ -16,6 +16,7 @@ import type { ExchangeRecord } from '#proxy/record.ts';
 import type { Wire } from '#proxy/wire/wire.ts';
 import { writeProxyHeader } from '#proxy/wire/proxy-protocol.ts';
 import type { ClientPeer } from './client-peer.ts';
+import type { FirstPiece } from './first-piece.ts';
 import type { RequestFacts } from './request-facts.ts';
 import { COALESCE_BYTES_MAX, OUTPUT, ResponseWriter, kindOf, writeHeadAndBody } from './response-writer.ts';
 import type { ClientFacts } from './response-writer.ts';
@@ -34,7 +35,8 @@ export interface PassageEnd extends ClientFacts {
   /** Whether all of the request at hand was read. */
   readonly requestWhole: boolean;
   head(): { readonly bytes: Buffer; readonly view: HeadView };
-  firstPiece(): { readonly bytes: Buffer; readonly start: number; readonly end: number };
+  /** What came of the body with the head. */
+  firstPiece(): FirstPiece;
   /** The request waits for another attempt: nothing more of it is read. */
   park(): void;
   requestBegun(ready: boolean): void;

@@ -29,6 +29,7 @@ describe('WorkerPool', () => {
         accessLogFile: '/dev/null',
         initial: { config: configOf([]), certificates: [] },
         onTraffic: () => undefined,
+        onWake: () => undefined,
       },
     );
     await expect(opened).rejects.toMatchObject({

@@ -1,10 +1,16 @@
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { HoldQueue } from '#proxy/hold.ts';
 import type { HoldRequest } from '#proxy/hold.ts';
+import { HOLD_MS_MAX } from '#proxy/limits.ts';
+import { Wakes } from '#proxy/wakes.ts';
 import type { Endpoint, Service } from '#routing/route-table.ts';
 
 function endpoint(id: string, port = 1): Endpoint {
   return { id, address: '127.0.0.1', port, hostName: 'h', generation: 1 };
+}
+
+function asleep(id: string): Endpoint {
+  return { ...endpoint(id), state: 'asleep' };
 }
 
 describe('HoldQueue', () => {
@@ -12,26 +18,36 @@ describe('HoldQueue', () => {
   let services: Map<string, Service>;
   let queue: HoldQueue;
   let outcomes: string[];
+  let wakes: Wakes;
+  let wanted: string[];
+  let inFlight: Map<string, number>;
 
   beforeEach(() => {
     vi.useFakeTimers();
     nowMs = 0;
     outcomes = [];
     services = new Map([['app', { id: 'app', tenant: 't', endpoints: [endpoint('a'), endpoint('b')] }]]);
-    queue = new HoldQueue({
-      clock: {
-        nowMs: () => nowMs,
-        monotonicMs: () => nowMs,
-        sleep: async () => {
-          await Promise.resolve();
-        },
+    wanted = [];
+    inFlight = new Map();
+    const clock = {
+      nowMs: () => nowMs,
+      monotonicMs: () => nowMs,
+      sleep: async () => {
+        await Promise.resolve();
       },
+    };
+    wakes = new Wakes(clock, { againMs: 5_000, tell: (ids) => wanted.push(ids.join(' ')) });
+    queue = new HoldQueue({
+      clock,
+      wakes,
       serviceOf: (id) => services.get(id),
-      inFlightOf: () => 0,
+      inFlightOf: (id) => inFlight.get(id) ?? 0,
+      inFlightMax: 2,
     });
   });
 
   afterEach(() => {
+    queue[Symbol.dispose]();
     vi.useRealTimers();
   });
 
@@ -44,8 +60,10 @@ describe('HoldQueue', () => {
     const request: HoldRequest = {
       serviceId: 'app',
       avoid: new Set(avoid),
+      heldSinceMs: nowMs,
       settle: (decision) => {
         told(decision, true);
+        if (typeof decision !== 'string') inFlight.set(decision.id, (inFlight.get(decision.id) ?? 0) + 1);
       },
     };
     const decision = queue.decide(request);
@@ -100,5 +118,113 @@ describe('HoldQueue', () => {
     queue.thaw(['b']);
     acquire('3');
     expect(outcomes).toEqual(['1 hold-expired held', '2 hold-expired', '3 b:1']);
+  });
+
+  test('freeze() tells until the thaw that it lasts, and not of a later one', () => {
+    const lasts = queue.freeze(['a'], 1000);
+    queue.freeze(['a'], 2000);
+    expect([lasts('a'), lasts('b')]).toEqual([true, false]);
+    queue.thaw(['a']);
+    queue.freeze(['a'], 1000);
+    expect(lasts('a')).toBe(false);
+  });
+
+  test('lets who comes wait behind who waits, and goes on as the endpoint takes it', () => {
+    services.set('app', { id: 'app', tenant: 't', endpoints: [endpoint('a')] });
+    queue.freeze(['a'], 1000);
+    for (const name of ['1', '2', '3', '4']) acquire(name);
+    queue.thaw(['a']);
+    expect(outcomes).toEqual(['1 a:1 held', '2 a:1 held']);
+    acquire('5');
+    expect([queue.isPaced, queue.size]).toEqual([true, 3]);
+    inFlight.set('a', 1);
+    queue.release();
+    expect(outcomes.slice(2)).toEqual(['3 a:1 held']);
+    inFlight.set('a', 0);
+    queue.release();
+    expect(outcomes.slice(3)).toEqual(['4 a:1 held', '5 a:1 held']);
+    expect([queue.isPaced, queue.size]).toEqual([false, 0]);
+  });
+
+  test('refuses who waits too long for an endpoint that stays full', () => {
+    services.set('app', { id: 'app', tenant: 't', endpoints: [endpoint('a')] });
+    queue.freeze(['a'], 1000);
+    acquire('1');
+    inFlight.set('a', 2);
+    queue.thaw(['a']);
+    expect(outcomes).toEqual([]);
+    nowMs = HOLD_MS_MAX;
+    vi.advanceTimersByTime(250);
+    expect(outcomes).toEqual(['1 hold-expired held']);
+  });
+
+  test('asks once for sleepers, again after a while, and releases with a table in which one is awake', () => {
+    services.set('app', { id: 'app', tenant: 't', endpoints: [asleep('a'), asleep('b')] });
+    for (const name of ['1', '2', '3']) acquire(name);
+    expect([wanted, queue.size]).toEqual([['a b'], 3]);
+    nowMs = 4_999;
+    vi.advanceTimersByTime(250);
+    expect(wanted).toEqual(['a b']);
+    nowMs = 5_000;
+    vi.advanceTimersByTime(250);
+    expect(wanted).toEqual(['a b', 'a b']);
+    services.set('app', { id: 'app', tenant: 't', endpoints: [asleep('a'), endpoint('b', 2)] });
+    queue.release();
+    expect(outcomes.slice(0, 2)).toEqual(['1 b:2 held', '2 b:2 held']);
+  });
+
+  test('wakes nobody where another endpoint is open, or comes back in time', () => {
+    services.set('app', { id: 'app', tenant: 't', endpoints: [asleep('a'), endpoint('b')] });
+    acquire('1');
+    queue.freeze(['b'], 1000);
+    acquire('2');
+    expect([outcomes, wanted]).toEqual([['1 b:1'], []]);
+    nowMs = 1000;
+    vi.advanceTimersByTime(1000);
+    expect(wanted).toEqual(['a']);
+  });
+
+  test('refuses who waits for a sleeper for too long, and lets who comes then wait', () => {
+    services.set('app', { id: 'app', tenant: 't', endpoints: [asleep('a')] });
+    acquire('1');
+    nowMs = 1000;
+    acquire('2');
+    nowMs = HOLD_MS_MAX;
+    vi.advanceTimersByTime(250);
+    acquire('3');
+    expect([outcomes, queue.size]).toEqual([['1 hold-expired held'], 2]);
+  });
+
+  test('refuses who waits for a sleeper that could not be woken, and who comes before its time', () => {
+    services.set('app', { id: 'app', tenant: 't', endpoints: [asleep('a')] });
+    acquire('1');
+    wakes.failed(['a'], 2_000);
+    queue.release();
+    acquire('2');
+    expect(outcomes).toEqual(['1 wake-failed held', '2 wake-failed']);
+    expect(queue.retryAfterMs('app')).toBe(2_000);
+    nowMs = 2_000;
+    acquire('3');
+    expect([outcomes.length, wanted]).toEqual([2, ['a', 'a']]);
+  });
+
+  test('asks for a sleeper once a freeze of it is over', () => {
+    services.set('app', { id: 'app', tenant: 't', endpoints: [endpoint('a')] });
+    queue.freeze(['a'], 1000);
+    acquire('1');
+    services.set('app', { id: 'app', tenant: 't', endpoints: [asleep('a')] });
+    queue.release();
+    expect(wanted).toEqual([]);
+    queue.thaw(['a']);
+    expect([wanted, outcomes]).toEqual([['a'], []]);
+  });
+
+  test('asks for nobody once nobody waits', () => {
+    services.set('app', { id: 'app', tenant: 't', endpoints: [asleep('a')] });
+    const leave = acquire('1');
+    leave();
+    nowMs = 60_000;
+    vi.advanceTimersByTime(60_000);
+    expect([wanted, queue.size]).toEqual([['a'], 0]);
   });
 });
