@@ -56,6 +56,10 @@ export type RemoteCommand = Remote &
       }
     | { readonly kind: 'explain-container'; readonly container: string }
     | { readonly kind: 'migrate'; readonly container: string; readonly to: string }
+    | { readonly kind: 'migrate-cancel'; readonly container: string }
+    | { readonly kind: 'suspend'; readonly container: string }
+    | { readonly kind: 'wake'; readonly container: string }
+    | { readonly kind: 'clone'; readonly container: string; readonly count: number }
   );
 
 export interface UpCommand {

@@ -137,6 +137,12 @@ async function runRemote(command: RemoteCommand, output: Output): Promise<void> 
     case 'migrate':
       await (await import('./cli-containers.ts')).migrateContainer(client, output, command);
       return;
+    case 'migrate-cancel':
+    case 'suspend':
+    case 'wake':
+    case 'clone':
+      await (await import('./cli-lifecycle.ts')).runLifecycleCommand(command, client, output);
+      return;
     case 'top':
       await (await import('./cli-top.ts')).runTop(client, output, command);
       return;

@@ -167,6 +167,10 @@ function usageOf(given: Given): Command {
 
 function migrateOf(given: Given): Command {
   const to = given.text('to');
+  if (given.has('cancel')) {
+    if (to !== undefined) throw usageError('--to and --cancel exclude each other');
+    return { kind: 'migrate-cancel', ...remote(given), container: given.operand(0) };
+  }
   if (to === undefined)
     throw usageError('migrate needs a host to move the container to', 'add --to HOST; see the hosts with: ecluse host ls');
   return { kind: 'migrate', ...remote(given), container: given.operand(0), to };
@@ -315,8 +319,38 @@ export const COMMAND_SPECS: readonly CommandSpec[] = [
     words: 'migrate',
     operands: ['CONTAINER'],
     about: 'move a running container to another host',
-    flags: [{ name: 'to', value: 'HOST', about: 'the host to move it to' }, ...REMOTE_FLAGS],
+    flags: [
+      { name: 'to', value: 'HOST', about: 'the host to move it to' },
+      { name: 'cancel', about: 'call off the move that is under way' },
+      ...REMOTE_FLAGS,
+    ],
     command: migrateOf,
+  },
+  {
+    words: 'suspend',
+    operands: ['CONTAINER'],
+    about: 'put a running container to sleep: memory on disk, woken by the next request',
+    flags: REMOTE_FLAGS,
+    command: (given) => ({ kind: 'suspend', ...remote(given), container: given.operand(0) }),
+  },
+  {
+    words: 'wake',
+    operands: ['CONTAINER'],
+    about: 'wake a container that sleeps',
+    flags: REMOTE_FLAGS,
+    command: (given) => ({ kind: 'wake', ...remote(given), container: given.operand(0) }),
+  },
+  {
+    words: 'clone',
+    operands: ['CONTAINER'],
+    about: 'make warm copies of a running container, behind the same host names',
+    flags: [{ name: 'count', value: 'N', about: 'how many (default: 1)' }, ...REMOTE_FLAGS],
+    command: (given) => ({
+      kind: 'clone',
+      ...remote(given),
+      container: given.operand(0),
+      count: countOf('count', given.text('count') ?? '1', 1),
+    }),
   },
   {
     words: 'usage',
@@ -360,10 +394,7 @@ export const COMMANDS_TO_COME: ReadonlySet<string> = new Set([
   'explain',
   'cert',
   'logs',
-  'suspend',
-  'wake',
   'snapshot',
-  'clone',
   'invoice',
   'ledger',
   'upgrade',

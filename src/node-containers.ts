@@ -3,6 +3,7 @@ import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ContainerCreation } from '#caas/container-creation.ts';
 import { Containers } from '#caas/containers.ts';
+import type { Sleep } from '#caas/containers.ts';
 import { TenantSockets } from '#caas/docker-api/tenant-socket.ts';
 import { Events } from '#caas/events.ts';
 import { HostLoads } from '#caas/host-loads.ts';
@@ -14,10 +15,14 @@ import { Migrations } from '#caas/migration/migration.ts';
 import type { NetworkFabric } from '#caas/networks/network-fabric.ts';
 import { Networks } from '#caas/networks/networks.ts';
 import { PublishedPorts } from '#caas/ports/published-ports.ts';
+import { recoverSnapshots } from '#caas/sleep/sleep-recovery.ts';
+import { Sleepers } from '#caas/sleep/sleepers.ts';
+import { Clones } from '#caas/snapshots/clones.ts';
 import { Volumes } from '#caas/volumes/volumes.ts';
 import type { Clock } from '#clock';
 import type { NodeConfig } from '#config';
 import type { Cgroups } from '#isolation/cgroup.ts';
+import { SnapshotVault } from '#isolation/snapshot-vault.ts';
 import type { Log } from '#log';
 import type { Activator } from '#routing/activator.ts';
 import type { Sql } from '#state/sql.ts';
@@ -44,6 +49,10 @@ export interface ContainerPlane {
   readonly containers: Containers;
   readonly creation: ContainerCreation;
   readonly migrations: Migrations;
+  readonly sleepers: Sleepers;
+  readonly clones: Clones;
+  /** Finishes or undoes what a daemon that died left of snapshots. */
+  readonly recoverSnapshots: () => Promise<void>;
 }
 
 const MEMORY_BACKED = '/dev/shm';
@@ -74,11 +83,50 @@ export async function openContainerPlane(
   stack.use(sockets);
   const volumes = new Volumes({ log, clock, sql, hosts, events, sockets });
   const shared = { log, clock, sql, hosts, meter, activator, fabric, volumes };
-  const containers = new Containers({ ...shared, images, events, networks, ports });
+  const sleep = sleepOf(() => sleepers);
+  const containers = new Containers({ ...shared, images, events, networks, ports, sleep });
   const loads = new HostLoads({ log, clock, hosts, images, meter });
   const creation = new ContainerCreation({ ...shared, containers, images, networks, loads, domain: config.domain });
   const migrations = new Migrations({ ...shared, containers, imageFolder });
-  return { events, images, meter, networks, ports, volumes, sockets, containers, creation, migrations };
+  const vault = await SnapshotVault.open(join(config.dataDir, 'snapshots'));
+  const sleepers = new Sleepers({ ...shared, containers, vault, imageFolder });
+  stack.use(sleepers);
+  const stagingFolder = join(config.dataDir, 'staging');
+  await rm(stagingFolder, { recursive: true, force: true }); // Of copies that a crash interrupted.
+  const clones = new Clones({ ...shared, containers, creation, imageFolder, stagingFolder, domain: config.domain });
+  const recovery = { log, clock, sql, hosts, containers, vault };
+  return {
+    events,
+    images,
+    meter,
+    networks,
+    ports,
+    volumes,
+    sockets,
+    containers,
+    creation,
+    migrations,
+    sleepers,
+    clones,
+    recoverSnapshots: async () => {
+      await recoverSnapshots(recovery);
+    },
+  };
+}
+
+/** Containers and who puts them to sleep need each other: the second is asked when it is there. */
+function sleepOf(sleepers: () => Sleepers): Sleep {
+  return {
+    settle: async (id) => {
+      await sleepers().settle(id);
+    },
+    wakeLocked: async (row) => {
+      await sleepers().wakeLocked(row);
+    },
+    forget: async (row) => {
+      await sleepers().forget(row);
+    },
+  };
 }
 
 function openPorts({ log, clock, sql, activator }: ContainerPlaneDeps, { listen }: NodeConfig): PublishedPorts {

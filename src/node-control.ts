@@ -20,6 +20,8 @@ import { statusText } from '#caas/docker-api/container-views.ts';
 import type { Host } from '#caas/host.ts';
 import type { Meter } from '#caas/meter.ts';
 import type { Migrations } from '#caas/migration/migration.ts';
+import type { SleepReport, Sleepers, WakeReport } from '#caas/sleep/sleepers.ts';
+import type { CloneReport, Clones } from '#caas/snapshots/clones.ts';
 import { wantedRoutes } from '#caas/routes.ts';
 import { sumUsage } from '#caas/usage.ts';
 import type { MigrationReport } from '#caas/migration/migration.ts';
@@ -47,6 +49,8 @@ export interface NodeParts {
   readonly tenants: Tenants;
   readonly containers: Containers;
   readonly migrations: Migrations;
+  readonly sleepers: Sleepers;
+  readonly clones: Clones;
   readonly meter: Meter;
   readonly pool: WorkerPool;
   readonly edge: Edge;
@@ -152,7 +156,10 @@ export class NodeOperations implements NodeControl {
       image: parseStoredSpec(row.spec).config.Image,
       host: row.host,
       state: row.state,
-      status: statusText(row, undefined, this.#parts.clock.nowMs()),
+      status: statusText(row, undefined, this.#parts.clock.nowMs()).replace(
+        /\(Paused\)$/,
+        row.snapshot === '' ? '(Paused)' : '(asleep)',
+      ),
       createdMs: row.createdMs,
       startedMs: row.startedMs,
       address: row.address,
@@ -199,6 +206,27 @@ export class NodeOperations implements NodeControl {
       this.#parts.metrics?.countMigration(isRefusal ? 'refused' : 'failed');
       throw error;
     }
+  }
+
+  async cancelMigration(reference: string): Promise<void> {
+    const row = await this.#find(reference);
+    if (!this.#parts.migrations.cancel(row.id))
+      throw controlError(409, `container ${row.name} is not being moved`, 'see what is under way with: ecluse events');
+  }
+
+  async suspend(reference: string): Promise<SleepReport> {
+    const row = await this.#find(reference);
+    return { ...(await this.#parts.sleepers.suspend(row.id)), container: `${row.tenant}/${row.name}` };
+  }
+
+  async wake(reference: string): Promise<WakeReport> {
+    const row = await this.#find(reference);
+    return { ...(await this.#parts.sleepers.wake(row.id)), container: `${row.tenant}/${row.name}` };
+  }
+
+  async clone(reference: string, count: number): Promise<CloneReport> {
+    const row = await this.#find(reference);
+    return { ...(await this.#parts.clones.clone(row.id, count)), container: `${row.tenant}/${row.name}` };
   }
 
   async changes(cursor: number, limit: number): Promise<readonly Change[]> {

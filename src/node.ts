@@ -283,7 +283,10 @@ async function openNode(config: NodeConfig, log: Log, say: Say): Promise<Running
   stack.use(responder);
   await fabric.attach(hosts, await listenForNames(responder, hosts));
 
-  const edge = new Edge({ log, clock, sql, certificates, domain: config.domain, wake: undefined });
+  const wake = (endpointIds: readonly string[]): void => {
+    plane.sleepers.wanted(endpointIds);
+  };
+  const edge = new Edge({ log, clock, sql, certificates, domain: config.domain, wake });
   const plane = await openContainerPlane({ log, clock, sql, cgroups, hosts, fabric, activator: edge }, config, stack);
   const { containers, meter, migrations, sockets, volumes } = plane;
   const recovery = { log, clock, sql, hosts, containers, volumes };
@@ -292,6 +295,7 @@ async function openNode(config: NodeConfig, log: Log, say: Say): Promise<Running
     await stopAll(recovery, STOP_GRACE_SECONDS);
   });
   await migrations.recover();
+  await plane.recoverSnapshots();
   say('taking over containers');
   await reconcile(recovery);
   for (const host of hosts.values()) await clearCrashedBuilds(recovery, host);
@@ -320,6 +324,8 @@ async function openNode(config: NodeConfig, log: Log, say: Say): Promise<Running
     tenants,
     containers,
     migrations,
+    sleepers: plane.sleepers,
+    clones: plane.clones,
     meter,
     pool: pool.pool,
     edge,

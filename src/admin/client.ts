@@ -4,6 +4,8 @@
  * The answers are not checked field by field: the daemon is the same program, started from the same package.
  */
 import { request as startRequest } from 'node:http';
+import type { CloneReport } from '#caas/snapshots/clones.ts';
+import type { SleepReport, WakeReport } from '#caas/sleep/sleepers.ts';
 import type { MigrationReport } from '#caas/migration/migration.ts';
 import type { MigrationProgress } from '#caas/migration/move-times.ts';
 import type { IncomingMessage } from 'node:http';
@@ -14,7 +16,7 @@ import { checkSocketPath } from '#node-paths';
 import type { Change } from '#state/change-log.ts';
 import { errorFromApi } from './api-error.ts';
 import { exactJson, parseExactJson } from './exact-json.ts';
-import { ANSWER_BYTES_MAX, ANSWER_TIMEOUT_MS } from './limits.ts';
+import { ANSWER_BYTES_MAX, ANSWER_TIMEOUT_MS, LIFECYCLE_TIMEOUT_MS } from './limits.ts';
 import type {
   ContainerExplanation,
   ContainerReading,
@@ -48,6 +50,8 @@ interface Call {
   readonly path: string;
   readonly body?: object;
   readonly bigints?: ReadonlySet<string>;
+  /** Silence that is no fault; absent: two minutes. */
+  readonly patienceMs?: number;
 }
 
 /** A client of the daemon at `socketPath`; nothing is connected before the first call. */
@@ -76,12 +80,22 @@ export function createAdminClient(socketPath: string): AdminClient {
       return (await ask<{ usage: readonly UsageTotal[] }>({ method: 'GET', path, bigints: USAGE_BIGINTS })).usage;
     },
     migrate: async (container, target, onProgress) => await migrate(socketPath, { container, target }, onProgress),
+    cancelMigration: async (container) => {
+      await ask({ method: 'DELETE', path: `containers/${encodeURIComponent(container)}/migrate` });
+    },
+    suspend: async (container) => await ask<SleepReport>(lifecycleCall(container, 'suspend')),
+    wake: async (container) => await ask<WakeReport>(lifecycleCall(container, 'wake')),
+    clone: async (container, count) => await ask<CloneReport>({ ...lifecycleCall(container, 'clone'), body: { count } }),
     changes: async (cursor, limit) =>
       (await get<{ changes: readonly Change[] }>('changes', { after: String(cursor), limit: String(limit) })).changes,
     latestChanges: async (count) =>
       (await get<{ changes: readonly Change[] }>('changes', { latest: '1', limit: String(count) })).changes,
     follow: (after) => follow(socketPath, after),
   };
+}
+
+function lifecycleCall(container: string, verb: string): Call {
+  return { method: 'POST', path: `containers/${encodeURIComponent(container)}/${verb}`, patienceMs: LIFECYCLE_TIMEOUT_MS };
 }
 
 function withQuery(path: string, query: Readonly<Record<string, string | undefined>>): string {
@@ -177,7 +191,7 @@ function memberOf(value: unknown, key: string): unknown {
 }
 
 async function askJson<T>(socketPath: string, call: Call): Promise<T> {
-  const response = await send(socketPath, call, ANSWER_TIMEOUT_MS);
+  const response = await send(socketPath, call, call.patienceMs ?? ANSWER_TIMEOUT_MS);
   const text = await readText(socketPath, response);
   const status = response.statusCode ?? 0;
   const value = text === '' ? undefined : parse(socketPath, text, call.bigints ?? NO_BIGINTS);

@@ -19,5 +19,7 @@ export const CLOSE_GRACE_MS = 5_000;
 export const ANSWER_BYTES_MAX = 256 * 1024 * 1024;
 /** For an answer to the CLI: adding a tenant makes networks on every host. */
 export const ANSWER_TIMEOUT_MS = 120_000;
+/** Memory of many gigabytes to a slow disk, or a hundred copies of a container. */
+export const LIFECYCLE_TIMEOUT_MS = 1_800_000;
 /** For another daemon to say that it is there. */
 export const PROBE_TIMEOUT_MS = 2_000;

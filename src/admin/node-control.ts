@@ -3,6 +3,8 @@
  * other side of the socket by the client. Everything but `onProgress` is plain data.
  */
 import type { PlacementRecord } from '#caas/placement.ts';
+import type { CloneReport } from '#caas/snapshots/clones.ts';
+import type { SleepReport, WakeReport } from '#caas/sleep/sleepers.ts';
 import type { MigrationReport } from '#caas/migration/migration.ts';
 import type { MigrationProgress } from '#caas/migration/move-times.ts';
 import type { UsageGrouping, UsageTotal } from '#caas/usage.ts';
@@ -135,6 +137,13 @@ export interface NodeControl {
   usage(query: UsageQuery): Promise<readonly UsageTotal[]>;
   /** `container`: an id, a prefix of one, NAME where it is the only one, or TENANT/NAME. */
   migrate(container: string, target: string, onProgress: (progress: MigrationProgress) => void): Promise<MigrationReport>;
+  /** Calls a move off that was not committed. */
+  cancelMigration(container: string): Promise<void>;
+  /** Puts a container to sleep: its memory on disk, no process, woken by the next request. */
+  suspend(container: string): Promise<SleepReport>;
+  wake(container: string): Promise<WakeReport>;
+  /** Makes warm copies of a running container. */
+  clone(container: string, count: number): Promise<CloneReport>;
   /** Changes after the cursor, oldest first. */
   changes(cursor: number, limit: number): Promise<readonly Change[]>;
 }

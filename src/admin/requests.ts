@@ -40,6 +40,9 @@ export const tenantChangeSchema = z.strictObject({
   state: z.enum(['active', 'suspended']).exactOptional(),
 });
 
+/** A hundred copies take a minute; what a tenant may have in all is its quota's matter. */
+export const cloneRequestSchema = z.strictObject({ count: z.int().min(1).max(100) });
+
 export const migrateRequestSchema = z.strictObject({ to: z.string().min(1).max(64) });
 
 /** A flag of a query: `?all`, `?all=1`, `?all=true`. */

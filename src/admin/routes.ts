@@ -10,6 +10,7 @@ import type { NodeControl } from './node-control.ts';
 import {
   changesQuerySchema,
   containersQuerySchema,
+  cloneRequestSchema,
   migrateRequestSchema,
   parseRequest,
   tenantChangeSchema,
@@ -98,6 +99,36 @@ export const ADMIN_ROUTES: readonly AdminRoute[] = [
     },
   },
   { method: 'POST', path: 'containers/{ref}/migrate', handle: migrate },
+  {
+    method: 'DELETE',
+    path: 'containers/{ref}/migrate',
+    handle: async (exchange, { control }) => {
+      await control.cancelMigration(captured(exchange, 'ref'));
+      exchange.response.writeHead(204).end();
+    },
+  },
+  {
+    method: 'POST',
+    path: 'containers/{ref}/suspend',
+    handle: async (exchange, { control }) => {
+      sendJson(exchange, 200, await control.suspend(captured(exchange, 'ref')));
+    },
+  },
+  {
+    method: 'POST',
+    path: 'containers/{ref}/wake',
+    handle: async (exchange, { control }) => {
+      sendJson(exchange, 200, await control.wake(captured(exchange, 'ref')));
+    },
+  },
+  {
+    method: 'POST',
+    path: 'containers/{ref}/clone',
+    handle: async (exchange, { control }) => {
+      const { count } = parseRequest(cloneRequestSchema, await readJson(exchange), 'body');
+      sendJson(exchange, 200, await control.clone(captured(exchange, 'ref'), count));
+    },
+  },
   {
     method: 'GET',
     path: 'readings',

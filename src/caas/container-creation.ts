@@ -22,6 +22,7 @@ import type { NetworkFabric } from '#caas/networks/network-fabric.ts';
 import type { Networks } from '#caas/networks/networks.ts';
 import { exposedKeys } from '#caas/spec/spec-ports.ts';
 import { place } from './placement.ts';
+import { idleWishOf } from './sleep/sleep-check.ts';
 import type { PlacementRecord } from './placement.ts';
 import type { MountSpec } from '#caas/spec/spec-mounts.ts';
 import type { Realized, Volumes } from '#caas/volumes/volumes.ts';
@@ -75,11 +76,30 @@ export class ContainerCreation {
     const tcpPorts = tcpPortsOf({ ...known.Config?.ExposedPorts, ...parsed.spec.config.ExposedPorts });
     const exposedPorts = exposedKeys(parsed.spec.ports, known.Config?.ExposedPorts, parsed.spec.config.ExposedPorts);
     const spec: ContainerSpec = { ...parsed.spec, imageId: image.imageId, tcpPorts, exposedPorts };
-    const draft: Draft = { request, spec, memoryBytes: parsed.memoryBytes, image: known };
-    const { row, mounts } = await this.#deps.containers.quotaLocks.run(tenant.name, async () => await this.#reserve(draft));
-    await this.#make(row, { ...spec, mounts });
-    this.#deps.containers.events.publish(row, 'create');
+    const idle = idleWishOf(spec.config.Labels ?? {});
+    if (idle.kind === 'invalid') throw dockerError(400, `ecluse: ${idle.why}`);
+    const row = await this.#admit({ request, spec, memoryBytes: parsed.memoryBytes, image: known });
     return { id: row.id, warnings: parsed.warnings };
+  }
+
+  /** A further container like one that exists, under another name. */
+  async createCopy(
+    like: ContainerRow,
+    copy: { readonly tenant: Tenant; readonly name: string; readonly spec: ContainerSpec },
+  ): Promise<string> {
+    const { tenant, name, spec } = copy;
+    const image = await this.#deps.images.inspect(spec.imageId);
+    if (image === undefined) throw noSuchImage(spec.config.Image);
+    const request = { tenant, name, body: undefined, severalNetworks: true };
+    return (await this.#admit({ request, spec, memoryBytes: like.memoryBytes, image })).id;
+  }
+
+  async #admit(draft: Draft): Promise<ContainerRow> {
+    const { tenant } = draft.request;
+    const { row, mounts } = await this.#deps.containers.quotaLocks.run(tenant.name, async () => await this.#reserve(draft));
+    await this.#make(row, { ...draft.spec, mounts });
+    this.#deps.containers.events.publish(row, 'create');
+    return row;
   }
 
   /** The volumes and the engine container of a row that was just reserved. Where it fails, all of it is gone again. */
@@ -132,6 +152,7 @@ export class ContainerCreation {
       carriedStart: '',
       memoryBytes: draft.memoryBytes,
       lanAddress: '',
+      snapshot: '',
       placement: JSON.stringify(record),
       spec: JSON.stringify({ ...draft.spec, mounts: plan.mounts }),
     };

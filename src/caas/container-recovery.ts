@@ -27,7 +27,7 @@ export async function stopAll(deps: RecoveryDeps, graceSeconds: number): Promise
   const rows = await deps.containers.list();
   await Promise.all(
     rows
-      .filter((row) => ['running', 'paused', 'restarting'].includes(row.state))
+      .filter((row) => row.snapshot === '' && ['running', 'paused', 'restarting'].includes(row.state))
       .map(async (row) => await stopOne(deps, row, graceSeconds)),
   );
 }

@@ -56,6 +56,17 @@ export interface ContainersDeps {
   readonly fabric: NetworkFabric;
   readonly ports: PublishedPorts;
   readonly volumes: Volumes;
+  readonly sleep: Sleep;
+}
+
+/** What sleeps, as those see it who change containers. */
+export interface Sleep {
+  /** Lets the engine answer for a sleeping container, which it may be starting. */
+  settle(id: string): Promise<void>;
+  /** Wakes it; for who holds its lock. */
+  wakeLocked(row: ContainerRow): Promise<void>;
+  /** Gives its memory up; for who holds its lock. */
+  forget(row: ContainerRow): Promise<void>;
 }
 
 /** A call on a container: its path below `/containers/{id}`. */
@@ -63,6 +74,9 @@ export type ContainerCall = Omit<EngineCall, 'path'> & { readonly verb: readonly
 
 /** States in which a container holds its ports (`restarting`: its engine will start it again). */
 const HOLDS_PORTS: ReadonlySet<ContainerState> = new Set(['running', 'paused', 'restarting']);
+
+/** Calls that need a container as it was when it fell asleep. */
+const WAKING: ReadonlySet<string> = new Set(['start', 'unpause', 'stop', 'kill']);
 
 /** A program may be given ten minutes to end (`docker stop -t`, `StopTimeout`); then the engine still has to kill it. */
 const STOP_LIMIT_MS = 660_000;
@@ -125,8 +139,14 @@ export class Containers {
     return host;
   }
 
-  /** Id, then name, then id prefix: Docker's order, within the tenant. */
+  /** Id, then name, then id prefix: Docker's order, within the tenant. Its engine can be asked about it from here on. */
   async resolve(tenant: string, reference: string): Promise<ContainerRow> {
+    const row = await this.#resolve(tenant, reference);
+    if (row.snapshot !== '') await this.#deps.sleep.settle(row.id);
+    return row;
+  }
+
+  async #resolve(tenant: string, reference: string): Promise<ContainerRow> {
     const name = reference.replace(/^\//, '');
     const isHex = /^[0-9a-f]{1,64}$/.test(reference);
     const byId = isHex && reference.length === 64 ? await findContainer(this.#deps.sql, reference) : undefined;
@@ -155,6 +175,12 @@ export class Containers {
 
   /** The engine's view; undefined where the engine does not know it (any more). */
   async inspect(row: ContainerRow): Promise<EngineInspect | undefined> {
+    if (row.snapshot !== '') await this.#deps.sleep.settle(row.id);
+    return await this.inspectEngine(row);
+  }
+
+  /** As `inspect`, where the caller knows that the engine is not starting it. */
+  async inspectEngine(row: ContainerRow): Promise<EngineInspect | undefined> {
     if (row.engineId === '') return undefined;
     try {
       const { json } = await this.hostOf(row).client.call({ method: 'GET', path: ['containers', row.engineId, 'json'] });
@@ -313,8 +339,10 @@ export class Containers {
     prepare: (current: ContainerRow) => Promise<(() => Promise<void>) | undefined>,
   ): Promise<{ readonly status: number; readonly json: unknown }> {
     return await this.locks.run(row.id, async () => {
-      const current = await findContainer(this.#deps.sql, row.id);
-      if (current === undefined) throw noSuchContainer(row.id);
+      const found = await findContainer(this.#deps.sql, row.id);
+      if (found === undefined) throw noSuchContainer(row.id);
+      const current = found.snapshot === '' ? found : await this.#endSleep(found, call);
+      if (current === undefined) return { status: 204, json: undefined };
       const undo = await prepare(current);
       try {
         return await this.#call(current, call);
@@ -327,6 +355,35 @@ export class Containers {
     });
   }
 
+  /**
+   * What a call means to a container that sleeps, under its lock. A restart gives its memory up; whatever needs it awake wakes it; the rest finds it as
+   * its engine has it: ended. Undefined: it was woken, and nothing else was asked for.
+   */
+  async #endSleep(row: ContainerRow, call: ContainerCall): Promise<ContainerRow | undefined> {
+    const [verb = ''] = call.verb;
+    if (verb === 'restart') await this.#deps.sleep.forget(row);
+    else if (WAKING.has(verb)) await this.#deps.sleep.wakeLocked(row);
+    else await this.#deps.sleep.settle(row.id);
+    return verb === 'unpause' || verb === 'start' ? undefined : await findContainer(this.#deps.sql, row.id);
+  }
+
+  /** Names, routes and ports of a tenant follow what just changed. */
+  async announceLife(tenant: string): Promise<void> {
+    await this.#deps.fabric.refreshNames(tenant);
+    await this.#deps.activator.publish();
+  }
+
+  /** A container that was ended by us was not to be started by its engine; from here on it is again. */
+  async restartPolicyAgain(row: ContainerRow): Promise<void> {
+    const policy = parseStoredSpec(row.spec).hostConfig.RestartPolicy;
+    if (policy === null || policy === undefined || policy.Name === '' || policy.Name === 'no') return;
+    await this.hostOf(row).client.call({
+      method: 'POST',
+      path: ['containers', row.engineId, 'update'],
+      body: { RestartPolicy: policy },
+    });
+  }
+
   /** `docker rm`. */
   async remove(row: ContainerRow, options: { readonly force: boolean; readonly volumes: boolean }): Promise<void> {
     // Who stops it would keep us waiting for as long as its program takes.
@@ -336,6 +393,7 @@ export class Containers {
       const current = await findContainer(this.#deps.sql, row.id);
       if (current === undefined) throw noSuchContainer(row.id);
       this.events.leave(current.engineId);
+      if (current.snapshot !== '') await this.#deps.sleep.forget(current);
       try {
         await this.hostOf(current).client.call({
           method: 'DELETE',
@@ -391,7 +449,7 @@ export class Containers {
 
   async #syncLocked(id: string): Promise<void> {
     const row = await findContainer(this.#deps.sql, id);
-    if (row === undefined || row.state === 'creating') return;
+    if (row === undefined || row.state === 'creating' || row.snapshot !== '') return;
     const inspect = await this.inspect(row);
     if (inspect !== undefined) await this.#takeOver(row, lifeOf(inspect, row));
     else if (parseStoredSpec(row.spec).hostConfig.AutoRemove) await this.#finish(row, { anonymousVolumes: true });

@@ -103,8 +103,9 @@ export function clashingHost(
 
 /** States in which a container keeps its place in the table; without a running one its routes answer 503, not 404. */
 function endpointOf({ row }: RoutedContainer, port: number): Endpoint | undefined {
-  if (row.state !== 'running' || row.address === '') return undefined;
-  return { id: row.id, address: row.address, port, hostName: row.host, generation: row.incarnation };
+  const at = { id: row.id, address: row.address, port, hostName: row.host, generation: row.incarnation };
+  if (row.snapshot !== '') return { ...at, state: 'asleep' };
+  return row.state !== 'running' || row.address === '' ? undefined : at;
 }
 
 /**

@@ -34,6 +34,8 @@ export interface ContainerRow {
   readonly lanAddress: string;
   /** Why it was put on its host, for `ecluse explain`: JSON text, or empty. */
   readonly placement: string;
+  /** The snapshot that it sleeps in; empty: it is awake. Its state is `paused` then, which is what Docker has for it. */
+  readonly snapshot: string;
   /** The specification (`caas/container-spec.ts`) as JSON text. */
   readonly spec: string;
 }
@@ -64,6 +66,7 @@ function containerOf(row: SqlRow): ContainerRow {
     memoryBytes: integerOf(row, 'memory_bytes'),
     lanAddress: textOf(row, 'lan_address'),
     placement: textOf(row, 'placement'),
+    snapshot: textOf(row, 'snapshot'),
     spec: textOf(row, 'spec'),
   };
 }

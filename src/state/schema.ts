@@ -67,4 +67,13 @@ export const SCHEMA_VERSIONS: readonly (readonly string[])[] = [
     `CREATE TABLE image_digest (
        tenant TEXT NOT NULL, repository TEXT NOT NULL, digest TEXT NOT NULL, image_id TEXT NOT NULL, PRIMARY KEY (tenant, repository, digest))`,
   ],
+  [
+    // A container that sleeps shows as paused, and names the snapshot that it goes on from; empty: it is awake.
+    `ALTER TABLE container ADD COLUMN snapshot TEXT NOT NULL DEFAULT ''`,
+    `CREATE TABLE snapshot (
+       id TEXT PRIMARY KEY, tenant TEXT NOT NULL, container TEXT NOT NULL, name TEXT NOT NULL, host TEXT NOT NULL, kind TEXT NOT NULL,
+       state TEXT NOT NULL, created_ms BIGINT NOT NULL, image_bytes BIGINT NOT NULL, file_bytes BIGINT NOT NULL, runtime TEXT NOT NULL,
+       serves BIGINT NOT NULL, memory_bytes BIGINT NOT NULL, spec TEXT NOT NULL)`,
+    `CREATE INDEX snapshot_container ON snapshot (container)`,
+  ],
 ];

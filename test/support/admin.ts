@@ -135,6 +135,18 @@ export function createTestControl(sql: Sql): NodeControl {
       onProgress({ phase: 'restore', detail: '', elapsedMs: 20 });
       return { ...REPORT, to: target };
     },
+    cancelMigration: async (container) => {
+      if (container !== 'acme/web') throw notFound(`no container is called ${container}`);
+    },
+    suspend: async (container) => ({ container, imageBytes: 3 * 1024 ** 2, totalMs: 420 }),
+    wake: async (container) => ({ container, totalMs: 180 }),
+    clone: async (container, count) => ({
+      container,
+      clones: Array.from({ length: count }, (_, index) => `web-${String(index + 2)}`),
+      pausedMs: 90,
+      totalMs: 1500,
+      imageBytes: 3 * 1024 ** 2,
+    }),
     changes: async (cursor, limit) => await readChanges(sql, cursor, limit),
   };
 }

@@ -40,6 +40,7 @@ export function rowOf(change: Partial<ContainerRow> = {}): ContainerRow {
     memoryBytes: 64 * 1024 ** 2,
     lanAddress: '10.90.4.2',
     placement: '',
+    snapshot: '',
     spec: '{}',
     ...change,
   };

@@ -1,9 +1,13 @@
 /** Whether a container serves at an address: asked before a move, so that the same can be demanded after it. */
 import { request } from 'node:http';
 import { connect } from 'node:net';
+import type { Clock } from '#clock';
+import { waitFor } from '#clock';
 import type { ContainerSpec } from '#caas/spec/container-spec.ts';
 
 const PROBE_TRY_MS = 1_000;
+const PROBE_LIMIT_MS = 10_000;
+const PROBE_STEP_MS = 5;
 
 /** Its health path if it names one, else whether its port accepts. False where it has neither. */
 export async function probeOnce(spec: ContainerSpec, address: string): Promise<boolean> {
@@ -12,6 +16,12 @@ export async function probeOnce(spec: ContainerSpec, address: string): Promise<b
   if (address === '' || !Number.isInteger(port)) return false;
   const path = labels['ecluse.http.health'];
   return path?.startsWith('/') === true ? await answersHealth(address, port, path) : await accepts(address, port);
+}
+
+/** Waits until it serves; false where it does not within ten seconds. */
+export async function untilServes(clock: Clock, spec: ContainerSpec, address: string): Promise<boolean> {
+  const serves = async (): Promise<true | undefined> => ((await probeOnce(spec, address)) ? true : undefined);
+  return (await waitFor(clock, serves, { limitMs: PROBE_LIMIT_MS, stepMs: PROBE_STEP_MS })) === true;
 }
 
 async function accepts(address: string, port: number): Promise<boolean> {

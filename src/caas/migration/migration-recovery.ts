@@ -66,18 +66,12 @@ export async function removeCopy(host: Host, copy: EngineCopy): Promise<void> {
 }
 
 /**
- * Removes a paused copy without waking it: two running copies must never be. Engines wait 10 s for a paused container to react to a
- * kill, so its processes are ended first.
+ * Ends a paused container without waking it: two running copies must never be. Engines wait 10 s for a paused container to react to a kill, so its
+ * processes are ended first. Returns when its engine has seen it.
  */
-export async function removePaused(clock: Clock, host: Host, copy: EngineCopy): Promise<void> {
+export async function endPaused(clock: Clock, host: Host, copy: EngineCopy): Promise<void> {
   await forbidRestart(host, copy.engineId);
-  for (const pid of await host.cgroups.processesIn(`${host.cgroupOf(copy.tenant, copy.id)}/${copy.engineId}`)) {
-    try {
-      process.kill(pid, 'SIGKILL');
-    } catch {
-      // It ended with its sandbox.
-    }
-  }
+  await killSandbox(host, copy);
   await waitFor(
     clock,
     async () => {
@@ -86,6 +80,22 @@ export async function removePaused(clock: Clock, host: Host, copy: EngineCopy): 
     },
     { limitMs: EXIT_SEEN_LIMIT_MS, stepMs: 20 },
   );
+}
+
+/** Ends all processes of a container at once. */
+export async function killSandbox(host: Host, { tenant, id, engineId }: EngineCopy): Promise<void> {
+  for (const pid of await host.cgroups.processesIn(`${host.cgroupOf(tenant, id)}/${engineId}`)) {
+    try {
+      process.kill(pid, 'SIGKILL');
+    } catch {
+      // It ended with its sandbox.
+    }
+  }
+}
+
+/** Ends a paused copy and removes it. */
+export async function removePaused(clock: Clock, host: Host, copy: EngineCopy): Promise<void> {
+  await endPaused(clock, host, copy);
   await removeCopy(host, copy);
 }
 

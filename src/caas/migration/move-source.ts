@@ -9,15 +9,12 @@ import type { ContainerRow } from '#state/containers.ts';
 import type { EngineInspect } from '#caas/engine/engine-answers.ts';
 import type { Host } from '#caas/host.ts';
 import type { Meter } from '#caas/meter.ts';
-import { limitMemory, removePaused } from './migration-recovery.ts';
+import { endPaused, limitMemory, removePaused } from './migration-recovery.ts';
 
 export interface SourceDeps {
   readonly clock: Clock;
   readonly meter: Meter;
 }
-
-/** A sandbox whose checkpoint is its truth has sent what it printed before; its engine writes that down within this. */
-const OUTPUT_SEEN_MS = 20;
 
 export class MoveSource {
   readonly #deps: SourceDeps;
@@ -56,11 +53,6 @@ export class MoveSource {
     return await imageBytesOf(imageDir);
   }
 
-  /** Until its engine has written down what it printed. */
-  async settleOutput(): Promise<void> {
-    await this.#deps.clock.sleep(OUTPUT_SEEN_MS);
-  }
-
   /** Lets it go on as it was. */
   async goOn(): Promise<void> {
     try {
@@ -74,6 +66,11 @@ export class MoveSource {
   /** The save lifted its limit. To be called when the image is gone: its pages count, too. */
   async limitAgain(): Promise<void> {
     await limitMemory(this.#deps.clock, this.#host, this.#row);
+  }
+
+  /** Ends it without waking it; its engine keeps its files. */
+  async end(): Promise<void> {
+    await endPaused(this.#deps.clock, this.#host, this.#row);
   }
 
   /** Ends it without waking it, and takes it away. */

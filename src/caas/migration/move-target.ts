@@ -3,7 +3,6 @@
  * commit it is taken away again, with everything that was copied for it.
  */
 import type { Clock } from '#clock';
-import { waitFor } from '#clock';
 import { reasonOf } from '#errors';
 import { stageImage } from '#isolation/checkpoint.ts';
 import { StartGate } from '#isolation/start-gate.ts';
@@ -16,15 +15,13 @@ import type { VolumeMove } from '#caas/volumes/volume-moves.ts';
 import { dropVolumes } from '#caas/volumes/volume-moves.ts';
 import { copyLive, finishLayer, finishTree } from './file-sync.ts';
 import { LogCopy } from './log-copy.ts';
-import { probeOnce } from './migration-probe.ts';
-import { removeCopy } from './migration-recovery.ts';
+import { untilServes } from './migration-probe.ts';
+import { killSandbox, removeCopy } from './migration-recovery.ts';
 
 /** Until the sandbox is there: as long as a cold start on a busy machine may take. */
 const PRESTART_LIMIT_MS = 60_000;
 /** How long the engine may wait for an image that is still being made: a pre-copy of many gigabytes over a slow line. */
 const START_PATIENCE_MS = 6 * 3_600_000;
-const PROBE_LIMIT_MS = 10_000;
-const PROBE_STEP_MS = 5;
 
 export interface TargetPlace {
   readonly host: Host;
@@ -136,24 +133,13 @@ export class MoveTarget implements AsyncDisposable {
 
   /** Waits until it serves as the source did. */
   async prove(spec: ContainerSpec, address: string): Promise<void> {
-    const answers = await waitFor(this.#clock, async () => ((await probeOnce(spec, address)) ? true : undefined), {
-      limitMs: PROBE_LIMIT_MS,
-      stepMs: PROBE_STEP_MS,
-    });
-    if (answers === undefined)
-      throw new Error(`the restored container does not answer on its port within ${String(PROBE_LIMIT_MS)} ms`);
+    if (!(await untilServes(this.#clock, spec, address))) throw new Error('the restored container does not answer on its port');
   }
 
   /** Ends it at once, if it runs: before the source goes on. */
   async endNow(): Promise<void> {
     const { host, row, engineId } = this.#place;
-    for (const pid of await host.cgroups.processesIn(`${host.cgroupOf(row.tenant, row.id)}/${engineId}`)) {
-      try {
-        process.kill(pid, 'SIGKILL');
-      } catch {
-        // It ended with its sandbox.
-      }
-    }
+    await killSandbox(host, { tenant: row.tenant, id: row.id, engineId });
   }
 
   /** It is the container from now on: nothing of it is to be taken away. */

@@ -44,6 +44,7 @@ const ROW: ContainerRow = {
   memoryBytes: 64,
   lanAddress: '',
   placement: '',
+  snapshot: '',
   spec: '{}',
 };
 

@@ -1,0 +1,79 @@
+/** What a daemon that died left of snapshots and sleeps: finished or undone, before anything serves. */
+import type { Clock } from '#clock';
+import { reasonOf } from '#errors';
+import type { Log } from '#log';
+import { resumeSandbox } from '#isolation/sandbox-pause.ts';
+import type { SnapshotVault } from '#isolation/snapshot-vault.ts';
+import { callOffStart } from '#isolation/start-gate.ts';
+import type { ContainerRow } from '#state/containers.ts';
+import { forgetSnapshot, listSnapshots, sleepOn, wakeUp } from '#state/snapshots.ts';
+import type { SnapshotRow } from '#state/snapshots.ts';
+import type { Sql } from '#state/sql.ts';
+import type { Containers } from '#caas/containers.ts';
+import type { Host } from '#caas/host.ts';
+import { endPaused, limitMemory } from '#caas/migration/migration-recovery.ts';
+
+export interface SleepRecoveryDeps {
+  readonly log: Log;
+  readonly clock: Clock;
+  readonly sql: Sql;
+  readonly hosts: ReadonlyMap<string, Host>;
+  readonly containers: Containers;
+  readonly vault: SnapshotVault;
+}
+
+export async function recoverSnapshots(deps: SleepRecoveryDeps): Promise<void> {
+  const { sql, vault, log, containers } = deps;
+  for (const snapshot of await listSnapshots(sql)) {
+    const row = await containers.find(snapshot.container);
+    try {
+      if (snapshot.state === 'making') await unmake(deps, snapshot, row);
+      else if (snapshot.kind === 'sleep') await recoverSleep(deps, snapshot, row);
+    } catch (error) {
+      log.error(
+        { container: snapshot.container, snapshot: snapshot.id, reason: reasonOf(error) },
+        'a snapshot was not put in order',
+      );
+    }
+  }
+  const strangers = await vault.keepOnly(new Set((await listSnapshots(sql)).map(({ id }) => id)));
+  if (strangers.length > 0) log.warn({ strangers }, 'files of snapshots that nobody has were removed');
+}
+
+/** It was not whole: its container goes on. */
+async function unmake(
+  { log, clock, sql, hosts }: SleepRecoveryDeps,
+  snapshot: SnapshotRow,
+  row: ContainerRow | undefined,
+): Promise<void> {
+  log.warn({ container: snapshot.container, snapshot: snapshot.id }, 'a snapshot was interrupted');
+  await forgetSnapshot(sql, snapshot.id);
+  const host = row === undefined ? undefined : hosts.get(row.host);
+  if (row === undefined || host === undefined || row.engineId === '') return;
+  await resumeSandbox({ runtimeDir: host.runtimeDir, runscRoot: host.runscRoot, engineId: row.engineId });
+  await limitMemory(clock, host, row);
+}
+
+async function recoverSleep(deps: SleepRecoveryDeps, snapshot: SnapshotRow, row: ContainerRow | undefined): Promise<void> {
+  const { sql, clock, hosts, containers } = deps;
+  if (row?.snapshot !== snapshot.id) {
+    await forgetSnapshot(sql, snapshot.id);
+    return;
+  }
+  const host = hosts.get(row.host);
+  if (host === undefined) return;
+  // Nobody holds its gate any more. What waits there ends.
+  await callOffStart(host.runtimeDir, row.engineId);
+  if (snapshot.state === 'waking') {
+    const inspect = await containers.inspectEngine(row);
+    const [network] = Object.values(inspect?.NetworkSettings.Networks ?? {});
+    if (inspect?.State.Running === true && !inspect.State.Paused) {
+      const life = { address: network?.IPAddress ?? '', carriedStart: inspect.State.StartedAt };
+      await wakeUp(sql, snapshot, life, clock.nowMs());
+      await containers.restartPolicyAgain(row);
+      return;
+    }
+    await sleepOn(sql, snapshot.id);
+  }
+  await endPaused(clock, host, row); // It was to end when it had been saved.
+}

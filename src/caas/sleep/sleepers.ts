@@ -1,0 +1,383 @@
+/**
+ * Containers that sleep: their memory in a sealed snapshot, their files where they were, no process but, while they sleep lightly, a sandbox that
+ * waits at the gate of its start.
+ *
+ * LIFECYCLE   awake ──suspend──▶ asleep, light ◀──▶ asleep, deep ──wake──▶ awake
+ *
+ * Light: the engine has started the container up to the gate, so that a wake is a restore and nothing more; its engine can be asked nothing about it
+ * meanwhile (moby holds the container's lock during a start). Whoever must ask calls `settle` first, which makes the sleep deep. A daemon that dies
+ * leaves deep sleepers: the gates end with it.
+ *
+ * INVARIANTS: the snapshot is sealed before its container ends, and removed after it proved itself awake. What changes a container holds its lock
+ * (`Containers.locks`). A container wakes once, however many ask.
+ */
+import { randomUUID } from 'node:crypto';
+import { rm } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import type { Clock } from '#clock';
+import { EcluseError, reasonOf } from '#errors';
+import type { Log } from '#log';
+import { checkImageRoom, stageImage, unstageImage } from '#isolation/checkpoint.ts';
+import type { SnapshotVault } from '#isolation/snapshot-vault.ts';
+import { StartGate } from '#isolation/start-gate.ts';
+import type { Activator } from '#routing/activator.ts';
+import type { ContainerRow } from '#state/containers.ts';
+import {
+  beginSnapshot,
+  beginWake,
+  fallAsleep,
+  findSnapshot,
+  forgetSnapshot,
+  giveUpSleep,
+  sleepOn,
+  wakeUp,
+} from '#state/snapshots.ts';
+import type { SnapshotRow } from '#state/snapshots.ts';
+import type { Sql } from '#state/sql.ts';
+import type { Containers } from '#caas/containers.ts';
+import type { EngineInspect } from '#caas/engine/engine-answers.ts';
+import type { Host } from '#caas/host.ts';
+import type { Meter } from '#caas/meter.ts';
+import { probeOnce, untilServes } from '#caas/migration/migration-probe.ts';
+import { killSandbox } from '#caas/migration/migration-recovery.ts';
+import { MoveSource, untilQuiet } from '#caas/migration/move-source.ts';
+import { snapshotRowOf } from '#caas/snapshots/snapshot-row.ts';
+import { parseStoredSpec } from '#caas/spec/container-spec.ts';
+import type { ContainerSpec } from '#caas/spec/container-spec.ts';
+import { sleepRefusalOf } from './sleep-check.ts';
+import { afterFailedWake } from './wake-backoff.ts';
+import type { FailedWakes } from './wake-backoff.ts';
+
+export interface SleepersDeps {
+  readonly log: Log;
+  readonly clock: Clock;
+  readonly sql: Sql;
+  readonly containers: Containers;
+  readonly meter: Meter;
+  readonly activator: Activator;
+  readonly vault: SnapshotVault;
+  /** Memory-backed. */
+  readonly imageFolder: string;
+}
+
+export interface SleepReport {
+  readonly container: string;
+  readonly imageBytes: number;
+  readonly totalMs: number;
+}
+
+export interface WakeReport {
+  readonly container: string;
+  readonly totalMs: number;
+}
+
+const HOLD_DEADLINE_MS = 30_000;
+const DRAIN_MS = 2_000;
+const QUIET_LIMIT_MS = 10_000;
+const GATE_LIMIT_MS = 60_000;
+/** An engine holds a start open for as long as a light sleep lasts. */
+const START_PATIENCE_MS = 24 * 24 * 3_600_000;
+/** A sandbox that waits costs some 60 MB; beyond this many the longest asleep sleep deeply. */
+const LIGHT_MAX = 64;
+
+interface LightSleep {
+  readonly gate: StartGate;
+  /** Settles when the engine ends the start; never rejects. */
+  readonly ended: Promise<Error | undefined>;
+}
+
+export class Sleepers implements AsyncDisposable {
+  readonly #deps: SleepersDeps;
+  /** By container, the longest asleep first. */
+  readonly #light = new Map<string, LightSleep>();
+  readonly #waking = new Map<string, Promise<WakeReport>>();
+  readonly #failed = new Map<string, FailedWakes>();
+
+  constructor(deps: SleepersDeps) {
+    this.#deps = deps;
+  }
+
+  /** Puts a container to sleep. Errors: ECLUSE_SLEEP_REFUSED (nothing was touched), ECLUSE_SLEEP_FAILED (it goes on). */
+  async suspend(id: string): Promise<SleepReport> {
+    const { clock, containers } = this.#deps;
+    const startedMs = clock.monotonicMs();
+    return await containers.locks.run(id, async () => {
+      const { row, spec, host } = await this.#checkAwake(id);
+      containers.events.hush(id, clock.nowMs());
+      try {
+        const imageBytes = await this.#fallAsleep(row, spec, host);
+        await this.#lighten(row, host);
+        return { container: id, imageBytes, totalMs: Math.round(clock.monotonicMs() - startedMs) };
+      } finally {
+        containers.events.loud(id, clock.nowMs());
+      }
+    });
+  }
+
+  async #checkAwake(id: string): Promise<{ readonly row: ContainerRow; readonly spec: ContainerSpec; readonly host: Host }> {
+    const { clock, containers, meter, imageFolder } = this.#deps;
+    await meter.flush(id);
+    const row = await containers.find(id);
+    if (row === undefined) throw refused(`container ${id.slice(0, 12)} does not exist`, 'see: ecluse ps');
+    const host = containers.hostOf(row);
+    const spec = parseStoredSpec(row.spec);
+    if (row.snapshot === '' && spec.config.Healthcheck !== null)
+      await untilQuiet(clock, async () => await containers.inspect(row), QUIET_LIMIT_MS);
+    const inspect = row.snapshot === '' ? await containers.inspect(row) : undefined;
+    const refusal = sleepRefusalOf(row, spec, inspect, host.runsc.leaveRunning);
+    if (refusal !== undefined) throw refused(refusal.why, refusal.mend);
+    const usage = await host.cgroups.usageOf(host.cgroupOf(row.tenant, row.id));
+    await checkImageRoom(dirname(imageFolder), usage?.memoryBytes ?? row.memoryBytes);
+    return { row, spec, host };
+  }
+
+  async #fallAsleep(row: ContainerRow, spec: ContainerSpec, host: Host): Promise<number> {
+    const { log, sql, clock, meter, vault, activator, imageFolder, containers } = this.#deps;
+    const snapshot = snapshotRowOf(row, host, {
+      id: randomUUID(),
+      kind: 'sleep',
+      nowMs: clock.nowMs(),
+      serves: await probeOnce(spec, row.address),
+    });
+    const imageDir = join(imageFolder, snapshot.id);
+    const source = new MoveSource({ clock, meter }, host, row);
+    await beginSnapshot(sql, snapshot);
+    let imageBytes: number;
+    try {
+      await activator.freeze([row.id], { deadlineMs: HOLD_DEADLINE_MS, drainMs: DRAIN_MS });
+      await source.pause();
+      imageBytes = await source.save(imageDir);
+      const fileBytes = await vault.seal(snapshot, imageDir);
+      const outcome = await fallAsleep(sql, snapshot, row.engineId, { imageBytes, fileBytes }, clock.nowMs());
+      if (outcome.kind === 'conflict') throw new Error('the container changed in the store meanwhile');
+    } catch (error) {
+      await this.#undo(source, snapshot, imageDir);
+      throw new EcluseError({
+        code: 'ECLUSE_SLEEP_FAILED',
+        source: 'runtime',
+        status: 502,
+        message: `container ${row.name} goes on: ${reasonOf(error)}`,
+        mend: 'nothing was lost; see the log of the daemon',
+        cause: error,
+      });
+    }
+    await rm(imageDir, { recursive: true, force: true });
+    await source.end();
+    // What the save cost is not the tenant's to pay; what it costs from here on, asleep, is.
+    await meter.resume(row.id, row.incarnation);
+    await containers.announceLife(row.tenant);
+    await activator.thaw([row.id]);
+    log.info({ tenant: row.tenant, container: row.id, imageBytes }, 'a container fell asleep');
+    return imageBytes;
+  }
+
+  async #undo(source: MoveSource, snapshot: SnapshotRow, imageDir: string): Promise<void> {
+    const { sql, vault, activator, log } = this.#deps;
+    const steps: readonly (() => Promise<unknown>)[] = [
+      async () => {
+        await source.goOn();
+      },
+      async () => {
+        await activator.thaw([snapshot.container]);
+      },
+      async () => {
+        await rm(imageDir, { recursive: true, force: true });
+        await source.limitAgain();
+      },
+      async () => {
+        await vault.remove(snapshot.id);
+      },
+      async () => await forgetSnapshot(sql, snapshot.id),
+    ];
+    for (const step of steps) {
+      try {
+        await step();
+      } catch (error) {
+        log.error({ container: snapshot.container, reason: reasonOf(error) }, 'a step back from a sleep failed');
+      }
+    }
+  }
+
+  /** Lets the engine start a sleeping container up to its gate, so that it wakes fast. Where that fails it sleeps deeply, which is no fault. */
+  async #lighten(row: ContainerRow, host: Host): Promise<void> {
+    try {
+      const gate = await StartGate.open(host.runtimeDir, row.engineId);
+      const ended = callStart(host, row.engineId);
+      const reached = await Promise.race([
+        gate.reached(this.#deps.clock, GATE_LIMIT_MS, AbortSignal.timeout(GATE_LIMIT_MS)),
+        ended.then(() => false),
+      ]);
+      if (!reached) {
+        await gate[Symbol.asyncDispose]();
+        await ended;
+        return;
+      }
+      this.#light.set(row.id, { gate, ended });
+    } catch (error) {
+      this.#deps.log.warn({ container: row.id, reason: reasonOf(error) }, 'a sleeping container wakes slower than it could');
+    }
+    for (const [id] of this.#light) {
+      if (this.#light.size <= LIGHT_MAX) break;
+      await this.settle(id);
+    }
+  }
+
+  /** Makes a light sleep deep: its engine answers for the container again. Nothing where it is awake or sleeps deeply. */
+  async settle(id: string): Promise<void> {
+    const light = this.#light.get(id);
+    if (light === undefined) return;
+    this.#light.delete(id);
+    await light.gate[Symbol.asyncDispose]();
+    await light.ended;
+  }
+
+  /** Wakes a container; at once where it is awake. However many ask, it wakes once. Errors: ECLUSE_WAKE_FAILED (it sleeps on). */
+  async wake(id: string): Promise<WakeReport> {
+    const underWay = this.#waking.get(id);
+    if (underWay !== undefined) return await underWay;
+    const waking = this.#deps.containers.locks.run(id, async () => await this.#wakeLocked(id));
+    this.#waking.set(id, waking);
+    try {
+      return await waking;
+    } finally {
+      this.#waking.delete(id);
+    }
+  }
+
+  /** For the edge: requests wait for one of these. Answers with a published table, or with how long not to ask. */
+  wanted(endpointIds: readonly string[]): void {
+    const [id] = endpointIds;
+    if (id === undefined) return;
+    const waitMs = (this.#failed.get(id)?.retryMs ?? 0) - this.#deps.clock.monotonicMs();
+    const answer = waitMs > 0 ? this.#deps.activator.wakeFailed(endpointIds, waitMs) : this.#wakeFor(id, endpointIds);
+    answer.catch((error: unknown) => {
+      this.#deps.log.error({ container: id, reason: reasonOf(error) }, 'the edge did not hear of a wake that failed');
+    });
+  }
+
+  async #wakeFor(id: string, endpointIds: readonly string[]): Promise<void> {
+    try {
+      await this.wake(id);
+    } catch (error) {
+      this.#deps.log.warn({ container: id, reason: reasonOf(error) }, 'a container did not wake');
+      const waitMs = (this.#failed.get(id)?.retryMs ?? 0) - this.#deps.clock.monotonicMs();
+      await this.#deps.activator.wakeFailed(endpointIds, Math.max(1_000, waitMs));
+    }
+  }
+
+  /** As `wake`, for who holds the container's lock. */
+  async wakeLocked(row: ContainerRow): Promise<void> {
+    await this.#wakeLocked(row.id);
+  }
+
+  async #wakeLocked(id: string): Promise<WakeReport> {
+    const { clock, containers, sql } = this.#deps;
+    const startedMs = clock.monotonicMs();
+    const row = await containers.find(id);
+    if (row === undefined) throw refused(`container ${id.slice(0, 12)} does not exist`, 'see: ecluse ps -a');
+    if (row.snapshot === '') return { container: id, totalMs: 0 };
+    const snapshot = await findSnapshot(sql, row.snapshot);
+    if (snapshot === undefined) throw new Error(`the snapshot of container ${row.name} is not known`);
+    containers.events.hush(id, clock.nowMs());
+    try {
+      await this.#restore(row, snapshot);
+      this.#failed.delete(id);
+      return { container: id, totalMs: Math.round(clock.monotonicMs() - startedMs) };
+    } catch (error) {
+      await this.#sleepOn(row, snapshot);
+      const failed = afterFailedWake(this.#failed.get(id), clock.monotonicMs());
+      this.#failed.set(id, failed);
+      throw new EcluseError({
+        code: 'ECLUSE_WAKE_FAILED',
+        source: 'runtime',
+        status: 502,
+        message: `container ${row.name} did not wake: ${reasonOf(error)}`,
+        mend: `it sleeps on, and is tried again in ${String(failed.backOffMs / 1000)} s at the earliest; its tenant can start it anew: docker restart`,
+        cause: error,
+      });
+    } finally {
+      containers.events.loud(id, clock.nowMs());
+    }
+  }
+
+  async #restore(row: ContainerRow, snapshot: SnapshotRow): Promise<void> {
+    const { clock, containers, sql, vault, activator, imageFolder, log } = this.#deps;
+    const host = containers.hostOf(row);
+    const spec = parseStoredSpec(row.spec);
+    const imageDir = join(imageFolder, snapshot.id);
+    const light = this.#light.get(row.id);
+    this.#light.delete(row.id);
+    try {
+      await Promise.all([vault.unseal(snapshot, imageDir), beginWake(sql, snapshot.id)]);
+      if (light === undefined) await stageImage(host.runtimeDir, row.engineId, imageDir);
+      else await light.gate.release(imageDir);
+      const failure = await (light === undefined ? callStart(host, row.engineId) : light.ended);
+      if (failure !== undefined) throw failure;
+      const inspect = await containers.inspectEngine(row);
+      if (inspect?.State.Running !== true) throw new Error(`the restored container does not run: ${inspect?.State.Error ?? ''}`);
+      const address = addressOf(inspect);
+      if (snapshot.serves && !(await untilServes(clock, spec, address)))
+        throw new Error('the restored container does not answer on its port');
+      const life = { address, carriedStart: inspect.State.StartedAt };
+      if ((await wakeUp(sql, snapshot, life, clock.nowMs())).kind === 'conflict')
+        throw new Error('the container changed in the store meanwhile');
+    } finally {
+      await light?.gate[Symbol.asyncDispose]();
+      await rm(imageDir, { recursive: true, force: true });
+    }
+    await activator.publish();
+    await this.#afterWake(row, snapshot).catch((error: unknown) => {
+      log.error({ container: row.id, reason: reasonOf(error) }, 'a container is awake, and something of its sleep is left');
+    });
+  }
+
+  /** What nobody waits for. */
+  async #afterWake(row: ContainerRow, snapshot: SnapshotRow): Promise<void> {
+    await this.#deps.vault.remove(snapshot.id);
+    await this.#deps.containers.restartPolicyAgain(row);
+    await this.#deps.containers.announceLife(row.tenant);
+  }
+
+  /** Nothing of a wake that failed may run. */
+  async #sleepOn(row: ContainerRow, snapshot: SnapshotRow): Promise<void> {
+    try {
+      await killSandbox(this.#deps.containers.hostOf(row), row);
+      await sleepOn(this.#deps.sql, snapshot.id);
+    } catch (error) {
+      this.#deps.log.error({ container: row.id, reason: reasonOf(error) }, 'a step back from a wake failed');
+    }
+  }
+
+  /** Gives up what a sleeping container remembers: it goes, or starts anew. The caller holds its lock. */
+  async forget(row: ContainerRow): Promise<void> {
+    await this.settle(row.id);
+    this.#failed.delete(row.id);
+    await unstageImage(this.#deps.containers.hostOf(row).runtimeDir, row.engineId);
+    await giveUpSleep(this.#deps.sql, row, this.#deps.clock.nowMs());
+    await this.#deps.vault.remove(row.snapshot);
+    await this.#deps.containers.restartPolicyAgain(row);
+  }
+
+  /** The gates end: every sleep becomes deep. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Promise.all([...this.#light.keys()].map(async (id) => await this.settle(id)));
+  }
+}
+
+async function callStart(host: Host, engineId: string): Promise<Error | undefined> {
+  try {
+    await host.client.call({ method: 'POST', path: ['containers', engineId, 'start'], patienceMs: START_PATIENCE_MS });
+    return undefined;
+  } catch (error) {
+    return error instanceof Error ? error : new Error(reasonOf(error));
+  }
+}
+
+function addressOf(inspect: EngineInspect): string {
+  const [network] = Object.values(inspect.NetworkSettings.Networks ?? {});
+  return network?.IPAddress ?? '';
+}
+
+function refused(message: string, mend: string): EcluseError {
+  return new EcluseError({ code: 'ECLUSE_SLEEP_REFUSED', source: 'usage', status: 409, message, mend });
+}

@@ -1,0 +1,248 @@
+/**
+ * Warm copies of a running container: each goes on from where the original was, with its memory and its files, under an id, a name and an address of its own.
+ *
+ * The original is paused once, for as long as its memory takes to be written; every copy is restored from that one image. What the program held as random
+ * state is the same in all copies until it is seeded anew: gVisor gives fresh bytes to who asks its kernel (getrandom, /dev/urandom), but not to a
+ * generator inside the program.
+ */
+import { randomUUID } from 'node:crypto';
+import { mkdir, rm } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { runCommand } from '#command';
+import type { Clock } from '#clock';
+import { EcluseError, reasonOf } from '#errors';
+import type { Log } from '#log';
+import { checkImageRoom, stageImage } from '#isolation/checkpoint.ts';
+import type { ContainerRow } from '#state/containers.ts';
+import { beginSnapshot, forgetSnapshot } from '#state/snapshots.ts';
+import type { SnapshotRow } from '#state/snapshots.ts';
+import type { Sql } from '#state/sql.ts';
+import { listTenants } from '#state/tenants.ts';
+import type { Tenant } from '#state/tenants.ts';
+import type { ContainerCreation } from '#caas/container-creation.ts';
+import type { Containers } from '#caas/containers.ts';
+import type { EngineInspect } from '#caas/engine/engine-answers.ts';
+import type { Host } from '#caas/host.ts';
+import type { Meter } from '#caas/meter.ts';
+import { copyLive, finishTree } from '#caas/migration/file-sync.ts';
+import { untilServes } from '#caas/migration/migration-probe.ts';
+import { MoveSource } from '#caas/migration/move-source.ts';
+import { wantedRoutes } from '#caas/routes.ts';
+import { sleepRefusalOf } from '#caas/sleep/sleep-check.ts';
+import { parseStoredSpec } from '#caas/spec/container-spec.ts';
+import type { ContainerSpec } from '#caas/spec/container-spec.ts';
+import { snapshotRowOf } from './snapshot-row.ts';
+
+export interface ClonesDeps {
+  readonly log: Log;
+  readonly clock: Clock;
+  readonly sql: Sql;
+  readonly containers: Containers;
+  readonly creation: ContainerCreation;
+  readonly meter: Meter;
+  readonly domain: string;
+  /** Memory-backed, for images. */
+  readonly imageFolder: string;
+  /** On disk, for files on their way. */
+  readonly stagingFolder: string;
+}
+
+export interface CloneReport {
+  readonly container: string;
+  /** Names of the copies, in the order in which they were ready. */
+  readonly clones: readonly string[];
+  readonly pausedMs: number;
+  readonly totalMs: number;
+  readonly imageBytes: number;
+}
+
+/** One call makes no more; the tenant's quota limits how many there are. */
+const COUNT_MAX = 100;
+/** Engines start containers on as many processors as there are; more at once only wait for each other. */
+const AT_ONCE = 3;
+const COPY_TIMEOUT_MS = 600_000;
+
+interface Original {
+  readonly row: ContainerRow;
+  readonly spec: ContainerSpec;
+  readonly tenant: Tenant;
+  readonly host: Host;
+  readonly inspect: EngineInspect;
+  readonly snapshot: SnapshotRow;
+  readonly imageDir: string;
+  readonly filesDir: string;
+}
+
+export class Clones {
+  readonly #deps: ClonesDeps;
+
+  constructor(deps: ClonesDeps) {
+    this.#deps = deps;
+  }
+
+  /** Makes `count` copies. Errors: ECLUSE_CLONE_REFUSED (nothing was touched), ECLUSE_CLONE_FAILED (copies that are ready stay). */
+  async clone(id: string, count: number): Promise<CloneReport> {
+    const { clock, sql } = this.#deps;
+    if (!Number.isInteger(count) || count < 1 || count > COUNT_MAX)
+      throw refused(`${String(count)} copies cannot be made at once`, `choose from 1 to ${String(COUNT_MAX)}`);
+    const startedMs = clock.monotonicMs();
+    const original = await this.#check(id);
+    const { snapshot, imageDir, filesDir, row } = original;
+    try {
+      const { pausedMs, imageBytes } = await this.#deps.containers.locks.run(id, async () => await this.#save(original));
+      const clones = await this.#makeAll(original, count);
+      return { container: row.id, clones, pausedMs, imageBytes, totalMs: Math.round(clock.monotonicMs() - startedMs) };
+    } finally {
+      await rm(imageDir, { recursive: true, force: true });
+      await rm(filesDir, { recursive: true, force: true });
+      await forgetSnapshot(sql, snapshot.id);
+    }
+  }
+
+  async #check(id: string): Promise<Original> {
+    const { containers, sql, clock, imageFolder, stagingFolder } = this.#deps;
+    const row = await containers.find(id);
+    if (row === undefined) throw refused(`container ${id.slice(0, 12)} does not exist`, 'see: ecluse ps');
+    const tenant = (await listTenants(sql)).find(({ name }) => name === row.tenant);
+    const host = containers.hostOf(row);
+    const spec = parseStoredSpec(row.spec);
+    const inspect = row.snapshot === '' ? await containers.inspect(row) : undefined;
+    const refusal = sleepRefusalOf(row, spec, inspect, host.runsc.leaveRunning);
+    if (refusal !== undefined) throw refused(refusal.why, refusal.mend);
+    if (tenant === undefined || inspect === undefined) throw refused(`container ${row.name} is gone`, 'see: ecluse ps -a');
+    const volume = spec.mounts.find((mount) => mount.kind === 'volume' && !mount.readOnly);
+    if (volume?.kind === 'volume') {
+      throw refused(
+        `container ${row.name} writes to the volume ${volume.name}, and copies that share its memory would overwrite each other's data there`,
+        'clone a container without volumes, or with read-only ones',
+      );
+    }
+    const usage = await host.cgroups.usageOf(host.cgroupOf(row.tenant, row.id));
+    await checkImageRoom(dirname(imageFolder), usage?.memoryBytes ?? row.memoryBytes);
+    const snapshot = snapshotRowOf(row, host, { id: randomUUID(), kind: 'copy', nowMs: clock.nowMs(), serves: false });
+    const imageDir = join(imageFolder, snapshot.id);
+    return { row, spec, tenant, host, inspect, snapshot, imageDir, filesDir: join(stagingFolder, snapshot.id) };
+  }
+
+  /** Memory and files of one moment. The original goes on right after it. */
+  async #save({
+    row,
+    host,
+    inspect,
+    snapshot,
+    imageDir,
+    filesDir,
+  }: Original): Promise<{ readonly pausedMs: number; readonly imageBytes: number }> {
+    const { clock, meter, sql } = this.#deps;
+    const source = new MoveSource({ clock, meter }, host, row);
+    const tree = { from: upperOf(inspect), to: filesDir };
+    await mkdir(filesDir, { recursive: true, mode: 0o700 });
+    const { sinceMs } = await copyLive(tree);
+    await beginSnapshot(sql, snapshot);
+    const fromMs = clock.monotonicMs();
+    try {
+      await source.pause();
+      const [imageBytes] = await Promise.all([source.save(imageDir), finishTree(tree, sinceMs)]);
+      return { imageBytes, pausedMs: Math.round(clock.monotonicMs() - fromMs) };
+    } catch (error) {
+      throw failed(`container ${row.name} goes on, and no copy was made: ${reasonOf(error)}`, error);
+    } finally {
+      await source.goOn();
+    }
+  }
+
+  async #makeAll(original: Original, count: number): Promise<readonly string[]> {
+    const ready: string[] = [];
+    const failures: unknown[] = [];
+    let next = 0;
+    const names = await this.#freeNames(original, count);
+    const work = async (): Promise<void> => {
+      for (let name = names[next]; name !== undefined && failures.length === 0; name = names[next]) {
+        next += 1;
+        try {
+          await this.#make(original, name);
+          ready.push(name);
+        } catch (error) {
+          failures.push(error);
+        }
+      }
+    };
+    await Promise.all(Array.from({ length: AT_ONCE }, work));
+    if (failures.length === 0) return ready;
+    throw failed(
+      `${String(ready.length)} of ${String(count)} copies of ${original.row.name} are ready${ready.length === 0 ? '' : ` (${ready.join(', ')})`}: ${reasonOf(failures[0])}`,
+      failures[0],
+    );
+  }
+
+  async #freeNames({ row }: Original, count: number): Promise<readonly string[]> {
+    const taken = new Set((await this.#deps.containers.listOf(row.tenant)).map(({ name }) => name));
+    const names: string[] = [];
+    for (let number = 2; names.length < count; number += 1) {
+      const name = `${row.name}-${String(number)}`;
+      if (!taken.has(name)) names.push(name);
+    }
+    return names;
+  }
+
+  async #make(original: Original, name: string): Promise<void> {
+    const { containers, creation } = this.#deps;
+    const { row, tenant } = original;
+    const spec = this.#specOf(original);
+    const id = await creation.createCopy(row, { tenant, name, spec });
+    try {
+      const made = await containers.find(id);
+      if (made === undefined) throw new Error('it was removed while it was made');
+      const inspect = await containers.inspect(made);
+      if (inspect === undefined) throw new Error('its engine lost it');
+      const host = containers.hostOf(made);
+      await runCommand('rsync', ['-aHAXS', '--numeric-ids', `${original.filesDir}/`, `${upperOf(inspect)}/`], {
+        timeoutMs: COPY_TIMEOUT_MS,
+      });
+      await stageImage(host.runtimeDir, made.engineId, original.imageDir);
+      await containers.start(tenant, made);
+      const running = await containers.find(id);
+      if (running?.state !== 'running') throw new Error('the restored copy does not run');
+      // The original's port answers, or it has none: then there is nothing to wait for.
+      await untilServes(this.#deps.clock, spec, running.address);
+    } catch (error) {
+      const left = await containers.find(id);
+      if (left !== undefined) await containers.remove(left, { force: true, volumes: true }).catch(() => undefined);
+      throw error;
+    }
+  }
+
+  /** Copies stand behind the original's hosts: what it has by its name is written down for them. */
+  #specOf({ row, spec, tenant }: Original): ContainerSpec {
+    const labels = spec.config.Labels ?? {};
+    const wanted = wantedRoutes(row.name, spec, tenant, this.#deps.domain);
+    const hosts = wanted.kind === 'routes' ? [...new Set(wanted.routes.map(({ host }) => host))] : [];
+    const Labels = {
+      ...labels,
+      'ecluse.clone.of': row.name,
+      ...(hosts.length === 0 ? {} : { 'ecluse.http.host': hosts.join(',') }),
+    };
+    return { ...spec, config: { ...spec.config, Labels } };
+  }
+}
+
+function upperOf({ GraphDriver }: EngineInspect): string {
+  const upper = GraphDriver?.Data?.['UpperDir'];
+  if (upper === undefined) throw new Error('an engine does not keep its layers in overlay directories');
+  return upper;
+}
+
+function refused(message: string, mend: string): EcluseError {
+  return new EcluseError({ code: 'ECLUSE_CLONE_REFUSED', source: 'usage', status: 409, message, mend });
+}
+
+function failed(message: string, cause: unknown): EcluseError {
+  return new EcluseError({
+    code: 'ECLUSE_CLONE_FAILED',
+    source: 'runtime',
+    status: 502,
+    message,
+    mend: 'see the log of the daemon',
+    cause,
+  });
+}

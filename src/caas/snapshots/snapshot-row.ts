@@ -1,0 +1,27 @@
+/** What is written down of a snapshot before its container is touched. Pure. */
+import type { ContainerRow } from '#state/containers.ts';
+import type { SnapshotKind, SnapshotRow } from '#state/snapshots.ts';
+import type { Host } from '#caas/host.ts';
+
+export function snapshotRowOf(
+  row: ContainerRow,
+  host: Pick<Host, 'name' | 'runsc'>,
+  made: { readonly id: string; readonly kind: SnapshotKind; readonly nowMs: number; readonly serves: boolean },
+): SnapshotRow {
+  return {
+    id: made.id,
+    tenant: row.tenant,
+    container: row.id,
+    name: row.name,
+    host: host.name,
+    kind: made.kind,
+    state: 'making',
+    createdMs: made.nowMs,
+    imageBytes: 0,
+    fileBytes: 0,
+    runtime: host.runsc.version,
+    serves: made.serves,
+    memoryBytes: row.memoryBytes,
+    spec: row.spec,
+  };
+}

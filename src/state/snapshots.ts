@@ -1,0 +1,182 @@
+/**
+ * Snapshots: what a container was in memory (and in its files) at one moment, kept by the node.
+ *
+ * States: making → kept → waking (of a sleep only). A daemon that died while one was `making` lets its container go on and forgets the snapshot; one that
+ * died while it was `waking` looks whether the container runs by now.
+ */
+import { changeWrite } from './change-log.ts';
+import { integerOf, textOf } from './sql.ts';
+import type { Sql, SqlRow, SqlWrite, WriteOutcome } from './sql.ts';
+
+/** `sleep`: its container goes on from it, once. `copy`: made beside a container that runs. */
+export type SnapshotKind = 'sleep' | 'copy';
+export type SnapshotState = 'making' | 'kept' | 'waking';
+
+export interface SnapshotRow {
+  readonly id: string;
+  readonly tenant: string;
+  readonly container: string;
+  /** Its name when it was made. */
+  readonly name: string;
+  readonly host: string;
+  readonly kind: SnapshotKind;
+  readonly state: SnapshotState;
+  readonly createdMs: number;
+  readonly imageBytes: number;
+  readonly fileBytes: number;
+  /** The gVisor build that wrote it; another one may not read it. */
+  readonly runtime: string;
+  /** Whether its port answered when it was made: who wakes must, too. */
+  readonly serves: boolean;
+  readonly memoryBytes: number;
+  readonly spec: string;
+}
+
+function snapshotOf(row: SqlRow): SnapshotRow {
+  const kind = textOf(row, 'kind');
+  const state = textOf(row, 'state');
+  return {
+    id: textOf(row, 'id'),
+    tenant: textOf(row, 'tenant'),
+    container: textOf(row, 'container'),
+    name: textOf(row, 'name'),
+    host: textOf(row, 'host'),
+    kind: kind === 'sleep' ? 'sleep' : 'copy',
+    state: state === 'kept' || state === 'waking' ? state : 'making',
+    createdMs: integerOf(row, 'created_ms'),
+    imageBytes: integerOf(row, 'image_bytes'),
+    fileBytes: integerOf(row, 'file_bytes'),
+    runtime: textOf(row, 'runtime'),
+    serves: integerOf(row, 'serves') === 1,
+    memoryBytes: integerOf(row, 'memory_bytes'),
+    spec: textOf(row, 'spec'),
+  };
+}
+
+/** Says that a snapshot is being made, before the container is touched. */
+export async function beginSnapshot(sql: Sql, row: SnapshotRow): Promise<void> {
+  await sql.write([
+    {
+      sql: `INSERT INTO snapshot (id, tenant, container, name, host, kind, state, created_ms, image_bytes, file_bytes, runtime, serves, memory_bytes, spec)
+            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+      values: [
+        row.id,
+        row.tenant,
+        row.container,
+        row.name,
+        row.host,
+        row.kind,
+        row.state,
+        row.createdMs,
+        row.imageBytes,
+        row.fileBytes,
+        row.runtime,
+        row.serves ? 1 : 0,
+        row.memoryBytes,
+        row.spec,
+      ],
+    },
+  ]);
+}
+
+export interface SnapshotBytes {
+  readonly imageBytes: number;
+  readonly fileBytes: number;
+}
+
+function keepWrite(id: string, { imageBytes, fileBytes }: SnapshotBytes): SqlWrite {
+  return {
+    sql: `UPDATE snapshot SET state = 'kept', image_bytes = ?, file_bytes = ? WHERE id = ? AND state = 'making'`,
+    values: [imageBytes, fileBytes, id],
+    expectRows: 1,
+  };
+}
+
+/** A copy is whole. */
+export async function keepSnapshot(sql: Sql, row: SnapshotRow, bytes: SnapshotBytes, nowMs: number): Promise<WriteOutcome> {
+  return await sql.write([
+    keepWrite(row.id, bytes),
+    changeWrite(nowMs, 'snapshot.kept', row.container, { id: row.id, tenant: row.tenant, name: row.name }),
+  ]);
+}
+
+/** The batch in which a container falls asleep: from here on the snapshot is the container. */
+export async function fallAsleep(
+  sql: Sql,
+  row: SnapshotRow,
+  engineId: string,
+  bytes: SnapshotBytes,
+  nowMs: number,
+): Promise<WriteOutcome> {
+  return await sql.write([
+    keepWrite(row.id, bytes),
+    {
+      sql: `UPDATE container SET snapshot = ?, state = 'paused' WHERE id = ? AND engine_id = ? AND snapshot = ''`,
+      values: [row.id, row.container, engineId],
+      expectRows: 1,
+    },
+    changeWrite(nowMs, 'container.asleep', row.container, { tenant: row.tenant, name: row.name, host: row.host }),
+  ]);
+}
+
+/** Before a container may run again: a daemon that dies from here on asks the engine. */
+export async function beginWake(sql: Sql, id: string): Promise<WriteOutcome> {
+  return await sql.write([
+    { sql: `UPDATE snapshot SET state = 'waking' WHERE id = ? AND state IN ('kept', 'waking')`, values: [id], expectRows: 1 },
+  ]);
+}
+
+/** It did not wake: it sleeps on. */
+export async function sleepOn(sql: Sql, id: string): Promise<void> {
+  await sql.write([{ sql: `UPDATE snapshot SET state = 'kept' WHERE id = ? AND state = 'waking'`, values: [id] }]);
+}
+
+/** The batch in which a container wakes: the snapshot is not it any more. */
+export async function wakeUp(
+  sql: Sql,
+  row: SnapshotRow,
+  life: { readonly address: string; readonly carriedStart: string },
+  nowMs: number,
+): Promise<WriteOutcome> {
+  return await sql.write([
+    {
+      sql: `UPDATE container SET snapshot = '', state = 'running', address = ?, carried_start = ? WHERE id = ? AND snapshot = ?`,
+      values: [life.address, life.carriedStart, row.container, row.id],
+      expectRows: 1,
+    },
+    { sql: 'DELETE FROM snapshot WHERE id = ?', values: [row.id], expectRows: 1 },
+    changeWrite(nowMs, 'container.awake', row.container, { tenant: row.tenant, name: row.name, host: row.host }),
+  ]);
+}
+
+/** A sleeping container's memory is given up: it has ended, as its engine says. */
+export async function giveUpSleep(
+  sql: Sql,
+  container: { readonly id: string; readonly snapshot: string; readonly tenant: string; readonly name: string },
+  nowMs: number,
+): Promise<WriteOutcome> {
+  const { id, snapshot, tenant, name } = container;
+  return await sql.write([
+    {
+      sql: `UPDATE container SET snapshot = '', state = 'exited', address = '' WHERE id = ? AND snapshot = ?`,
+      values: [id, snapshot],
+      expectRows: 1,
+    },
+    { sql: 'DELETE FROM snapshot WHERE id = ?', values: [snapshot] },
+    changeWrite(nowMs, 'container.forgot', id, { tenant, name }),
+  ]);
+}
+
+/** Forgets a snapshot that is nobody's memory. */
+export async function forgetSnapshot(sql: Sql, id: string): Promise<WriteOutcome> {
+  return await sql.write([{ sql: 'DELETE FROM snapshot WHERE id = ?', values: [id], expectRows: 1 }]);
+}
+
+export async function findSnapshot(sql: Sql, id: string): Promise<SnapshotRow | undefined> {
+  const [row] = await sql.read('SELECT * FROM snapshot WHERE id = ?', [id]);
+  return row === undefined ? undefined : snapshotOf(row);
+}
+
+export async function listSnapshots(sql: Sql): Promise<readonly SnapshotRow[]> {
+  return (await sql.read('SELECT * FROM snapshot ORDER BY created_ms, id', [])).map(snapshotOf);
+}
