@@ -182,15 +182,25 @@ export class DataPlane implements AsyncDisposable {
     if (this.#prepared?.table.version === version) this.#prepared = undefined;
   }
 
-  /** Holds new requests for `endpointIds` and returns when nothing is under way there and no idle connection is left. */
+  /**
+   * Holds new requests for `endpointIds` and returns when nothing is under way there and no connection is left but those of streams that are
+   * carried. A thaw ends the wait.
+   */
   async freeze(endpointIds: readonly string[], options: FreezeOptions): Promise<FreezeResult> {
-    this.holds.freeze(endpointIds, options.deadlineMs);
-    const [requests, streams] = await Promise.all([
-      this.endpoints.emptied(this.clock, endpointIds, options.drainMs),
-      this.ports.freeze(endpointIds, options),
-    ]);
+    const lasts = this.holds.freeze(endpointIds, options.deadlineMs);
+    // First: a connection whose request ends during the freeze is not kept either.
     this.endpoints.retire(new Set(endpointIds));
-    return { cut: requests.cut + streams.cut, waitedMs: Math.max(requests.waitedMs, streams.waitedMs) };
+    const { drainMs, streams = 'close' } = options;
+    const [requests, published] = await Promise.all([
+      this.endpoints.emptied(this.clock, endpointIds, { drainMs, carriesStreams: streams === 'carry', lasts }),
+      this.ports.freeze(endpointIds, options, lasts),
+    ]);
+    this.counters.streamsEnded(requests);
+    return {
+      ...requests,
+      cut: requests.cut + published.cut,
+      waitedMs: Math.max(requests.waitedMs, published.waitedMs),
+    };
   }
 
   /** Holds what is new for `endpointIds`, without waiting for what is under way. */

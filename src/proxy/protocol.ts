@@ -5,6 +5,7 @@
  * worker handles `boot`, `prepare`, `commit`, `freeze` and `thaw` on receipt, so a later message sees what an earlier one did.
  */
 import type { EdgeLimits } from './edge-limits.ts';
+import type { FreezeSpan, Frozen } from '#routing/activator.ts';
 import type { RouteConfig } from '#routing/route-table.ts';
 import type { HostCertificate } from '#tls/certificate.ts';
 
@@ -24,18 +25,10 @@ export interface EdgeConfig {
   readonly certificates: readonly HostCertificate[];
 }
 
-export interface FreezeOptions {
-  /** How long requests may be held, from the freeze on. */
-  readonly deadlineMs: number;
-  /** How long to wait for requests in flight before they are cut. */
-  readonly drainMs: number;
-}
+export type FreezeOptions = FreezeSpan;
+export type FreezeResult = Frozen;
 
-export interface FreezeResult {
-  /** Requests and upgraded streams that were cut. */
-  readonly cut: number;
-  readonly waitedMs: number;
-}
+export const NOTHING_FROZEN: FreezeResult = { cut: 0, waitedMs: 0, closedWebSockets: 0, endedEventStreams: 0, replayed: 0 };
 
 /** Sleeping endpoints that could not be woken, and will not be tried for a while. */
 export interface FailedWake {

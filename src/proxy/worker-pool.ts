@@ -27,6 +27,7 @@ import { EDGE_LIMITS } from './edge-limits.ts';
 import type { EdgeLimits } from './edge-limits.ts';
 import { aggregateMetrics } from './metrics.ts';
 import { listenError, probeAddresses } from './port-probe.ts';
+import { NOTHING_FROZEN } from './protocol.ts';
 import type {
   EdgeConfig,
   FreezeOptions,
@@ -169,10 +170,7 @@ export class WorkerPool implements AsyncDisposable {
     const frozen = results
       .map((reply) => (reply.kind === 'ack' ? reply.frozen : undefined))
       .filter((result) => result !== undefined);
-    return {
-      cut: frozen.reduce((sum, { cut }) => sum + cut, 0),
-      waitedMs: Math.max(0, ...frozen.map(({ waitedMs }) => waitedMs)),
-    };
+    return frozen.reduce(sumOfFreezes, NOTHING_FROZEN);
   }
 
   /** Lets requests for the endpoints go on, in order, to where the committed config says. */
@@ -379,6 +377,16 @@ export class WorkerPool implements AsyncDisposable {
     const key = http !== undefined && reply.reason.includes(`:${String(http.port)}`) ? 'listen.http' : 'listen.https';
     throw listenError(key === 'listen.http' ? http : https, key, { code: reply.code, reason: reply.reason });
   }
+}
+
+function sumOfFreezes(one: FreezeResult, other: FreezeResult): FreezeResult {
+  return {
+    cut: one.cut + other.cut,
+    waitedMs: Math.max(one.waitedMs, other.waitedMs),
+    closedWebSockets: one.closedWebSockets + other.closedWebSockets,
+    endedEventStreams: one.endedEventStreams + other.endedEventStreams,
+    replayed: one.replayed + other.replayed,
+  };
 }
 
 function refusalOf(result: PromiseSettledResult<Reply>): string | undefined {
