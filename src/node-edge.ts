@@ -8,7 +8,7 @@ import { routesOf } from '#caas/routes.ts';
 import type { EdgeConfig } from '#proxy/protocol.ts';
 import { NOTHING_FROZEN } from '#proxy/protocol.ts';
 import type { WorkerPool } from '#proxy/worker-pool.ts';
-import type { Activator, FreezeSpan, Frozen, Waker } from '#routing/activator.ts';
+import type { Activator, EndpointUse, FreezeSpan, Frozen, Waker } from '#routing/activator.ts';
 import { listContainers } from '#state/containers.ts';
 import { listAllPorts } from '#state/published-ports.ts';
 import { readSetting, writeSetting } from '#state/settings.ts';
@@ -114,6 +114,10 @@ export class Edge implements Activator {
 
   async thaw(endpointIds: readonly string[]): Promise<void> {
     await this.#pool?.thaw(endpointIds);
+  }
+
+  useOf(endpointId: string): EndpointUse {
+    return this.#pool === undefined ? { inFlight: 0, held: 0, quietMs: undefined } : this.#pool.useOf(endpointId);
   }
 
   async wakeFailed(endpointIds: readonly string[], retryAfterMs: number): Promise<void> {

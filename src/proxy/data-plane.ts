@@ -21,6 +21,8 @@ import { Endpoints } from './endpoints.ts';
 import type { EdgeLimits } from './edge-limits.ts';
 import { HoldQueue } from './hold.ts';
 import { WAKE_AGAIN_MS } from './limits.ts';
+import { LoadSum } from './loads.ts';
+import type { EndpointLoad } from './loads.ts';
 import { Metrics } from './metrics.ts';
 import { Ports } from './ports/ports.ts';
 import type { EdgeConfig, FreezeOptions, FreezeResult } from './protocol.ts';
@@ -253,6 +255,17 @@ export class DataPlane implements AsyncDisposable {
     for (const downstream of this.downstreams) downstream.settle();
     this.ports.settle();
     return this.traffic.collect();
+  }
+
+  /** All endpoints that have something under way, or that something moved at. */
+  loads(moved: readonly TrafficDelta[]): EndpointLoad[] {
+    const sum = new LoadSum();
+    for (const { endpointId } of moved) if (endpointId !== undefined) sum.add(endpointId, 0, 0);
+    for (const [id, inFlight] of this.endpoints.inFlight()) sum.add(id, inFlight, 0);
+    for (const id of this.ports.endpointsInUse()) sum.add(id, 1, 0);
+    for (const [serviceId, held] of this.holds.heldByService())
+      for (const { id } of this.serviceOf(serviceId)?.endpoints ?? []) sum.add(id, 0, held);
+    return sum.all();
   }
 
   /** Exchanges that have not ended. */

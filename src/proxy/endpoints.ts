@@ -141,6 +141,11 @@ export class Endpoints<C extends IdleConnection> implements Disposable {
     return this.#loads.get(endpointId)?.visits.size ?? 0;
   }
 
+  /** How much is under way, by endpoint; none of them has nothing. */
+  *inFlight(): Generator<readonly [endpointId: string, inFlight: number]> {
+    for (const [id, { visits }] of this.#loads) if (visits.size > 0) yield [id, visits.size];
+  }
+
   /** Waits until nothing is under way at `endpointIds`: streams are ended at once, what is left after `drainMs` is replayed or cut. */
   async emptied(clock: Clock, endpointIds: readonly string[], how: Emptying): Promise<FreezeResult> {
     const startMs = clock.monotonicMs();

@@ -5,6 +5,7 @@
  * worker handles `boot`, `prepare`, `commit`, `freeze` and `thaw` on receipt, so a later message sees what an earlier one did.
  */
 import type { EdgeLimits } from './edge-limits.ts';
+import type { EndpointLoad } from './loads.ts';
 import type { FreezeSpan, Frozen } from '#routing/activator.ts';
 import type { RouteConfig } from '#routing/route-table.ts';
 import type { HostCertificate } from '#tls/certificate.ts';
@@ -95,5 +96,7 @@ export type FromWorker =
   | { readonly kind: 'refused'; readonly seq: number; readonly reason: string; readonly code?: string }
   | { readonly kind: 'metrics'; readonly seq: number; readonly metrics: readonly object[] }
   | { readonly kind: 'traffic'; readonly deltas: readonly TrafficDelta[] }
+  /** All endpoints that have something under way, or had since the last message. */
+  | { readonly kind: 'loads'; readonly loads: readonly EndpointLoad[] }
   /** Requests wait for one of these endpoints, all of which sleep. Said again while they wait. */
   | { readonly kind: 'wake'; readonly endpointIds: readonly string[] };

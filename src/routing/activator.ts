@@ -27,6 +27,16 @@ export interface Frozen {
   readonly replayed: number;
 }
 
+/** What an endpoint has to do, as of about a second ago. */
+export interface EndpointUse {
+  /** Requests, connections and other streams under way there. */
+  readonly inFlight: number;
+  /** Requests that wait for its service. The same for all endpoints of one service: not to be added up. */
+  readonly held: number;
+  /** How long it had nothing to do; undefined: it never had since the node began. */
+  readonly quietMs: number | undefined;
+}
+
 export interface Activator {
   /** Parks requests for these endpoints on every worker, and resolves when none is in flight there any more. A thaw before that ends the wait. */
   freeze(endpointIds: readonly string[], span: FreezeSpan): Promise<Frozen>;
@@ -34,6 +44,8 @@ export interface Activator {
   thaw(endpointIds: readonly string[]): Promise<void>;
   /** Computes the table from the store and brings every worker to it. */
   publish(): Promise<void>;
+  /** To be looked at again after a freeze, which ends what began in between, before an endpoint is put to sleep. */
+  useOf(endpointId: string): EndpointUse;
   /** These endpoints, which sleep, could not be woken: who waits is refused, and so is who comes within `retryAfterMs`. */
   wakeFailed(endpointIds: readonly string[], retryAfterMs: number): Promise<void>;
 }

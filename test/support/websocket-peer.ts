@@ -15,6 +15,7 @@ export function acceptWebSocket(request: IncomingMessage, socket: Duplex): Buffe
   );
   const received: Buffer[] = [];
   socket.on('data', (chunk: Buffer) => received.push(chunk));
+  socket.on('end', () => socket.end());
   socket.on('error', () => undefined);
   return received;
 }

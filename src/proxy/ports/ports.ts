@@ -65,6 +65,12 @@ export class Ports implements Disposable {
     return sum;
   }
 
+  /** Where TCP connections and UDP sessions lead, one entry for each. */
+  *endpointsInUse(): Generator<string> {
+    for (const port of this.#open.values()) yield* port.endpointsInUse();
+    for (const port of this.#leaving) yield* port.endpointsInUse();
+  }
+
   /** Where the worker itself listens: no tenant's port may come to lie there. */
   reserve(addresses: readonly (ListenAddress | undefined)[]): void {
     this.#reserved = addresses.filter((address) => address !== undefined);
