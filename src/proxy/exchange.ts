@@ -41,6 +41,8 @@ export interface ExchangePort {
   readonly passage: ExchangePassage;
   /** The path of the request, without its query. */
   requestPath(): string;
+  /** What is kept in memory of a request that waits. */
+  heldBytes(): number;
   /** Answers without an endpoint. The exchange is finished by the port when that is written. */
   answer(error: ExchangeError, detail?: string): void;
 }
@@ -68,6 +70,7 @@ export class Exchange implements Visit, HoldRequest {
   #upgrade = false;
   /** -1: it does not wait. */
   heldSinceMs = -1;
+  #heldBytes = 0;
   #active = false;
 
   constructor(plane: DataPlane, port: ExchangePort) {
@@ -266,7 +269,7 @@ export class Exchange implements Visit, HoldRequest {
       this.settle(decision);
       return;
     }
-    if (this.#budget?.tryEnter('heldRequests') !== true) {
+    if (!this.#tryHold()) {
       this.refuse('hold-full');
       return;
     }
@@ -274,10 +277,22 @@ export class Exchange implements Visit, HoldRequest {
     this.#plane.holds.wait(this);
   }
 
+  #tryHold(): boolean {
+    const bytes = this.#port.heldBytes();
+    if (this.#budget?.tryEnter('heldRequests') !== true) return false;
+    if (!this.#budget.tryEnter('heldBytes', bytes)) {
+      this.#budget.leave('heldRequests');
+      return false;
+    }
+    this.#heldBytes = bytes;
+    return true;
+  }
+
   #holdEnded(): void {
     this.#port.record.holdMs += this.#plane.clock.monotonicMs() - this.heldSinceMs;
     this.heldSinceMs = -1;
     this.#budget?.leave('heldRequests');
+    this.#budget?.leave('heldBytes', this.#heldBytes);
   }
 
   #leave(): void {

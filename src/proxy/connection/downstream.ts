@@ -191,6 +191,11 @@ export class Downstream implements WireOwner, TimeoutOwner, ExchangePort, Passag
     return pathEnd === pathStart ? '/' : head.toString('latin1', pathStart, pathEnd);
   }
 
+  /** What comes after it is not counted: it is one read at most. */
+  heldBytes(): number {
+    return this.record.headBytes + this.#piece.end - this.#piece.start;
+  }
+
   /** `detail` says more exactly what is wrong. */
   answer(error: ExchangeError, detail?: string): void {
     const { record, facts } = this;
