@@ -6,8 +6,9 @@ import { parseStoredSpec } from '#caas/spec/container-spec.ts';
 import { publishedOf } from '#caas/ports/port-routes.ts';
 import { routesOf } from '#caas/routes.ts';
 import type { EdgeConfig } from '#proxy/protocol.ts';
+import { NOTHING_FROZEN } from '#proxy/protocol.ts';
 import type { WorkerPool } from '#proxy/worker-pool.ts';
-import type { Activator, Waker } from '#routing/activator.ts';
+import type { Activator, EndpointUse, FreezeSpan, Frozen, Waker } from '#routing/activator.ts';
 import { listContainers } from '#state/containers.ts';
 import { listAllPorts } from '#state/published-ports.ts';
 import { readSetting, writeSetting } from '#state/settings.ts';
@@ -107,15 +108,16 @@ export class Edge implements Activator {
     this.#deps.log.debug({ version: edge.config.version, routes: edge.config.routes.length }, 'routes published');
   }
 
-  async freeze(
-    endpointIds: readonly string[],
-    span: { readonly deadlineMs: number; readonly drainMs: number },
-  ): Promise<{ readonly cut: number; readonly waitedMs: number }> {
-    return this.#pool === undefined ? { cut: 0, waitedMs: 0 } : await this.#pool.freeze(endpointIds, span);
+  async freeze(endpointIds: readonly string[], span: FreezeSpan): Promise<Frozen> {
+    return this.#pool === undefined ? NOTHING_FROZEN : await this.#pool.freeze(endpointIds, span);
   }
 
   async thaw(endpointIds: readonly string[]): Promise<void> {
     await this.#pool?.thaw(endpointIds);
+  }
+
+  useOf(endpointId: string): EndpointUse {
+    return this.#pool === undefined ? { inFlight: 0, held: 0, quietMs: undefined } : this.#pool.useOf(endpointId);
   }
 
   async wakeFailed(endpointIds: readonly string[], retryAfterMs: number): Promise<void> {

@@ -11,6 +11,7 @@ import { createLog } from '#log';
 import { DataPlane } from '#proxy/data-plane.ts';
 import { TRAFFIC_PERIOD_MS, WORKER_DRAIN_MS } from '#proxy/limits.ts';
 import { Listener } from '#proxy/listener.ts';
+import type { EndpointLoad } from '#proxy/loads.ts';
 import type { FromWorker, ToWorker } from '#proxy/protocol.ts';
 
 interface Running {
@@ -21,6 +22,7 @@ interface Running {
 
 let running: Running | undefined;
 let ending: Promise<void> | undefined;
+let hadLoads = false;
 
 function send(message: FromWorker): void {
   if (process.connected) process.send?.(message, undefined, {}, () => undefined); // A primary that is gone shows as `disconnect`.
@@ -28,9 +30,16 @@ function send(message: FromWorker): void {
 
 function pushTraffic(plane: DataPlane): void {
   const deltas = plane.collectTraffic();
+  pushLoads(plane.loads(deltas));
   if (deltas.length === 0) return;
   plane.counters.trafficMoved(deltas);
   send({ kind: 'traffic', deltas });
+}
+
+/** Nothing is said while nothing was under way, but once. */
+function pushLoads(loads: readonly EndpointLoad[]): void {
+  if (loads.length > 0 || hadLoads) send({ kind: 'loads', loads });
+  hadLoads = loads.length > 0;
 }
 
 async function boot(message: ToWorker & { readonly kind: 'boot' }): Promise<void> {

@@ -6,8 +6,8 @@
  * worker can refuse a tenant a little before the node's limit is reached.
  */
 
-/** Connections and exchanges of clients, exchanges that wait for a frozen or sleeping endpoint, bytes read and not written yet, joined streams. */
-export type BudgetKind = 'connections' | 'exchanges' | 'heldRequests' | 'bufferedBytes' | 'upgradedStreams';
+/** Connections and exchanges of clients, exchanges that wait for a frozen or sleeping endpoint and what of them is kept, bytes read and not written yet, joined streams. */
+export type BudgetKind = 'connections' | 'exchanges' | 'heldRequests' | 'heldBytes' | 'bufferedBytes' | 'upgradedStreams';
 
 /** The most that one tenant may hold at once. */
 export type BudgetLimits = Readonly<Record<BudgetKind, number>>;
@@ -23,6 +23,7 @@ export const BUDGET_KINDS: readonly BudgetKind[] = [
   'connections',
   'exchanges',
   'heldRequests',
+  'heldBytes',
   'bufferedBytes',
   'upgradedStreams',
 ];
@@ -45,6 +46,7 @@ export function shareLimits(limits: BudgetLimits, workers: number): BudgetLimits
     connections: shareOf(limits.connections, workers),
     exchanges: shareOf(limits.exchanges, workers),
     heldRequests: shareOf(limits.heldRequests, workers),
+    heldBytes: shareOf(limits.heldBytes, workers),
     bufferedBytes: shareOf(limits.bufferedBytes, workers),
     upgradedStreams: shareOf(limits.upgradedStreams, workers),
   };
@@ -107,7 +109,7 @@ export class TenantBudget {
   }
 
   /**
-   * Takes `amount` (bytes, for `bufferedBytes`) if all of it is within the limit: true, and `leave` gives it back. Otherwise takes nothing and
+   * Takes `amount` (bytes, for `heldBytes` and `bufferedBytes`) if all of it is within the limit: true, and `leave` gives it back. Otherwise takes nothing and
    * counts a refusal. Allocates nothing but the entry of a tenant that held nothing.
    */
   tryEnter(kind: BudgetKind, amount = 1): boolean {
@@ -136,11 +138,12 @@ export class TenantBudget {
 }
 
 function noCounts(): Counts {
-  return { connections: 0, exchanges: 0, heldRequests: 0, bufferedBytes: 0, upgradedStreams: 0 };
+  return { connections: 0, exchanges: 0, heldRequests: 0, heldBytes: 0, bufferedBytes: 0, upgradedStreams: 0 };
 }
 
 function isEmpty(counts: Counts): boolean {
-  return counts.connections + counts.exchanges + counts.heldRequests + counts.bufferedBytes + counts.upgradedStreams === 0;
+  const { connections, exchanges, heldRequests, heldBytes, bufferedBytes, upgradedStreams } = counts;
+  return connections + exchanges + heldRequests + heldBytes + bufferedBytes + upgradedStreams === 0;
 }
 
 function countRefusal(refused: Map<string, Counts>, tenant: string, kind: BudgetKind): void {

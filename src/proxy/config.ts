@@ -192,7 +192,10 @@ const tenant = z.strictObject({
   ),
   exchanges: count(among(1, 1_000_000, EDGE_LIMITS.tenant.exchanges)).describe('Most requests of one tenant under way.'),
   heldRequests: count(among(0, 1_000_000, EDGE_LIMITS.tenant.heldRequests)).describe(
-    'Most requests of one tenant that wait for containers on the move.',
+    'Most requests of one tenant that wait for containers on the move or asleep.',
+  ),
+  heldSize: quantity(SIZE, among(MIB, 64 * GIB, EDGE_LIMITS.tenant.heldBytes)).describe(
+    'Most bytes of one tenant that are kept of requests that wait: their heads, and the beginnings of their bodies.',
   ),
   bufferedSize: quantity(SIZE, among(MIB, 64 * GIB, EDGE_LIMITS.tenant.bufferedBytes)).describe(
     'Most bytes of one tenant that were read and could not be written yet.',
@@ -271,6 +274,7 @@ export function edgeLimitsOf(edge: z.infer<typeof edgeKeys.edge>): EdgeLimits {
       connections: edge.tenant.connections,
       exchanges: edge.tenant.exchanges,
       heldRequests: edge.tenant.heldRequests,
+      heldBytes: edge.tenant.heldSize,
       bufferedBytes: edge.tenant.bufferedSize,
       upgradedStreams: edge.tenant.upgradedStreams,
     },

@@ -84,6 +84,9 @@ export class Counters {
   };
   #upstreamConnections = 0;
   #retries = 0;
+  #replays = 0;
+  #closedWebSockets = 0;
+  #endedEventStreams = 0;
   #poisoned = 0;
   #refusedHandshakes = 0;
 
@@ -113,6 +116,23 @@ export class Counters {
   /** A request was sent again, after an attempt that failed. */
   retried(): void {
     this.#retries += 1;
+  }
+
+  /** A request was taken back from a frozen endpoint, to be sent again. */
+  replayed(): void {
+    this.#replays += 1;
+  }
+
+  /** A freeze ended streams in order. */
+  streamsEnded({
+    closedWebSockets,
+    endedEventStreams,
+  }: {
+    readonly closedWebSockets: number;
+    readonly endedEventStreams: number;
+  }): void {
+    this.#closedWebSockets += closedWebSockets;
+    this.#endedEventStreams += endedEventStreams;
   }
 
   /** A connection that could have been kept was closed, because what came over it cannot be trusted. */
@@ -179,6 +199,15 @@ export class Counters {
         'Requests that were sent again, after an attempt that failed.',
         single(this.#retries),
       ),
+      counter(
+        'ecluse_replayed_requests_total',
+        'Requests that were taken back from an endpoint that was frozen, to be sent again.',
+        single(this.#replays),
+      ),
+      counter('ecluse_ended_streams_total', 'Streams that were ended in order because their endpoint was frozen, by kind.', [
+        { value: this.#closedWebSockets, labels: { kind: 'websocket' } },
+        { value: this.#endedEventStreams, labels: { kind: 'events' } },
+      ]),
       counter(
         'ecluse_upstream_poisoned_total',
         'Connections to endpoints that were closed because what came over them cannot be trusted.',

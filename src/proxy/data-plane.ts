@@ -21,6 +21,8 @@ import { Endpoints } from './endpoints.ts';
 import type { EdgeLimits } from './edge-limits.ts';
 import { HoldQueue } from './hold.ts';
 import { WAKE_AGAIN_MS } from './limits.ts';
+import { LoadSum } from './loads.ts';
+import type { EndpointLoad } from './loads.ts';
 import { Metrics } from './metrics.ts';
 import { Ports } from './ports/ports.ts';
 import type { EdgeConfig, FreezeOptions, FreezeResult } from './protocol.ts';
@@ -182,15 +184,25 @@ export class DataPlane implements AsyncDisposable {
     if (this.#prepared?.table.version === version) this.#prepared = undefined;
   }
 
-  /** Holds new requests for `endpointIds` and returns when nothing is under way there and no idle connection is left. */
+  /**
+   * Holds new requests for `endpointIds` and returns when nothing is under way there and no connection is left but those of streams that are
+   * carried. A thaw ends the wait.
+   */
   async freeze(endpointIds: readonly string[], options: FreezeOptions): Promise<FreezeResult> {
-    this.holds.freeze(endpointIds, options.deadlineMs);
-    const [requests, streams] = await Promise.all([
-      this.endpoints.emptied(this.clock, endpointIds, options.drainMs),
-      this.ports.freeze(endpointIds, options),
-    ]);
+    const lasts = this.holds.freeze(endpointIds, options.deadlineMs);
+    // First: a connection whose request ends during the freeze is not kept either.
     this.endpoints.retire(new Set(endpointIds));
-    return { cut: requests.cut + streams.cut, waitedMs: Math.max(requests.waitedMs, streams.waitedMs) };
+    const { drainMs, streams = 'close' } = options;
+    const [requests, published] = await Promise.all([
+      this.endpoints.emptied(this.clock, endpointIds, { drainMs, carriesStreams: streams === 'carry', lasts }),
+      this.ports.freeze(endpointIds, options, lasts),
+    ]);
+    this.counters.streamsEnded(requests);
+    return {
+      ...requests,
+      cut: requests.cut + published.cut,
+      waitedMs: Math.max(requests.waitedMs, published.waitedMs),
+    };
   }
 
   /** Holds what is new for `endpointIds`, without waiting for what is under way. */
@@ -243,6 +255,17 @@ export class DataPlane implements AsyncDisposable {
     for (const downstream of this.downstreams) downstream.settle();
     this.ports.settle();
     return this.traffic.collect();
+  }
+
+  /** All endpoints that have something under way, or that something moved at. */
+  loads(moved: readonly TrafficDelta[]): EndpointLoad[] {
+    const sum = new LoadSum();
+    for (const { endpointId } of moved) if (endpointId !== undefined) sum.add(endpointId, 0, 0);
+    for (const [id, inFlight] of this.endpoints.inFlight()) sum.add(id, inFlight, 0);
+    for (const id of this.ports.endpointsInUse()) sum.add(id, 1, 0);
+    for (const [serviceId, held] of this.holds.heldByService())
+      for (const { id } of this.serviceOf(serviceId)?.endpoints ?? []) sum.add(id, 0, held);
+    return sum.all();
   }
 
   /** Exchanges that have not ended. */

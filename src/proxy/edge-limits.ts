@@ -101,8 +101,10 @@ export const EDGE_LIMITS: EdgeLimits = {
     connections: 16_384,
     /** What 1 GiB of memory carries at 128 KiB for both sides' sockets and buffers. */
     exchanges: 8_192,
-    /** A migration holds for a second or two: a thousand requests are what a busy app gets in that time. */
-    heldRequests: 1_024,
+    /** A migration and a wake hold for a second or two: some thousand requests are what a busy app gets in that time, on a worker that gets most. */
+    heldRequests: 4_096,
+    /** Heads of 1 KiB are usual, and of a body a read of 64 KiB is kept at most: room for a thousand uploads, or for all the others. */
+    heldBytes: 64 * 1024 ** 2,
     /** A slow reader holds 64 KiB at most: a thousand of them at once, and still little beside a worker's memory. */
     bufferedBytes: 64 * 1024 ** 2,
     /** They live for hours and cost a socket on each side: no more than exchanges, of which they are a part. */

@@ -7,6 +7,7 @@
 import type { Endpoint } from '#routing/route-table.ts';
 import type { Clock } from '#clock';
 import type { FreezeResult } from './protocol.ts';
+import { DRAIN_STEP_MS, STREAM_END_MS } from './limits.ts';
 import type { Account, Traffic } from './traffic.ts';
 
 /** One exchange at one endpoint, upgraded streams included. */
@@ -15,8 +16,30 @@ export interface Visit {
   visitOf?: VisitList | undefined;
   visitAfter?: Visit | undefined;
   visitBefore?: Visit | undefined;
+  /** Whether it is a stream without an end of its own. */
+  readonly isStream: boolean;
+  /** Ends such a stream in order, as soon as that is possible. `isLate`: even where a part of a message is lost. May be called again. */
+  endStream(tally: StreamTally, isLate: boolean): void;
+  /** Leaves, to be carried again after the thaw. False: it must not be. */
+  replay(): boolean;
   /** Ends the exchange now. */
   cut(): void;
+}
+
+/** Streams that were ended in order. */
+export interface StreamTally {
+  closedWebSockets: number;
+  endedEventStreams: number;
+}
+
+/** How exchanges leave their endpoints. */
+export interface Emptying {
+  /** How long they may take before they are replayed or cut. */
+  readonly drainMs: number;
+  /** Whether streams stay. */
+  readonly carriesStreams: boolean;
+  /** Whether an endpoint still is to be emptied. */
+  readonly lasts: (endpointId: string) => boolean;
 }
 
 /** The exchanges at an endpoint, in order. PERF: linked through themselves; a `Set` costs ten times as much for each exchange. */
@@ -118,13 +141,35 @@ export class Endpoints<C extends IdleConnection> implements Disposable {
     return this.#loads.get(endpointId)?.visits.size ?? 0;
   }
 
-  /** Waits until nothing is under way at `endpointIds`, cutting what is left after `drainMs`. */
-  async emptied(clock: Clock, endpointIds: readonly string[], drainMs: number): Promise<FreezeResult> {
+  /** How much is under way, by endpoint; none of them has nothing. */
+  *inFlight(): Generator<readonly [endpointId: string, inFlight: number]> {
+    for (const [id, { visits }] of this.#loads) if (visits.size > 0) yield [id, visits.size];
+  }
+
+  /** Waits until nothing is under way at `endpointIds`: streams are ended at once, what is left after `drainMs` is replayed or cut. */
+  async emptied(clock: Clock, endpointIds: readonly string[], how: Emptying): Promise<FreezeResult> {
     const startMs = clock.monotonicMs();
-    const idle = await this.#idleWithin(endpointIds, drainMs);
-    const left = idle ? [] : endpointIds.flatMap((id) => this.#loads.get(id)?.visits.all() ?? []);
-    for (const visit of left) visit.cut();
-    return { cut: left.length, waitedMs: Math.round(clock.monotonicMs() - startMs) };
+    const result = { cut: 0, waitedMs: 0, closedWebSockets: 0, endedEventStreams: 0, replayed: 0 };
+    for (;;) {
+      const spentMs = clock.monotonicMs() - startMs;
+      result.waitedMs = Math.round(spentMs);
+      // Again each time: what was a request at the freeze can have become a stream.
+      if (!how.carriesStreams)
+        for (const visit of this.#underWay(endpointIds, how)) visit.endStream(result, spentMs >= STREAM_END_MS);
+      const left = this.#underWay(endpointIds, how);
+      if (left.length === 0) return result;
+      if (spentMs >= how.drainMs) {
+        for (const visit of left) {
+          if (visit.replay()) result.replayed += 1;
+          else {
+            visit.cut();
+            result.cut += 1;
+          }
+        }
+        return result;
+      }
+      await this.#emptyWithin(endpointIds, Math.min(DRAIN_STEP_MS, how.drainMs - spentMs));
+    }
   }
 
   cutAll(): void {
@@ -198,21 +243,26 @@ export class Endpoints<C extends IdleConnection> implements Disposable {
     }
   }
 
-  async #idleWithin(endpointIds: readonly string[], limitMs: number): Promise<boolean> {
-    if (this.#countOfAll(endpointIds) === 0) return true;
-    const { promise, resolve } = Promise.withResolvers<boolean>();
+  /** What has to leave. */
+  #underWay(endpointIds: readonly string[], { carriesStreams, lasts }: Emptying): readonly Visit[] {
+    const visits = endpointIds.filter(lasts).flatMap((id) => this.#loads.get(id)?.visits.all() ?? []);
+    return carriesStreams ? visits.filter((visit) => !visit.isStream) : visits;
+  }
+
+  async #emptyWithin(endpointIds: readonly string[], limitMs: number): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<undefined>();
     const waiter: Waiter = {
       endpointIds,
       idle: () => {
-        resolve(true);
+        resolve(undefined);
       },
     };
     this.#waiters.add(waiter);
     const timer = setTimeout(() => {
-      resolve(false);
+      resolve(undefined);
     }, limitMs);
     try {
-      return await promise;
+      await promise;
     } finally {
       clearTimeout(timer);
       this.#waiters.delete(waiter);

@@ -11,7 +11,7 @@ import type { CompiledRoute, Endpoint, RouteTable } from '#routing/route-table.t
 import type { TenantBudget } from './budget.ts';
 import type { Upstream } from './connection/upstream.ts';
 import type { DataPlane } from './data-plane.ts';
-import type { EndpointPool, Visit, VisitList } from './endpoints.ts';
+import type { EndpointPool, StreamTally, Visit, VisitList } from './endpoints.ts';
 import { statusOf } from './error-response.ts';
 import type { ExchangeError } from './error-response.ts';
 import type { HoldRequest } from './hold.ts';
@@ -21,17 +21,30 @@ import type { ExchangeRecord } from './record.ts';
 import { mayRetry } from './retry.ts';
 import type { FailedAttempt } from './retry.ts';
 
+/** The way of a request to an endpoint. */
+export interface ExchangePassage {
+  /** Sends the request to an endpoint of `pool`. */
+  carry(pool: EndpointPool<Upstream>): void;
+  /** Ends the attempt under way, visibly for the client if it has seen a part of the response. */
+  cut(error: ExchangeError): void;
+  /** Whether it is a stream without an end of its own. */
+  readonly isStream: boolean;
+  /** Ends such a stream in order, as soon as that is possible. `isLate`: even where a part of a message is lost. */
+  endStream(tally: StreamTally, isLate: boolean): void;
+  /** Takes the attempt under way back, where that is safe, and lets the request wait. */
+  withdraw(): boolean;
+}
+
 /** Moves the bytes of an exchange. */
 export interface ExchangePort {
   readonly record: ExchangeRecord;
+  readonly passage: ExchangePassage;
   /** The path of the request, without its query. */
   requestPath(): string;
-  /** Sends the request to an endpoint of `pool`. */
-  carry(pool: EndpointPool<Upstream>): void;
+  /** What is kept in memory of a request that waits. */
+  heldBytes(): number;
   /** Answers without an endpoint. The exchange is finished by the port when that is written. */
   answer(error: ExchangeError, detail?: string): void;
-  /** Ends the attempt under way, visibly for the client if it has seen a part of the response. */
-  cutAttempt(error: ExchangeError): void;
 }
 
 export class Exchange implements Visit, HoldRequest {
@@ -57,6 +70,7 @@ export class Exchange implements Visit, HoldRequest {
   #upgrade = false;
   /** -1: it does not wait. */
   heldSinceMs = -1;
+  #heldBytes = 0;
   #active = false;
 
   constructor(plane: DataPlane, port: ExchangePort) {
@@ -175,7 +189,7 @@ export class Exchange implements Visit, HoldRequest {
     record.endpoint = pool.endpoint;
     record.account = pool.account;
     this.#attempts += 1;
-    this.#port.carry(pool);
+    this.#port.passage.carry(pool);
   }
 
   /** An attempt failed before anything of a response reached the client: again, or answer. */
@@ -211,9 +225,28 @@ export class Exchange implements Visit, HoldRequest {
     this.#holdEnded();
   }
 
+  get isStream(): boolean {
+    return this.#port.passage.isStream;
+  }
+
+  endStream(tally: StreamTally, isLate: boolean): void {
+    this.#port.passage.endStream(tally, isLate);
+  }
+
+  /** For freezes: goes to its endpoint again after the thaw. False: it must not. */
+  replay(): boolean {
+    if (!this.#port.passage.withdraw()) return false;
+    const { record } = this.#port;
+    if (record.account !== undefined) settle(record.account, record);
+    this.#leave();
+    this.#plane.counters.replayed();
+    this.#place();
+    return true;
+  }
+
   /** For freezes and drains: ends the exchange at its endpoint. */
   cut(): void {
-    this.#port.cutAttempt(this.#plane.draining ? 'cut-by-drain' : 'cut-by-freeze');
+    this.#port.passage.cut(this.#plane.draining ? 'cut-by-drain' : 'cut-by-freeze');
   }
 
   /** Ends the exchange, whatever became of it. Once. */
@@ -236,7 +269,7 @@ export class Exchange implements Visit, HoldRequest {
       this.settle(decision);
       return;
     }
-    if (this.#budget?.tryEnter('heldRequests') !== true) {
+    if (!this.#tryHold()) {
       this.refuse('hold-full');
       return;
     }
@@ -244,10 +277,22 @@ export class Exchange implements Visit, HoldRequest {
     this.#plane.holds.wait(this);
   }
 
+  #tryHold(): boolean {
+    const bytes = this.#port.heldBytes();
+    if (this.#budget?.tryEnter('heldRequests') !== true) return false;
+    if (!this.#budget.tryEnter('heldBytes', bytes)) {
+      this.#budget.leave('heldRequests');
+      return false;
+    }
+    this.#heldBytes = bytes;
+    return true;
+  }
+
   #holdEnded(): void {
     this.#port.record.holdMs += this.#plane.clock.monotonicMs() - this.heldSinceMs;
     this.heldSinceMs = -1;
     this.#budget?.leave('heldRequests');
+    this.#budget?.leave('heldBytes', this.#heldBytes);
   }
 
   #leave(): void {

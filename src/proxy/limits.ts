@@ -6,6 +6,10 @@ export const ATTEMPTS_MAX = 3;
 /** What a refused client is told to wait. */
 export const RETRY_AFTER_SECONDS = 1;
 
+/** How often a freeze looks at what is left. */
+export const DRAIN_STEP_MS = 50;
+/** A stream is ended between two of its messages if it comes to that in this time; later within one. */
+export const STREAM_END_MS = 100;
 /** A request waits that long at most for a service that sleeps, or that is full after a thaw: browsers and proxies give up then. */
 export const HOLD_MS_MAX = 60_000;
 /** How often who waits is looked at. */

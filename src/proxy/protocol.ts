@@ -5,6 +5,8 @@
  * worker handles `boot`, `prepare`, `commit`, `freeze` and `thaw` on receipt, so a later message sees what an earlier one did.
  */
 import type { EdgeLimits } from './edge-limits.ts';
+import type { EndpointLoad } from './loads.ts';
+import type { FreezeSpan, Frozen } from '#routing/activator.ts';
 import type { RouteConfig } from '#routing/route-table.ts';
 import type { HostCertificate } from '#tls/certificate.ts';
 
@@ -24,18 +26,10 @@ export interface EdgeConfig {
   readonly certificates: readonly HostCertificate[];
 }
 
-export interface FreezeOptions {
-  /** How long requests may be held, from the freeze on. */
-  readonly deadlineMs: number;
-  /** How long to wait for requests in flight before they are cut. */
-  readonly drainMs: number;
-}
+export type FreezeOptions = FreezeSpan;
+export type FreezeResult = Frozen;
 
-export interface FreezeResult {
-  /** Requests and upgraded streams that were cut. */
-  readonly cut: number;
-  readonly waitedMs: number;
-}
+export const NOTHING_FROZEN: FreezeResult = { cut: 0, waitedMs: 0, closedWebSockets: 0, endedEventStreams: 0, replayed: 0 };
 
 /** Sleeping endpoints that could not be woken, and will not be tried for a while. */
 export interface FailedWake {
@@ -102,5 +96,7 @@ export type FromWorker =
   | { readonly kind: 'refused'; readonly seq: number; readonly reason: string; readonly code?: string }
   | { readonly kind: 'metrics'; readonly seq: number; readonly metrics: readonly object[] }
   | { readonly kind: 'traffic'; readonly deltas: readonly TrafficDelta[] }
+  /** All endpoints that have something under way, or had since the last message. */
+  | { readonly kind: 'loads'; readonly loads: readonly EndpointLoad[] }
   /** Requests wait for one of these endpoints, all of which sleep. Said again while they wait. */
   | { readonly kind: 'wake'; readonly endpointIds: readonly string[] };

@@ -7,6 +7,7 @@
  */
 import cluster from 'node:cluster';
 import { compileRoutes } from '#routing/compile.ts';
+import type { EndpointUse } from '#routing/activator.ts';
 import type { RouteConfig } from '#routing/route-table.ts';
 import type { HostCertificate } from '#tls/certificate.ts';
 import type { Clock } from '#clock';
@@ -25,8 +26,10 @@ import {
 import { shareLimits } from './budget.ts';
 import { EDGE_LIMITS } from './edge-limits.ts';
 import type { EdgeLimits } from './edge-limits.ts';
+import { Loads } from './loads.ts';
 import { aggregateMetrics } from './metrics.ts';
 import { listenError, probeAddresses } from './port-probe.ts';
+import { NOTHING_FROZEN } from './protocol.ts';
 import type {
   EdgeConfig,
   FreezeOptions,
@@ -99,6 +102,7 @@ export class WorkerPool implements AsyncDisposable {
   /** Endpoint id to the end of its hold, in monotonic ms. */
   readonly #freezes = new Map<string, number>();
   readonly #wakes: Wakes;
+  readonly #loads: Loads<Member>;
   #committed: EdgeConfig;
 
   private constructor(deps: WorkerPoolDeps, options: WorkerPoolOptions, listen: ListenAddresses) {
@@ -106,6 +110,7 @@ export class WorkerPool implements AsyncDisposable {
     this.#options = options;
     this.#listen = listen;
     this.#committed = options.initial;
+    this.#loads = new Loads(deps.clock);
     this.#wakes = new Wakes(deps.clock, { againMs: WAKE_SAME_MS, tell: options.onWake });
   }
 
@@ -169,16 +174,18 @@ export class WorkerPool implements AsyncDisposable {
     const frozen = results
       .map((reply) => (reply.kind === 'ack' ? reply.frozen : undefined))
       .filter((result) => result !== undefined);
-    return {
-      cut: frozen.reduce((sum, { cut }) => sum + cut, 0),
-      waitedMs: Math.max(0, ...frozen.map(({ waitedMs }) => waitedMs)),
-    };
+    return frozen.reduce(sumOfFreezes, NOTHING_FROZEN);
   }
 
   /** Lets requests for the endpoints go on, in order, to where the committed config says. */
   async thaw(endpointIds: readonly string[]): Promise<void> {
     for (const id of endpointIds) this.#freezes.delete(id);
     await this.#askAll({ kind: 'thaw', endpointIds }, WORKER_ACK_TIMEOUT_MS);
+  }
+
+  /** What is under way at an endpoint, in all workers together. */
+  useOf(endpointId: string): EndpointUse {
+    return this.#loads.of(endpointId);
   }
 
   /** The endpoints could not be woken: who waits for them gets a 503, and so does who comes within `retryAfterMs`. */
@@ -232,7 +239,7 @@ export class WorkerPool implements AsyncDisposable {
       throw configRefused(version, reason);
     }
     this.#committed = edge;
-    this.#wakes.keepOnly(asleepAmong(edge.config.services.flatMap(({ endpoints }) => endpoints)));
+    this.#keepOnly(edge.config);
     // Who booted meanwhile has the old version and has not prepared this one.
     const late = this.#booted().filter((member) => !participants.includes(member));
     for (const { process } of late) process.tell({ kind: 'prepare', edge });
@@ -241,6 +248,13 @@ export class WorkerPool implements AsyncDisposable {
         await this.#commit(member, version);
       }),
     );
+  }
+
+  /** Forgets endpoints that are gone. */
+  #keepOnly({ services, ports = [] }: RouteConfig): void {
+    const endpoints = [...services.flatMap((service) => service.endpoints), ...ports.map(({ endpoint }) => endpoint)];
+    this.#wakes.keepOnly(asleepAmong(endpoints));
+    this.#loads.keepOnly(new Set(endpoints.map(({ id }) => id)));
   }
 
   async #commit(member: Member, version: number): Promise<void> {
@@ -325,6 +339,9 @@ export class WorkerPool implements AsyncDisposable {
         traffic: ({ deltas }) => {
           this.#options.onTraffic(deltas);
         },
+        loads: (loads) => {
+          if (this.#members.has(member)) this.#loads.told(member, loads);
+        },
         wake: (endpointIds) => {
           this.#wakes.ask(endpointIds);
         },
@@ -345,6 +362,7 @@ export class WorkerPool implements AsyncDisposable {
     }, WORKER_START_TIMEOUT_MS);
     const ended = member.process.exit.then((how) => {
       this.#members.delete(member);
+      this.#loads.forget(member);
       clearTimeout(timer);
       throw startFailed(`ended (${how})`);
     });
@@ -379,6 +397,16 @@ export class WorkerPool implements AsyncDisposable {
     const key = http !== undefined && reply.reason.includes(`:${String(http.port)}`) ? 'listen.http' : 'listen.https';
     throw listenError(key === 'listen.http' ? http : https, key, { code: reply.code, reason: reply.reason });
   }
+}
+
+function sumOfFreezes(one: FreezeResult, other: FreezeResult): FreezeResult {
+  return {
+    cut: one.cut + other.cut,
+    waitedMs: Math.max(one.waitedMs, other.waitedMs),
+    closedWebSockets: one.closedWebSockets + other.closedWebSockets,
+    endedEventStreams: one.endedEventStreams + other.endedEventStreams,
+    replayed: one.replayed + other.replayed,
+  };
 }
 
 function refusalOf(result: PromiseSettledResult<Reply>): string | undefined {

@@ -2,6 +2,7 @@
 import cluster from 'node:cluster';
 import type { Worker } from 'node:cluster';
 import { EcluseError } from '#errors';
+import type { EndpointLoad } from './loads.ts';
 import type { FromWorker, ToWorker } from './protocol.ts';
 
 /** A message without its `seq`, which this file gives. */
@@ -13,6 +14,7 @@ export interface WorkerEvents {
   readonly online: () => void;
   readonly listening: (version: number) => void;
   readonly traffic: (message: FromWorker & { readonly kind: 'traffic' }) => void;
+  readonly loads: (loads: readonly EndpointLoad[]) => void;
   readonly wake: (endpointIds: readonly string[]) => void;
 }
 
@@ -93,6 +95,9 @@ export class WorkerProcess {
         return;
       case 'traffic':
         events.traffic(message);
+        return;
+      case 'loads':
+        events.loads(message.loads);
         return;
       case 'wake':
         events.wake(message.endpointIds);

@@ -174,7 +174,7 @@ edge:
     progressSize: off }
   timeouts: { head: 5s, idle: 1m, tlsHandshake: 3s, connect: 250ms, firstByte: 1h, streamIdle: 24h, total: 90s, progress: 10s,
     upstreamIdle: 4s }
-  tenant: { connections: 10, exchanges: 11, heldRequests: 0, bufferedSize: 1MiB, upgradedStreams: 12 }
+  tenant: { connections: 10, exchanges: 11, heldRequests: 0, heldSize: 2MiB, bufferedSize: 1MiB, upgradedStreams: 12 }
 `;
     expect(await load(text)).toMatchObject({
       trustedProxies: ['10.0.0.0/8', '192.0.2.7', '2001:db8::/32'],
@@ -202,7 +202,14 @@ edge:
         progressWindowMs: 10_000,
         progressBytesMin: 0,
         upstreamIdleMs: 4_000,
-        tenant: { connections: 10, exchanges: 11, heldRequests: 0, bufferedBytes: 1_048_576, upgradedStreams: 12 },
+        tenant: {
+          connections: 10,
+          exchanges: 11,
+          heldRequests: 0,
+          heldBytes: 2_097_152,
+          bufferedBytes: 1_048_576,
+          upgradedStreams: 12,
+        },
       },
     });
   });

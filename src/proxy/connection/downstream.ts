@@ -5,7 +5,6 @@
  * `parked`: the request is held, or its connection to an endpoint is being made; `body`: the rest of it is being sent; `wait`: it was sent whole.
  * What comes after a request waits in `#rest`, at most one read of it, and then in TCP.
  */
-import type { EndpointPool } from '#proxy/endpoints.ts';
 import type { ExchangeError } from '#proxy/error-response.ts';
 import { errorOfStatus } from '#proxy/error-response.ts';
 import { Exchange } from '#proxy/exchange.ts';
@@ -32,8 +31,8 @@ import { KeptHead, KnownHost, noteHead } from './kept-head.ts';
 import { writeLocalAnswer } from './local-answer.ts';
 import { Passage } from './passage.ts';
 import type { PassageEnd } from './passage.ts';
+import { Progress } from './progress.ts';
 import { createRequestFacts, judgeRequest, resetRequestFacts } from './request-facts.ts';
-import type { Upstream } from './upstream.ts';
 import type { Socket } from 'node:net';
 
 const STATE = { idle: 0, head: 1, parked: 2, body: 3, wait: 4, linger: 5, tunnel: 6, closed: 7 } as const;
@@ -50,7 +49,7 @@ export class Downstream implements WireOwner, TimeoutOwner, ExchangePort, Passag
   readonly peer: ClientPeer;
   readonly #plane: DataPlane;
   readonly #exchange: Exchange;
-  readonly #passage: Passage;
+  readonly passage: Passage;
   readonly #reader: HeadReader;
   readonly #body: BodyFollower;
   readonly #timer: WheelEntry;
@@ -65,8 +64,7 @@ export class Downstream implements WireOwner, TimeoutOwner, ExchangePort, Passag
   repeated = false;
   #rest: Buffer | undefined;
   #halfClosed = false;
-  /** Bytes that a client moved, when its progress was looked at last. */
-  #movedBytes = 0;
+  readonly #progress: Progress;
   #lingerBytes = 0;
   /** Whether no request came yet. */
   #fresh = true;
@@ -82,8 +80,9 @@ export class Downstream implements WireOwner, TimeoutOwner, ExchangePort, Passag
     this.#reader = new HeadReader(plane.connectionDeps.requestHeads);
     this.#body = new BodyFollower(plane.connectionDeps.chunkLimits);
     this.#timer = createWheelEntry(this);
+    this.#progress = new Progress(plane.limits);
     this.wire = Wire.accepted(socket, this, peer.readPath);
-    this.#passage = new Passage(plane, this, this.#exchange);
+    this.passage = new Passage(plane, this, this.#exchange);
     plane.downstreams.add(this);
     plane.connectionDeps.wheel.arm(this.#timer, plane.limits.headTimeoutMs);
   }
@@ -134,7 +133,7 @@ export class Downstream implements WireOwner, TimeoutOwner, ExchangePort, Passag
   }
 
   onDrain(): void {
-    this.#passage.clientReady();
+    this.passage.clientReady();
   }
 
   onEnd(): void {
@@ -162,7 +161,7 @@ export class Downstream implements WireOwner, TimeoutOwner, ExchangePort, Passag
     this.#reader.release();
     this.#plane.downstreams.delete(this);
     if (this.#exchange.active) {
-      this.#passage.abandon();
+      this.passage.abandon();
       this.#exchange.abandon(this.record.error ?? 'client-aborted');
       this.#exchange.finish();
     }
@@ -192,13 +191,9 @@ export class Downstream implements WireOwner, TimeoutOwner, ExchangePort, Passag
     return pathEnd === pathStart ? '/' : head.toString('latin1', pathStart, pathEnd);
   }
 
-  /** Sends the request at hand to an endpoint. */
-  carry(pool: EndpointPool<Upstream>): void {
-    this.#passage.carry(pool);
-  }
-
-  cutAttempt(error: ExchangeError): void {
-    this.#passage.cut(error);
+  /** What comes after it is not counted: it is one read at most. */
+  heldBytes(): number {
+    return this.record.headBytes + this.#piece.end - this.#piece.start;
   }
 
   /** `detail` says more exactly what is wrong. */
@@ -263,7 +258,7 @@ export class Downstream implements WireOwner, TimeoutOwner, ExchangePort, Passag
   requestBegun(ready: boolean): void {
     this.#piece.drop();
     const { wheel } = this.#plane.connectionDeps;
-    this.#movedBytes = this.record.downstreamInBytes;
+    this.#progress.begin(this.record.downstreamInBytes);
     wheel.arm(this.#timer, this.#halfClosed ? HALF_CLOSED_MS : this.#untilNextLookMs());
     if (this.#body.whole) {
       this.#state = STATE.wait;
@@ -287,6 +282,12 @@ export class Downstream implements WireOwner, TimeoutOwner, ExchangePort, Passag
   leaveToTunnel(): void {
     this.#state = STATE.tunnel;
     this.#plane.connectionDeps.wheel.disarm(this.#timer);
+  }
+
+  /** Takes the wire back from a tunnel that has said all. */
+  backFromTunnel(): void {
+    this.wire.owner = this;
+    this.#close();
   }
 
   #readRest(): void {
@@ -421,7 +422,7 @@ export class Downstream implements WireOwner, TimeoutOwner, ExchangePort, Passag
     const refused = this.#body.payloadBytes > this.#plane.limits.requestBodyBytesMax ? REFUSED.bodyTooLong : end;
     if (refused < 0) {
       const { status, reason } = refusalOf(refused);
-      this.#passage.requestBroken(errorOfStatus(status), reason);
+      this.passage.requestBroken(errorOfStatus(status), reason);
       return;
     }
     const { record } = this;
@@ -429,33 +430,30 @@ export class Downstream implements WireOwner, TimeoutOwner, ExchangePort, Passag
     if (limit - start >= LONG_BODY_BYTES) this.#expectLong();
     if (end < limit) this.#keepRest(buffer, end, limit);
     if (this.#body.whole) this.#state = STATE.wait;
-    this.#passage.sendBody(buffer, start, end);
+    this.passage.sendBody(buffer, start, end);
   }
 
-  /** The next look at the progress: in a window, or when all of the time is over. */
   #untilNextLookMs(): number {
-    const { limits, clock } = this.#plane;
-    if (limits.totalTimeoutMs === 0) return limits.progressWindowMs;
-    return Math.min(limits.progressWindowMs, this.record.startMs + limits.totalTimeoutMs - clock.monotonicMs());
+    const { totalTimeoutMs } = this.#plane.limits;
+    return this.#progress.untilNextMs(this.record.startMs, totalTimeoutMs === 0 ? 0 : this.#plane.clock.monotonicMs());
   }
 
   /** Cuts a client that moves too little of a body, and what took too long in all. */
   #lookAtProgress(): void {
-    const { limits, connectionDeps, counters } = this.#plane;
+    const { connectionDeps, counters } = this.#plane;
     if (this.#halfClosed) {
       this.wire.destroy();
       return;
     }
     const untilNextMs = this.#untilNextLookMs();
-    const moved = this.#passage.movedBytes();
-    const stalls = moved - this.#movedBytes < limits.progressBytesMin && this.#passage.waitsForClient(this.#state === STATE.body);
+    const waits = this.passage.waitsForClient(this.#state === STATE.body);
+    const stalls = this.#progress.stalls(this.passage.movedBytes(), waits);
     if (untilNextMs <= 0 || stalls) {
       const error = untilNextMs <= 0 ? 'total-timeout' : 'client-too-slow';
       counters.timedOut(error);
-      this.#passage.cut(error);
+      this.passage.cut(error);
       return;
     }
-    this.#movedBytes = moved;
     connectionDeps.wheel.arm(this.#timer, untilNextMs);
   }
 

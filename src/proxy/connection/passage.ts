@@ -4,23 +4,26 @@
  * One for each client connection, used for one exchange after the other, and for one attempt after the other of an exchange. What a client got
  * is never taken back: once a byte of a response is written, a fault cuts the connection so that no part can pass for the whole.
  */
-import type { EndpointPool } from '#proxy/endpoints.ts';
+import type { EndpointPool, StreamTally } from '#proxy/endpoints.ts';
 import type { ExchangeError } from '#proxy/error-response.ts';
-import type { Exchange } from '#proxy/exchange.ts';
+import type { Exchange, ExchangePassage } from '#proxy/exchange.ts';
 import { FRAMING } from '#proxy/http1/body-framing.ts';
 import type { HeadView } from '#proxy/http1/head-view.ts';
-import { NO_FIT, createRequestEdits, writeRequestHead } from '#proxy/http1/rewrite.ts';
-import type { RequestEdits } from '#proxy/http1/rewrite.ts';
+import { METHOD } from '#proxy/http1/head-view.ts';
+import { NO_FIT } from '#proxy/http1/rewrite.ts';
+import { eventStreamOf, isWebSocket } from '#proxy/http1/stream-kind.ts';
 import type { DataPlane } from '#proxy/data-plane.ts';
 import type { ExchangeRecord } from '#proxy/record.ts';
 import type { Wire } from '#proxy/wire/wire.ts';
-import { writeProxyHeader } from '#proxy/wire/proxy-protocol.ts';
 import type { ClientPeer } from './client-peer.ts';
+import { EventStream } from './event-stream.ts';
 import type { FirstPiece } from './first-piece.ts';
 import type { RequestFacts } from './request-facts.ts';
+import { RequestHead } from './request-head.ts';
 import { COALESCE_BYTES_MAX, OUTPUT, ResponseWriter, kindOf, writeHeadAndBody } from './response-writer.ts';
 import type { ClientFacts } from './response-writer.ts';
-import { Tunnel } from './tunnel.ts';
+import { Tunnel, WebSocketFrames } from './tunnel.ts';
+import type { TunnelOptions } from './tunnel.ts';
 import { Upstream } from './upstream.ts';
 import type { UpstreamUser } from './upstream.ts';
 
@@ -44,11 +47,25 @@ export interface PassageEnd extends ClientFacts {
   answered(closes: boolean): void;
   takeRest(): Buffer | undefined;
   leaveToTunnel(): void;
+  /** A tunnel has said all: the wire is closed in order. */
+  backFromTunnel(): void;
   /** The wire is closed. */
   onClosed(): void;
 }
 
-export class Passage implements UpstreamUser {
+/** RFC 9110 §9.2.1: they change nothing. */
+const SAFE_METHODS: ReadonlySet<number> = new Set([METHOD.get, METHOD.head, METHOD.options]);
+/** When the clients of a stream of events come again, each at its own time: a service is back in about that. */
+const RETRY_MS_MIN = 200;
+const RETRY_SPREAD_MS = 200;
+
+/** Where a response switches to WebSocket. To be asked before anything is written: the head may lie where that goes. */
+function framesOf(upstream: Upstream): WebSocketFrames | undefined {
+  const { bytes, view } = upstream.head();
+  return isWebSocket(bytes, view) ? new WebSocketFrames() : undefined;
+}
+
+export class Passage implements UpstreamUser, ExchangePassage {
   readonly record: ExchangeRecord;
   readonly #plane: DataPlane;
   readonly #client: PassageEnd;
@@ -56,12 +73,10 @@ export class Passage implements UpstreamUser {
   readonly #writer: ResponseWriter;
   #upstream: Upstream | undefined;
   #tunnel: Tunnel | undefined;
-  #edits: RequestEdits | undefined;
-  #editsHostName = '';
-  /** The head as it went to an endpoint, where the one at hand was the same as the one before; `#sentEdits`: what it was made with. */
-  #sent: Buffer | undefined;
-  #sentEdits: RequestEdits | undefined;
-  #sentIdAt = 0;
+  readonly #head: RequestHead;
+  /** The events of the response at hand, where it is a stream of them, and how it is to be ended. */
+  #events: EventStream | undefined;
+  #ending: { readonly tally: StreamTally; readonly isLate: boolean } | undefined;
   #connectSinceMs = 0;
   /** When the head of the response came, as long as its turn lasts; else -1. */
   #turnMs = -1;
@@ -81,6 +96,7 @@ export class Passage implements UpstreamUser {
     this.#exchange = exchange;
     this.record = client.record;
     this.#writer = new ResponseWriter(plane.connectionDeps.chunkLimits);
+    this.#head = new RequestHead(client);
   }
 
   /** Sends the request over an idle connection, or over one that is made for it. */
@@ -90,6 +106,8 @@ export class Passage implements UpstreamUser {
     this.#continued = false;
     this.#bodyUncertain = false;
     this.#bodyBytesSent = 0;
+    this.#events = undefined;
+    this.#ending = undefined;
     const own = this.record.route?.service.sendProxy !== undefined;
     let idle = own ? undefined : pool.idle.pop();
     while (idle?.wire.closed === true) idle = pool.idle.pop();
@@ -157,6 +175,7 @@ export class Passage implements UpstreamUser {
       : this.#client;
     if (client !== this.#client) this.#client.facts.persistent = false;
     const { framing } = upstream;
+    const frames = framing === FRAMING.tunnel ? framesOf(upstream) : undefined;
     if (!this.#writeResponseHead(upstream, client)) {
       upstream.abandon();
       this.onUpstreamFailed('upstream-invalid');
@@ -164,9 +183,11 @@ export class Passage implements UpstreamUser {
     }
     record.status = upstream.memory.status;
     this.#responded = true;
+    if (framing === FRAMING.chunked || framing === FRAMING.untilClose) this.#followEvents(upstream, bytes, { start: after, end });
+    else frames?.toClient.follow(bytes, after, end);
     const ready = this.#writer.begin(wire, upstream.wire, bytes, { start: after, end });
     record.downstreamOutBytes += this.#writer.writtenBytes;
-    if (framing === FRAMING.tunnel) this.#switch(upstream);
+    if (framing === FRAMING.tunnel) this.#switch(upstream, frames);
     else if (!ready) this.#clientBlocks();
   }
 
@@ -190,9 +211,13 @@ export class Passage implements UpstreamUser {
     const { wire } = this.#client;
     this.#turnMs = -1;
     if (upstream === undefined || wire.closed) return;
-    const ready = this.#writer.body(wire, upstream.wire, bytes, { start, end });
+    const last = this.#events === undefined ? -1 : this.#events.follow(bytes, start, end);
+    const ends = last !== -1 && this.#ending !== undefined;
+    const ready = this.#writer.body(wire, upstream.wire, bytes, { start, end: ends ? last : end });
     this.record.downstreamOutBytes += this.#writer.writtenBytes;
-    if (!ready) this.#clientBlocks();
+    if (ends) this.#endEvents(true);
+    else if (!ready) this.#clientBlocks();
+    if (this.#ending?.isLate === true) this.#endEventsIfBetween();
   }
 
   onResponseOver(): void {
@@ -280,6 +305,39 @@ export class Passage implements UpstreamUser {
     upstream?.abandon();
   }
 
+  /** Whether it is a stream without an end of its own. */
+  get isStream(): boolean {
+    return this.#tunnel !== undefined || (this.#events !== undefined && !this.#responseOver);
+  }
+
+  /** Ends such a stream in order, as soon as that is possible. `isLate`: even where a part of a message is lost. */
+  endStream(tally: StreamTally, isLate: boolean): void {
+    if (this.#tunnel !== undefined) {
+      this.#tunnel.restart(() => {
+        this.#tunnel = undefined;
+        tally.closedWebSockets += 1;
+        this.#exchange.finish();
+        this.#client.backFromTunnel();
+      }, isLate);
+    } else if (this.#events !== undefined && !this.#responseOver) {
+      this.#ending = { tally, isLate };
+      this.#endEventsIfBetween();
+    }
+  }
+
+  /** Takes the attempt back, where the endpoint has got nothing or may get it twice, and the client knows of nothing. The request is parked. */
+  withdraw(): boolean {
+    const upstream = this.#upstream;
+    if (upstream === undefined || this.#responded) return false;
+    const { facts } = this.#client;
+    if (upstream.sent && (!SAFE_METHODS.has(facts.method) || facts.framing !== FRAMING.none)) return false;
+    this.#unblock();
+    this.#upstream = undefined;
+    upstream.abandon();
+    this.#client.park();
+    return true;
+  }
+
   /** Bytes that the client has sent and taken. */
   movedBytes(): number {
     return this.record.downstreamInBytes + this.record.downstreamOutBytes - this.#client.wire.queuedBytes;
@@ -294,12 +352,7 @@ export class Passage implements UpstreamUser {
   #send(upstream: Upstream): void {
     const client = this.#client;
     const { facts } = client;
-    OUTPUT.at = 0;
-    const edits = this.#editsFor(upstream.pool.endpoint.hostName);
-    if (!client.repeated) this.#sent = undefined;
-    if (this.#sent !== undefined && this.#sentEdits === edits) {
-      this.#repeatHead(this.#sent);
-    } else if (!this.#writeHead(upstream, edits)) {
+    if (!this.#head.write(upstream)) {
       this.#upstream = undefined;
       upstream.abandon();
       this.#exchange.refuse('head-too-large');
@@ -318,56 +371,6 @@ export class Passage implements UpstreamUser {
     upstream.expectResponse(facts.method, facts.upgrade);
     if (client.requestWhole) upstream.requestSent();
     client.requestBegun(ready);
-  }
-
-  /** Writes the head at hand to the output. False: it does not fit. */
-  #writeHead(upstream: Upstream, edits: RequestEdits): boolean {
-    const client = this.#client;
-    const { bytes, view } = client.head();
-    const { requestId } = this.record;
-    edits.requestId = requestId;
-    edits.upgrade = client.facts.upgrade;
-    edits.trailers = client.facts.trailers;
-    this.#introduce(upstream);
-    const introduction = OUTPUT.at;
-    if (writeRequestHead(bytes, view, edits, OUTPUT) === NO_FIT) return false;
-    if (!client.repeated || introduction > 0) return true;
-    const sent = Buffer.from(OUTPUT.out.subarray(0, OUTPUT.at));
-    this.#sentIdAt = sent.lastIndexOf(requestId);
-    this.#sentEdits = edits;
-    this.#sent = this.#sentIdAt === -1 ? undefined : sent;
-    return true;
-  }
-
-  /** PERF: the head that was sent before, with another id. */
-  #repeatHead(sent: Buffer): void {
-    const { out } = OUTPUT;
-    out.set(sent, 0);
-    out.set(this.record.requestId, this.#sentIdAt);
-    OUTPUT.at = sent.length;
-  }
-
-  /** PROXY protocol to endpoints that want it: the connection is this client's alone then. */
-  #introduce(upstream: Upstream): void {
-    const version = this.record.route?.service.sendProxy;
-    if (version === undefined) return;
-    upstream.keepToOneClient();
-    const header = writeProxyHeader(version, this.#client.peer.proxyFacts());
-    header.copy(OUTPUT.out, 0);
-    OUTPUT.at = header.length;
-  }
-
-  #editsFor(hostName: string): RequestEdits {
-    if (this.#edits !== undefined && this.#editsHostName === hostName) return this.#edits;
-    const { peer } = this.#client;
-    this.#editsHostName = hostName;
-    this.#edits = createRequestEdits({
-      clientAddress: peer.peerAddress,
-      proto: peer.tls === undefined ? 'http' : 'https',
-      hostName,
-      trusted: peer.trusted,
-    });
-    return this.#edits;
   }
 
   /** A client that was told no 100 may or may not send its body: what follows cannot be known (RFC 9110 §10.1.1). */
@@ -397,13 +400,46 @@ export class Passage implements UpstreamUser {
     this.#bufferedBytes = 0;
   }
 
-  #switch(upstream: Upstream): void {
+  /** Begins to follow a response that is a stream of events. */
+  #followEvents(upstream: Upstream, bytes: Buffer, piece: { readonly start: number; readonly end: number }): void {
+    if (upstream.bodyWhole) return;
+    const { bytes: head, view } = upstream.head();
+    const kind = eventStreamOf(head, view);
+    if (kind === undefined) return;
+    this.#events = new EventStream(upstream.framing, kind === 'encoded', this.#plane.connectionDeps.chunkLimits);
+    this.#events.follow(bytes, piece.start, piece.end);
+  }
+
+  #endEventsIfBetween(): void {
+    const events = this.#events;
+    if (events === undefined || this.#ending === undefined) return;
+    if (events.isBetween || (this.#ending.isLate && events.isBetweenChunks)) this.#endEvents(events.isBetween);
+  }
+
+  /** Ends a stream of events here, with the time after which the client shall come again. */
+  #endEvents(isBetween: boolean): void {
+    const { wire } = this.#client;
+    const text = this.#events?.farewell(RETRY_MS_MIN + Math.floor(Math.random() * RETRY_SPREAD_MS), isBetween) ?? '';
+    if (this.#ending !== undefined) this.#ending.tally.endedEventStreams += 1;
+    this.#events = undefined;
+    this.#ending = undefined;
+    this.#unblock();
+    this.#upstream?.abandon();
+    this.#upstream = undefined;
+    this.#responseOver = true;
+    this.#turnMs = -1;
+    this.#writer.endWith(wire, text);
+    this.record.downstreamOutBytes += this.#writer.writtenBytes;
+    this.#end();
+  }
+
+  #switch(upstream: Upstream, frames: WebSocketFrames | undefined): void {
     const client = this.#client;
     this.#upstream = undefined;
     upstream.leaveToTunnel();
     client.leaveToTunnel();
     const { connectionDeps, limits } = this.#plane;
-    this.#tunnel = new Tunnel(client.wire, upstream.wire, client.takeRest(), {
+    const options: TunnelOptions = {
       wheel: connectionDeps.wheel,
       idleTimeoutMs: limits.streamIdleTimeoutMs,
       record: this.record,
@@ -413,7 +449,8 @@ export class Passage implements UpstreamUser {
         this.#exchange.finish();
         client.onClosed();
       },
-    });
+    };
+    this.#tunnel = new Tunnel({ client: client.wire, endpoint: upstream.wire }, client.takeRest(), options, frames);
   }
 
   /** All went well: the client's connection goes on, or is closed as it was told. */

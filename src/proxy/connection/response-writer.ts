@@ -157,6 +157,14 @@ export class ResponseWriter {
     this.writtenBytes = LAST_CHUNK.length;
   }
 
+  /** Ends the response with `text`, between two chunks of the endpoint's. */
+  endWith(to: Wire, text: string): void {
+    const framed = text === '' ? LAST_CHUNK : `${text.length.toString(16)}\r\n${text}\r\n${LAST_CHUNK}`;
+    const written = this.endsWithConnection ? text : framed;
+    this.writtenBytes = written.length;
+    if (written !== '') to.writeText(written);
+  }
+
   #chunk(to: Wire, from: Wire, bytes: Buffer, piece: { start: number; end: number }): boolean {
     const { start, end } = piece;
     const size = `${(end - start).toString(16)}\r\n`;

@@ -106,6 +106,11 @@ export class Upstream implements WireOwner, TimeoutOwner {
     return this.#body.framing;
   }
 
+  /** Whether the body of the response at hand is over, as far as it was read. */
+  get bodyWhole(): boolean {
+    return this.#body.whole;
+  }
+
   /** The final head at hand, and the bytes that it lies in. Valid until something is read. */
   head(): { readonly bytes: Buffer; readonly view: HeadView } {
     if (!this.memory.repeated) return this.#reader;

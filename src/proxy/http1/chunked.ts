@@ -106,6 +106,16 @@ export function isChunkedDone(scanner: ChunkScanner): boolean {
   return scanner.state === STATE.done;
 }
 
+/** Whether a chunk is over and the next one has not begun. */
+export function isBetweenChunks(scanner: ChunkScanner): boolean {
+  return scanner.state === STATE.size && scanner.digits === 0;
+}
+
+/** Whether the payload of a chunk is over and the chunk is not. */
+export function isChunkEnding(scanner: ChunkScanner): boolean {
+  return scanner.state === STATE.payloadCr || scanner.state === STATE.payloadLf;
+}
+
 /**
  * Follows `[start, end)` up to the next piece of payload, the end of the body or `end`. Returns the offset after what it followed, or a code of
  * `REFUSED`; the piece of payload, if any, is `[payloadStart, payloadEnd)`. To take the payload out, call until the offset is `end` or the body

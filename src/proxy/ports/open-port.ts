@@ -37,6 +37,8 @@ export interface OpenPort {
   readonly key: string;
   /** TCP connections or UDP sessions. */
   readonly streamCount: number;
+  /** Where they lead, one entry for each. */
+  endpointsInUse(): Iterable<string>;
   /** The table or a freeze changed: who waits goes on, what leads to a container that is gone ends. */
   changed(): void;
   /** Stops listening; what is under way goes on. */

@@ -22,6 +22,8 @@ export interface PortsDeps extends Pick<PortDeps, 'clock' | 'limits' | 'budgets'
   readonly log: Log;
 }
 
+type Emptied = Pick<FreezeResult, 'cut' | 'waitedMs'>;
+
 export class Ports implements Disposable {
   readonly #deps: PortsDeps;
   readonly #freezes: Freezes;
@@ -63,6 +65,12 @@ export class Ports implements Disposable {
     return sum;
   }
 
+  /** Where TCP connections and UDP sessions lead, one entry for each. */
+  *endpointsInUse(): Generator<string> {
+    for (const port of this.#open.values()) yield* port.endpointsInUse();
+    for (const port of this.#leaving) yield* port.endpointsInUse();
+  }
+
   /** Where the worker itself listens: no tenant's port may come to lie there. */
   reserve(addresses: readonly (ListenAddress | undefined)[]): void {
     this.#reserved = addresses.filter((address) => address !== undefined);
@@ -98,11 +106,15 @@ export class Ports implements Disposable {
     this.#freezes.freeze(endpointIds, deadlineMs);
   }
 
-  /** Lets who comes wait, and returns when nothing is under way: no connection can go along with a container. */
-  async freeze(endpointIds: readonly string[], options: FreezeOptions): Promise<FreezeResult> {
+  /** Lets who comes wait, and returns when nothing is under way but connections that are carried. `lasts`: whether an endpoint is frozen still. */
+  async freeze(endpointIds: readonly string[], options: FreezeOptions, lasts: (endpointId: string) => boolean): Promise<Emptied> {
     this.hold(endpointIds, options.deadlineMs);
     const ids = new Set(endpointIds);
-    return await this.#emptied(options.drainMs, (stream) => stream.endpoint !== undefined && ids.has(stream.endpoint.id));
+    const isCarried = (stream: TcpStream): boolean => options.streams === 'carry' && stream.isJoined;
+    return await this.#emptied(options.drainMs, (stream) => {
+      const id = stream.endpoint?.id;
+      return id !== undefined && ids.has(id) && lasts(id) && !isCarried(stream);
+    });
   }
 
   thaw(endpointIds: readonly string[]): void {
@@ -134,7 +146,7 @@ export class Ports implements Disposable {
   }
 
   /** Connections that are not made yet begin anew; the others are cut once nothing moves in them, and all after `limitMs`. */
-  async #emptied(limitMs: number, isMeant: (stream: TcpStream) => boolean): Promise<FreezeResult> {
+  async #emptied(limitMs: number, isMeant: (stream: TcpStream) => boolean): Promise<Emptied> {
     const { clock } = this.#deps;
     const startMs = clock.monotonicMs();
     let cut = 0;

@@ -54,6 +54,10 @@ export class TcpPort implements OpenPort, StreamOwner {
     return this.streams.size;
   }
 
+  *endpointsInUse(): Generator<string> {
+    for (const { endpoint } of this.streams) if (endpoint !== undefined) yield endpoint.id;
+  }
+
   changed(): void {
     const waiting = [...this.#waiting];
     this.#waiting.clear();

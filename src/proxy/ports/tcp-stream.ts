@@ -157,7 +157,7 @@ export class TcpStream implements TimeoutOwner {
     this.#movedMs = deps.clock.monotonicMs();
     const client = Wire.accepted(this.#socket, this.#connectingOwner(), deps.path);
     this.#client = client;
-    this.#tunnel = new Tunnel(client, upstream, undefined, {
+    this.#tunnel = new Tunnel({ client, endpoint: upstream }, undefined, {
       wheel: deps.wheel,
       idleTimeoutMs: STREAM_IDLE_TIMEOUT_MS,
       record: this.#moved,

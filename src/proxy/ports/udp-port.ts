@@ -81,6 +81,10 @@ export class UdpPort implements OpenPort {
     return this.#sessions.size;
   }
 
+  *endpointsInUse(): Generator<string> {
+    for (const { endpoint } of this.#sessions.values()) yield endpoint.id;
+  }
+
   changed(): void {
     const held = this.#held;
     this.#held = [];

@@ -241,6 +241,24 @@ test('held requests above the limit are refused with 503; those of others wait',
   expect((await last.answers(1))[0]?.status, last.state).toBe(200);
 });
 
+test('held requests above the limit of bytes are refused with 503, and bytes are given back', async () => {
+  await using scene = await Scene.open({ heldBytes: 8_000 });
+  const frozen = ['of-acme'];
+  for (let round = 0; round < 2; round += 1) {
+    await scene.edge.pool.freeze(frozen, { deadlineMs: 60_000, drainMs: 100 });
+    using first = await scene.client();
+    using second = await scene.client();
+    for (const client of [first, second]) client.expect('POST');
+    first.send(`POST / HTTP/1.1\r\nHost: acme.test\r\nContent-Length: 6000\r\n\r\n${'x'.repeat(6_000)}`);
+    await eventually(async () => ((await scene.edge.pool.metrics()).includes('\necluse_held_requests 1\n') ? true : undefined));
+    second.send(`POST / HTTP/1.1\r\nHost: acme.test\r\nContent-Length: 3000\r\n\r\n${'x'.repeat(3_000)}`);
+    expect((await second.answers(1))[0]?.status).toBe(503);
+    expect(await scene.refusals('heldBytes')).toBe(round + 1);
+    await scene.edge.pool.thaw(frozen);
+    expect((await first.answers(1))[0]?.status).toBe(200);
+  }
+});
+
 test('upgraded streams above the limit are refused with 503; those of others are not', async () => {
   await using scene = await Scene.open({ upgradedStreams: 1 });
   const upgraded = async (tenant: string): Promise<RawClient> => {

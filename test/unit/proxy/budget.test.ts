@@ -4,7 +4,14 @@ import { BUDGET_KINDS, Budgets, OTHER_TENANTS, shareLimits, shareOf } from '#pro
 import type { BudgetLimits } from '#proxy/budget.ts';
 import { EDGE_LIMITS } from '#proxy/edge-limits.ts';
 
-const LIMITS: BudgetLimits = { connections: 3, exchanges: 2, heldRequests: 0, bufferedBytes: 100, upgradedStreams: 1 };
+const LIMITS: BudgetLimits = {
+  connections: 3,
+  exchanges: 2,
+  heldRequests: 0,
+  heldBytes: 50,
+  bufferedBytes: 100,
+  upgradedStreams: 1,
+};
 
 describe('TenantBudget', () => {
   test('takes up to the limit, one kind beside the other', () => {
@@ -160,7 +167,8 @@ test('shareLimits() shares every kind', () => {
   expect(shareLimits(EDGE_LIMITS.tenant, 2)).toEqual({
     connections: 8_192,
     exchanges: 4_096,
-    heldRequests: 512,
+    heldRequests: 2_048,
+    heldBytes: 32 * 1024 ** 2,
     bufferedBytes: 32 * 1024 ** 2,
     upgradedStreams: 4_096,
   });

@@ -2,7 +2,7 @@
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { Counters } from '#proxy/counters.ts';
 import { Endpoints } from '#proxy/endpoints.ts';
-import type { IdleConnection, Visit } from '#proxy/endpoints.ts';
+import type { Emptying, IdleConnection, StreamTally, Visit } from '#proxy/endpoints.ts';
 import { Traffic } from '#proxy/traffic.ts';
 import type { Endpoint } from '#routing/route-table.ts';
 import type { Clock } from '#clock';
@@ -33,9 +33,15 @@ function connection(): Connection {
   return made;
 }
 
-function visit(onCut: () => void = () => undefined): Visit {
-  return { cut: onCut };
+function visit(onCut: () => void = () => undefined, more: Partial<Visit> = {}): Visit {
+  return { isStream: false, endStream: () => undefined, replay: () => false, cut: onCut, ...more };
 }
+
+function within(drainMs: number, more: Partial<Emptying> = {}): Emptying {
+  return { drainMs, carriesStreams: false, lasts: () => true, ...more };
+}
+
+const NOTHING = { cut: 0, waitedMs: 0, closedWebSockets: 0, endedEventStreams: 0, replayed: 0 };
 
 describe('Endpoints', () => {
   let traffic: Traffic;
@@ -172,7 +178,7 @@ describe('Endpoints', () => {
 
   describe('emptied()', () => {
     test('returns at once where nothing is under way', async () => {
-      expect(await endpoints.emptied(clock, ['a', 'b'], 1_000)).toEqual({ cut: 0, waitedMs: 0 });
+      expect(await endpoints.emptied(clock, ['a', 'b'], within(1_000))).toEqual(NOTHING);
     });
 
     test('returns when the last of all its endpoints has left', async () => {
@@ -182,14 +188,14 @@ describe('Endpoints', () => {
       endpoints.enter(poolB, two);
       endpoints.enter(endpoints.poolOf('acme', endpoint('c')), elsewhere);
       const over = vi.fn<(result: unknown) => void>();
-      const waiting = endpoints.emptied(clock, ['a', 'b'], 1_000).then(over);
+      const waiting = endpoints.emptied(clock, ['a', 'b'], within(1_000)).then(over);
       await vi.advanceTimersByTimeAsync(100);
       endpoints.leave(poolA, one);
       await vi.advanceTimersByTimeAsync(100);
       expect(over).not.toHaveBeenCalled();
       endpoints.leave(poolB, two);
       await waiting;
-      expect(over).toHaveBeenCalledWith({ cut: 0, waitedMs: 200 });
+      expect(over).toHaveBeenCalledWith({ ...NOTHING, waitedMs: 200 });
     });
 
     test('cuts what is left at its end, and nothing else', async () => {
@@ -206,10 +212,78 @@ describe('Endpoints', () => {
         endpoints.poolOf('acme', endpoint('c')),
         visit(() => cut.push('c')),
       );
-      const waiting = endpoints.emptied(clock, ['a'], 500);
+      const waiting = endpoints.emptied(clock, ['a'], within(500));
       await vi.advanceTimersByTimeAsync(500);
-      expect(await waiting).toEqual({ cut: 2, waitedMs: 500 });
+      expect(await waiting).toEqual({ ...NOTHING, cut: 2, waitedMs: 500 });
       expect(cut).toEqual(['a', 'a again']);
+    });
+
+    test('ends streams at once, those that come up later too, and without regard to a message after a while', async () => {
+      const pool = endpoints.poolOf('acme', endpoint('a'));
+      const told: string[] = [];
+      const stream = (name: string, endsAtMs: number): Visit => {
+        const made: Visit = visit(undefined, {
+          isStream: true,
+          endStream: (tally: StreamTally, isLate: boolean) => {
+            told.push(`${name} ${String(isLate)}`);
+            if (clock.monotonicMs() < startMs + endsAtMs) return;
+            tally.closedWebSockets += 1;
+            endpoints.leave(pool, made);
+          },
+        });
+        return made;
+      };
+      const startMs = clock.monotonicMs();
+      endpoints.enter(pool, stream('one', 0));
+      endpoints.enter(pool, stream('two', 100));
+      const waiting = endpoints.emptied(clock, ['a'], within(1_000));
+      await vi.advanceTimersByTimeAsync(500);
+      expect(await waiting).toEqual({ ...NOTHING, closedWebSockets: 2, waitedMs: 100 });
+      expect(told).toEqual(['one false', 'two false', 'two false', 'two true']);
+    });
+
+    test('leaves streams alone that are carried', async () => {
+      const pool = endpoints.poolOf('acme', endpoint('a'));
+      const told: string[] = [];
+      const stream = visit(() => told.push('cut'), { isStream: true, endStream: () => told.push('ended') });
+      const request = visit();
+      endpoints.enter(pool, stream);
+      endpoints.enter(pool, request);
+      const waiting = endpoints.emptied(clock, ['a'], within(1_000, { carriesStreams: true }));
+      await vi.advanceTimersByTimeAsync(100);
+      endpoints.leave(pool, request);
+      await vi.advanceTimersByTimeAsync(100);
+      expect([await waiting, told]).toEqual([{ ...NOTHING, waitedMs: 150 }, []]);
+    });
+
+    test('takes back what may be sent again', async () => {
+      const cut: string[] = [];
+      const pool = endpoints.poolOf('acme', endpoint('a'));
+      endpoints.enter(
+        pool,
+        visit(() => cut.push('safe'), { replay: () => true }),
+      );
+      endpoints.enter(
+        pool,
+        visit(() => cut.push('unsafe')),
+      );
+      const waiting = endpoints.emptied(clock, ['a'], within(500));
+      await vi.advanceTimersByTimeAsync(500);
+      expect([await waiting, cut]).toEqual([{ ...NOTHING, cut: 1, replayed: 1, waitedMs: 500 }, ['unsafe']]);
+    });
+
+    test('cuts nothing at an endpoint that was thawed meanwhile', async () => {
+      const cut: string[] = [];
+      let isFrozen = true;
+      endpoints.enter(
+        endpoints.poolOf('acme', endpoint('a')),
+        visit(() => cut.push('a')),
+      );
+      const waiting = endpoints.emptied(clock, ['a'], within(500, { lasts: () => isFrozen }));
+      await vi.advanceTimersByTimeAsync(100);
+      isFrozen = false;
+      await vi.advanceTimersByTimeAsync(500);
+      expect([await waiting, cut]).toEqual([{ ...NOTHING, waitedMs: 150 }, []]);
     });
   });
 
