@@ -3,6 +3,7 @@
  *
  * Exit codes: 0 done, 1 refused or failed, 2 wrong usage. An error is one line on stderr (a configuration's problems are one line each).
  */
+import type { AdminClient } from '#admin/client.ts';
 import { EcluseError, codeOf, errorLine, reasonOf } from '#errors';
 import { DATA_DIR_DEFAULT, adminSocketOf } from '#node-paths';
 import { parseCommandLine } from './cli.ts';
@@ -111,6 +112,10 @@ function socketOf({ dataDir, adminSocket }: DaemonAddress): string {
 async function runRemote(command: RemoteCommand, output: Output): Promise<void> {
   const { createAdminClient } = await import('#admin/client.ts');
   const client = createAdminClient(socketOf(command.daemon));
+  if (!isOfNode(command)) {
+    await runOnObjects(command, client, output);
+    return;
+  }
   switch (command.kind) {
     case 'status':
       await (await import('./cli-node.ts')).printStatus(client, output, command);
@@ -121,6 +126,26 @@ async function runRemote(command: RemoteCommand, output: Output): Promise<void> 
     case 'events':
       await (await import('./cli-node.ts')).printEvents(client, output, command);
       return;
+    case 'top':
+      await (await import('./cli-top.ts')).runTop(client, output, command);
+      return;
+    case 'usage':
+      await (await import('./cli-usage.ts')).printUsage(command, client, output);
+      return;
+  }
+}
+
+const OF_NODE = ['status', 'host-ls', 'events', 'top', 'usage'] as const;
+type NodeCommand = Extract<RemoteCommand, { readonly kind: (typeof OF_NODE)[number] }>;
+type ObjectCommand = Exclude<RemoteCommand, NodeCommand>;
+
+function isOfNode(command: RemoteCommand): command is NodeCommand {
+  return OF_NODE.some((kind) => kind === command.kind);
+}
+
+/** Commands about one tenant or one container. */
+async function runOnObjects(command: ObjectCommand, client: AdminClient, output: Output): Promise<void> {
+  switch (command.kind) {
     case 'tenant-add':
     case 'tenant-ls':
     case 'tenant-set':
@@ -142,12 +167,6 @@ async function runRemote(command: RemoteCommand, output: Output): Promise<void> 
     case 'wake':
     case 'clone':
       await (await import('./cli-lifecycle.ts')).runLifecycleCommand(command, client, output);
-      return;
-    case 'top':
-      await (await import('./cli-top.ts')).runTop(client, output, command);
-      return;
-    case 'usage':
-      await (await import('./cli-usage.ts')).printUsage(command, client, output);
       return;
   }
 }

@@ -3,7 +3,6 @@ import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ContainerCreation } from '#caas/container-creation.ts';
 import { Containers } from '#caas/containers.ts';
-import type { Sleep } from '#caas/containers.ts';
 import { TenantSockets } from '#caas/docker-api/tenant-socket.ts';
 import { Events } from '#caas/events.ts';
 import { HostLoads } from '#caas/host-loads.ts';
@@ -15,6 +14,7 @@ import { Migrations } from '#caas/migration/migration.ts';
 import type { NetworkFabric } from '#caas/networks/network-fabric.ts';
 import { Networks } from '#caas/networks/networks.ts';
 import { PublishedPorts } from '#caas/ports/published-ports.ts';
+import type { Sleep } from '#caas/sleep/sleep.ts';
 import { recoverSnapshots } from '#caas/sleep/sleep-recovery.ts';
 import { Sleepers } from '#caas/sleep/sleepers.ts';
 import { Clones } from '#caas/snapshots/clones.ts';
@@ -51,8 +51,8 @@ export interface ContainerPlane {
   readonly migrations: Migrations;
   readonly sleepers: Sleepers;
   readonly clones: Clones;
-  /** Finishes or undoes what a daemon that died left of snapshots. */
-  readonly recoverSnapshots: () => Promise<void>;
+  /** Finishes or undoes what a daemon that died left of moves and snapshots. Before anything serves. */
+  readonly recover: () => Promise<void>;
 }
 
 const MEMORY_BACKED = '/dev/shm';
@@ -108,7 +108,8 @@ export async function openContainerPlane(
     migrations,
     sleepers,
     clones,
-    recoverSnapshots: async () => {
+    recover: async () => {
+      await migrations.recover();
       await recoverSnapshots(recovery);
     },
   };

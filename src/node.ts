@@ -43,6 +43,7 @@ import { HostCertificates } from '#tls/host-certificates.ts';
 import { NodeOperations } from './node-control.ts';
 import type { NodeParts } from './node-control.ts';
 import { openContainerPlane } from './node-containers.ts';
+import { watchIdle } from '#caas/sleep/idle-watch.ts';
 import { Edge } from './node-edge.ts';
 import { closeHosts, openHosts } from './node-hosts.ts';
 import { takeNodeLock } from './node-lock.ts';
@@ -283,10 +284,7 @@ async function openNode(config: NodeConfig, log: Log, say: Say): Promise<Running
   stack.use(responder);
   await fabric.attach(hosts, await listenForNames(responder, hosts));
 
-  const wake = (endpointIds: readonly string[]): void => {
-    plane.sleepers.wanted(endpointIds);
-  };
-  const edge = new Edge({ log, clock, sql, certificates, domain: config.domain, wake });
+  const edge = new Edge({ log, clock, sql, certificates, domain: config.domain, wake: (ids) => plane.sleepers.wanted(ids) });
   const plane = await openContainerPlane({ log, clock, sql, cgroups, hosts, fabric, activator: edge }, config, stack);
   const { containers, meter, migrations, sockets, volumes } = plane;
   const recovery = { log, clock, sql, hosts, containers, volumes };
@@ -294,8 +292,7 @@ async function openNode(config: NodeConfig, log: Log, say: Say): Promise<Running
     say('stopping containers');
     await stopAll(recovery, STOP_GRACE_SECONDS);
   });
-  await migrations.recover();
-  await plane.recoverSnapshots();
+  await plane.recover();
   say('taking over containers');
   await reconcile(recovery);
   for (const host of hosts.values()) await clearCrashedBuilds(recovery, host);
@@ -307,6 +304,7 @@ async function openNode(config: NodeConfig, log: Log, say: Say): Promise<Running
     say('draining connections');
     await pool.dispose();
   });
+  stack.use(watchIdle({ log, clock, containers, sleepers: plane.sleepers, useOf: (id) => pool.pool.useOf(id) }));
   const gateway = await openDocker(config, authority, { ...plane, log, clock, sql, hosts }, runsc);
   if (gateway !== undefined) stack.use(gateway);
   serveContainers(sockets, gateway);

@@ -12,7 +12,7 @@ import { inventName, isContainerName } from '#caas/spec/container-name.ts';
 import { parseCreate, parseStoredSpec, SPEC_LIMITS } from '#caas/spec/container-spec.ts';
 import type { ContainerSpec } from '#caas/spec/container-spec.ts';
 import type { Containers } from './containers.ts';
-import { nameTaken } from './containers.ts';
+import { nameTaken } from './container-errors.ts';
 import { dockerError, noSuchImage, refusedSpec } from './docker-api/docker-error.ts';
 import { tcpPortsOf } from '#caas/engine/engine-answers.ts';
 import type { EngineImage } from '#caas/engine/engine-answers.ts';
@@ -76,8 +76,8 @@ export class ContainerCreation {
     const tcpPorts = tcpPortsOf({ ...known.Config?.ExposedPorts, ...parsed.spec.config.ExposedPorts });
     const exposedPorts = exposedKeys(parsed.spec.ports, known.Config?.ExposedPorts, parsed.spec.config.ExposedPorts);
     const spec: ContainerSpec = { ...parsed.spec, imageId: image.imageId, tcpPorts, exposedPorts };
-    const idle = idleWishOf(spec.config.Labels ?? {});
-    if (idle.kind === 'invalid') throw dockerError(400, `ecluse: ${idle.why}`);
+    const reason = idleProblemOf(spec);
+    if (reason !== undefined) throw dockerError(400, `ecluse: ${reason}`);
     const row = await this.#admit({ request, spec, memoryBytes: parsed.memoryBytes, image: known });
     return { id: row.id, warnings: parsed.warnings };
   }
@@ -233,6 +233,18 @@ function checkedName(name: string, before = ''): string {
   const bare = name.replace(/^\//, '');
   if (isContainerName(bare)) return bare;
   throw dockerError(400, `${before}Invalid container name (${name.slice(0, 130)}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed`);
+}
+
+/** Why the label `ecluse.idle` cannot be kept, or undefined: what sleeps is woken by HTTP requests alone. */
+function idleProblemOf(spec: ContainerSpec): string | undefined {
+  const idle = idleWishOf(spec.config.Labels ?? {});
+  if (idle.kind === 'none') return undefined;
+  if (idle.kind === 'invalid') return idle.why;
+  if (spec.tcpPorts.length === 0 && spec.config.Labels?.['ecluse.http.port'] === undefined)
+    return 'label ecluse.idle: the container exposes no port, and what sleeps is woken by HTTP requests';
+  return spec.publishAll || spec.ports.some(({ bindings }) => bindings.length > 0)
+    ? 'label ecluse.idle: the container publishes ports, and a connection to one does not wake it; leave one of the two away'
+    : undefined;
 }
 
 function checkQuota(tenant: Tenant, mine: readonly ContainerRow[], { spec, memoryBytes }: Draft): void {

@@ -25,11 +25,13 @@ import type { ContainerLife, ContainerRow, ContainerState } from '#state/contain
 import { listLanContainers } from '#state/networks.ts';
 import type { Sql } from '#state/sql.ts';
 import type { Tenant } from '#state/tenants.ts';
+import { withVirtualNames } from './container-errors.ts';
 import { ContainerEvents } from './container-events.ts';
+import { lifeOf } from './container-life.ts';
 import { parseStoredSpec } from '#caas/spec/container-spec.ts';
 import type { ContainerSpec } from '#caas/spec/container-spec.ts';
 import { dockerError, noSuchContainer } from './docker-api/docker-error.ts';
-import { createdSchema, engineTimeMs, inspectSchema } from '#caas/engine/engine-answers.ts';
+import { createdSchema, inspectSchema } from '#caas/engine/engine-answers.ts';
 import type { EngineEvent, EngineInspect } from '#caas/engine/engine-answers.ts';
 import { engineCreateBody } from '#caas/spec/engine-create-body.ts';
 import { EngineError } from '#caas/engine/engine-client.ts';
@@ -41,6 +43,7 @@ import type { Meter } from './meter.ts';
 import type { NetworkFabric } from '#caas/networks/network-fabric.ts';
 import type { Networks } from '#caas/networks/networks.ts';
 import type { PublishedPorts } from '#caas/ports/published-ports.ts';
+import type { Sleep } from '#caas/sleep/sleep.ts';
 import type { Volumes } from '#caas/volumes/volumes.ts';
 
 export interface ContainersDeps {
@@ -59,16 +62,6 @@ export interface ContainersDeps {
   readonly sleep: Sleep;
 }
 
-/** What sleeps, as those see it who change containers. */
-export interface Sleep {
-  /** Lets the engine answer for a sleeping container, which it may be starting. */
-  settle(id: string): Promise<void>;
-  /** Wakes it; for who holds its lock. */
-  wakeLocked(row: ContainerRow): Promise<void>;
-  /** Gives its memory up; for who holds its lock. */
-  forget(row: ContainerRow): Promise<void>;
-}
-
 /** A call on a container: its path below `/containers/{id}`. */
 export type ContainerCall = Omit<EngineCall, 'path'> & { readonly verb: readonly string[] };
 
@@ -80,26 +73,6 @@ const WAKING: ReadonlySet<string> = new Set(['start', 'unpause', 'stop', 'kill']
 
 /** A program may be given ten minutes to end (`docker stop -t`, `StopTimeout`); then the engine still has to kill it. */
 const STOP_LIMIT_MS = 660_000;
-
-const STATES: readonly ContainerState[] = ['created', 'running', 'paused', 'restarting', 'exited', 'dead'];
-
-function stateOf(status: string): ContainerState {
-  return STATES.find((known) => known === status) ?? 'dead'; // `removing` is on its way there.
-}
-
-/** What an engine's inspect says about a container's life, with the start time that a migration carried along. Pure. */
-export function lifeOf(inspect: EngineInspect, row: ContainerRow): ContainerLife {
-  const carried = row.carriedStart !== '' && row.carriedStart === inspect.State.StartedAt;
-  const [network] = Object.values(inspect.NetworkSettings.Networks ?? {});
-  const state = stateOf(inspect.State.Status);
-  return {
-    state,
-    startedMs: carried ? row.startedMs : engineTimeMs(inspect.State.StartedAt),
-    finishedMs: engineTimeMs(inspect.State.FinishedAt),
-    restartCount: carried ? row.restartCount : inspect.RestartCount,
-    address: state === 'running' || state === 'paused' ? (network?.IPAddress ?? '') : '',
-  };
-}
 
 export class Containers {
   readonly #deps: ContainersDeps;
@@ -373,17 +346,6 @@ export class Containers {
     await this.#deps.activator.publish();
   }
 
-  /** A container that was ended by us was not to be started by its engine; from here on it is again. */
-  async restartPolicyAgain(row: ContainerRow): Promise<void> {
-    const policy = parseStoredSpec(row.spec).hostConfig.RestartPolicy;
-    if (policy === null || policy === undefined || policy.Name === '' || policy.Name === 'no') return;
-    await this.hostOf(row).client.call({
-      method: 'POST',
-      path: ['containers', row.engineId, 'update'],
-      body: { RestartPolicy: policy },
-    });
-  }
-
   /** `docker rm`. */
   async remove(row: ContainerRow, options: { readonly force: boolean; readonly volumes: boolean }): Promise<void> {
     // Who stops it would keep us waiting for as long as its program takes.
@@ -520,21 +482,4 @@ export class Containers {
     await this.#deps.networks.announceMembersOf(row, 'disconnect');
     this.#deps.volumes.announce(row, mounts, 'unmount');
   }
-}
-
-export function nameTaken(name: string, holder: string, before = ''): EcluseError {
-  return dockerError(
-    409,
-    `${before}Conflict. The container name "/${name}" is already in use by ${holder}. You have to remove (or rename) that container to be able to reuse that name.`,
-  );
-}
-
-/** Engine messages name the engine's id; the tenant knows the virtual one. */
-export function withVirtualNames(error: unknown, row: ContainerRow): unknown {
-  if (!(error instanceof EngineError)) return error;
-  const message = error.message
-    .replaceAll(row.engineId, row.id)
-    .replaceAll(/ecluse-[0-9a-f]{6}-[0-9a-f]{16}/g, row.name)
-    .replaceAll(/\becluse-[0-9a-f]{6}-[a-z0-9-]+/g, 'bridge'); // The tenant's engine network.
-  return dockerError(error.status, message);
 }

@@ -92,27 +92,18 @@ function keepWrite(id: string, { imageBytes, fileBytes }: SnapshotBytes): SqlWri
   };
 }
 
-/** A copy is whole. */
-export async function keepSnapshot(sql: Sql, row: SnapshotRow, bytes: SnapshotBytes, nowMs: number): Promise<WriteOutcome> {
-  return await sql.write([
-    keepWrite(row.id, bytes),
-    changeWrite(nowMs, 'snapshot.kept', row.container, { id: row.id, tenant: row.tenant, name: row.name }),
-  ]);
-}
-
 /** The batch in which a container falls asleep: from here on the snapshot is the container. */
 export async function fallAsleep(
   sql: Sql,
   row: SnapshotRow,
-  engineId: string,
-  bytes: SnapshotBytes,
+  made: SnapshotBytes & { readonly engineId: string },
   nowMs: number,
 ): Promise<WriteOutcome> {
   return await sql.write([
-    keepWrite(row.id, bytes),
+    keepWrite(row.id, made),
     {
       sql: `UPDATE container SET snapshot = ?, state = 'paused' WHERE id = ? AND engine_id = ? AND snapshot = ''`,
-      values: [row.id, row.container, engineId],
+      values: [row.id, row.container, made.engineId],
       expectRows: 1,
     },
     changeWrite(nowMs, 'container.asleep', row.container, { tenant: row.tenant, name: row.name, host: row.host }),

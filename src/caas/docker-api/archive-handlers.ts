@@ -13,7 +13,7 @@ import * as z from 'zod';
 import { whilePaused } from '#isolation/sandbox-pause.ts';
 import type { ContainerRow } from '#state/containers.ts';
 import { chunksOf } from '#caas/byte-stream.ts';
-import { withVirtualNames } from '#caas/containers.ts';
+import { withVirtualNames } from '#caas/container-errors.ts';
 import type { Containers } from '#caas/containers.ts';
 import { EngineError } from '#caas/engine/engine-client.ts';
 import type { Query } from '#caas/engine/engine-client.ts';

@@ -4,7 +4,7 @@ import { whilePaused } from '#isolation/sandbox-pause.ts';
 import type { ContainerRow } from '#state/containers.ts';
 import { readWhole } from '#caas/byte-stream.ts';
 import { parseCreate } from '#caas/spec/container-spec.ts';
-import { withVirtualNames } from '#caas/containers.ts';
+import { withVirtualNames } from '#caas/container-errors.ts';
 import type { Containers } from '#caas/containers.ts';
 import { EngineError } from '#caas/engine/engine-client.ts';
 import type { EngineCall } from '#caas/engine/engine-client.ts';

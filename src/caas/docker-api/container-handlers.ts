@@ -7,7 +7,7 @@ import type { Tenant } from '#state/tenants.ts';
 import type { ContainerRow } from '#state/containers.ts';
 import { parseStoredSpec } from '#caas/spec/container-spec.ts';
 import type { ContainerCreation } from '#caas/container-creation.ts';
-import { withVirtualNames } from '#caas/containers.ts';
+import { withVirtualNames } from '#caas/container-errors.ts';
 import type { Containers } from '#caas/containers.ts';
 import type { Events } from '#caas/events.ts';
 import type { EngineInspect } from '#caas/engine/engine-answers.ts';

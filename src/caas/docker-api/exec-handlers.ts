@@ -4,7 +4,7 @@ import * as z from 'zod';
 import { EcluseError } from '#errors';
 import type { ContainerRow } from '#state/containers.ts';
 import type { Containers } from '#caas/containers.ts';
-import { withVirtualNames } from '#caas/containers.ts';
+import { withVirtualNames } from '#caas/container-errors.ts';
 import { dockerError, noSuchContainer } from './docker-error.ts';
 import { checkExecutable } from './execs.ts';
 import type { Exec, Execs } from './execs.ts';

@@ -3,7 +3,7 @@ import { pipeline } from 'node:stream/promises';
 import * as z from 'zod';
 import { sandboxProcesses } from '#isolation/sandbox-processes.ts';
 import type { ContainerRow } from '#state/containers.ts';
-import { withVirtualNames } from '#caas/containers.ts';
+import { withVirtualNames } from '#caas/container-errors.ts';
 import type { Containers } from '#caas/containers.ts';
 import { dockerError } from './docker-error.ts';
 import { sendJson } from './request.ts';

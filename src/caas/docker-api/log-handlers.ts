@@ -7,7 +7,7 @@ import type { Log } from '#log';
 import type { ContainerRow } from '#state/containers.ts';
 import { chunksOf } from '#caas/byte-stream.ts';
 import { parseStoredSpec } from '#caas/spec/container-spec.ts';
-import { withVirtualNames } from '#caas/containers.ts';
+import { withVirtualNames } from '#caas/container-errors.ts';
 import type { Containers } from '#caas/containers.ts';
 import { openEngineBody } from '#caas/engine/engine-body.ts';
 import { EngineError } from '#caas/engine/engine-client.ts';

@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import type { ServerResponse } from 'node:http';
 import type { Duplex } from 'node:stream';
 import type { ContainerRow } from '#state/containers.ts';
-import { withVirtualNames } from '#caas/containers.ts';
+import { withVirtualNames } from '#caas/container-errors.ts';
 import { chunksOf } from '#caas/byte-stream.ts';
 import type { Containers } from '#caas/containers.ts';
 import type { EngineCall } from '#caas/engine/engine-client.ts';

@@ -2,7 +2,7 @@
 import { tryJson } from '#json';
 import { createInterface } from 'node:readline';
 import type { ContainerRow } from '#state/containers.ts';
-import { withVirtualNames } from '#caas/containers.ts';
+import { withVirtualNames } from '#caas/container-errors.ts';
 import type { Containers } from '#caas/containers.ts';
 import { openEngineBody } from '#caas/engine/engine-body.ts';
 import { dockerError } from './docker-error.ts';

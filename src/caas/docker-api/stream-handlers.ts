@@ -8,7 +8,7 @@ import { reasonOf } from '#errors';
 import type { Log } from '#log';
 import type { ContainerRow } from '#state/containers.ts';
 import { readWhole } from '#caas/byte-stream.ts';
-import { withVirtualNames } from '#caas/containers.ts';
+import { withVirtualNames } from '#caas/container-errors.ts';
 import type { Containers } from '#caas/containers.ts';
 import { EngineError } from '#caas/engine/engine-client.ts';
 import type { EngineCall } from '#caas/engine/engine-client.ts';

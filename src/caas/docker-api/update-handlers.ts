@@ -8,7 +8,7 @@ import { cpuMilliOf } from '#caas/container-creation.ts';
 import { parseStoredSpec } from '#caas/spec/container-spec.ts';
 import { parseUpdate } from '#caas/spec/container-update.ts';
 import type { UpdateResult } from '#caas/spec/container-update.ts';
-import { withVirtualNames } from '#caas/containers.ts';
+import { withVirtualNames } from '#caas/container-errors.ts';
 import type { Containers } from '#caas/containers.ts';
 import { EngineError } from '#caas/engine/engine-client.ts';
 import { dockerError, noSuchContainer, refusedSpec } from './docker-error.ts';

@@ -19,6 +19,7 @@ import type { Sql } from '#state/sql.ts';
 import type { Containers } from '#caas/containers.ts';
 import { inspectSchema } from '#caas/engine/engine-answers.ts';
 import { EngineError } from '#caas/engine/engine-client.ts';
+import { forbidRestart } from '#caas/engine/restart-policy.ts';
 import type { Host } from '#caas/host.ts';
 
 export interface MigrationRecoveryDeps {
@@ -97,20 +98,6 @@ export async function killSandbox(host: Host, { tenant, id, engineId }: EngineCo
 export async function removePaused(clock: Clock, host: Host, copy: EngineCopy): Promise<void> {
   await endPaused(clock, host, copy);
   await removeCopy(host, copy);
-}
-
-/** An engine starts a container with a restart policy again when it ends, whoever ended it. */
-async function forbidRestart(host: Host, engineId: string): Promise<void> {
-  try {
-    await host.client.call({
-      method: 'POST',
-      path: ['containers', engineId, 'update'],
-      body: { RestartPolicy: { Name: 'no' } },
-    });
-  } catch (error) {
-    // 404: it is gone. 409: one that its engine removes at its end is not started again either.
-    if (!(error instanceof EngineError && (error.status === 404 || error.status === 409))) throw error;
-  }
 }
 
 async function stateOf(host: Host, engineId: string): Promise<string> {

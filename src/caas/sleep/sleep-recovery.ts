@@ -10,6 +10,7 @@ import { forgetSnapshot, listSnapshots, sleepOn, wakeUp } from '#state/snapshots
 import type { SnapshotRow } from '#state/snapshots.ts';
 import type { Sql } from '#state/sql.ts';
 import type { Containers } from '#caas/containers.ts';
+import { allowRestart } from '#caas/engine/restart-policy.ts';
 import type { Host } from '#caas/host.ts';
 import { endPaused, limitMemory } from '#caas/migration/migration-recovery.ts';
 
@@ -70,7 +71,7 @@ async function recoverSleep(deps: SleepRecoveryDeps, snapshot: SnapshotRow, row:
     if (inspect?.State.Running === true && !inspect.State.Paused) {
       const life = { address: network?.IPAddress ?? '', carriedStart: inspect.State.StartedAt };
       await wakeUp(sql, snapshot, life, clock.nowMs());
-      await containers.restartPolicyAgain(row);
+      await allowRestart(host, row);
       return;
     }
     await sleepOn(sql, snapshot.id);

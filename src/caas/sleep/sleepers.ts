@@ -36,6 +36,7 @@ import type { SnapshotRow } from '#state/snapshots.ts';
 import type { Sql } from '#state/sql.ts';
 import type { Containers } from '#caas/containers.ts';
 import type { EngineInspect } from '#caas/engine/engine-answers.ts';
+import { allowRestart } from '#caas/engine/restart-policy.ts';
 import type { Host } from '#caas/host.ts';
 import type { Meter } from '#caas/meter.ts';
 import { probeOnce, untilServes } from '#caas/migration/migration-probe.ts';
@@ -148,7 +149,7 @@ export class Sleepers implements AsyncDisposable {
       await source.pause();
       imageBytes = await source.save(imageDir);
       const fileBytes = await vault.seal(snapshot, imageDir);
-      const outcome = await fallAsleep(sql, snapshot, row.engineId, { imageBytes, fileBytes }, clock.nowMs());
+      const outcome = await fallAsleep(sql, snapshot, { engineId: row.engineId, imageBytes, fileBytes }, clock.nowMs());
       if (outcome.kind === 'conflict') throw new Error('the container changed in the store meanwhile');
     } catch (error) {
       await this.#undo(source, snapshot, imageDir);
@@ -334,7 +335,7 @@ export class Sleepers implements AsyncDisposable {
   /** What nobody waits for. */
   async #afterWake(row: ContainerRow, snapshot: SnapshotRow): Promise<void> {
     await this.#deps.vault.remove(snapshot.id);
-    await this.#deps.containers.restartPolicyAgain(row);
+    await allowRestart(this.#deps.containers.hostOf(row), row);
     await this.#deps.containers.announceLife(row.tenant);
   }
 
@@ -355,7 +356,7 @@ export class Sleepers implements AsyncDisposable {
     await unstageImage(this.#deps.containers.hostOf(row).runtimeDir, row.engineId);
     await giveUpSleep(this.#deps.sql, row, this.#deps.clock.nowMs());
     await this.#deps.vault.remove(row.snapshot);
-    await this.#deps.containers.restartPolicyAgain(row);
+    await allowRestart(this.#deps.containers.hostOf(row), row);
   }
 
   /** The gates end: every sleep becomes deep. */
