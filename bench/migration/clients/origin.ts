@@ -13,7 +13,7 @@ export const ORIGIN = z.object({
 });
 export type Origin = z.infer<typeof ORIGIN>;
 
-export interface Asked extends Pick<RequestOptions, 'method' | 'path' | 'timeout'> {
+export interface Asked extends Pick<RequestOptions, 'method' | 'path'> {
   readonly connection: 'kept' | 'own';
   readonly headers?: Readonly<Record<string, string>>;
 }

@@ -95,7 +95,10 @@ async function ask(
 ): Promise<{ readonly fault: string | undefined; readonly boot: string }> {
   const body = kind === 'get' ? Buffer.alloc(0) : bodyOf(number);
   return await new Promise((resolve) => {
+    // The agent's own limit begins only when a request gets a connection.
+    const limit = setTimeout(() => outgoing.destroy(new Error('no answer in time')), REQUEST_LIMIT_MS);
     const settle = (fault: string | undefined, boot = ''): void => {
+      clearTimeout(limit);
       resolve({ fault, boot });
     };
     const headers: Record<string, string> = { 'x-request-number': String(number) };
@@ -106,13 +109,11 @@ async function ask(
         method: kind === 'get' ? 'GET' : 'POST',
         path: kind === 'get' ? '/count' : '/upload',
         headers,
-        timeout: REQUEST_LIMIT_MS,
       },
       (response) => {
         readAnswer(response, { number, body }, settle);
       },
     );
-    outgoing.once('timeout', () => outgoing.destroy(new Error('no answer in time')));
     outgoing.once('error', (error: NodeJS.ErrnoException) => {
       settle(`${kind}: ${error.code ?? error.message}`);
     });
