@@ -1,69 +1,103 @@
 /**
- * How long does a client wait while its container moves to another host, and what does it lose?
+ * What do people notice of a container that moves, sleeps or is cloned?
  *
- * Side by side in one run: `ecluse migrate` there and back, and what people have without it, `docker restart`. Both under the same steady
- * stream of HTTPS requests (open loop). `--rounds N` (default 10 each), `--rate N` requests a second (default 100).
+ * The app is in containers of a node with two hosts. Load comes from a process of its own: `--rate` requests a second (open loop: three of five GET, one
+ * 64 KiB POST, one chunked upload) over kept HTTPS connections, server-sent events and WebSockets. Only commands drive the node.
+ *
+ *   memory   moves with `--sizes` MiB of live memory, there and back           growth   how the blackout grows with memory (`--growth`, MiB)
+ *   dirty    how it grows with the rate of changed pages (`--dirty`, MiB/s)    wake     from sleep to the first byte; a thousand first requests
+ *   clone    20 warm copies beside cold starts                                 peers    docker's own checkpoint, and stop and start, in plain dockerd
+ *
+ * `blackoutMs` is the longest time between two good answers, whichever requests they answer; it is what goals speak of. `latencyWorstMs` is the
+ * largest time from the moment at which a request was due to the end of its answer.
+ *
+ * `--parts …` `--rounds N` (50) `--growth-rounds N` (20) `--peer-rounds N` (20) `--rate N` (200) `--quick`: three rounds of all.
  */
 import { parseArgs } from 'node:util';
-import { startNode } from '../test/support/node.ts';
-import { longestGapMs, startSteadyLoad } from '../test/support/steady-load.ts';
-import type { LoadSample } from '../test/support/steady-load.ts';
-import { machine, quantile, versions } from './machine.ts';
-
-interface Side {
-  readonly rounds: number;
-  readonly pauseP50Ms: number;
-  readonly pauseWorstMs: number;
-  readonly requests: number;
-  readonly failed: number;
-  readonly repeatedCounts: number;
-}
+import { machine, versions } from './machine.ts';
+import type { LoadSettings } from './migration/load.ts';
+import { touchMsPerGib } from './migration/memory-touch.ts';
+import { clones } from './migration/parts/clone.ts';
+import { movesOf } from './migration/parts/moves.ts';
+import { peers } from './migration/parts/peers.ts';
+import { wakes } from './migration/parts/wake.ts';
+import type { Scene } from './migration/scene.ts';
+import { withScene } from './migration/scene.ts';
 
 const { values } = parseArgs({
-  options: { rounds: { type: 'string', default: '10' }, rate: { type: 'string', default: '100' } },
+  options: {
+    parts: { type: 'string', default: 'memory,growth,dirty,wake,clone,peers' },
+    rounds: { type: 'string', default: '50' },
+    'growth-rounds': { type: 'string', default: '20' },
+    'peer-rounds': { type: 'string', default: '20' },
+    sizes: { type: 'string', default: '100,512' },
+    growth: { type: 'string', default: '50,100,256,512,1024,2048,4096' },
+    dirty: { type: 'string', default: '0,5,20,50,100,200' },
+    'dirty-size': { type: 'string', default: '512' },
+    rate: { type: 'string', default: '200' },
+    quick: { type: 'boolean', default: false },
+  },
 });
-const rounds = Number(values.rounds);
-const rate = Number(values.rate);
+const parts = new Set(values.parts.split(','));
+const count = (text: string): number => (values.quick ? Math.min(3, Number(text)) : Number(text));
+const numbers = (text: string): readonly number[] => text.split(',').map(Number);
+const rounds = count(values.rounds);
+const growthRounds = count(values['growth-rounds']);
+const peerRounds = count(values['peer-rounds']);
+const load: LoadSettings = { ratePerSecond: Number(values.rate), connectionsMax: 128, events: 4, webSockets: 4 };
+const CROWD_ROUNDS = 5;
+const GOALS = {
+  memory: { 100: { blackoutP50Ms: 300, blackoutP99Ms: 1000 }, 512: { blackoutP50Ms: 600 } },
+  failed: 0,
+  duplicated: 0,
+  afterFreezeShare: 0.05,
+  wakeFirstByteP50Ms: 400,
+  clonesInColdStarts: 5,
+};
 
-await using node = await startNode({ demo: true });
-const target = { port: node.ports.https, host: 'hello.localhost', path: '/count', caFile: node.caFile };
-
-/** Counts that were given twice: the container forgot, or a request was sent twice. */
-function repeatsIn(samples: readonly LoadSample[]): number {
-  const counts = samples.filter((sample) => sample.status === 200).map((sample) => /"count":(\d+)/.exec(sample.body)?.[1]);
-  return counts.length - new Set(counts).size;
+const startedMs = performance.now();
+function say(line: string): void {
+  process.stderr.write(`${((performance.now() - startedMs) / 1000).toFixed(1).padStart(7)} s  ${line}\n`);
 }
 
-async function measure(act: (round: number) => Promise<void>): Promise<Side> {
-  const pauses: number[] = [];
-  const all: LoadSample[] = [];
-  for (let round = 0; round < rounds; round += 1) {
-    const load = startSteadyLoad(target, rate);
-    await new Promise((resolve) => setTimeout(resolve, 500));
-    await act(round);
-    await new Promise((resolve) => setTimeout(resolve, 500));
-    const samples = await load.stop();
-    pauses.push(longestGapMs(samples.filter((sample) => sample.status === 200)));
-    all.push(...samples);
+async function nodeParts(scene: Scene): Promise<Record<string, unknown>> {
+  const results: Record<string, unknown> = {};
+  if (parts.has('memory')) {
+    const rows: object[] = [];
+    for (const liveMib of numbers(values.sizes))
+      rows.push(await movesOf({ scene, rounds, load, say }, { name: `m${String(liveMib)}`, liveMib }));
+    results['memory'] = rows;
   }
-  return {
-    rounds,
-    pauseP50Ms: Math.round(quantile(pauses, 0.5)),
-    pauseWorstMs: Math.round(Math.max(...pauses)),
-    requests: all.length,
-    failed: all.filter((sample) => sample.status !== 200).length,
-    repeatedCounts: repeatsIn(all),
-  };
+  const some = { scene, rounds: growthRounds, load, say };
+  if (parts.has('growth')) {
+    const rows: object[] = [];
+    for (const liveMib of numbers(values.growth)) rows.push(await movesOf(some, { name: `g${String(liveMib)}`, liveMib }));
+    results['growth'] = rows;
+  }
+  if (parts.has('dirty')) {
+    const rows: object[] = [];
+    const liveMib = Number(values['dirty-size']);
+    for (const dirtyMibPerSecond of numbers(values.dirty))
+      rows.push(await movesOf(some, { name: `d${String(dirtyMibPerSecond)}`, liveMib, dirtyMibPerSecond }));
+    results['dirty'] = rows;
+  }
+  if (parts.has('wake')) results['wake'] = await wakes({ ...some, crowdRounds: count(String(CROWD_ROUNDS)) });
+  if (parts.has('clone')) results['clone'] = await clones(some);
+  return results;
 }
 
-const migrate = await measure(async (round) => {
-  const moved = await node.ecluse('migrate', 'hello', '--to', round % 2 === 0 ? 'b' : 'a');
-  if (moved.exitCode !== 0) throw new Error(moved.stderr);
-});
-const restart = await measure(async () => {
-  const done = await node.docker('demo', ['restart', 'hello']);
-  if (done.exitCode !== 0) throw new Error(done.stderr);
-});
-process.stdout.write(
-  `${JSON.stringify({ bench: 'migration', rate, machine: machine(), versions: versions(), migrate, restart, pauseRatio: Number((migrate.pauseP50Ms / restart.pauseP50Ms).toFixed(2)) })}\n`,
-);
+const before = await touchMsPerGib();
+const results: Record<string, unknown> = {};
+if (['memory', 'growth', 'dirty', 'wake', 'clone'].some((part) => parts.has(part)))
+  Object.assign(results, await withScene(nodeParts));
+if (parts.has('peers')) results['peers'] = await peers({ sizesMib: numbers(values.sizes), rounds: peerRounds, load, say });
+const about = {
+  bench: 'migration',
+  machine: machine(),
+  versions: versions(),
+  touchMsPerGib: { before, after: await touchMsPerGib() },
+  load,
+  compared: 'blackoutMs: the longest time between two good answers, of whatever kind, in the window of a move',
+  goals: GOALS,
+};
+process.stdout.write(`${JSON.stringify({ ...about, ...results }, undefined, 2)}\n`);

@@ -30,8 +30,8 @@ export const DEMO_IMAGE_CHANGES: readonly string[] = [
   'ENV MALLOC_ARENA_MAX=1',
 ];
 
-/** Writes the root file system as a tar and ends `target`; a string is the path of the file to write. */
-export async function writeDemoImage(target: Writable | string): Promise<void> {
+/** Writes the root file system as a tar and ends `target`; a string is the path of the file to write. `further` is what else is in it. */
+export async function writeDemoImage(target: Writable | string, further: readonly RootFsEntry[] = []): Promise<void> {
   await using scratch = await scratchFolder();
   const node = await strippedNode(scratch.path);
   const ids = `${String(APP_UID)}:${String(APP_UID)}`;
@@ -40,6 +40,7 @@ export async function writeDemoImage(target: Writable | string): Promise<void> {
     { kind: 'text', path: '/etc/passwd', text: `${ROOT_ACCOUNT}app:x:${ids}:app:/app:/bin/sh\n` },
     { kind: 'text', path: '/etc/group', text: `${ROOT_GROUP}app:x:${String(APP_UID)}:\n` },
     ...(await appEntries()),
+    ...further,
     ...(await programEntries(NODE_PATH, node)),
     ...(await busyboxEntries()),
   ]);

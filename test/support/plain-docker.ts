@@ -14,17 +14,19 @@ const READY_LIMIT_MS = 60_000;
 const CGROUPS = '/sys/fs/cgroup';
 
 export interface PlainDocker extends AsyncDisposable {
+  /** A process of its network namespace, for `nsenter`. */
+  readonly pid: string;
   /** The environment that makes a Docker client speak to it. */
   readonly env: NodeJS.ProcessEnv;
   /** Runs a program in its network, where a registry on loopback would have to be. Whoever starts it ends it. */
   readonly spawnBeside: (program: string, args: readonly string[]) => ChildProcess;
 }
 
-/** Starts it with an empty data root and Docker's own defaults, and waits until it answers. */
-export async function startPlainDocker(): Promise<PlainDocker> {
+/** Starts it with an empty data root and Docker's own defaults but for `config` (of daemon.json), and waits until it answers. */
+export async function startPlainDocker(config: Readonly<Record<string, unknown>> = {}): Promise<PlainDocker> {
   const directory = await mkdtemp('/tmp/ecl-plain-');
   const cgroup = `/${basename(directory)}`;
-  const { child, log } = await spawnDaemon(directory, cgroup);
+  const { child, log } = await spawnDaemon(directory, { cgroup, config });
   const dispose = async (): Promise<void> => {
     if (child.exitCode === null && child.signalCode === null) {
       child.kill('SIGKILL'); // The kernel kills what is in its process namespace.
@@ -49,15 +51,20 @@ export async function startPlainDocker(): Promise<PlainDocker> {
   }
   const pid = await daemonPid(child);
   return {
+    pid,
     env,
     spawnBeside: (program, args) => spawn('nsenter', ['--target', pid, '--net', '--', program, ...args], { stdio: 'ignore' }),
     [Symbol.asyncDispose]: dispose,
   };
 }
 
-async function spawnDaemon(directory: string, cgroup: string): Promise<{ readonly child: ChildProcess; readonly log: string }> {
+async function spawnDaemon(
+  directory: string,
+  options: { readonly cgroup: string; readonly config: Readonly<Record<string, unknown>> },
+): Promise<{ readonly child: ChildProcess; readonly log: string }> {
+  const { cgroup } = options;
   const config = join(directory, 'daemon.json');
-  await writeFile(config, '{}');
+  await writeFile(config, JSON.stringify(options.config));
   const log = join(directory, 'log');
   await using output = await open(log, 'w');
   const daemon = [

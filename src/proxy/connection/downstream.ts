@@ -269,6 +269,11 @@ export class Downstream implements WireOwner, TimeoutOwner, ExchangePort, Passag
     if (this.#body.left > LONG_BODY_BYTES) this.#expectLong();
     if (ready) this.wire.resume();
     else this.wire.pause();
+    // Over TLS a pause keeps back what is not decrypted yet, no more: what came since is the body's next bytes.
+    const came = this.takeRest();
+    if (came === undefined) return;
+    this.#readBody(came, 0, came.length);
+    if (this.#body.whole && this.#rest === undefined) this.wire.resume();
   }
 
   /** Takes what the client sent too early for the request at hand: what it says after a switch of protocols. */
