@@ -1,6 +1,6 @@
 /** Fleets for the planner: built by hand, and arbitrary ones. */
 import * as fc from 'fast-check';
-import type { Demand, FleetContainer, FleetFacts, FleetHost, RecentMove } from '#caas/rebalance/fleet-facts.ts';
+import type { Demand, FleetContainer, FleetFacts, FleetHost, RecentMove, UsageSummary } from '#caas/rebalance/fleet-facts.ts';
 import type { MovePlan } from '#caas/rebalance/move-plan.ts';
 
 export const MIB = 1024 ** 2;
@@ -12,8 +12,18 @@ export function hostOf(name: string, change: Partial<FleetHost> = {}): FleetHost
   return { name, state: 'active', outOfService: undefined, cpuMilli: 4000, memoryBytes: 16 * GIB, ...change };
 }
 
-export function measured(cpuMilli: number, memoryBytes: number, peakBytes = memoryBytes): FleetContainer['usage'] {
-  return { p95: { cpuMilli, memoryBytes }, peak: { cpuMilli, memoryBytes: peakBytes }, coveredMs: 60 * MINUTE_MS };
+export function measured(cpuMilli: number, memoryBytes: number, peakBytes = memoryBytes): UsageSummary {
+  return {
+    mean: { cpuMilli, memoryBytes },
+    p95: { cpuMilli, memoryBytes },
+    peak: { cpuMilli, memoryBytes: peakBytes },
+    coveredMs: 60 * MINUTE_MS,
+  };
+}
+
+/** The same with a mean that is below the percentile. */
+export function spread(usage: UsageSummary, part: number): UsageSummary {
+  return { ...usage, mean: { ...usage.mean, cpuMilli: Math.ceil(usage.p95.cpuMilli / (1 + part)) } };
 }
 
 export function containerOf(id: string, host: string, change: Partial<FleetContainer> = {}): FleetContainer {
@@ -26,7 +36,7 @@ export function containerOf(id: string, host: string, change: Partial<FleetConta
     label: 'any',
     stuck: undefined,
     migratingTo: undefined,
-    sinceMs: 0,
+    movedMs: undefined,
     usage: measured(100, 256 * MIB),
     limits: { cpuMilli: undefined, memoryBytes: 512 * MIB },
     dirtyBytesPerSecond: undefined,
@@ -50,10 +60,21 @@ export function applied(facts: FleetFacts, plan: MovePlan, nowMs: number): Fleet
     nowMs,
     containers: facts.containers.map((container) => {
       const to = targets.get(container.id);
-      return to === undefined ? container : { ...container, host: to, sinceMs: nowMs };
+      return to === undefined ? container : { ...container, host: to, movedMs: nowMs };
     }),
     recentMoves: [...facts.recentMoves, ...plan.moves.map(({ tenant }) => ({ tenant, atMs: facts.nowMs }))],
   };
+}
+
+/** The sum of the means, and the root of the summed squares of what is above them. */
+function cpuMilliOf(containers: readonly FleetContainer[]): number {
+  let mean = 0;
+  let squares = 0;
+  for (const { usage, limits } of containers) {
+    mean += usage?.mean.cpuMilli ?? limits.cpuMilli ?? 1000;
+    squares += usage === undefined ? 0 : (usage.p95.cpuMilli - usage.mean.cpuMilli) ** 2;
+  }
+  return mean + Math.ceil(Math.sqrt(squares));
 }
 
 /** What the containers of a host ask of it together, those on their way there included. */
@@ -66,7 +87,7 @@ export function demandOn(
   const memoryBytes = sum(({ usage, limits }) => usage?.p95.memoryBytes ?? limits.memoryBytes);
   const above = here.map(({ usage }) => (usage === undefined ? 0 : usage.peak.memoryBytes - usage.p95.memoryBytes));
   return {
-    cpuMilli: sum(({ usage, limits }) => usage?.p95.cpuMilli ?? limits.cpuMilli ?? 1000),
+    cpuMilli: cpuMilliOf(here),
     memoryBytes,
     peakBytes: memoryBytes + Math.max(0, ...above),
     promisedBytes: sum(({ limits }) => limits.memoryBytes),
@@ -91,11 +112,13 @@ const anyUsage = fc.oneof(
     arbitrary: fc
       .record({
         cpuMilli: fc.integer({ min: 0, max: 900 }),
+        meanPercent: fc.integer({ min: 0, max: 100 }),
         memoryMib: fc.integer({ min: 4, max: 3000 }),
         aboveMib: fc.integer({ min: 0, max: 1000 }),
         coveredMinutes: fc.integer({ min: 0, max: 60 }),
       })
-      .map(({ cpuMilli, memoryMib, aboveMib, coveredMinutes }) => ({
+      .map(({ cpuMilli, meanPercent, memoryMib, aboveMib, coveredMinutes }) => ({
+        mean: { cpuMilli: Math.ceil((cpuMilli * meanPercent) / 100), memoryBytes: memoryMib * MIB },
         p95: { cpuMilli, memoryBytes: memoryMib * MIB },
         peak: { cpuMilli: 2 * cpuMilli, memoryBytes: (memoryMib + aboveMib) * MIB },
         coveredMs: coveredMinutes * MINUTE_MS,
@@ -111,7 +134,7 @@ const anyContainer = fc.record({
   targetIndex: fc.oneof({ weight: 12, arbitrary: fc.constant(undefined) }, fc.nat(HOST_NAMES.length - 1)),
   label: fc.oneof({ weight: 8, arbitrary: fc.constant('any' as const) }, fc.constantFrom('drain' as const, 'never' as const)),
   stuck: fc.oneof({ weight: 12, arbitrary: fc.constant(undefined) }, fc.constant('it has volumes')),
-  ageMinutes: fc.integer({ min: 0, max: 200 }),
+  ageMinutes: fc.option(fc.integer({ min: 0, max: 200 }), { nil: undefined }),
   usage: anyUsage,
   limits: fc.record({
     cpuMilli: fc.option(fc.integer({ min: 100, max: 2000 }), { nil: undefined }),
@@ -141,7 +164,7 @@ const awkwardFleet: fc.Arbitrary<FleetFacts> = fc
           name: `n${String(index)}`,
           host,
           migratingTo: target === host ? undefined : target,
-          sinceMs: NOW_MS - ageMinutes * MINUTE_MS,
+          movedMs: ageMinutes === undefined ? undefined : NOW_MS - ageMinutes * MINUTE_MS,
         };
       }),
       recentMoves: recent.map(({ tenant, minutesAgo }) => ({ tenant, atMs: NOW_MS - minutesAgo * MINUTE_MS })),
@@ -160,8 +183,8 @@ const willingFleet = awkwardFleet.map((facts) => ({
       label: index % 17 === 16 ? container.label : ('any' as const),
       stuck: undefined,
       migratingTo: undefined,
-      sinceMs: 0,
-      usage: measured(cpuMilli, memoryBytes, memoryBytes + (index % 5) * 64 * MIB),
+      movedMs: undefined,
+      usage: spread(measured(cpuMilli, memoryBytes, memoryBytes + (index % 5) * 64 * MIB), index % 4),
       limits: { cpuMilli: undefined, memoryBytes: GIB },
     };
   }),

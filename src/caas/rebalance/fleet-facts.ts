@@ -20,6 +20,7 @@ export interface Demand {
 
 /** What was measured of a container over a window (`UsageWindow`). */
 export interface UsageSummary {
+  readonly mean: Demand;
   readonly p95: Demand;
   readonly peak: Demand;
   /** The time that the samples cover: little is known of a container that is a minute old. */
@@ -41,8 +42,8 @@ export interface FleetContainer {
   readonly stuck: string | undefined;
   /** The host that it is on the way to; undefined: none. */
   readonly migratingTo: string | undefined;
-  /** Since when it has been on its host: its start, or its last move. */
-  readonly sinceMs: number;
+  /** When it came to its host by a move; undefined: it has not moved since its start. */
+  readonly movedMs: number | undefined;
   /** Undefined: not measured yet; its limits count then. */
   readonly usage: UsageSummary | undefined;
   readonly limits: { readonly cpuMilli: number | undefined; readonly memoryBytes: number };

@@ -1,6 +1,11 @@
 /**
  * How full hosts are while a plan is made: facts at the start, and every move that was chosen since.
  *
+ * Memory adds up: the 95th percentiles of a host's containers are summed. Processor time does not: bursts of different containers rarely meet,
+ * and the sum of percentiles is half as much again as the percentile of the sum. What a host's containers ask of its processors is taken as the
+ * sum of their means and, above it, the root of the sum of the squares of what their percentiles are above their means, as it is where they are
+ * independent. What they have in common, the time of day, is in the means, because windows are short.
+ *
  * INVARIANT: what leaves a host is not given to others by the same plan, because a move that fails leaves the container where it was. So a
  * host that containers leave takes none, and the order in which moves end does not matter.
  */
@@ -13,7 +18,10 @@ export interface HostLoad {
   readonly containers: Set<FleetContainer>;
   /** By tenant and service, those on the way here included. */
   readonly replicas: Map<string, number>;
+  /** From the two below. */
   cpuMilli: number;
+  cpuMeanMilli: number;
+  cpuSpreadSquared: number;
   memoryBytes: number;
   /** The part of both that is a guess, for containers that were not measured: it needs room, but makes no host hot. */
   guessedCpuMilli: number;
@@ -56,6 +64,31 @@ export function demandOf(container: FleetContainer): Demand {
   );
 }
 
+/** The 95th percentile of what containers use of processors together. */
+function togetherMilli(meanMilli: number, spreadSquared: number): number {
+  return meanMilli + Math.ceil(Math.sqrt(spreadSquared));
+}
+
+/** A container's mean and how far its 95th percentile is above it. Of one that was not measured, all is mean: guesses do not cancel out. */
+function processorsOf(container: FleetContainer): { readonly meanMilli: number; readonly spreadSquared: number } {
+  const { cpuMilli } = demandOf(container);
+  const meanMilli = Math.min(cpuMilli, container.usage?.mean.cpuMilli ?? cpuMilli);
+  return { meanMilli, spreadSquared: (cpuMilli - meanMilli) ** 2 };
+}
+
+function addProcessors(load: HostLoad, container: FleetContainer, sign: 1 | -1): void {
+  const { meanMilli, spreadSquared } = processorsOf(container);
+  load.cpuMeanMilli += sign * meanMilli;
+  load.cpuSpreadSquared += sign * spreadSquared;
+  load.cpuMilli = togetherMilli(load.cpuMeanMilli, load.cpuSpreadSquared);
+}
+
+/** What a host's containers would use of its processors with one more. */
+export function cpuMilliWith(load: HostLoad, container: FleetContainer): number {
+  const { meanMilli, spreadSquared } = processorsOf(container);
+  return togetherMilli(load.cpuMeanMilli + meanMilli, load.cpuSpreadSquared + spreadSquared);
+}
+
 function peakAboveOf(container: FleetContainer): number {
   return container.usage === undefined ? 0 : Math.max(0, container.usage.peak.memoryBytes - container.usage.p95.memoryBytes);
 }
@@ -84,6 +117,8 @@ function emptyLoad(host: FleetHost): HostLoad {
     containers: new Set(),
     replicas: new Map(),
     cpuMilli: 0,
+    cpuMeanMilli: 0,
+    cpuSpreadSquared: 0,
     memoryBytes: 0,
     guessedCpuMilli: 0,
     guessedMemoryBytes: 0,
@@ -98,7 +133,7 @@ function emptyLoad(host: FleetHost): HostLoad {
 export function occupy(load: HostLoad, container: FleetContainer): void {
   const demand = demandOf(container);
   const key = replicaKeyOf(container);
-  load.cpuMilli += demand.cpuMilli;
+  addProcessors(load, container, 1);
   load.memoryBytes += demand.memoryBytes;
   if (container.usage === undefined) {
     load.guessedCpuMilli += demand.cpuMilli;
@@ -113,7 +148,7 @@ export function occupy(load: HostLoad, container: FleetContainer): void {
 export function vacate(load: HostLoad, container: FleetContainer): void {
   const demand = demandOf(container);
   const key = replicaKeyOf(container);
-  load.cpuMilli -= demand.cpuMilli;
+  addProcessors(load, container, -1);
   load.memoryBytes -= demand.memoryBytes;
   if (container.usage === undefined) {
     load.guessedCpuMilli -= demand.cpuMilli;
@@ -161,7 +196,7 @@ export function milliWith(
   const { host } = load;
   const demand = demandOf(container);
   const memoryBytes = load.memoryBytes + demand.memoryBytes;
-  const milli = dominantMilli(host, { cpuMilli: load.cpuMilli + demand.cpuMilli, memoryBytes });
+  const milli = dominantMilli(host, { cpuMilli: cpuMilliWith(load, container), memoryBytes });
   if (milli > limits.fillMilli) return undefined;
   const peakBytes = memoryBytes + Math.max(load.memoryPeakAboveBytes, peakAboveOf(container));
   if (milliOf(peakBytes, host.memoryBytes) > limits.memoryPeakMilli) return undefined;

@@ -34,9 +34,9 @@ export function keptInRebalance(container: FleetContainer, nowMs: number, policy
       `it was measured for ${minutes(coveredMs)} of the ${minutes(policy.measuredLeastMs)} that are needed`,
     );
   }
-  const residenceMs = nowMs - container.sinceMs;
+  const residenceMs = container.movedMs === undefined ? policy.residenceMs : nowMs - container.movedMs;
   if (residenceMs < policy.residenceMs) {
-    return stayOf(container, 'residence', `it came ${minutes(residenceMs)} ago and stays for ${minutes(policy.residenceMs)}`);
+    return stayOf(container, 'residence', `it moved ${minutes(residenceMs)} ago and stays for ${minutes(policy.residenceMs)}`);
   }
   const { blackoutMs } = moveCostOf(container, policy);
   if (blackoutMs > policy.blackoutMaxMs) {

@@ -53,8 +53,11 @@ export interface Stay {
   readonly text: string;
 }
 
-/** `relieved`: no longer hot when the plan is done. `hot`: still hot. `emptying`: to be emptied, by this plan or the next. `kept`: worth it, but not possible. */
-export type HostVerdictKind = 'relieved' | 'hot' | 'emptying' | 'kept' | 'empty';
+/**
+ * `relieved`: no longer hot when the plan is done. `hot`: still hot. `emptying`: to be emptied, by this plan or the next. `closing`: to be emptied
+ * when its youngest containers are measured or gone. `kept`: worth emptying, but not possible. `empty`: nothing is on it.
+ */
+export type HostVerdictKind = 'relieved' | 'hot' | 'emptying' | 'closing' | 'kept' | 'empty';
 
 export interface HostVerdict {
   readonly host: string;
@@ -65,7 +68,7 @@ export interface HostVerdict {
 export interface MovePlan {
   readonly moves: readonly Move[];
   readonly stays: readonly Stay[];
-  /** The hosts that the plan is about: others are neither hot nor worth emptying. Placement should leave those out that are `emptying`. */
+  /** The hosts that the plan is about: others are neither hot nor worth emptying. Placement should leave those out that are `emptying` or `closing`. */
   readonly hosts: readonly HostVerdict[];
   /** How many more hosts the fleet needs, because hot ones find no room. */
   readonly hostsWanted: number;

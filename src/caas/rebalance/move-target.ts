@@ -5,7 +5,7 @@
  * preferred a little, because what is left of one resource without the other is left for good.
  */
 import { formatPercent } from './fleet-words.ts';
-import { demandOf, dominantMilli, isEmpty, isOpen, milliOf, milliWith, replicaKeyOf } from './fleet-load.ts';
+import { cpuMilliWith, demandOf, dominantMilli, isEmpty, isOpen, milliOf, milliWith, replicaKeyOf } from './fleet-load.ts';
 import type { FleetLoad, HostLoad } from './fleet-load.ts';
 import type { FleetContainer } from './fleet-facts.ts';
 
@@ -31,7 +31,7 @@ export type TargetChoice =
 /** The larger, the closer the fit. Skew weighs a quarter: it breaks near ties, and never chooses a much emptier host. */
 function fitScore(load: HostLoad, container: FleetContainer, afterMilli: number): number {
   const demand = demandOf(container);
-  const cpu = milliOf(load.cpuMilli + demand.cpuMilli, load.host.cpuMilli);
+  const cpu = milliOf(cpuMilliWith(load, container), load.host.cpuMilli);
   const memory = milliOf(load.memoryBytes + demand.memoryBytes, load.host.memoryBytes);
   return 4 * afterMilli - Math.abs(cpu - memory);
 }

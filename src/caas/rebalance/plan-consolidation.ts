@@ -9,7 +9,7 @@ import { byText, dominantMilli, milliOf } from './fleet-load.ts';
 import type { HostLoad } from './fleet-load.ts';
 import { keptInRebalance, stayOf } from './movability.ts';
 import { moveCostOf } from './move-cost.ts';
-import type { Stay } from './move-plan.ts';
+import type { Stay, StayRule } from './move-plan.ts';
 import { largestFirst } from './plan-drain.ts';
 import { choose, heldHosts, record, replicasMaxOver, undo } from './plan-draft.ts';
 import type { Chosen, PlanDraft } from './plan-draft.ts';
@@ -18,8 +18,15 @@ import { allowedMoves } from './policy.ts';
 /** Hosts that are tried in one plan. Where so many of the emptiest cannot be emptied, fuller ones cannot either, and a plan stays quick. */
 const CANDIDATES_MAX = 64;
 
+/** One of so many hosts may be closed for what it waits for: more would leave placement too few. */
+const HOSTS_PER_CLOSING = 20;
+
+/** What keeps a container for some minutes only. */
+const PASSING: ReadonlySet<StayRule> = new Set(['unmeasured', 'residence', 'migrating']);
+
 type Trial =
   | { readonly kind: 'chosen'; readonly chosen: readonly Chosen[] }
+  | { readonly kind: 'closing'; readonly text: string }
   | { readonly kind: 'kept'; readonly text: string; readonly stay: Stay | undefined };
 
 /** The mean of the hosts that would be left, in thousandths, by the resource of which most is used. */
@@ -49,10 +56,9 @@ function objection(
       stay: undefined,
     };
   }
-  for (const container of load.containers) {
-    const stay = keptInRebalance(container, facts.nowMs, policy);
-    if (stay !== undefined) return { text: `container ${container.name} stays: ${stay.text}`, stay };
-  }
+  const stays = [...load.containers].flatMap((container) => keptInRebalance(container, facts.nowMs, policy) ?? []);
+  const stay = stays.find(({ rule }) => !PASSING.has(rule)) ?? stays[0];
+  if (stay !== undefined) return { text: `container ${stay.name} stays: ${stay.text}`, stay };
   const containers = [...load.containers];
   const costMs = containers.reduce((sum, container) => sum + moveCostOf(container, policy).costMs, 0);
   if (costMs >= policy.horizonMs) {
@@ -70,15 +76,12 @@ function objection(
 }
 
 /** Takes room for all of its containers, or for none. */
-function tryEmptying(draft: PlanDraft, load: HostLoad): Trial {
+function takeRoom(draft: PlanDraft, load: HostLoad, hosts: number): Exclude<Trial, { readonly kind: 'closing' }> {
   const { policy, fleet } = draft;
-  const held = heldHosts(fleet).filter((other) => !other.isSource || other.containers.size > 0);
-  const against = objection(draft, load, held);
-  if (against !== undefined) return { kind: 'kept', ...against };
   const rules = {
     fillMilli: policy.fillMilli,
     memoryPeakMilli: policy.memoryPeakMilli,
-    replicasMax: replicasMaxOver(fleet, held.length - 1),
+    replicasMax: replicasMaxOver(fleet, hosts),
     mayBeEmpty: false,
   };
   const chosen: Chosen[] = [];
@@ -91,13 +94,23 @@ function tryEmptying(draft: PlanDraft, load: HostLoad): Trial {
     }
     undo(chosen);
     load.isSource = false;
-    return {
-      kind: 'kept',
-      text: `container ${container.name} stays: ${next.text}`,
-      stay: stayOf(container, next.rule, next.text),
-    };
+    const stay = stayOf(container, next.rule, next.text);
+    return { kind: 'kept', text: `container ${container.name} stays: ${next.text}`, stay };
   }
   return { kind: 'chosen', chosen };
+}
+
+function tryEmptying(draft: PlanDraft, load: HostLoad): Trial {
+  const held = heldHosts(draft.fleet).filter((other) => !other.isSource || other.containers.size > 0);
+  const against = objection(draft, load, held);
+  if (against === undefined) return takeRoom(draft, load, held.length - 1);
+  if (against.stay === undefined || !PASSING.has(against.stay.rule)) return { kind: 'kept', ...against };
+  // Those that stay for now count as if they were to move later: by their limits where they are not measured.
+  const trial = takeRoom(draft, load, held.length - 1);
+  if (trial.kind === 'kept') return trial;
+  undo(trial.chosen);
+  load.isSource = false;
+  return { kind: 'closing', text: against.text };
 }
 
 function emptyHost(draft: PlanDraft, load: HostLoad, chosen: readonly Chosen[]): void {
@@ -129,16 +142,22 @@ export function consolidate(draft: PlanDraft): void {
         one.containers.size - other.containers.size ||
         byText(one.host.name, other.host.name),
     );
+  let closings = Math.ceil(heldHosts(fleet).length / HOSTS_PER_CLOSING);
   for (const load of candidates.slice(0, CANDIDATES_MAX)) {
     if (budget.left() === 0) return;
     // One that was chosen a moment ago for another host's containers.
     if (load.isTarget) continue;
     const trial = tryEmptying(draft, load);
-    if (trial.kind === 'chosen') {
-      emptyHost(draft, load, trial.chosen);
-      continue;
+    const host = load.host.name;
+    if (trial.kind === 'chosen') emptyHost(draft, load, trial.chosen);
+    else if (trial.kind === 'kept') {
+      draft.hosts.push({ host, verdict: 'kept', text: trial.text });
+      if (trial.stay !== undefined) draft.stays.push(trial.stay);
+    } else {
+      // What is about to be emptied is given nothing, neither by placement nor by this plan.
+      load.isSource = closings > 0;
+      draft.hosts.push({ host, verdict: closings > 0 ? 'closing' : 'kept', text: trial.text });
+      closings -= 1;
     }
-    draft.hosts.push({ host: load.host.name, verdict: 'kept', text: trial.text });
-    if (trial.stay !== undefined) draft.stays.push(trial.stay);
   }
 }

@@ -52,19 +52,19 @@ const MINUTE_MS = 60_000;
 
 export const DEFAULT_POLICY: RebalancePolicy = {
   goals: ['relieve', 'consolidate'],
-  // One in twenty samples lies above the 95th percentile, and peaks of many containers rarely meet: a fifth of the host is for when they do.
+  // One in twenty minutes a host is above its 95th percentile, and a percentile of the last hour knows no morning: a fifth is for both.
   highMilli: 800,
   // As far below `high` as a host's load changes between two plans: what a plan filled is not hot at the next one.
   fillMilli: 700,
   // Hosts above it hold more than the free room of two others, so trying to empty them is mostly in vain.
   lowMilli: 500,
   // Below `fill`: a host is given up only where the others would not ask for it back at the next small rise.
-  fleetFillMilli: 620,
+  fleetFillMilli: 660,
   // An operator's order outweighs comfort, not safety.
   drainFillMilli: 950,
   // The rest is for the engine and the sandboxes' own kernels. Too little processor is slow; too little memory kills.
   memoryPeakMilli: 950,
-  // Longer than a burst, shorter than a slope of the day: a container that came moves on only for a lasting reason.
+  // Longer than a burst, shorter than a slope of the day: a container that moved moves on only for a lasting reason.
   residenceMs: 30 * MINUTE_MS,
   // Less is one phase of a start, which says nothing of what comes.
   measuredLeastMs: 10 * MINUTE_MS,
@@ -78,10 +78,10 @@ export const DEFAULT_POLICY: RebalancePolicy = {
   movesAtOncePerHost: 2,
   // Bounds what a wrong plan can do before somebody sees it.
   movesAtOnce: 64,
-  // A plan is made every few minutes on fresh facts; small ones correct each other.
-  movesPerPlan: { milli: 20, leastMoves: 8 },
-  // A fleet that moves a tenth of itself in an hour is in a storm, and more moves do not calm it.
-  movesPerHour: { milli: 100, leastMoves: 24 },
+  // One full host's containers, so that small fleets can empty one; large ones correct themselves over several plans on fresh facts.
+  movesPerPlan: { milli: 40, leastMoves: 24 },
+  // A fleet that moves a fifth of itself in an hour is in a storm, and more moves do not calm it.
+  movesPerHour: { milli: 200, leastMoves: 64 },
   // No tenant pays for the others: at most a quarter of its containers pause within an hour.
   movesPerTenantPerHour: { milli: 250, leastMoves: 2 },
   // Measured with `npm run bench -- migration`: 0.6 s for 17 MiB; and 1 s more for each 500 MiB saved, copied and loaded.

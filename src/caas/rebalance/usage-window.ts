@@ -1,5 +1,5 @@
 /**
- * What a container used over the last while: 95th percentile and peak, in bounded memory however often it is sampled.
+ * What a container used over the last while: mean, 95th percentile and peak, in bounded memory however often it is sampled.
  *
  * A window is a ring of slices of time; a slice is a histogram of processor rates and one of memory. Buckets are as wide as an eighth of their
  * value, so a percentile is at most an eighth too large and never too small. Time enters as an argument.
@@ -43,17 +43,23 @@ function upperEdgeOf(bucket: number): number {
   return (SUB_BUCKETS + (bucket % SUB_BUCKETS) + 1) * step - 1;
 }
 
-interface Peaks {
+/** Of one slice, beside its histograms. */
+interface Sums {
+  samples: number;
   cpuMilli: number;
   memoryBytes: number;
+  cpuMilliPeak: number;
+  memoryBytesPeak: number;
 }
+
+const NO_SUMS: Sums = { samples: 0, cpuMilli: 0, memoryBytes: 0, cpuMilliPeak: 0, memoryBytesPeak: 0 };
 
 /** The window of one container. Samples come in the order of time; one that is older than a later one counts as now. */
 export class UsageWindow {
   readonly #options: UsageWindowOptions;
   /** Slice by slice: the buckets of the processor, then those of memory. */
   readonly #counts: Uint16Array;
-  readonly #peaks: Peaks[];
+  readonly #sums: Sums[];
   #slice: number;
   readonly #firstMs: number;
   #lastMs: number;
@@ -61,7 +67,7 @@ export class UsageWindow {
   constructor(options: UsageWindowOptions, nowMs: number) {
     this.#options = options;
     this.#counts = new Uint16Array(options.slices * 2 * BUCKETS);
-    this.#peaks = Array.from({ length: options.slices }, () => ({ cpuMilli: 0, memoryBytes: 0 }));
+    this.#sums = Array.from({ length: options.slices }, () => ({ ...NO_SUMS }));
     this.#slice = Math.floor(nowMs / options.sliceMs);
     this.#firstMs = nowMs;
     this.#lastMs = nowMs;
@@ -75,7 +81,7 @@ export class UsageWindow {
     for (let step = 0; step < passed; step += 1) {
       const place = (slice - step) % slices;
       this.#counts.fill(0, place * 2 * BUCKETS, (place + 1) * 2 * BUCKETS);
-      this.#peaks[place] = { cpuMilli: 0, memoryBytes: 0 };
+      this.#sums[place] = { ...NO_SUMS };
     }
     this.#slice = slice;
   }
@@ -91,10 +97,13 @@ export class UsageWindow {
     const place = this.#slice % this.#options.slices;
     this.#count(place * 2 * BUCKETS + bucketOf(Math.ceil(cpuMilli)));
     this.#count((place * 2 + 1) * BUCKETS + bucketOf(Math.ceil(memoryBytes / MEMORY_UNIT_BYTES)));
-    const peaks = this.#peaks[place];
-    if (peaks === undefined) return;
-    peaks.cpuMilli = Math.max(peaks.cpuMilli, Math.ceil(cpuMilli));
-    peaks.memoryBytes = Math.max(peaks.memoryBytes, memoryBytes);
+    const sums = this.#sums[place];
+    if (sums === undefined) return;
+    sums.samples += 1;
+    sums.cpuMilli += cpuMilli;
+    sums.memoryBytes += memoryBytes;
+    sums.cpuMilliPeak = Math.max(sums.cpuMilliPeak, Math.ceil(cpuMilli));
+    sums.memoryBytesPeak = Math.max(sums.memoryBytesPeak, memoryBytes);
   }
 
   /** The bucket below or in which 95 of 100 samples lie, as its upper edge; undefined: no samples. */
@@ -124,13 +133,21 @@ export class UsageWindow {
     const cpu = this.#p95(0);
     const memory = this.#p95(1);
     if (cpu === undefined || memory === undefined) return undefined;
-    const peak = {
-      cpuMilli: Math.max(...this.#peaks.map(({ cpuMilli }) => cpuMilli)),
-      memoryBytes: Math.max(...this.#peaks.map(({ memoryBytes }) => memoryBytes)),
-    };
+    const all = { ...NO_SUMS };
+    for (const sums of this.#sums) {
+      all.samples += sums.samples;
+      all.cpuMilli += sums.cpuMilli;
+      all.memoryBytes += sums.memoryBytes;
+      all.cpuMilliPeak = Math.max(all.cpuMilliPeak, sums.cpuMilliPeak);
+      all.memoryBytesPeak = Math.max(all.memoryBytesPeak, sums.memoryBytesPeak);
+    }
     return {
-      p95: { cpuMilli: Math.min(cpu, peak.cpuMilli), memoryBytes: Math.min(memory * MEMORY_UNIT_BYTES, peak.memoryBytes) },
-      peak,
+      mean: { cpuMilli: Math.ceil(all.cpuMilli / all.samples), memoryBytes: Math.ceil(all.memoryBytes / all.samples) },
+      p95: {
+        cpuMilli: Math.min(cpu, all.cpuMilliPeak),
+        memoryBytes: Math.min(memory * MEMORY_UNIT_BYTES, all.memoryBytesPeak),
+      },
+      peak: { cpuMilli: all.cpuMilliPeak, memoryBytes: all.memoryBytesPeak },
       coveredMs: Math.min(this.#lastMs - this.#firstMs, this.#options.slices * this.#options.sliceMs),
     };
   }

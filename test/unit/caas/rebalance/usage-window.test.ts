@@ -22,6 +22,8 @@ describe('UsageWindow', () => {
           expect(found).toBeGreaterThanOrEqual(exact);
           expect(found).toBeLessThanOrEqual(exact + exact / 8 + unit);
         }
+        const sum = samples.reduce((total, one) => total + one.cpuMilli, 0);
+        expect(summary?.mean.cpuMilli).toBe(Math.ceil(sum / samples.length));
         expect(summary?.peak.cpuMilli).toBe(Math.max(...samples.map((one) => one.cpuMilli)));
         expect(summary?.peak.memoryBytes).toBe(Math.max(...samples.map((one) => one.memoryBytes)));
       }),
