@@ -32,7 +32,7 @@ export interface PlacementWish {
 }
 
 /** A host may promise more memory than it has, because containers rarely use their limit; what is really used may not. */
-const PROMISE_FACTOR = 2;
+export const PROMISE_FACTOR = 2;
 /** Of the memory, kept for the engine, the sandboxes' own kernels and the node. */
 const MEMORY_RESERVE_MILLI = 100;
 
