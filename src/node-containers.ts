@@ -22,6 +22,7 @@ import { Volumes } from '#caas/volumes/volumes.ts';
 import type { Clock } from '#clock';
 import type { NodeConfig } from '#config';
 import type { Cgroups } from '#isolation/cgroup.ts';
+import { ImageFolder } from '#isolation/image-folder.ts';
 import { SnapshotVault } from '#isolation/snapshot-vault.ts';
 import type { Log } from '#log';
 import type { Activator } from '#routing/activator.ts';
@@ -69,9 +70,7 @@ export async function openContainerPlane(
   const images = new Images({ log, clock, sql, hosts, events, registry });
   stack.use(images.collector.start());
   const imageFolder = join(MEMORY_BACKED, `ecluse-${scopeOf(config.dataDir)}`);
-  stack.defer(async () => {
-    await rm(imageFolder, { recursive: true, force: true });
-  });
+  stack.use(await ImageFolder.open(imageFolder));
   const meter = await Meter.open(deps);
   stack.use(meter);
   const apply = async (tenant: string): Promise<void> => {

@@ -3,8 +3,6 @@
  *
  * Until the journal says `committed` the source is the container and the target a copy to remove; from then on it is the other way round.
  */
-import { rm } from 'node:fs/promises';
-import { join } from 'node:path';
 import type { Clock } from '#clock';
 import { waitFor } from '#clock';
 import { reasonOf } from '#errors';
@@ -28,7 +26,6 @@ export interface MigrationRecoveryDeps {
   readonly sql: Sql;
   readonly hosts: ReadonlyMap<string, Host>;
   readonly containers: Containers;
-  readonly imageFolder: string;
 }
 
 /** A container on one engine: the source's side of a move, or the target's. */
@@ -112,17 +109,15 @@ async function stateOf(host: Host, engineId: string): Promise<string> {
 
 /** Finishes or undoes what a daemon left in the middle. Called before anything serves. */
 export async function recoverMigrations(deps: MigrationRecoveryDeps): Promise<void> {
-  const { sql, clock, log, containers, imageFolder } = deps;
+  const { sql, clock, log, containers } = deps;
   for (const journal of await listOpenMigrations(sql)) {
     log.warn({ container: journal.container, state: journal.state }, 'a migration was interrupted');
     const row = await containers.find(journal.container);
-    await rm(join(imageFolder, journal.id), { recursive: true, force: true });
     const isCommitted = journal.state === 'committed';
     if (isCommitted) await finish(deps, journal, row);
     else await undo(deps, journal, row);
     await setMigrationState(sql, journal, isCommitted ? 'done' : 'rolled-back', clock.nowMs());
   }
-  await rm(imageFolder, { recursive: true, force: true });
 }
 
 async function finish(

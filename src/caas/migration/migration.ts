@@ -15,11 +15,12 @@
  */
 import { randomUUID } from 'node:crypto';
 import { rm } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import type { Clock } from '#clock';
 import { reasonOf } from '#errors';
 import type { Log } from '#log';
 import { checkImageRoom } from '#isolation/checkpoint.ts';
+import { WarmMemory } from '#isolation/warm-memory.ts';
 import type { Activator } from '#routing/activator.ts';
 import type { ContainerRow } from '#state/containers.ts';
 import {
@@ -88,6 +89,9 @@ const DRAIN_MS = 2_000;
 /** A health check that takes longer is waited for no more; the move is refused. */
 const QUIET_LIMIT_MS = 10_000;
 
+/** An image, and the memory that it is restored to. */
+const WARM_FACTOR = 2;
+
 /** What is known before anything is touched. */
 interface Move {
   readonly journal: MigrationRow;
@@ -96,6 +100,8 @@ interface Move {
   readonly source: Host;
   readonly target: Host;
   readonly sourceInspect: EngineInspect;
+  /** What it used when it was looked at. */
+  readonly memoryBytes: number;
   readonly imageDir: string;
   readonly times: MoveTimes;
   readonly signal: AbortSignal;
@@ -173,7 +179,8 @@ export class Migrations {
       );
     }
     const usage = await source.cgroups.usageOf(source.cgroupOf(row.tenant, row.id));
-    await checkImageRoom(dirname(this.#deps.imageFolder), usage?.memoryBytes ?? row.memoryBytes);
+    const memoryBytes = usage?.memoryBytes ?? row.memoryBytes;
+    await checkImageRoom(this.#deps.imageFolder, memoryBytes);
     const journal: MigrationRow = {
       id: randomUUID(),
       container: row.id,
@@ -183,7 +190,17 @@ export class Migrations {
       targetEngineId: undefined,
       state: 'preparing',
     };
-    return { journal, row, spec, source, target, sourceInspect, imageDir: join(this.#deps.imageFolder, journal.id), ...run };
+    return {
+      journal,
+      row,
+      spec,
+      source,
+      target,
+      sourceInspect,
+      memoryBytes,
+      imageDir: join(this.#deps.imageFolder, journal.id),
+      ...run,
+    };
   }
 
   /** A command of a health check ends by itself; one of a tenant's session may not. */
@@ -255,6 +272,9 @@ export class Migrations {
     times.phase('prestart', `the sandbox on ${target.name}`);
     await copy.prestart(signal);
     const servesBefore = await probeOnce(spec, row.address);
+    await (
+      await WarmMemory.take(this.#deps.imageFolder, `${journal.id}.warm`, WARM_FACTOR * move.memoryBytes)
+    )[Symbol.asyncDispose]();
     const isQuiet = await untilQuiet(clock, async () => await containers.inspect(row), QUIET_LIMIT_MS);
     if (!isQuiet) throw new Error('a command that was executed in the container does not end');
     return { copy, volumes, lanAddress, servesBefore };

@@ -13,7 +13,7 @@
  */
 import { randomUUID } from 'node:crypto';
 import { rm } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import type { Clock } from '#clock';
 import { EcluseError, reasonOf } from '#errors';
 import type { Log } from '#log';
@@ -128,7 +128,7 @@ export class Sleepers implements AsyncDisposable {
     const refusal = sleepRefusalOf(row, spec, inspect, host.runsc.leaveRunning);
     if (refusal !== undefined) throw refused(refusal.why, refusal.mend);
     const usage = await host.cgroups.usageOf(host.cgroupOf(row.tenant, row.id));
-    await checkImageRoom(dirname(imageFolder), usage?.memoryBytes ?? row.memoryBytes);
+    await checkImageRoom(imageFolder, usage?.memoryBytes ?? row.memoryBytes);
     return { row, spec, host };
   }
 

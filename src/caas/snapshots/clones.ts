@@ -7,12 +7,13 @@
  */
 import { randomUUID } from 'node:crypto';
 import { mkdir, rm } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import { runCommand } from '#command';
 import type { Clock } from '#clock';
 import { EcluseError, reasonOf } from '#errors';
 import type { Log } from '#log';
 import { checkImageRoom, stageImage } from '#isolation/checkpoint.ts';
+import type { Activator } from '#routing/activator.ts';
 import type { ContainerRow } from '#state/containers.ts';
 import { beginSnapshot, forgetSnapshot } from '#state/snapshots.ts';
 import type { SnapshotRow } from '#state/snapshots.ts';
@@ -40,6 +41,7 @@ export interface ClonesDeps {
   readonly containers: Containers;
   readonly creation: ContainerCreation;
   readonly meter: Meter;
+  readonly activator: Activator;
   readonly domain: string;
   /** Memory-backed, for images. */
   readonly imageFolder: string;
@@ -61,6 +63,9 @@ const COUNT_MAX = 100;
 /** Engines start containers on as many processors as there are; more at once only wait for each other. */
 const AT_ONCE = 3;
 const COPY_TIMEOUT_MS = 600_000;
+const HOLD_DEADLINE_MS = 30_000;
+/** Requests in flight get this long to end by themselves before they are cut. */
+const DRAIN_MS = 2_000;
 
 interface Original {
   readonly row: ContainerRow;
@@ -118,7 +123,7 @@ export class Clones {
       );
     }
     const usage = await host.cgroups.usageOf(host.cgroupOf(row.tenant, row.id));
-    await checkImageRoom(dirname(imageFolder), usage?.memoryBytes ?? row.memoryBytes);
+    await checkImageRoom(imageFolder, usage?.memoryBytes ?? row.memoryBytes);
     const snapshot = snapshotRowOf(row, host, { id: randomUUID(), kind: 'copy', nowMs: clock.nowMs(), serves: false });
     const imageDir = join(imageFolder, snapshot.id);
     return { row, spec, tenant, host, inspect, snapshot, imageDir, filesDir: join(stagingFolder, snapshot.id) };
@@ -133,12 +138,14 @@ export class Clones {
     imageDir,
     filesDir,
   }: Original): Promise<{ readonly pausedMs: number; readonly imageBytes: number }> {
-    const { clock, meter, sql } = this.#deps;
+    const { clock, meter, sql, activator } = this.#deps;
     const source = new MoveSource({ clock, meter }, host, row);
     const tree = { from: upperOf(inspect), to: filesDir };
     await mkdir(filesDir, { recursive: true, mode: 0o700 });
     const { sinceMs } = await copyLive(tree);
     await beginSnapshot(sql, snapshot);
+    // A save cuts the original's connections, too: the edge must have none that it would use again.
+    await activator.freeze([row.id], { deadlineMs: HOLD_DEADLINE_MS, drainMs: DRAIN_MS });
     const fromMs = clock.monotonicMs();
     try {
       await source.pause();
@@ -148,6 +155,7 @@ export class Clones {
       throw failed(`container ${row.name} goes on, and no copy was made: ${reasonOf(error)}`, error);
     } finally {
       await source.goOn();
+      await activator.thaw([row.id]);
     }
   }
 
