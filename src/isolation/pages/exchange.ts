@@ -90,7 +90,6 @@ export interface AssembledImage {
   /** checkpoint.img, pages_meta.img and pages.img, byte for byte as on the source. */
   readonly imageDir: string;
   readonly imageBytes: number;
-  readonly newPages: number;
   readonly receivedBytes: number;
   /** From the first part of the final pass until the image was whole. */
   readonly assembleMs: number;
@@ -109,4 +108,6 @@ export interface PageSink extends AsyncDisposable {
   readonly ticket: PageTicket;
   /** Settles with the end of the exchange. */
   readonly image: Promise<AssembledImage>;
+  /** Ends it as disposing does, but leaves the store: the next `expect` of this migration goes on with it. */
+  keepStore(): Promise<void>;
 }

@@ -1,4 +1,4 @@
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { PRE_COPY_LIMITS, decidePreCopy } from '#isolation/pages/pre-copy.ts';
 import type { PreCopyRound } from '#isolation/pages/pre-copy.ts';

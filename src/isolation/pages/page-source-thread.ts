@@ -1,0 +1,86 @@
+/** The thread of page-source.ts: one migration's reading, hashing and sending. */
+import { setPriority } from 'node:os';
+import type { FinishReport, PageTicket, PeerTls, RoundReport } from './exchange.ts';
+import { cancelled, pageError } from './page-errors.ts';
+import { answerOwner } from './page-thread.ts';
+import { connectPages } from './page-transport.ts';
+import { SourceSession } from './source-session.ts';
+import type { SourceProgress } from './source-session.ts';
+
+export type SourceRequest =
+  | {
+      readonly kind: 'open';
+      readonly ticket: PageTicket;
+      readonly tls: PeerTls;
+      readonly memoryFile: string;
+      readonly bandwidthBytesPerSecond: number | undefined;
+    }
+  | { readonly kind: 'round' }
+  | { readonly kind: 'finish'; readonly imageDir: string; readonly inOrder: boolean }
+  | { readonly kind: 'saved'; readonly failure: string | undefined }
+  | { readonly kind: 'close' };
+
+export type SourceAnswer =
+  | { readonly kind: 'done' }
+  | { readonly kind: 'round'; readonly report: RoundReport }
+  | { readonly kind: 'finish'; readonly report: FinishReport };
+
+/** Rounds give way to whoever serves; in the final pass people wait for it. A priority is a thread's own on Linux. */
+const ROUND_NICE = 5;
+const FINISH_NICE = 0;
+/** News are for people. */
+const NEWS_STEP_MS = 100;
+
+let session: SourceSession | undefined;
+const saved = Promise.withResolvers<undefined>();
+saved.promise.catch(() => undefined); // It may fail before anybody waits for it.
+
+function beNice(nice: number): void {
+  try {
+    setPriority(0, nice);
+  } catch {
+    // To be nice again takes a privilege; without it the final pass is as nice as the rounds.
+  }
+}
+
+function opened(): SourceSession {
+  if (session === undefined) throw pageError('ECLUSE_PAGES_THREAD', 'the exchange is not open', 'migrate again');
+  return session;
+}
+
+let toldMs = 0;
+const tell = answerOwner<SourceRequest, SourceAnswer, SourceProgress>(async (request) => {
+  switch (request.kind) {
+    case 'open': {
+      const { ticket, tls, ...options } = request;
+      const channel = await connectPages(ticket, tls);
+      session = new SourceSession(channel, {
+        ...options,
+        onProgress: (progress) => {
+          if (performance.now() - toldMs < NEWS_STEP_MS) return;
+          toldMs = performance.now();
+          tell(progress);
+        },
+      });
+      await session.open(ticket);
+      return { kind: 'done' };
+    }
+    case 'round': {
+      beNice(ROUND_NICE);
+      return { kind: 'round', report: await opened().round() };
+    }
+    case 'finish': {
+      beNice(FINISH_NICE);
+      return { kind: 'finish', report: await opened().finish({ ...request, saved: saved.promise }) };
+    }
+    case 'saved': {
+      if (request.failure === undefined) saved.resolve(undefined);
+      else saved.reject(cancelled(request.failure));
+      return { kind: 'done' };
+    }
+    case 'close': {
+      session?.[Symbol.dispose]();
+      return { kind: 'done' };
+    }
+  }
+});

@@ -1,0 +1,229 @@
+/**
+ * The target's end of one connection. Each frame is carried out when it is whole, before the next is read: so the memory it takes is one frame,
+ * and a source that is too fast waits in TCP.
+ */
+import type { Duplex } from 'node:stream';
+import type { AssembledImage } from './exchange.ts';
+import { decodeBatch } from './batch-encoding.ts';
+import {
+  FrameReader,
+  HEADER_BYTES,
+  HELD_PER_FRAME,
+  decodeDone,
+  decodeFilePart,
+  decodeHello,
+  decodeNumber,
+  decodeOrder,
+  decodePages,
+  encodeAck,
+  encodeAssembled,
+  encodeFailed,
+  encodeNumber,
+  encodeWelcome,
+  frame,
+  frameKinds,
+} from './frames.ts';
+import type { FrameKind, Hello } from './frames.ts';
+import { ImageAssembly } from './image-assembly.ts';
+import { brokenPeer, cancelled, connectionLost, failureOfPeer, failureText, stalled } from './page-errors.ts';
+import { PAGE_BYTES } from './page-hash.ts';
+import type { PageStore } from './page-store.ts';
+
+/** What an admitted source writes to. */
+export interface SinkJob {
+  readonly store: PageStore;
+  readonly imageDir: string;
+  readonly pagesBytesMax: number;
+}
+
+export interface SinkLimits {
+  /** Until the first frame: who connects and says nothing holds one of few places. */
+  readonly helloMs: number;
+  /** In the middle of a frame. */
+  readonly stallMs: number;
+  /** Between two frames: the edge is frozen and drained, the sandbox paused. */
+  readonly idleMs: number;
+}
+
+export const SINK_LIMITS: SinkLimits = { helloMs: 5_000, stallMs: 15_000, idleMs: 120_000 };
+const CHECK_MS = 500;
+
+type SinkState = 'hello' | 'copying' | 'finishing' | 'done';
+
+export class SinkSession {
+  /** Settles when the image is whole, or when nothing will come of it. */
+  readonly ended: Promise<AssembledImage>;
+  readonly #channel: Duplex;
+  readonly #admit: (hello: Hello) => SinkJob;
+  readonly #limits: SinkLimits;
+  readonly #outcome = Promise.withResolvers<AssembledImage>();
+  readonly #watch: NodeJS.Timeout;
+  readonly #reader: FrameReader;
+  #state: SinkState = 'hello';
+  #job: SinkJob | undefined;
+  #image: ImageAssembly | undefined;
+  #heardMs = performance.now();
+  #receivedBytes = 0;
+  #finishFromMs = 0;
+
+  /** `admit` looks a hello over; what it throws is told to the source, so it must say no more than a stranger may know. */
+  constructor(channel: Duplex, admit: (hello: Hello) => SinkJob, limits: SinkLimits) {
+    this.#channel = channel;
+    this.#admit = admit;
+    this.#limits = limits;
+    this.ended = this.#outcome.promise;
+    this.ended.catch(() => undefined); // Whoever waits for it may come later.
+    this.#reader = new FrameReader((kind, payload) => {
+      this.#take(kind, payload);
+    });
+    channel.on('data', (chunk: Buffer) => {
+      this.#hear(chunk);
+    });
+    channel.on('error', (error: unknown) => {
+      this.fail(connectionLost(error));
+    });
+    channel.on('close', () => {
+      this.fail(connectionLost('it was closed'));
+    });
+    this.#watch = setInterval(() => {
+      this.#checkTime();
+    }, CHECK_MS);
+  }
+
+  /** Ends it, whatever it is at. Once it has ended, this does nothing. */
+  fail(error: unknown): void {
+    if (this.#state === 'done') return;
+    this.#state = 'done';
+    clearInterval(this.#watch);
+    this.#image?.[Symbol.dispose]();
+    this.#outcome.reject(error);
+    if (!this.#channel.writable) {
+      this.#channel.destroy();
+      return;
+    }
+    this.#channel.end(encodeFailed(failureText(error)), () => this.#channel.destroy());
+  }
+
+  cancel(): void {
+    this.fail(cancelled());
+  }
+
+  #hear(chunk: Buffer): void {
+    if (this.#state === 'done') return;
+    this.#heardMs = performance.now();
+    this.#receivedBytes += chunk.length;
+    try {
+      this.#reader.push(chunk);
+    } catch (error) {
+      this.fail(error);
+    }
+  }
+
+  #checkTime(): void {
+    const silentMs = performance.now() - this.#heardMs;
+    const { helloMs, stallMs, idleMs } = this.#limits;
+    const limitMs = this.#state === 'hello' ? helloMs : this.#reader.isInside ? stallMs : idleMs;
+    if (silentMs > limitMs) this.fail(stalled('nothing came from the source', limitMs));
+  }
+
+  #take(kind: FrameKind, payload: Buffer): void {
+    if (this.#state === 'done') return;
+    if (kind === frameKinds.failed) {
+      this.fail(failureOfPeer(payload.toString('utf8')));
+      return;
+    }
+    if (this.#state === 'hello') {
+      if (kind !== frameKinds.hello) throw brokenPeer('no hello');
+      this.#welcome(decodeHello(payload));
+      return;
+    }
+    this.#work(kind, payload);
+    // What was taken in may be forgotten by the source, which has bounded what is under way.
+    if (kind === frameKinds.pages || kind === frameKinds.order || kind === frameKinds.file) {
+      this.#channel.write(encodeAck(HEADER_BYTES + payload.length));
+    }
+  }
+
+  #work(kind: FrameKind, payload: Buffer): void {
+    switch (kind) {
+      case frameKinds.round:
+      case frameKinds.roundEnd: {
+        if (this.#state !== 'copying') throw brokenPeer('a round in the final pass');
+        const round = decodeNumber(payload);
+        if (kind === frameKinds.roundEnd) this.#channel.write(encodeNumber(frameKinds.roundKept, round));
+        return;
+      }
+      case frameKinds.pages: {
+        const { places, ids, ...batch } = decodePages(payload);
+        this.#admitted().store.put(places, ids, decodeBatch(batch, batch.count * PAGE_BYTES));
+        return;
+      }
+      case frameKinds.order: {
+        this.#assembly().append(decodeOrder(payload));
+        return;
+      }
+      case frameKinds.file: {
+        const { file, bytes } = decodeFilePart(payload);
+        this.#assembly().appendPart(file, bytes);
+        return;
+      }
+      case frameKinds.done: {
+        this.#seal(payload);
+        return;
+      }
+      case frameKinds.hello:
+      case frameKinds.welcome:
+      case frameKinds.held:
+      case frameKinds.ack:
+      case frameKinds.roundKept:
+      case frameKinds.assembled:
+      case frameKinds.failed: {
+        throw brokenPeer(`a frame of kind ${String(kind)} from a source`);
+      }
+    }
+  }
+
+  #admitted(): SinkJob {
+    if (this.#job === undefined) throw brokenPeer('no hello');
+    return this.#job;
+  }
+
+  #welcome(hello: Hello): void {
+    const job = this.#admit(hello);
+    this.#job = job;
+    this.#state = 'copying';
+    const { store } = job;
+    // Place 0 is the zero page: who holds only that holds nothing.
+    const heldSlots = store.top;
+    this.#channel.write(encodeWelcome({ seed: store.seed, slotsMax: store.slotsMax, heldSlots }));
+    for (let slot = 0; slot < heldSlots; slot += HELD_PER_FRAME) {
+      this.#channel.write(frame(frameKinds.held, store.idsFrom(slot, Math.min(HELD_PER_FRAME, heldSlots - slot))));
+    }
+  }
+
+  #assembly(): ImageAssembly {
+    if (this.#image === undefined) {
+      const { store, imageDir, pagesBytesMax } = this.#admitted();
+      this.#state = 'finishing';
+      this.#finishFromMs = performance.now();
+      this.#image = new ImageAssembly(store, imageDir, pagesBytesMax);
+    }
+    return this.#image;
+  }
+
+  #seal(payload: Buffer): void {
+    const image = this.#assembly();
+    image.finish(decodeDone(payload));
+    const assembleMs = performance.now() - this.#finishFromMs;
+    this.#state = 'done';
+    clearInterval(this.#watch);
+    this.#channel.write(encodeAssembled(image.imageBytes, assembleMs));
+    this.#channel.end();
+    this.#outcome.resolve({
+      imageDir: this.#admitted().imageDir,
+      imageBytes: image.imageBytes,
+      receivedBytes: this.#receivedBytes,
+      assembleMs: Math.round(assembleMs),
+    });
+  }
+}
