@@ -43,9 +43,11 @@ export class FrameSender {
     channel.on('error', (error: unknown) => {
       this.fail(connectionLost(error));
     });
-    channel.on('close', () => {
-      this.fail(connectionLost('it was closed'));
-    });
+    for (const end of ['end', 'close']) {
+      channel.on(end, () => {
+        this.fail(connectionLost('it was closed'));
+      });
+    }
   }
 
   get sentBytes(): number {

@@ -14,24 +14,29 @@ export class GrowingFile implements Disposable {
     this.#inOrder = inOrder;
   }
 
-  /** The file, once it is there. */
-  get fd(): number | undefined {
-    if (this.#fd !== undefined) return this.#fd;
-    try {
-      this.#fd = openSync(this.#path, 'r');
-    } catch (error) {
-      if (codeOf(error) !== 'ENOENT') throw error;
-    }
+  /** The file, which must be there by now. */
+  opened(): number {
+    this.#fd ??= openSync(this.#path, 'r');
     return this.#fd;
   }
 
-  /** Bytes from the beginning that are final. All of them, once it is saved. */
+  /** Bytes from the beginning that are final: all of them, once it is saved. */
   readableBytes(isSaved: boolean): number {
-    const { fd } = this;
-    if (fd === undefined || (!isSaved && !this.#inOrder)) return 0;
-    const { size, blocks } = fstatSync(fd);
+    if (!isSaved && !(this.#inOrder && this.#isThere())) return 0;
+    const { size, blocks } = fstatSync(this.opened());
     // Fewer blocks than bytes are holes: something is written behind what is not written yet.
     return isSaved || blocks * BLOCK_BYTES >= size ? size : 0;
+  }
+
+  #isThere(): boolean {
+    if (this.#fd !== undefined) return true;
+    try {
+      this.opened();
+      return true;
+    } catch (error) {
+      if (codeOf(error) === 'ENOENT') return false;
+      throw error;
+    }
   }
 
   [Symbol.dispose](): void {

@@ -189,7 +189,14 @@ const named = (name: string): Code => sized([...Buffer.from(name)]);
 export function pageHashModule(): Uint8Array<ArrayBuffer> {
   const locals = [...unsigned(LOCALS.length), ...LOCALS.flatMap(([count, type]) => [...unsigned(count), type])];
   return Uint8Array.from([
-    ...[0x00, 0x61, 0x73, 0x6d, 1, 0, 0, 0],
+    0x00, // "\0asm", version 1.
+    0x61,
+    0x73,
+    0x6d,
+    1,
+    0,
+    0,
+    0,
     ...section(1, [1, 0x60, 1, I32, 0]), // One type: (i32) -> ().
     ...section(3, [1, 0]), // One function, of that type.
     ...section(5, [1, 1, ...unsigned(MEMORY_PAGES), ...unsigned(MEMORY_PAGES)]),

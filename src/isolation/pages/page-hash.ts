@@ -51,10 +51,18 @@ export function pageHashKey(seed: Buffer): { readonly nh: Buffer; readonly final
   return { nh: key.subarray(0, NH_KEY_BYTES), final: key.subarray(NH_KEY_BYTES) };
 }
 
+function isHash(exported: unknown): exported is (pages: number) => void {
+  return typeof exported === 'function';
+}
+
+/** Compiled once a thread. */
+let compiled: object | undefined;
+
 export function createPageHasher(seed: Buffer): PageHasher {
-  const { exports } = new WebAssembly.Instance(new WebAssembly.Module(pageHashModule()));
+  compiled ??= new WebAssembly.Module(pageHashModule());
+  const { exports } = new WebAssembly.Instance(compiled);
   const { memory, hash } = exports;
-  if (!(memory instanceof WebAssembly.Memory) || typeof hash !== 'function') {
+  if (!(memory instanceof WebAssembly.Memory) || !isHash(hash)) {
     throw new EcluseError({
       code: 'ECLUSE_PAGE_HASH',
       source: 'internal',

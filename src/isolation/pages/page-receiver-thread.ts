@@ -5,7 +5,7 @@ import type { AssembledImage, PeerTls } from './exchange.ts';
 import type { Hello } from './frames.ts';
 import { cancelled, pageError } from './page-errors.ts';
 import { PageStore } from './page-store.ts';
-import { answerOwner } from './page-thread.ts';
+import { PageThreadEnd } from './page-thread.ts';
 import { listenForPages } from './page-transport.ts';
 import type { PageListener } from './page-transport.ts';
 import { SINK_LIMITS, SinkSession } from './sink-session.ts';
@@ -66,7 +66,7 @@ function end(migrationId: string, fate: 'keep' | 'remove'): void {
   else found.store[Symbol.dispose]();
 }
 
-answerOwner<ReceiverRequest, ReceiverAnswer, never>(async (request) => {
+async function answerTo(request: ReceiverRequest): Promise<ReceiverAnswer> {
   switch (request.kind) {
     case 'listen': {
       listener = await listenForPages(request, request.tls, (socket) => {
@@ -109,4 +109,6 @@ answerOwner<ReceiverRequest, ReceiverAnswer, never>(async (request) => {
       return { kind: 'done' };
     }
   }
-});
+}
+
+void new PageThreadEnd<ReceiverRequest, ReceiverAnswer, never>(answerTo);

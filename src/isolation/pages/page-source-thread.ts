@@ -1,8 +1,10 @@
 /** The thread of page-source.ts: one migration's reading, hashing and sending. */
+import { once } from 'node:events';
 import { setPriority } from 'node:os';
+import type { TLSSocket } from 'node:tls';
 import type { FinishReport, PageTicket, PeerTls, RoundReport } from './exchange.ts';
 import { cancelled, pageError } from './page-errors.ts';
-import { answerOwner } from './page-thread.ts';
+import { PageThreadEnd } from './page-thread.ts';
 import { connectPages } from './page-transport.ts';
 import { SourceSession } from './source-session.ts';
 import type { SourceProgress } from './source-session.ts';
@@ -32,6 +34,7 @@ const FINISH_NICE = 0;
 const NEWS_STEP_MS = 100;
 
 let session: SourceSession | undefined;
+let channel: TLSSocket | undefined;
 const saved = Promise.withResolvers<undefined>();
 saved.promise.catch(() => undefined); // It may fail before anybody waits for it.
 
@@ -49,17 +52,17 @@ function opened(): SourceSession {
 }
 
 let toldMs = 0;
-const tell = answerOwner<SourceRequest, SourceAnswer, SourceProgress>(async (request) => {
+const owner = new PageThreadEnd<SourceRequest, SourceAnswer, SourceProgress>(async (request) => {
   switch (request.kind) {
     case 'open': {
       const { ticket, tls, ...options } = request;
-      const channel = await connectPages(ticket, tls);
+      channel = await connectPages(ticket, tls);
       session = new SourceSession(channel, {
         ...options,
         onProgress: (progress) => {
           if (performance.now() - toldMs < NEWS_STEP_MS) return;
           toldMs = performance.now();
-          tell(progress);
+          owner.tell(progress);
         },
       });
       await session.open(ticket);
@@ -80,6 +83,8 @@ const tell = answerOwner<SourceRequest, SourceAnswer, SourceProgress>(async (req
     }
     case 'close': {
       session?.[Symbol.dispose]();
+      // The thread ends with this answer, and the sink should still hear why.
+      if (channel?.closed === false) await once(channel, 'close');
       return { kind: 'done' };
     }
   }

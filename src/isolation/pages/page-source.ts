@@ -39,82 +39,110 @@ export function progressOf(
 
 /** Connects to the target with its ticket. Errors: ECLUSE_PAGES_…; the sandbox is not touched by any of them. */
 export async function openPageSource(options: PageSourceOptions): Promise<PageSource> {
-  const { ticket, tls, memoryFile, bandwidthBytesPerSecond, signal, onProgress } = options;
-  let phase: PageProgress['phase'] = 'connect';
-  let round = 0;
-  let sentBytes = 0;
-  let fromMs = performance.now();
-  const thread = new PageThread<SourceRequest, SourceAnswer, SourceProgress>(
-    new URL('page-source-thread.ts', import.meta.url),
-    (progress) => {
-      onProgress(progressOf({ phase, round, elapsedMs: performance.now() - fromMs }, progress));
-    },
-  );
-  let closing: Promise<void> | undefined;
-  const close = async (): Promise<void> => {
-    closing ??= thread.end({ kind: 'close' });
-    await closing;
-  };
-  const onAbort = (): void => {
-    void close();
-  };
-  signal.addEventListener('abort', onAbort, { once: true });
-  const ask = async (request: SourceRequest): Promise<SourceAnswer> => {
-    try {
-      signal.throwIfAborted();
-      return await thread.ask(request);
-    } catch (error) {
-      if (signal.aborted) throw cancelled(signal.reason);
-      throw error;
-    }
-  };
-  const begin = (next: PageProgress['phase']): void => {
-    phase = next;
-    fromMs = performance.now();
-  };
-  const source: PageSource = {
-    round: async (): Promise<RoundReport> => {
-      round += 1;
-      begin('round');
-      const answer = await ask({ kind: 'round' });
-      if (answer.kind !== 'round') throw new TypeError(`a round was answered by ${answer.kind}`);
-      sentBytes += answer.report.sentBytes;
-      return answer.report;
-    },
-    finish: async ({ imageDir, saved, inOrder }: GrowingImage): Promise<FinishReport> => {
-      begin('finish');
-      // Whatever the thread says to it, `finish` says too.
-      const tellSaved = (failure: string | undefined): void => {
-        thread.ask({ kind: 'saved', failure }).catch(() => undefined);
-      };
-      saved.then(
-        () => {
-          tellSaved(undefined);
-        },
-        (error: unknown) => {
-          tellSaved(reasonOf(error));
-        },
-      );
-      const answer = await ask({ kind: 'finish', imageDir, inOrder });
-      if (answer.kind !== 'finish') throw new TypeError(`the final pass was answered by ${answer.kind}`);
-      begin('done');
-      sentBytes += answer.report.sentBytes;
-      const { pagesBytes } = answer.report;
-      onProgress({ phase, round, doneBytes: pagesBytes, totalBytes: pagesBytes, sentBytes, etaMs: 0 });
-      return answer.report;
-    },
-    async [Symbol.asyncDispose](): Promise<void> {
-      signal.removeEventListener('abort', onAbort);
-      await close();
-    },
-  };
+  const source = new ThreadedSource(options);
   try {
-    await ask({ kind: 'open', ticket, tls, memoryFile, bandwidthBytesPerSecond });
+    await source.open();
     return source;
   } catch (error) {
     await source[Symbol.asyncDispose]();
     throw error;
   }
+}
+
+class ThreadedSource implements PageSource {
+  readonly #options: PageSourceOptions;
+  readonly #thread: PageThread<SourceRequest, SourceAnswer, SourceProgress>;
+  readonly #onAbort = (): void => {
+    void this.#close();
+  };
+  #phase: PageProgress['phase'] = 'connect';
+  #round = 0;
+  #sentBytes = 0;
+  #fromMs = performance.now();
+  #closing: Promise<void> | undefined;
+
+  constructor(options: PageSourceOptions) {
+    this.#options = options;
+    this.#thread = new PageThread(new URL('page-source-thread.ts', import.meta.url), (progress) => {
+      const phase = { phase: this.#phase, round: this.#round, elapsedMs: performance.now() - this.#fromMs };
+      options.onProgress(progressOf(phase, progress));
+    });
+    options.signal.addEventListener('abort', this.#onAbort, { once: true });
+  }
+
+  async open(): Promise<void> {
+    const { ticket, tls, memoryFile, bandwidthBytesPerSecond } = this.#options;
+    await this.#ask({ kind: 'open', ticket, tls, memoryFile, bandwidthBytesPerSecond });
+  }
+
+  async round(): Promise<RoundReport> {
+    this.#round += 1;
+    this.#begin('round');
+    const answer = await this.#ask({ kind: 'round' });
+    if (answer.kind !== 'round') throw new TypeError(`a round was answered by ${answer.kind}`);
+    this.#sentBytes += answer.report.sentBytes;
+    return answer.report;
+  }
+
+  async finish({ imageDir, saved, inOrder }: GrowingImage): Promise<FinishReport> {
+    this.#begin('finish');
+    void this.#tellSaved(saved);
+    const answer = await this.#ask({ kind: 'finish', imageDir, inOrder });
+    if (answer.kind !== 'finish') throw new TypeError(`the final pass was answered by ${answer.kind}`);
+    this.#begin('done');
+    const { pagesBytes, sentBytes } = answer.report;
+    this.#sentBytes += sentBytes;
+    this.#options.onProgress({
+      phase: 'done',
+      round: this.#round,
+      doneBytes: pagesBytes,
+      totalBytes: pagesBytes,
+      sentBytes: this.#sentBytes,
+      etaMs: 0,
+    });
+    return answer.report;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#options.signal.removeEventListener('abort', this.#onAbort);
+    await this.#close();
+  }
+
+  async #tellSaved(saved: Promise<unknown>): Promise<void> {
+    let failure: string | undefined;
+    try {
+      await saved;
+    } catch (error) {
+      failure = reasonOf(error);
+    }
+    // Should the thread have ended, `finish` says so too.
+    await this.#thread.ask({ kind: 'saved', failure }).catch(() => undefined);
+  }
+
+  async #ask(request: SourceRequest): Promise<SourceAnswer> {
+    const { signal } = this.#options;
+    if (signal.aborted) throw cancelled(signal.reason);
+    try {
+      return await this.#thread.ask(request);
+    } catch (error) {
+      throw isAborted(signal) ? cancelled(signal.reason) : error;
+    }
+  }
+
+  #begin(phase: PageProgress['phase']): void {
+    this.#phase = phase;
+    this.#fromMs = performance.now();
+  }
+
+  async #close(): Promise<void> {
+    this.#closing ??= this.#thread.end({ kind: 'close' });
+    await this.#closing;
+  }
+}
+
+/** Asked again after a wait. */
+function isAborted(signal: AbortSignal): boolean {
+  return signal.aborted;
 }
 
 /** Rounds until `decidePreCopy` says that no more of them pays. */

@@ -24,7 +24,7 @@ export class PageThread<Request, Answer, News> implements AsyncDisposable {
   #lastCall = 0;
   #isOver = false;
 
-  /** `program`: a file that calls `answerOwner`. */
+  /** `program`: a file that makes a `PageThreadEnd`. */
   constructor(program: URL, onNews: (news: News) => void) {
     this.#worker = new Worker(program);
     this.#worker.on('message', (said: Said<Answer, News>) => {
@@ -88,22 +88,30 @@ function threadEnded(cause: unknown): Error {
   return pageError('ECLUSE_PAGES_THREAD', 'the thread of the page exchange has ended', 'see the log of the daemon', cause);
 }
 
-/** The thread's end: answers each request. Returns how to tell news. */
-export function answerOwner<Request, Answer, News>(answerTo: (request: Request) => Promise<Answer>): (news: News) => void {
-  const say = (said: Said<Answer, News>): void => {
+/** The thread's end: answers each request by what `answerTo` comes to, or by its failure, and tells news. */
+export class PageThreadEnd<Request, Answer, News> {
+  readonly #answerTo: (request: Request) => Promise<Answer>;
+
+  constructor(answerTo: (request: Request) => Promise<Answer>) {
+    this.#answerTo = answerTo;
+    parentPort?.on('message', (asked: Asked<Request>) => {
+      void this.#answer(asked);
+    });
+  }
+
+  tell(news: News): void {
+    this.#say({ kind: 'news', news });
+  }
+
+  async #answer({ call, request }: Asked<Request>): Promise<void> {
+    try {
+      this.#say({ kind: 'answer', call, answer: await this.#answerTo(request) });
+    } catch (error) {
+      this.#say({ kind: 'failure', call, failure: plainFailure(error) });
+    }
+  }
+
+  #say(said: Said<Answer, News>): void {
     parentPort?.postMessage(said, []);
-  };
-  parentPort?.on('message', ({ call, request }: Asked<Request>) => {
-    answerTo(request).then(
-      (answer) => {
-        say({ kind: 'answer', call, answer });
-      },
-      (error: unknown) => {
-        say({ kind: 'failure', call, failure: plainFailure(error) });
-      },
-    );
-  });
-  return (news) => {
-    say({ kind: 'news', news });
-  };
+  }
 }

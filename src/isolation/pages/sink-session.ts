@@ -47,6 +47,8 @@ export interface SinkLimits {
 
 export const SINK_LIMITS: SinkLimits = { helloMs: 5_000, stallMs: 15_000, idleMs: 120_000 };
 const CHECK_MS = 500;
+/** For the source to read why, and to close. */
+const LINGER_MS = 2_000;
 
 type SinkState = 'hello' | 'copying' | 'finishing' | 'done';
 
@@ -82,9 +84,11 @@ export class SinkSession {
     channel.on('error', (error: unknown) => {
       this.fail(connectionLost(error));
     });
-    channel.on('close', () => {
-      this.fail(connectionLost('it was closed'));
-    });
+    for (const end of ['end', 'close']) {
+      channel.on(end, () => {
+        this.fail(connectionLost('it was closed'));
+      });
+    }
     this.#watch = setInterval(() => {
       this.#checkTime();
     }, CHECK_MS);
@@ -101,7 +105,9 @@ export class SinkSession {
       this.#channel.destroy();
       return;
     }
-    this.#channel.end(encodeFailed(failureText(error)), () => this.#channel.destroy());
+    // What is on its way is still taken in, and thrown away: a connection that is closed over it would lose our reason.
+    this.#channel.end(encodeFailed(failureText(error)));
+    setTimeout(() => this.#channel.destroy(), LINGER_MS).unref();
   }
 
   cancel(): void {
@@ -137,50 +143,44 @@ export class SinkSession {
       this.#welcome(decodeHello(payload));
       return;
     }
-    this.#work(kind, payload);
+    const work = this.#workOf(kind);
+    if (work === undefined) throw brokenPeer(`a frame of kind ${String(kind)} from a source`);
+    work(payload);
     // What was taken in may be forgotten by the source, which has bounded what is under way.
     if (kind === frameKinds.pages || kind === frameKinds.order || kind === frameKinds.file) {
       this.#channel.write(encodeAck(HEADER_BYTES + payload.length));
     }
   }
 
-  #work(kind: FrameKind, payload: Buffer): void {
-    switch (kind) {
-      case frameKinds.round:
-      case frameKinds.roundEnd: {
-        if (this.#state !== 'copying') throw brokenPeer('a round in the final pass');
-        const round = decodeNumber(payload);
-        if (kind === frameKinds.roundEnd) this.#channel.write(encodeNumber(frameKinds.roundKept, round));
-        return;
-      }
-      case frameKinds.pages: {
+  #workOf(kind: FrameKind): ((payload: Buffer) => void) | undefined {
+    const work: Partial<Record<FrameKind, (payload: Buffer) => void>> = {
+      [frameKinds.round]: (payload) => {
+        this.#round(payload);
+      },
+      [frameKinds.roundEnd]: (payload) => {
+        this.#channel.write(encodeNumber(frameKinds.roundKept, this.#round(payload)));
+      },
+      [frameKinds.pages]: (payload) => {
         const { places, ids, ...batch } = decodePages(payload);
         this.#admitted().store.put(places, ids, decodeBatch(batch, batch.count * PAGE_BYTES));
-        return;
-      }
-      case frameKinds.order: {
+      },
+      [frameKinds.order]: (payload) => {
         this.#assembly().append(decodeOrder(payload));
-        return;
-      }
-      case frameKinds.file: {
+      },
+      [frameKinds.file]: (payload) => {
         const { file, bytes } = decodeFilePart(payload);
         this.#assembly().appendPart(file, bytes);
-        return;
-      }
-      case frameKinds.done: {
+      },
+      [frameKinds.done]: (payload) => {
         this.#seal(payload);
-        return;
-      }
-      case frameKinds.hello:
-      case frameKinds.welcome:
-      case frameKinds.held:
-      case frameKinds.ack:
-      case frameKinds.roundKept:
-      case frameKinds.assembled:
-      case frameKinds.failed: {
-        throw brokenPeer(`a frame of kind ${String(kind)} from a source`);
-      }
-    }
+      },
+    };
+    return work[kind];
+  }
+
+  #round(payload: Buffer): number {
+    if (this.#state !== 'copying') throw brokenPeer('a round in the final pass');
+    return decodeNumber(payload);
   }
 
   #admitted(): SinkJob {

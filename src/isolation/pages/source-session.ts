@@ -3,6 +3,7 @@
  * thread of its own, and reads files without waiting; between two reads it lets the socket work.
  */
 import { createHash } from 'node:crypto';
+import type { Hash } from 'node:crypto';
 import { closeSync, openSync, readFileSync, readSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Duplex } from 'node:stream';
@@ -165,14 +166,15 @@ export class SourceSession implements Disposable {
     const sentBefore = this.#sender.sentBytes;
     this.#newPages = 0;
     let savedMs: number | undefined;
-    image.saved.then(
-      () => {
+    const watchSave = async (): Promise<void> => {
+      try {
+        await image.saved;
         savedMs = performance.now();
-      },
-      (error: unknown) => {
+      } catch (error) {
         this.fail(error);
-      },
-    );
+      }
+    };
+    void watchSave();
     using file = new GrowingFile(join(image.imageDir, 'pages.img'), image.inOrder);
     const { pagesBytes, pagesDigest } = await this.#sendPages(file, () => savedMs !== undefined);
     const checkpointDigest = await this.#sendFile(image.imageDir, 'checkpoint.img');
@@ -198,40 +200,43 @@ export class SourceSession implements Disposable {
     isSaved: () => boolean,
   ): Promise<{ readonly pagesBytes: number; readonly pagesDigest: Buffer }> {
     const digest = createHash('sha256');
-    const { idBytes } = this.#open();
     const order = new PageOrder();
     let at = 0;
-    let guess = ZERO_SLOT;
     for (;;) {
       // Asked before the size: what is written between the two is then read in the next turn.
       const isLast = isSaved();
-      const readable = file.readableBytes(isLast);
-      const { fd } = file;
-      while (fd !== undefined && readable - at >= PAGE_BYTES) {
-        const pages = this.#hash(fd, at, Math.min(CALL_BYTES, readable - at - (readable % PAGE_BYTES)));
-        digest.update(idBytes.subarray(0, pages * ID_BYTES));
-        for (let page = 0; page < pages; page += 1) {
-          const slot = this.#place(page, guess);
-          guess = slot + 1;
-          if (this.#batch.isFull) await this.#batch.flush();
-          if (order.isFull) await this.#sendOrder(order);
-          order.add(slot);
-        }
-        at += pages * PAGE_BYTES;
-        await this.#turn(pages, { doneBytes: at, totalBytes: readable });
-      }
+      const bytes = file.readableBytes(isLast);
+      const wholeBytes = bytes - (bytes % PAGE_BYTES);
+      if (wholeBytes > at) await this.#sendPart(file.opened(), { from: at, to: wholeBytes, order, digest });
+      at = wholeBytes;
       await this.#sendOrder(order);
       if (!isLast) {
         this.#sender.check();
         await delay(GROWTH_STEP_MS);
         continue;
       }
-      if (fd === undefined) throw pageError('ECLUSE_PAGES_IMAGE', 'the checkpoint has no pages.img', 'migrate without pre-copy');
-      const rest = Buffer.alloc(readable - at);
-      readSync(fd, rest, 0, rest.length, at);
+      const rest = Buffer.alloc(bytes - at);
+      readSync(file.opened(), rest, 0, rest.length, at);
       digest.update(rest);
       if (rest.length > 0) await this.#sender.send([encodeFilePart('pages.img', rest)]);
-      return { pagesBytes: readable, pagesDigest: digest.digest() };
+      return { pagesBytes: bytes, pagesDigest: digest.digest() };
+    }
+  }
+
+  async #sendPart(
+    fd: number,
+    part: { readonly from: number; readonly to: number; readonly order: PageOrder; readonly digest: Hash },
+  ): Promise<void> {
+    const { idBytes } = this.#open();
+    for (let at = part.from; at < part.to; at += CALL_BYTES) {
+      const pages = this.#hash(fd, at, Math.min(CALL_BYTES, part.to - at));
+      part.digest.update(idBytes.subarray(0, pages * ID_BYTES));
+      for (let page = 0; page < pages; page += 1) {
+        part.order.add(this.#place(page, part.order.next));
+        if (this.#batch.isFull) await this.#batch.flush();
+        if (part.order.isFull) await this.#sendOrder(part.order);
+      }
+      await this.#turn(pages, { doneBytes: at + pages * PAGE_BYTES, totalBytes: part.to });
     }
   }
 
@@ -300,37 +305,31 @@ export class SourceSession implements Disposable {
   }
 
   #take(kind: FrameKind, payload: Buffer): void {
-    switch (kind) {
-      case frameKinds.welcome: {
+    const work: Partial<Record<FrameKind, () => void>> = {
+      [frameKinds.welcome]: () => {
         if (this.#welcome !== undefined) throw brokenPeer('a second welcome');
         this.#begin(decodeWelcome(payload));
-        return;
-      }
-      case frameKinds.held: {
+      },
+      [frameKinds.held]: () => {
         this.#hold(payload);
-        return;
-      }
-      case frameKinds.ack: {
+      },
+      [frameKinds.ack]: () => {
         this.#sender.acked(decodeAck(payload));
-        return;
-      }
-      case frameKinds.roundKept: {
+      },
+      [frameKinds.roundKept]: () => {
         this.#keptRound = decodeNumber(payload);
-        return;
-      }
-      case frameKinds.assembled: {
+      },
+      [frameKinds.assembled]: () => {
         this.#assembled = decodeAssembled(payload);
-        return;
-      }
-      case frameKinds.failed: {
+      },
+      [frameKinds.failed]: () => {
         this.#sender.fail(failureOfPeer(payload.toString('utf8')));
         this.#channel.destroy();
-        return;
-      }
-      default: {
-        throw brokenPeer(`a frame of kind ${String(kind)} from a sink`);
-      }
-    }
+      },
+    };
+    const found = work[kind];
+    if (found === undefined) throw brokenPeer(`a frame of kind ${String(kind)} from a sink`);
+    found();
   }
 
   #begin(welcome: Welcome): void {
@@ -365,12 +364,19 @@ export class SourceSession implements Disposable {
 class PageOrder {
   #runs: { readonly slot: number; count: number }[] = [];
   #pages = 0;
+  #next = ZERO_SLOT;
 
   get isFull(): boolean {
     return this.#pages >= ORDER_PAGES_MAX || this.#runs.length >= RUNS_PER_FRAME;
   }
 
+  /** The place that would go on with the last run. */
+  get next(): number {
+    return this.#next;
+  }
+
   add(slot: number): void {
+    this.#next = slot + 1;
     this.#pages += 1;
     const last = this.#runs.at(-1);
     if (last !== undefined && last.slot + last.count === slot) last.count += 1;
