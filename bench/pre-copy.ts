@@ -104,7 +104,7 @@ async function oneCase(heapMib: number, dirtyPagesPerSecond: number): Promise<ob
       dirtyPagesPerSecond,
       ...rest,
       final,
-      assembleMs: image.assembleMs,
+      assembled: { tookMs: image.assembleMs, cpuMs: image.cpuMs },
       sentAfterFreezePercent: Math.round((final.sentBytes / final.pagesBytes) * 10_000) / 100,
       isEqual: JSON.stringify(ours) === JSON.stringify(theirs),
       eventLoop: { longestMs, p99Ms },

@@ -73,6 +73,8 @@ export interface FinishReport {
   /** Everything sent since `finish`: files, order, new pages. */
   readonly sentBytes: number;
   readonly tookMs: number;
+  /** Of the source's thread. */
+  readonly cpuMs: number;
   /** From the end of the checkpoint until everything was sent, and until the image was whole on the target. */
   readonly afterSaveMs: { readonly sent: number; readonly assembled: number };
 }
@@ -93,6 +95,8 @@ export interface AssembledImage {
   readonly receivedBytes: number;
   /** From the first part of the final pass until the image was whole. */
   readonly assembleMs: number;
+  /** Of the receiver's thread in that time. */
+  readonly cpuMs: number;
 }
 
 /** The source's end. Disposing of it ends the connection and its thread, whatever state they are in. */

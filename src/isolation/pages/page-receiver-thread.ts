@@ -41,6 +41,8 @@ interface Expected {
   session: SinkSession | undefined;
 }
 
+const STORE_AFTER_MS = 50;
+
 let listener: PageListener | undefined;
 const expected = new Map<string, Expected>();
 
@@ -54,6 +56,19 @@ function admit(hello: Hello): Expected {
     timingSafeEqual(Buffer.from(found.migration.token, 'hex'), Buffer.from(hello.token, 'hex'));
   if (!isRight) throw pageError('ECLUSE_PAGES_REFUSED', 'no such migration is expected here', 'migrate again');
   return found;
+}
+
+async function follow(found: Expected, session: SinkSession): Promise<void> {
+  try {
+    found.image.resolve(await session.ended);
+  } catch (error) {
+    found.image.reject(error);
+    return;
+  }
+  // The restored sandbox needs the memory. Not at once: to free it takes a while, and the answer should go first.
+  setTimeout(() => {
+    found.store[Symbol.dispose]();
+  }, STORE_AFTER_MS);
 }
 
 function end(migrationId: string, fate: 'keep' | 'remove'): void {
@@ -75,7 +90,7 @@ async function answerTo(request: ReceiverRequest): Promise<ReceiverAnswer> {
           (hello) => {
             const found = admit(hello);
             found.session = session;
-            session.ended.then(found.image.resolve, found.image.reject);
+            void follow(found, session);
             return { store: found.store, imageDir: found.migration.imageDir, pagesBytesMax: found.migration.pagesBytesMax };
           },
           SINK_LIMITS,

@@ -1,6 +1,6 @@
 /** The thread of page-source.ts: one migration's reading, hashing and sending. */
 import { once } from 'node:events';
-import { setPriority } from 'node:os';
+import { constants, getPriority, setPriority } from 'node:os';
 import type { TLSSocket } from 'node:tls';
 import type { FinishReport, PageTicket, PeerTls, RoundReport } from './exchange.ts';
 import { cancelled, pageError } from './page-errors.ts';
@@ -28,8 +28,8 @@ export type SourceAnswer =
   | { readonly kind: 'finish'; readonly report: FinishReport };
 
 /** Rounds give way to whoever serves; in the final pass people wait for it. A priority is a thread's own on Linux. */
-const ROUND_NICE = 5;
-const FINISH_NICE = 0;
+const USUAL_NICE = getPriority(0);
+const ROUND_NICE = Math.min(constants.priority.PRIORITY_LOW, USUAL_NICE + 5);
 /** News are for people. */
 const NEWS_STEP_MS = 100;
 
@@ -73,7 +73,7 @@ const owner = new PageThreadEnd<SourceRequest, SourceAnswer, SourceProgress>(asy
       return { kind: 'round', report: await opened().round() };
     }
     case 'finish': {
-      beNice(FINISH_NICE);
+      beNice(USUAL_NICE);
       return { kind: 'finish', report: await opened().finish({ ...request, saved: saved.promise }) };
     }
     case 'saved': {

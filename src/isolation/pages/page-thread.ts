@@ -88,6 +88,12 @@ function threadEnded(cause: unknown): Error {
   return pageError('ECLUSE_PAGES_THREAD', 'the thread of the page exchange has ended', 'see the log of the daemon', cause);
 }
 
+/** CPU time of this thread since `from`. */
+export function cpuMsSince(from: NodeJS.CpuUsage): number {
+  const { user, system } = process.threadCpuUsage(from);
+  return Math.round((user + system) / 1000);
+}
+
 /** The thread's end: answers each request by what `answerTo` comes to, or by its failure, and tells news. */
 export class PageThreadEnd<Request, Answer, News> {
   readonly #answerTo: (request: Request) => Promise<Answer>;

@@ -28,6 +28,7 @@ import { ImageAssembly } from './image-assembly.ts';
 import { brokenPeer, cancelled, connectionLost, failureOfPeer, failureText, stalled } from './page-errors.ts';
 import { PAGE_BYTES } from './page-hash.ts';
 import type { PageStore } from './page-store.ts';
+import { cpuMsSince } from './page-thread.ts';
 
 /** What an admitted source writes to. */
 export interface SinkJob {
@@ -67,6 +68,7 @@ export class SinkSession {
   #heardMs = performance.now();
   #receivedBytes = 0;
   #finishFromMs = 0;
+  #finishCpuFrom: NodeJS.CpuUsage | undefined;
 
   /** `admit` looks a hello over; what it throws is told to the source, so it must say no more than a stranger may know. */
   constructor(channel: Duplex, admit: (hello: Hello) => SinkJob, limits: SinkLimits) {
@@ -206,6 +208,7 @@ export class SinkSession {
       const { store, imageDir, pagesBytesMax } = this.#admitted();
       this.#state = 'finishing';
       this.#finishFromMs = performance.now();
+      this.#finishCpuFrom = process.threadCpuUsage();
       this.#image = new ImageAssembly(store, imageDir, pagesBytesMax);
     }
     return this.#image;
@@ -224,6 +227,7 @@ export class SinkSession {
       imageBytes: image.imageBytes,
       receivedBytes: this.#receivedBytes,
       assembleMs: Math.round(assembleMs),
+      cpuMs: this.#finishCpuFrom === undefined ? 0 : cpuMsSince(this.#finishCpuFrom),
     });
   }
 }

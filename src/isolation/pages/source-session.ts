@@ -4,7 +4,7 @@
  */
 import { createHash } from 'node:crypto';
 import type { Hash } from 'node:crypto';
-import { closeSync, openSync, readFileSync, readSync } from 'node:fs';
+import { closeSync, fstatSync, openSync, readFileSync, readSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Duplex } from 'node:stream';
 import { setImmediate as nextTurn, setTimeout as delay } from 'node:timers/promises';
@@ -31,6 +31,7 @@ import type { FrameKind, Hello, ImageFile, Welcome } from './frames.ts';
 import { GrowingFile } from './growing-file.ts';
 import { PageBatch } from './page-batch.ts';
 import { brokenPeer, failureOfPeer, failureText, pageError } from './page-errors.ts';
+import { cpuMsSince } from './page-thread.ts';
 import { ID_BYTES, ID_WORDS, PAGES_PER_CALL, PAGE_BYTES, createPageHasher } from './page-hash.ts';
 import type { PageHasher } from './page-hash.ts';
 import { PageIndex, ZERO_SLOT } from './page-index.ts';
@@ -39,6 +40,9 @@ import { dataExtents } from './sandbox-memory.ts';
 /** Read between two turns of the event loop: about a millisecond. */
 const TURN_BYTES = 2 * 1024 * 1024;
 const CALL_BYTES = PAGES_PER_CALL * PAGE_BYTES;
+/** What a sink may claim to hold: the memory and what changed in a round, should it have shrunk meanwhile by no more than this. */
+const HELD_VERSIONS_MAX = 2;
+const HELD_MORE_MAX = 262_144;
 /** How often a file that grows is looked at. */
 const GROWTH_STEP_MS = 1;
 
@@ -164,6 +168,7 @@ export class SourceSession implements Disposable {
   }): Promise<FinishReport> {
     const fromMs = performance.now();
     const sentBefore = this.#sender.sentBytes;
+    const cpuFrom = process.threadCpuUsage();
     this.#newPages = 0;
     let savedMs: number | undefined;
     const watchSave = async (): Promise<void> => {
@@ -188,6 +193,7 @@ export class SourceSession implements Disposable {
       newPages: this.#newPages,
       sentBytes: this.#sender.sentBytes - sentBefore,
       tookMs: Math.round(assembledMs - fromMs),
+      cpuMs: cpuMsSince(cpuFrom),
       afterSaveMs: {
         sent: Math.round(sentMs - (savedMs ?? sentMs)),
         assembled: Math.round(assembledMs - (savedMs ?? assembledMs)),
@@ -333,6 +339,8 @@ export class SourceSession implements Disposable {
   }
 
   #begin(welcome: Welcome): void {
+    const pages = Math.ceil(fstatSync(this.#memoryFd).size / PAGE_BYTES);
+    if (welcome.heldSlots > HELD_VERSIONS_MAX * pages + HELD_MORE_MAX) throw brokenPeer('it holds more than there is');
     const hasher = createPageHasher(welcome.seed);
     hasher.input.fill(0, 0, PAGE_BYTES);
     hasher.hash(1);
