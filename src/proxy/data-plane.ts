@@ -107,7 +107,16 @@ export class DataPlane implements AsyncDisposable {
     this.accessLog = new AccessLogFile(log, options.accessLogFile);
     this.connectionDeps = this.#makeConnectionDeps();
     const { budgets, traffic, counters } = this;
-    this.ports = new Ports({ log, clock, limits, budgets, traffic, counters, wheel: this.connectionDeps.wheel });
+    this.ports = new Ports({
+      log,
+      clock,
+      limits,
+      budgets,
+      traffic,
+      counters,
+      wheel: this.connectionDeps.wheel,
+      wakes: this.wakes,
+    });
     onWireFault((error) => {
       log.error({ reason: reasonOf(error), stack: error instanceof Error ? error.stack : undefined }, 'exchange failed');
     });
@@ -171,11 +180,10 @@ export class DataPlane implements AsyncDisposable {
     if (this.#prepared?.table.version !== version) return false;
     this.#snapshot = this.#prepared;
     this.#prepared = undefined;
-    const endpoints = [...endpointsOf(this.#snapshot.table)];
-    this.endpoints.keepOnly(endpoints);
-    this.wakes.keepOnly(asleepAmong(endpoints));
-    this.holds.release();
+    this.endpoints.keepOnly(endpointsOf(this.#snapshot.table));
     this.ports.commit(version);
+    this.wakes.keepOnly(asleepAmong([...endpointsOf(this.#snapshot.table), ...this.ports.endpoints()]));
+    this.holds.release();
     return true;
   }
 
@@ -220,6 +228,7 @@ export class DataPlane implements AsyncDisposable {
   wakeFailed(endpointIds: readonly string[], retryAfterMs: number): void {
     this.wakes.failed(endpointIds, retryAfterMs);
     this.holds.release();
+    this.ports.wakeFailed();
   }
 
   /** Lets on who waits for a request at an endpoint to end, after the step at hand. */

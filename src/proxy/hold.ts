@@ -13,7 +13,7 @@ import { pickEndpoint } from '#routing/balance.ts';
 import type { Endpoint, Service } from '#routing/route-table.ts';
 import type { Clock } from '#clock';
 import type { ExchangeError } from './error-response.ts';
-import { HOLD_MS_MAX, HOLD_TICK_MS } from './limits.ts';
+import { HOLD_MS_MAX, HOLD_TICK_MS, RELEASE_BATCH, RELEASE_STEP_MS } from './limits.ts';
 import type { Wakes } from './wakes.ts';
 
 export interface HoldRequest {
@@ -49,6 +49,7 @@ export class HoldQueue implements Disposable {
   /** By service, in order of arrival. None of them is empty. */
   readonly #waiting = new Map<string, Set<HoldRequest>>();
   #tick: NodeJS.Timeout | undefined;
+  #nextBatch: NodeJS.Timeout | undefined;
   #size = 0;
   #turn = 0;
   #isPaced = false;
@@ -159,11 +160,13 @@ export class HoldQueue implements Disposable {
 
   [Symbol.dispose](): void {
     clearInterval(this.#tick);
+    clearTimeout(this.#nextBatch);
     for (const { timer } of this.#freezes.values()) clearTimeout(timer);
     this.#freezes.clear();
   }
 
   #releaseService(serviceId: string, waiting: ReadonlySet<HoldRequest>): void {
+    let released = 0;
     for (const request of waiting) {
       const all = this.#deps.serviceOf(serviceId)?.endpoints ?? [];
       let decision = all.length === 0 ? 'no-endpoint' : this.#choose(all, request);
@@ -176,6 +179,14 @@ export class HoldQueue implements Disposable {
         this.#wake(serviceId);
         return; // Who came later waits as well.
       }
+      if (released === RELEASE_BATCH) {
+        this.#nextBatch ??= setTimeout(() => {
+          this.#nextBatch = undefined;
+          this.release();
+        }, RELEASE_STEP_MS);
+        return;
+      }
+      if (typeof decision !== 'string') released += 1;
       this.leave(request);
       request.settle(decision);
     }

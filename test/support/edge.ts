@@ -96,9 +96,9 @@ export function configOf(endpoints: readonly Endpoint[], version = 1): RouteConf
   };
 }
 
-/** Asks until there is an answer; fails after ten seconds. */
-export async function eventually<T>(probe: () => Promise<T | undefined> | T | undefined): Promise<T> {
-  const answer = await waitFor(systemClock, probe, { limitMs: 10_000, stepMs: 10 });
+/** Asks until there is an answer; fails after ten seconds. A worker that starts may take longer on a busy machine. */
+export async function eventually<T>(probe: () => Promise<T | undefined> | T | undefined, limitMs = 10_000): Promise<T> {
+  const answer = await waitFor(systemClock, probe, { limitMs, stepMs: 10 });
   if (answer === undefined) throw new Error('the awaited condition did not come true');
   return answer;
 }

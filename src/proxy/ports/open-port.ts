@@ -1,5 +1,5 @@
 /** What the ports of a worker have in common, whatever their protocol. */
-import type { PublishedPort } from '#routing/route-table.ts';
+import type { Endpoint, PublishedPort } from '#routing/route-table.ts';
 import type { Clock } from '#clock';
 import type { EdgeLimits } from '#proxy/edge-limits.ts';
 import type { Budgets } from '#proxy/budget.ts';
@@ -26,6 +26,8 @@ export interface PortDeps {
   /** How accepted sockets are read. */
   readonly path: ReadPath;
   readonly answerTo: (key: string) => PortAnswer;
+  /** Somebody waits for an endpoint. */
+  readonly wanted: (endpoint: Endpoint) => void;
   /** Streams of all ports. */
   readonly streamCount: () => number;
   /** A listener that stood has failed. */

@@ -4,11 +4,13 @@
  * A version's ports are opened when it is prepared and closed when one without them is committed. A port that cannot be listened on never refuses a
  * version, which is other tenants' too: it is logged, counted (`ecluse_published_ports_unbound`) and tried again.
  */
-import type { PublishedPort, RouteConfig } from '#routing/route-table.ts';
+import type { Endpoint, PublishedPort, RouteConfig } from '#routing/route-table.ts';
 import { codeOf, reasonOf } from '#errors';
 import type { Log } from '#log';
 import type { FreezeOptions, FreezeResult, ListenAddress } from '#proxy/protocol.ts';
 import { provePlain } from '#proxy/wire/fast-read.ts';
+import { WAKE_AGAIN_MS } from '#proxy/limits.ts';
+import type { Wakes } from '#proxy/wakes.ts';
 import { Freezes } from './freezes.ts';
 import { DRAIN_STEP_MS, QUIET_MS, UNBOUND_RETRY_MS } from './limits.ts';
 import type { OpenPort, PortAnswer, PortDeps } from './open-port.ts';
@@ -20,6 +22,7 @@ import { UdpPort } from './udp-port.ts';
 
 export interface PortsDeps extends Pick<PortDeps, 'clock' | 'limits' | 'budgets' | 'traffic' | 'counters' | 'wheel'> {
   readonly log: Log;
+  readonly wakes: Pick<Wakes, 'ask' | 'failedForMs'>;
 }
 
 type Emptied = Pick<FreezeResult, 'cut' | 'waitedMs'>;
@@ -38,6 +41,7 @@ export class Ports implements Disposable {
   #current: PortTable = new Map();
   #prepared: { readonly version: number; readonly table: PortTable } | undefined;
   #retry: NodeJS.Timeout | undefined;
+  #wakeAgain: NodeJS.Timeout | undefined;
   #isClosed = false;
   #portDeps: PortDeps | undefined;
 
@@ -121,6 +125,16 @@ export class Ports implements Disposable {
     this.#freezes.thaw(endpointIds);
   }
 
+  /** Where the ports of the current version lead. */
+  *endpoints(): Generator<Endpoint> {
+    for (const { endpoint } of this.#current.values()) yield endpoint;
+  }
+
+  /** Sleepers could not be woken: who waits for them is cut. */
+  wakeFailed(): void {
+    this.#changed();
+  }
+
   /** Brings the accounts up to date. */
   settle(): void {
     const nowMs = this.#deps.clock.monotonicMs();
@@ -139,6 +153,7 @@ export class Ports implements Disposable {
   [Symbol.dispose](): void {
     this.#isClosed = true;
     clearInterval(this.#retry);
+    clearTimeout(this.#wakeAgain);
     this.#freezes[Symbol.dispose]();
     for (const port of [...this.#open.values(), ...this.#leaving]) port.close();
     this.#open.clear();
@@ -182,8 +197,21 @@ export class Ports implements Disposable {
       const coming = this.#prepared?.table.get(key);
       return { verdict: coming === undefined ? 'refuse' : 'wait', port: coming };
     }
-    const state = this.#freezes.stateOf(port.endpoint.id);
-    return { verdict: state === 'open' ? 'connect' : state === 'frozen' ? 'wait' : 'refuse', port };
+    const { id, state } = port.endpoint;
+    const freeze = this.#freezes.stateOf(id);
+    if (freeze !== 'open') return { verdict: freeze === 'frozen' ? 'wait' : 'refuse', port };
+    if (state === undefined) return { verdict: 'connect', port };
+    return { verdict: this.#deps.wakes.failedForMs(id) > 0 ? 'refuse' : 'wait', port };
+  }
+
+  /** Asks for a sleeper that somebody waits for, and again while somebody does. */
+  #wake({ id, state }: Endpoint): void {
+    if (state === undefined || this.#freezes.stateOf(id) !== 'open') return;
+    this.#deps.wakes.ask([id]);
+    this.#wakeAgain ??= setTimeout(() => {
+      this.#wakeAgain = undefined;
+      this.#changed();
+    }, WAKE_AGAIN_MS).unref();
   }
 
   #changed(): void {
@@ -258,6 +286,9 @@ export class Ports implements Disposable {
       ...this.#deps,
       path: { fast },
       answerTo: (key) => this.#answerTo(key),
+      wanted: (endpoint) => {
+        this.#wake(endpoint);
+      },
       streamCount: () => this.streamCount,
       onFault: (key, error) => {
         this.#deps.log.error({ port: key, reason: reasonOf(error) }, 'the listener of a published port failed');

@@ -80,8 +80,10 @@ export class TcpPort implements OpenPort, StreamOwner {
     // A port that went over to another tenant meanwhile is another port.
     if (port?.tenant !== stream.tenant || verdict === 'refuse') stream.cut();
     else if (verdict === 'connect') stream.connect(port.endpoint);
-    else if (stream.hold()) this.#waiting.add(stream);
-    else stream.cut();
+    else if (stream.hold()) {
+      this.#waiting.add(stream);
+      this.#deps.wanted(port.endpoint);
+    } else stream.cut();
   }
 
   onOver(stream: TcpStream): void {

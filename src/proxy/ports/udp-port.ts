@@ -114,6 +114,7 @@ export class UdpPort implements OpenPort {
     if (verdict === 'refuse' || port === undefined) return;
     if (verdict === 'wait') {
       this.#hold(datagram, client);
+      this.#deps.wanted(port.endpoint);
       return;
     }
     const session = this.#sessionOf(client, port);

@@ -13,6 +13,8 @@ async function record(request: IncomingMessage, response: ServerResponse, seen: 
   response.end();
 }
 
+/** Two workers are forked again and start. */
+const WORKERS_LIMIT_MS = 40_000;
 const LONG = { deadlineMs: 30_000, drainMs: 5_000 };
 
 async function heldRequests(edge: Edge, count: number): Promise<void> {
@@ -125,7 +127,7 @@ describe('WorkerPool.freeze() and thaw()', () => {
     const cut = readAll(streaming.socket);
     streaming.on('error', () => undefined);
     streaming.resume();
-    const silent = ask({ port: edge.httpPort, path: '/silent' });
+    const silent = ask({ port: edge.httpPort, path: '/silent', method: 'POST' });
     await eventually(async () =>
       (await edge.pool.metrics()).includes('\necluse_downstream_connections 2\n') ? true : undefined,
     );
@@ -135,6 +137,85 @@ describe('WorkerPool.freeze() and thaw()', () => {
     expect((await silent).status).toBe(503);
     await cut;
     expect(streaming.complete).toBe(false);
+  });
+
+  test('release no more at once than an endpoint takes, in order, and those who come meanwhile after them', async () => {
+    const count = 60;
+    const order: string[] = [];
+    const answers: (() => void)[] = [];
+    let most = 0;
+    await using upstream = await startUpstream((request, response) => {
+      order.push(request.url ?? '');
+      answers.push(() => response.end());
+      most = Math.max(most, answers.length);
+    });
+    const config = configOf([upstream.endpoint({ id: 'c1' })]);
+    await using edge = await startEdge({ config, limits: { upstreamConnectionsMax: 4 } });
+    await edge.pool.freeze(['c1'], LONG);
+    const asked: Promise<{ readonly status: number }>[] = [];
+    for (let index = 0; index < count; index += 1) {
+      asked.push(ask({ port: edge.httpPort, path: `/${String(index)}` }));
+      if (index % 10 === 9) await heldRequests(edge, index + 1);
+    }
+    await edge.pool.thaw(['c1']);
+    await eventually(() => (answers.length === 4 ? true : undefined));
+    asked.push(ask({ port: edge.httpPort, path: '/late' }));
+    await heldRequests(edge, count - 3);
+    const answering = setInterval(() => answers.shift()?.(), 1);
+    const statuses = await Promise.all(asked.map(async (answer) => (await answer).status));
+    clearInterval(answering);
+    expect(new Set(statuses)).toEqual(new Set([200]));
+    expect([most, order.length, order.at(-1)]).toEqual([4, count + 1, '/late']);
+    // Ten came at a time: within them their own order is the network's.
+    const tens = order.slice(0, count).map((path) => Math.floor(Number(path.slice(1)) / 10));
+    expect(tens.every((ten, index) => index < 4 || ten >= (tens[index - 4] ?? 0))).toBe(true);
+  });
+
+  test('of one of several endpoints let the others take its requests', async () => {
+    const seen = { one: 0, other: 0 };
+    await using one = await startUpstream((_request, response) => {
+      seen.one += 1;
+      response.end();
+    });
+    await using other = await startUpstream((_request, response) => {
+      seen.other += 1;
+      response.end();
+    });
+    const endpoints = [one.endpoint({ id: 'c1' }), other.endpoint({ id: 'c2' })];
+    await using edge = await startEdge({ config: configOf(endpoints), workers: 2 });
+    await edge.pool.freeze(['c1'], LONG);
+    const statuses = await Promise.all(Array.from({ length: 20 }, async () => (await ask({ port: edge.httpPort })).status));
+    expect([new Set(statuses), seen]).toEqual([new Set([200]), { one: 0, other: 20 }]);
+    await edge.pool.thaw(['c1']);
+    await Promise.all(Array.from({ length: 20 }, async () => await ask({ port: edge.httpPort })));
+    expect(seen.one).toBeGreaterThan(0);
+  });
+
+  test('go on over the death of every worker and a change of the table', async () => {
+    const seen: string[] = [];
+    await using upstream = await startUpstream((request, response) => {
+      seen.push(request.url ?? '');
+      response.end('ok');
+    });
+    const at = upstream.endpoint({ id: 'c1' });
+    await using edge = await startEdge({ config: configOf([at]), workers: 2 });
+    const before = edge.pool.status().map(({ pid }) => pid);
+    const [first = 0, second = 0] = before;
+    process.kill(first, 'SIGKILL');
+    const freezing = edge.pool.freeze(['c1'], LONG);
+    process.kill(second, 'SIGKILL');
+    await freezing;
+    await edge.pool.apply(configOf([{ ...at, generation: 2 }], 2), []);
+    await eventually(() => {
+      const now = edge.pool.status();
+      return now.length === 2 && now.every(({ pid, state }) => !before.includes(pid) && state === 'listening') ? true : undefined;
+    }, WORKERS_LIMIT_MS);
+    const answers = Array.from({ length: 10 }, async () => await ask({ port: edge.httpPort, path: '/held' }));
+    await heldRequests(edge, 10);
+    expect(seen).toEqual([]);
+    await edge.pool.thaw(['c1']);
+    expect((await Promise.all(answers)).every(({ status }) => status === 200)).toBe(true);
+    expect(seen).toHaveLength(10);
   });
 
   test('read no body of a held request', async () => {

@@ -276,6 +276,7 @@ describe('where Node does not read into our buffers', () => {
       path: { fast: false },
       answerTo: () => ({ verdict: 'connect', port }),
       streamCount: () => 0,
+      wanted: () => undefined,
       onFault: () => undefined,
     });
     const large = Buffer.alloc(4 * 1024 * 1024, 'slow');

@@ -1,13 +1,14 @@
 /** Services whose endpoints sleep, through real workers: requests wait, the primary hears of it, and a table wakes them. */
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { describe, expect, test } from 'vitest';
-import type { Endpoint } from '#routing/route-table.ts';
-import { EDGE_LIMITS } from '#proxy/edge-limits.ts';
+import type { Endpoint, RouteConfig } from '#routing/route-table.ts';
 import { WAKE_SAME_MS } from '#proxy/limits.ts';
 import { configOf, eventually, startEdge } from '../../support/edge.ts';
 import type { Edge } from '../../support/edge.ts';
 import { ask } from '../../support/http-client.ts';
-import { bodyOf, startUpstream } from '../../support/upstream.ts';
+import { freePort } from '../../support/node.ts';
+import { datagramClient, startDatagramEcho, talk } from '../../support/stream-client.ts';
+import { bodyOf, startRawUpstream, startUpstream } from '../../support/upstream.ts';
 
 const ASLEEP: Endpoint = { id: 'c1', address: '', port: 80, hostName: 'alpha', generation: 1, state: 'asleep' };
 const CLIENTS = 1_000;
@@ -30,7 +31,7 @@ describe('a service that sleeps', () => {
       served += 1;
       response.end(request.url);
     });
-    const limits = { tenant: { ...EDGE_LIMITS.tenant, heldRequests: 2 * CLIENTS } };
+    const limits = { connectTimeoutMs: 30_000, firstByteTimeoutMs: 120_000 };
     await using edge = await startEdge({ config: configOf([ASLEEP]), workers: 2, limits });
     const startMs = performance.now();
     const answers = Array.from(
@@ -77,12 +78,15 @@ describe('a service that sleeps', () => {
     expect([second.status, edge.wakes.length]).toEqual([503, 1]);
     const lines = await edge.accessLog(2);
     expect(lines.map(({ errorCode }) => errorCode)).toEqual(['wake-failed', 'wake-failed']);
-    const later = await eventually(async () => {
-      const signal = AbortSignal.timeout(100);
-      const answer = await ask({ port: edge.httpPort, signal }).catch(() => 'waits' as const);
-      return answer === 'waits' ? answer : undefined;
+    const late = new AbortController();
+    await eventually(async () => {
+      // Refused while its time lasts; then it waits, and its container is asked for.
+      const answer = ask({ port: edge.httpPort, signal: late.signal }).catch(() => undefined);
+      const woken = eventually(() => (edge.wakes.length > 1 ? true : undefined));
+      return (await Promise.race([answer, woken])) === true ? true : undefined;
     });
-    expect([later, edge.wakes.length]).toEqual(['waits', 2]);
+    late.abort();
+    expect(edge.wakes).toEqual([['c1'], ['c1']]);
   });
 
   test('is told of by a worker that is started while it could not be woken', async () => {
@@ -90,8 +94,9 @@ describe('a service that sleeps', () => {
     await edge.pool.wakeFailed(['c1'], 60_000);
     const pid = edge.pool.status()[0]?.pid ?? 0;
     process.kill(pid, 'SIGKILL');
-    await eventually(() =>
-      edge.pool.status().some((worker) => worker.pid !== pid && worker.state === 'listening') ? true : undefined,
+    await eventually(
+      () => (edge.pool.status().some((worker) => worker.pid !== pid && worker.state === 'listening') ? true : undefined),
+      40_000,
     );
     expect((await ask({ port: edge.httpPort })).status).toBe(503);
     expect(edge.wakes).toEqual([]);
@@ -118,5 +123,34 @@ describe('a service that sleeps', () => {
     await edge.pool.apply(configOf([upstream.endpoint({ id: 'c1', generation: 2 })], 3), []);
     expect((await answer).status).toBe(200);
     expect(edge.wakes).toEqual([['c1']]);
+  });
+
+  test('is woken for connections and datagrams of its published ports', async () => {
+    await using upstream = await startRawUpstream((socket) => socket.pipe(socket));
+    await using echo = await startDatagramEcho();
+    const [tcp, udp] = [await freePort(), await freePort()];
+    const config = (version: number, stream: Endpoint, datagram: Endpoint): RouteConfig => ({
+      ...configOf([], version),
+      ports: [
+        { protocol: 'tcp', address: '127.0.0.1', port: tcp, tenant: 'acme', endpoint: stream },
+        { protocol: 'udp', address: '127.0.0.1', port: udp, tenant: 'acme', endpoint: datagram },
+      ],
+    });
+    await using edge = await startEdge({ config: config(1, ASLEEP, { ...ASLEEP, id: 'c2' }) });
+    const answers = [1, 2, 3].map(async (number) => await talk(tcp, String(number)));
+    await eventually(() => (edge.wakes.length > 0 ? true : undefined));
+    await using client = datagramClient(udp);
+    client.send('hello');
+    await eventually(() => (edge.wakes.length > 1 ? true : undefined));
+    expect(edge.wakes).toEqual([['c1'], ['c2']]);
+    const awake = { ...ASLEEP, address: '127.0.0.1', generation: 2, state: undefined };
+    await edge.pool.apply(config(2, { ...awake, port: upstream.port }, { ...awake, id: 'c2', port: echo.port }), []);
+    expect((await Promise.all(answers)).map(({ bytes }) => bytes.toString())).toEqual(['1', '2', '3']);
+    await eventually(() => (client.received.length > 0 ? true : undefined));
+    await edge.pool.apply(config(3, ASLEEP, { ...ASLEEP, id: 'c2' }), []);
+    const refused = talk(tcp, 'x');
+    await eventually(() => (edge.wakes.length > 2 ? true : undefined));
+    await edge.pool.wakeFailed(['c1'], 60_000);
+    expect([(await refused).code, (await talk(tcp, 'x')).code]).toEqual(['ECONNRESET', 'ECONNRESET']);
   });
 });

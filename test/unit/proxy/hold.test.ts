@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { HoldQueue } from '#proxy/hold.ts';
 import type { HoldRequest } from '#proxy/hold.ts';
-import { HOLD_MS_MAX } from '#proxy/limits.ts';
+import { HOLD_MS_MAX, RELEASE_BATCH, RELEASE_STEP_MS } from '#proxy/limits.ts';
 import { Wakes } from '#proxy/wakes.ts';
 import type { Endpoint, Service } from '#routing/route-table.ts';
 
@@ -144,6 +144,19 @@ describe('HoldQueue', () => {
     queue.release();
     expect(outcomes.slice(3)).toEqual(['4 a:1 held', '5 a:1 held']);
     expect([queue.isPaced, queue.size]).toEqual([false, 0]);
+  });
+
+  test('lets only so many go on at once', () => {
+    services.set('app', { id: 'app', tenant: 't', endpoints: [endpoint('a')] });
+    inFlight.set('a', -1_000);
+    queue.freeze(['a'], 1000);
+    const names = Array.from({ length: RELEASE_BATCH + 2 }, (_, index) => String(index));
+    for (const name of names) acquire(name);
+    queue.thaw(['a']);
+    expect([outcomes.length, queue.size]).toEqual([RELEASE_BATCH, 2]);
+    acquire('late');
+    vi.advanceTimersByTime(RELEASE_STEP_MS);
+    expect(outcomes).toEqual([...names, 'late'].map((name) => `${name} a:1 held`));
   });
 
   test('refuses who waits too long for an endpoint that stays full', () => {
