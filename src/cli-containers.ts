@@ -1,7 +1,7 @@
 /** `ps`, `explain container` and `migrate`: containers of all tenants. */
 import type { AdminClient } from '#admin/client.ts';
 import type { ContainerExplanation, ContainerView } from '#admin/node-control.ts';
-import type { MigrationReport } from '#caas/migration/migration.ts';
+import type { MigrationReport } from '#caas/migration/move.ts';
 import { formatBytes, formatDuration } from '#units';
 import { writeJson } from './cli-output.ts';
 import type { Output } from './cli-output.ts';

@@ -35,6 +35,12 @@ export interface NodeConfig {
   readonly domain: string;
   /** What `parseRegistries` takes. */
   readonly registries: readonly string[];
+  readonly migration: {
+    readonly transfer: 'shared' | 'tls';
+    /** Bytes a second; undefined: no limit. */
+    readonly bandwidth: number | undefined;
+    readonly concurrency: number;
+  };
   readonly accessLogFile: string;
   readonly edge: EdgeLimits;
   /** Addresses and networks that `parseTrustedProxies` takes. */
@@ -106,6 +112,7 @@ export async function loadConfig(request: ConfigRequest): Promise<NodeConfig> {
     hosts: data.hosts,
     domain: data.domain,
     registries: data.registries,
+    migration: { ...data.migration, bandwidth: data.migration.bandwidth },
     accessLogFile: data.accessLog === undefined ? join(dataDir, 'logs', 'access.jsonl') : resolve(base, data.accessLog),
     edge: edgeLimitsOf(data.edge),
     trustedProxies: data.trustedProxies,

@@ -10,6 +10,8 @@ import { scopeOf } from '#caas/host.ts';
 import type { Host } from '#caas/host.ts';
 import { Images } from '#caas/images/images.ts';
 import { Meter } from '#caas/meter.ts';
+import { openTlsTransfers, sharedTransfers } from '#caas/migration/image-transfer.ts';
+import type { ImageTransfers } from '#caas/migration/image-transfer.ts';
 import { Migrations } from '#caas/migration/migration.ts';
 import type { NetworkFabric } from '#caas/networks/network-fabric.ts';
 import { Networks } from '#caas/networks/networks.ts';
@@ -27,6 +29,7 @@ import { SnapshotVault } from '#isolation/snapshot-vault.ts';
 import type { Log } from '#log';
 import type { Activator } from '#routing/activator.ts';
 import type { Sql } from '#state/sql.ts';
+import type { Authority } from '#tls/authority.ts';
 import { openRegistry } from './node-registry.ts';
 
 export interface ContainerPlaneDeps {
@@ -37,6 +40,7 @@ export interface ContainerPlaneDeps {
   readonly hosts: ReadonlyMap<string, Host>;
   readonly fabric: NetworkFabric;
   readonly activator: Activator;
+  readonly authority: Authority;
 }
 
 export interface ContainerPlane {
@@ -86,7 +90,9 @@ export async function openContainerPlane(
   const containers = new Containers({ ...shared, images, events, networks, ports, sleep });
   const loads = new HostLoads({ log, clock, hosts, images, meter });
   const creation = new ContainerCreation({ ...shared, containers, images, networks, loads, domain: config.domain });
-  const migrations = new Migrations({ ...shared, containers, imageFolder });
+  const transfers = await openTransfers(deps, config, imageFolder);
+  stack.use(transfers);
+  const migrations = new Migrations({ ...shared, containers, imageFolder, transfers, atOnce: config.migration.concurrency });
   const vault = await SnapshotVault.open(join(config.dataDir, 'snapshots'));
   const sleepers = new Sleepers({ ...shared, containers, vault, imageFolder });
   stack.use(sleepers);
@@ -112,6 +118,29 @@ export async function openContainerPlane(
       await recoverSnapshots(recovery);
     },
   };
+}
+
+/** Names in the certificates of the two ends; no tenant's certificate can carry the second, and the first is no host of a route. */
+const TARGET_NAME = 'target.migration.ecluse.internal';
+const SOURCE_NAME = 'migration@source';
+const TRANSFER_CERTIFICATE_DAYS = 825;
+
+async function openTransfers(
+  { cgroups, authority }: ContainerPlaneDeps,
+  { migration }: NodeConfig,
+  imageFolder: string,
+): Promise<ImageTransfers> {
+  if (migration.transfer === 'shared') return sharedTransfers;
+  const days = TRANSFER_CERTIFICATE_DAYS;
+  const target = await authority.issueServer({ names: [TARGET_NAME], days });
+  const source = await authority.issueClient({ commonName: SOURCE_NAME, days });
+  return await openTlsTransfers(cgroups, {
+    imageFolder,
+    sourceTls: { caPem: authority.caPem, certPem: source.certPem, keyPem: source.keyPem, peerName: TARGET_NAME },
+    targetTls: { caPem: authority.caPem, certPem: target.certPem, keyPem: target.keyPem, peerName: SOURCE_NAME },
+    bandwidthBytesPerSecond: migration.bandwidth,
+    migrationsMax: migration.concurrency,
+  });
 }
 
 /** Containers and who puts them to sleep need each other: the second is asked when it is there. */

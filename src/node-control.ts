@@ -24,7 +24,7 @@ import type { SleepReport, Sleepers, WakeReport } from '#caas/sleep/sleepers.ts'
 import type { CloneReport, Clones } from '#caas/snapshots/clones.ts';
 import { wantedRoutes } from '#caas/routes.ts';
 import { sumUsage } from '#caas/usage.ts';
-import type { MigrationReport } from '#caas/migration/migration.ts';
+import type { MigrationReport } from '#caas/migration/move.ts';
 import type { MigrationProgress } from '#caas/migration/move-times.ts';
 import type { UsageGrouping, UsageTotal } from '#caas/usage.ts';
 import type { WorkerPool } from '#proxy/worker-pool.ts';

@@ -285,7 +285,7 @@ async function openNode(config: NodeConfig, log: Log, say: Say): Promise<Running
   await fabric.attach(hosts, await listenForNames(responder, hosts));
 
   const edge = new Edge({ log, clock, sql, certificates, domain: config.domain, wake: (ids) => plane.sleepers.wanted(ids) });
-  const plane = await openContainerPlane({ log, clock, sql, cgroups, hosts, fabric, activator: edge }, config, stack);
+  const plane = await openContainerPlane({ log, clock, sql, cgroups, hosts, fabric, authority, activator: edge }, config, stack);
   const { containers, meter, migrations, sockets, volumes } = plane;
   const recovery = { log, clock, sql, hosts, containers, volumes };
   stack.defer(async () => {

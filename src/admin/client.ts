@@ -6,7 +6,7 @@
 import { request as startRequest } from 'node:http';
 import type { CloneReport } from '#caas/snapshots/clones.ts';
 import type { SleepReport, WakeReport } from '#caas/sleep/sleepers.ts';
-import type { MigrationReport } from '#caas/migration/migration.ts';
+import type { MigrationReport } from '#caas/migration/move.ts';
 import type { MigrationProgress } from '#caas/migration/move-times.ts';
 import type { IncomingMessage } from 'node:http';
 import { StringDecoder } from 'node:string_decoder';

@@ -5,7 +5,7 @@
 import type { PlacementRecord } from '#caas/placement.ts';
 import type { CloneReport } from '#caas/snapshots/clones.ts';
 import type { SleepReport, WakeReport } from '#caas/sleep/sleepers.ts';
-import type { MigrationReport } from '#caas/migration/migration.ts';
+import type { MigrationReport } from '#caas/migration/move.ts';
 import type { MigrationProgress } from '#caas/migration/move-times.ts';
 import type { UsageGrouping, UsageTotal } from '#caas/usage.ts';
 import type { Change } from '#state/change-log.ts';

@@ -235,16 +235,13 @@ function checkedName(name: string, before = ''): string {
   throw dockerError(400, `${before}Invalid container name (${name.slice(0, 130)}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed`);
 }
 
-/** Why the label `ecluse.idle` cannot be kept, or undefined: what sleeps is woken by HTTP requests alone. */
+/** Why the label `ecluse.idle` cannot be kept, or undefined: what sleeps is woken by who asks for it at the edge. */
 function idleProblemOf(spec: ContainerSpec): string | undefined {
   const idle = idleWishOf(spec.config.Labels ?? {});
-  if (idle.kind === 'none') return undefined;
-  if (idle.kind === 'invalid') return idle.why;
-  if (spec.tcpPorts.length === 0 && spec.config.Labels?.['ecluse.http.port'] === undefined)
-    return 'label ecluse.idle: the container exposes no port, and what sleeps is woken by HTTP requests';
-  return spec.publishAll || spec.ports.some(({ bindings }) => bindings.length > 0)
-    ? 'label ecluse.idle: the container publishes ports, and a connection to one does not wake it; leave one of the two away'
-    : undefined;
+  if (idle.kind !== 'after') return idle.kind === 'invalid' ? idle.why : undefined;
+  const isPublished = spec.publishAll || spec.ports.some(({ bindings }) => bindings.length > 0);
+  if (isPublished || spec.tcpPorts.length > 0 || spec.config.Labels?.['ecluse.http.port'] !== undefined) return undefined;
+  return 'label ecluse.idle: the container exposes no port, and what sleeps is woken by requests';
 }
 
 function checkQuota(tenant: Tenant, mine: readonly ContainerRow[], { spec, memoryBytes }: Draft): void {

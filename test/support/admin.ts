@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { AdminApi } from '#admin/api.ts';
 import type { ContainerView, NodeControl, NodeStatus } from '#admin/node-control.ts';
-import type { MigrationReport } from '#caas/migration/migration.ts';
+import type { MigrationReport } from '#caas/migration/move.ts';
 import { QUOTA_DEFAULT } from '../../src/node-tenants.ts';
 import { EcluseError } from '#errors';
 import { createLog } from '#log';
@@ -56,7 +56,12 @@ const REPORT: MigrationReport = {
   heldMs: 325,
   memoryBytes: 3 * 1024 ** 2,
   imageBytes: 3 * 1024 ** 2,
+  bytesPreCopied: 3 * 1024 ** 2,
+  bytesAfterFreeze: 64 * 1024,
   cut: 0,
+  closedWebSockets: 0,
+  endedEventStreams: 0,
+  replayed: 0,
   phases: [{ phase: 'restore', tookMs: 200 }],
 };
 

@@ -79,6 +79,7 @@ describe('loadConfig()', () => {
       edge: EDGE_LIMITS,
       trustedProxies: [],
       registries: ['*'],
+      migration: { transfer: 'shared', bandwidth: undefined, concurrency: 2 },
       proxyProtocol: false,
       demo: true,
     });

@@ -13,16 +13,10 @@
  * What a step acquires is given back in reverse order by one stack, which the commit empties. A daemon that died in the middle finishes or
  * undoes at its next start (`recover`).
  */
-import { randomUUID } from 'node:crypto';
 import { rm } from 'node:fs/promises';
-import { join } from 'node:path';
-import type { Clock } from '#clock';
 import { reasonOf } from '#errors';
-import type { Log } from '#log';
-import { checkImageRoom } from '#isolation/checkpoint.ts';
 import { WarmMemory } from '#isolation/warm-memory.ts';
-import type { Activator } from '#routing/activator.ts';
-import type { ContainerRow } from '#state/containers.ts';
+import { formatBytes } from '#units';
 import {
   beginMigration,
   commitMigration,
@@ -30,92 +24,40 @@ import {
   setMigrationState,
   setMigrationTarget,
 } from '#state/migrations.ts';
-import type { MigrationRow } from '#state/migrations.ts';
-import type { Sql } from '#state/sql.ts';
-import { parseStoredSpec } from '#caas/spec/container-spec.ts';
-import type { ContainerSpec } from '#caas/spec/container-spec.ts';
-import type { Containers } from '#caas/containers.ts';
 import type { EngineInspect } from '#caas/engine/engine-answers.ts';
-import type { Host } from '#caas/host.ts';
-import type { Meter } from '#caas/meter.ts';
-import type { NetworkFabric } from '#caas/networks/network-fabric.ts';
 import { dropVolumes, placeVolumeWrites, prepareVolumes, sharedVolumeOf } from '#caas/volumes/volume-moves.ts';
 import type { VolumeMove } from '#caas/volumes/volume-moves.ts';
-import type { Volumes } from '#caas/volumes/volumes.ts';
-import { refusalOf } from './migration-check.ts';
 import { probeOnce } from './migration-probe.ts';
 import { recoverMigrations } from './migration-recovery.ts';
 import { moveFailed, moveRefused } from './move-error.ts';
 import { MoveSource, untilQuiet } from './move-source.ts';
 import { MoveTarget } from './move-target.ts';
+import { checkMove, QUIET_LIMIT_MS } from './move.ts';
+import type { MigrationDeps, MigrationReport, Move } from './move.ts';
 import { MoveTimes } from './move-times.ts';
-import type { MigrationProgress, PhaseTime } from './move-times.ts';
-
-export interface MigrationDeps {
-  readonly log: Log;
-  readonly clock: Clock;
-  readonly sql: Sql;
-  readonly hosts: ReadonlyMap<string, Host>;
-  readonly containers: Containers;
-  readonly meter: Meter;
-  readonly activator: Activator;
-  readonly fabric: NetworkFabric;
-  readonly volumes: Volumes;
-  /** Memory-backed folder for images; removed at the end of each migration. */
-  readonly imageFolder: string;
-}
-
-export interface MigrationReport {
-  readonly container: string;
-  readonly from: string;
-  readonly to: string;
-  readonly totalMs: number;
-  /** From the moment requests were held to the moment they were released. */
-  readonly heldMs: number;
-  /** How long the program itself stood still. */
-  readonly pausedMs: number;
-  /** What the program had in memory when it was paused. */
-  readonly memoryBytes: number;
-  readonly imageBytes: number;
-  /** Requests and streams that did not end by themselves in time and were cut. */
-  readonly cut: number;
-  readonly phases: readonly PhaseTime[];
-}
+import { Turns } from './turns.ts';
+import type { ImageTransfer } from './image-transfer.ts';
+import type { MigrationProgress } from './move-times.ts';
 
 /** Requests are held no longer than this; a client's own time limit is rarely shorter. */
 const HOLD_DEADLINE_MS = 30_000;
 /** Requests in flight get this long to end by themselves before they are cut. */
 const DRAIN_MS = 2_000;
-/** A health check that takes longer is waited for no more; the move is refused. */
-const QUIET_LIMIT_MS = 10_000;
 
 /** An image, and the memory that it is restored to. */
 const WARM_FACTOR = 2;
 
-/** What is known before anything is touched. */
-interface Move {
-  readonly journal: MigrationRow;
-  readonly row: ContainerRow;
-  readonly spec: ContainerSpec;
-  readonly source: Host;
-  readonly target: Host;
-  readonly sourceInspect: EngineInspect;
-  /** What it used when it was looked at. */
-  readonly memoryBytes: number;
-  readonly imageDir: string;
-  readonly times: MoveTimes;
-  readonly signal: AbortSignal;
-}
-
-type Outcome = Pick<MigrationReport, 'heldMs' | 'pausedMs' | 'memoryBytes' | 'imageBytes' | 'cut'>;
+type Outcome = Omit<MigrationReport, 'container' | 'from' | 'to' | 'totalMs' | 'phases'>;
 
 export class Migrations {
   readonly #deps: MigrationDeps;
   /** By container: what is under way. */
   readonly #underWay = new Map<string, AbortController>();
+  readonly #turns: Turns;
 
   constructor(deps: MigrationDeps) {
     this.#deps = deps;
+    this.#turns = new Turns(deps.atOnce);
   }
 
   /** Moves a container. Errors: ECLUSE_MIGRATION_REFUSED (nothing was touched), ECLUSE_MIGRATION_FAILED (rolled back). */
@@ -126,19 +68,21 @@ export class Migrations {
     const cancel = new AbortController();
     this.#underWay.set(id, cancel);
     try {
-      return await containers.locks.run(id, async () => {
-        const times = new MoveTimes(clock, onProgress);
-        const move = await this.#check(id, targetName, { times, signal: cancel.signal });
-        const outcome = await this.#runUnheard(move);
-        return {
-          container: id,
-          from: move.source.name,
-          to: move.target.name,
-          totalMs: times.totalMs(),
-          ...outcome,
-          phases: times.phases(),
-        };
-      });
+      const times = new MoveTimes(clock, onProgress);
+      const onWait = (): void => {
+        times.phase('wait', 'for moves that are under way');
+      };
+      return await this.#turns.run(
+        onWait,
+        async () =>
+          await containers.locks.run(id, async () => {
+            const move = await checkMove(this.#deps, id, targetName, { times, signal: cancel.signal });
+            const outcome = await this.#runUnheard(move);
+            const { source, target } = move;
+            const report = { container: id, from: source.name, to: target.name, totalMs: times.totalMs(), ...outcome };
+            return { ...report, phases: times.phases() };
+          }),
+      );
     } finally {
       this.#underWay.delete(id);
     }
@@ -149,65 +93,6 @@ export class Migrations {
     const cancel = this.#underWay.get(id);
     cancel?.abort(new Error('it was called off'));
     return cancel !== undefined;
-  }
-
-  /** Everything that can be known before something is touched. */
-  async #check(id: string, targetName: string, run: Pick<Move, 'times' | 'signal'>): Promise<Move> {
-    const { containers, hosts, meter, sql } = this.#deps;
-    // A first interval after a restart of the node renews the incarnation; that must have happened before the row is read.
-    await meter.flush(id);
-    const row = await containers.find(id);
-    const target = hosts.get(targetName);
-    if (row === undefined) throw moveRefused(`container ${id} does not exist`, 'see: ecluse ps');
-    if (target === undefined)
-      throw moveRefused(`host ${targetName} does not exist`, `choose one of: ${[...hosts.keys()].join(', ')}`);
-    const source = containers.hostOf(row);
-    const spec = parseStoredSpec(row.spec);
-    const sourceInspect = await this.#inspectQuiet(row, spec);
-    const refusal = refusalOf({
-      row,
-      spec,
-      inspect: sourceInspect,
-      source: { name: source.name, runsc: source.runsc },
-      target: { name: target.name, runsc: target.runsc },
-      sharedVolume: await sharedVolumeOf(sql, row.id, row.tenant, spec.mounts),
-    });
-    if (refusal !== undefined || sourceInspect === undefined) {
-      throw moveRefused(
-        refusal?.why ?? `the engine of host ${source.name} lost the container`,
-        refusal?.mend ?? 'remove it and create it again',
-      );
-    }
-    const usage = await source.cgroups.usageOf(source.cgroupOf(row.tenant, row.id));
-    const memoryBytes = usage?.memoryBytes ?? row.memoryBytes;
-    await checkImageRoom(this.#deps.imageFolder, memoryBytes);
-    const journal: MigrationRow = {
-      id: randomUUID(),
-      container: row.id,
-      sourceHost: source.name,
-      targetHost: target.name,
-      sourceEngineId: row.engineId,
-      targetEngineId: undefined,
-      state: 'preparing',
-    };
-    return {
-      journal,
-      row,
-      spec,
-      source,
-      target,
-      sourceInspect,
-      memoryBytes,
-      imageDir: join(this.#deps.imageFolder, journal.id),
-      ...run,
-    };
-  }
-
-  /** A command of a health check ends by itself; one of a tenant's session may not. */
-  async #inspectQuiet(row: ContainerRow, spec: ContainerSpec): Promise<EngineInspect | undefined> {
-    const inspect = async (): Promise<EngineInspect | undefined> => await this.#deps.containers.inspect(row);
-    if (spec.config.Healthcheck !== null) await untilQuiet(this.#deps.clock, inspect, QUIET_LIMIT_MS);
-    return await inspect();
   }
 
   /** To its tenant nothing happens to a container that moves: what engines say meanwhile is no news. */
@@ -272,12 +157,39 @@ export class Migrations {
     times.phase('prestart', `the sandbox on ${target.name}`);
     await copy.prestart(signal);
     const servesBefore = await probeOnce(spec, row.address);
+    const transfer = await this.#preCopy(move, undo);
     await (
       await WarmMemory.take(this.#deps.imageFolder, `${journal.id}.warm`, WARM_FACTOR * move.memoryBytes)
     )[Symbol.asyncDispose]();
     const isQuiet = await untilQuiet(clock, async () => await containers.inspect(row), QUIET_LIMIT_MS);
     if (!isQuiet) throw new Error('a command that was executed in the container does not end');
-    return { copy, volumes, lanAddress, servesBefore };
+    return { copy, volumes, lanAddress, servesBefore, transfer };
+  }
+
+  async #preCopy(move: Move, undo: AsyncDisposableStack): Promise<ImageTransfer> {
+    move.times.phase('pre-copy', 'memory, while it runs');
+    const transfer = await this.#openTransfer(move);
+    this.#deferLogged(undo, move, 'transfer', async () => {
+      await transfer[Symbol.asyncDispose]();
+    });
+    await transfer.preCopy();
+    return transfer;
+  }
+
+  async #openTransfer({ journal, row, source, imageDir, memoryBytes, signal, times }: Move): Promise<ImageTransfer> {
+    return await this.#deps.transfers.open({
+      migrationId: journal.id,
+      fencingToken: row.incarnation,
+      imageDir,
+      cgroup: source.cgroupOf(row.tenant, row.id),
+      runsc: source.runsc,
+      memoryBytesMax: Math.max(memoryBytes, row.memoryBytes),
+      signal,
+      onProgress: ({ phase, round, sentBytes, etaMs }) => {
+        const eta = etaMs === undefined ? '' : `, ${String(Math.ceil(etaMs / 1000))} s to go`;
+        times.detail(`${phase} ${String(round)}: ${formatBytes(sentBytes)} sent${eta}`);
+      },
+    });
   }
 
   /** From the freeze to the thaw: what clients wait for. */
@@ -296,7 +208,7 @@ export class Migrations {
     this.#deferLogged(undo, move, 'thaw', async () => {
       await activator.thaw([row.id]);
     });
-    const { cut } = await activator.freeze([row.id], { deadlineMs: HOLD_DEADLINE_MS, drainMs: DRAIN_MS });
+    const frozen = await activator.freeze([row.id], { deadlineMs: HOLD_DEADLINE_MS, drainMs: DRAIN_MS });
     signal.throwIfAborted();
     times.phase('pause', `on ${source.name}`);
     const pausedFromMs = clock.monotonicMs();
@@ -305,7 +217,12 @@ export class Migrations {
     });
     await from.pause();
     times.phase('checkpoint', 'memory into an image; the last of the files');
-    const [imageBytes] = await Promise.all([from.save(imageDir), prepared.copy.finishFiles()]);
+    const saving = from.save(imageDir);
+    const [imageBytes, targetImageDir] = await Promise.all([
+      saving,
+      prepared.transfer.deliver(saving),
+      prepared.copy.finishFiles(),
+    ]);
     await prepared.copy.finishLog();
     signal.throwIfAborted();
     times.phase('restore', `on ${target.name}`);
@@ -313,7 +230,7 @@ export class Migrations {
     this.#deferLogged(undo, move, 'copy', async () => {
       await prepared.copy.endNow();
     });
-    const restored = await prepared.copy.restore(imageDir);
+    const restored = await prepared.copy.restore(targetImageDir);
     times.phase('probe', prepared.servesBefore ? 'its port must answer' : 'it must run');
     const address = addressOf(restored);
     if (prepared.servesBefore) await prepared.copy.prove(move.spec, address);
@@ -326,7 +243,21 @@ export class Migrations {
     await activator.thaw([row.id]);
     const heldMs = Math.round(clock.monotonicMs() - heldFromMs);
     await fabric.refresh(row.tenant);
-    return { heldMs, pausedMs, memoryBytes: imageBytes, imageBytes, cut };
+    const { cut, closedWebSockets, endedEventStreams, replayed } = frozen;
+    const { beforeFreeze: bytesPreCopied, afterFreeze: bytesAfterFreeze } = prepared.transfer.sent();
+    const { memoryBytes } = move;
+    return {
+      heldMs,
+      pausedMs,
+      memoryBytes,
+      imageBytes,
+      bytesPreCopied,
+      bytesAfterFreeze,
+      cut,
+      closedWebSockets,
+      endedEventStreams,
+      replayed,
+    };
   }
 
   async #commit(move: Move, { copy, volumes }: Prepared, restored: EngineInspect): Promise<void> {
@@ -376,11 +307,12 @@ export class Migrations {
     return now !== undefined && now.engineId !== move.row.engineId;
   }
 
-  async #finish(move: Move, { volumes }: Prepared): Promise<void> {
+  async #finish(move: Move, { volumes, transfer }: Prepared): Promise<void> {
     const { clock, meter, sql } = this.#deps;
     move.times.phase('clean up', `the paused copy on ${move.source.name} goes`);
     await new MoveSource({ clock, meter }, move.source, move.row).remove();
-    await rm(move.imageDir, { recursive: true, force: true });
+    await transfer[Symbol.asyncDispose]();
+    for (const image of [move.imageDir, `${move.imageDir}.received`]) await rm(image, { recursive: true, force: true });
     await dropVolumes(move.source, volumes.travels);
     await setMigrationState(sql, move.journal, 'done', clock.nowMs());
   }
@@ -407,6 +339,7 @@ interface Prepared {
   readonly volumes: VolumeMove;
   readonly lanAddress: string;
   readonly servesBefore: boolean;
+  readonly transfer: ImageTransfer;
 }
 
 function addressOf(inspect: EngineInspect): string {

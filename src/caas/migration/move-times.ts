@@ -30,6 +30,12 @@ export class MoveTimes {
     this.#tell({ phase, detail, elapsedMs: this.totalMs() });
   }
 
+  /** Says more about the phase under way. */
+  detail(detail: string): void {
+    const phase = this.#phases.at(-1)?.phase ?? '';
+    this.#tell({ phase, detail, elapsedMs: this.totalMs() });
+  }
+
   totalMs(): number {
     return Math.round(this.#clock.monotonicMs() - this.#startMs);
   }

@@ -1,5 +1,5 @@
 /** Ports that containers hold become entries of the route table. Pure. */
-import type { PublishedPort } from '#routing/route-table.ts';
+import type { Endpoint, PublishedPort } from '#routing/route-table.ts';
 import type { ContainerRow, ContainerState } from '#state/containers.ts';
 import type { PublishedPortRow } from '#state/published-ports.ts';
 import type { Tenant } from '#state/tenants.ts';
@@ -19,7 +19,8 @@ export function publishedOf(
     if (row === undefined || !REACHABLE.has(row.state) || row.address === '' || tenants.get(tenant)?.state !== 'active')
       return [];
     const { id, host, incarnation } = row;
-    const endpoint = { id, address: row.address, port: containerPort, hostName: host, generation: incarnation };
+    const at = { id, address: row.address, port: containerPort, hostName: host, generation: incarnation };
+    const endpoint: Endpoint = row.snapshot === '' ? at : { ...at, state: 'asleep' };
     return [{ protocol, address, port, tenant, endpoint }];
   });
 }
