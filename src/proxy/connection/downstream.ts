@@ -260,20 +260,10 @@ export class Downstream implements WireOwner, TimeoutOwner, ExchangePort, Passag
     const { wheel } = this.#plane.connectionDeps;
     this.#progress.begin(this.record.downstreamInBytes);
     wheel.arm(this.#timer, this.#halfClosed ? HALF_CLOSED_MS : this.#untilNextLookMs());
-    if (this.#body.whole) {
-      this.#state = STATE.wait;
-      if (this.#rest === undefined) this.wire.resume();
-      return;
-    }
-    this.#state = STATE.body;
-    if (this.#body.left > LONG_BODY_BYTES) this.#expectLong();
-    if (ready) this.wire.resume();
+    if (this.#body.whole) this.#state = STATE.wait;
+    else this.#beginBody();
+    if (this.#rest === undefined && (ready || this.requestWhole)) this.wire.resume();
     else this.wire.pause();
-    // Over TLS a pause keeps back what is not decrypted yet, no more: what came since is the body's next bytes.
-    const came = this.takeRest();
-    if (came === undefined) return;
-    this.#readBody(came, 0, came.length);
-    if (this.#body.whole && this.#rest === undefined) this.wire.resume();
   }
 
   /** Takes what the client sent too early for the request at hand: what it says after a switch of protocols. */
@@ -420,6 +410,14 @@ export class Downstream implements WireOwner, TimeoutOwner, ExchangePort, Passag
     const error = this.#exchange.route(this.repeated ? record.host : this.#host.of(bytes, this.#reader.view), this.repeated);
     if (facts.method === METHOD.connect && this.#exchange.matched?.route.connect !== true) return 'method-refused';
     return error ?? this.#exchange.admitConnection();
+  }
+
+  #beginBody(): void {
+    this.#state = STATE.body;
+    if (this.#body.left > LONG_BODY_BYTES) this.#expectLong();
+    // Over TLS a pause keeps back only what is not decrypted yet: what came since then is the body's next bytes.
+    const came = this.takeRest();
+    if (came !== undefined) this.#readBody(came, 0, came.length);
   }
 
   #readBody(buffer: Buffer, start: number, limit: number): void {

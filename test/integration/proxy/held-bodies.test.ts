@@ -1,5 +1,6 @@
 /** Bodies of requests that wait: over TLS more of them comes after the connection was paused. */
 import { createHash, randomBytes } from 'node:crypto';
+import type { IncomingMessage, ServerResponse } from 'node:http';
 import { connect } from 'node:tls';
 import type { TLSSocket } from 'node:tls';
 import { describe, expect, test } from 'vitest';
@@ -21,6 +22,11 @@ function chunked(): Buffer {
   ]);
 }
 
+async function answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
+  const body = await bodyOf(request);
+  response.end(request.url === '/next' ? 'the next one' : createHash('sha256').update(body).digest('hex'));
+}
+
 describe('WorkerPool.freeze() over TLS', () => {
   test.for([
     ['of a known length', `Content-Length: ${String(BODY.length)}`, BODY],
@@ -29,9 +35,7 @@ describe('WorkerPool.freeze() over TLS', () => {
     'a body %s that comes while its request is held arrives whole, and the next request after it',
     async ([, framing, bytes]) => {
       await using upstream = await startUpstream((request, response) => {
-        void bodyOf(request).then((body) => {
-          response.end(request.url === '/next' ? 'the next one' : createHash('sha256').update(body).digest('hex'));
-        });
+        void answer(request, response);
       });
       const certificate = await makeCertificate(HOST);
       await using edge = await startEdge({ config: configOf([upstream.endpoint({ id: 'c1' })]), certificates: [certificate] });
