@@ -7,10 +7,11 @@
  */
 import { createHash, hash, randomBytes } from 'node:crypto';
 import { closeSync, createReadStream, openSync, readSync } from 'node:fs';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { pipeline } from 'node:stream/promises';
+import { setTimeout as delay } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { saveCheckpoint } from '#isolation/checkpoint.ts';
 import { PAGES_PER_CALL, PAGE_BYTES, SEED_BYTES, createPageHasher } from '#isolation/pages/page-hash.ts';
@@ -42,76 +43,78 @@ async function digestOf(file: string): Promise<string> {
 
 const inMs = (ns: number): number => Math.round(ns / 1e5) / 10;
 
-/** The longest wait of this process's event loop while `work` runs; sampled each millisecond. */
-async function withLoopDelay<T>(
-  work: () => Promise<T>,
-): Promise<{ readonly result: T; readonly longestMs: number; readonly p99Ms: number }> {
-  const delay = monitorEventLoopDelay({ resolution: 1 });
-  delay.enable();
+interface LoopDelay {
+  readonly longestMs: number;
+  readonly p99Ms: number;
+}
+
+/** How long this process's event loop was late while `work` ran; sampled each millisecond. */
+async function withLoopDelay<T>(work: () => Promise<T>): Promise<readonly [T, LoopDelay]> {
+  const late = monitorEventLoopDelay({ resolution: 1 });
+  late.enable();
   const result = await work();
-  delay.disable();
-  return { result, longestMs: inMs(delay.max), p99Ms: inMs(delay.percentile(99)) };
+  late.disable();
+  return [result, { longestMs: inMs(late.max), p99Ms: inMs(late.percentile(99)) }];
+}
+
+async function isSameImage(one: string, other: string): Promise<boolean> {
+  const files = ['pages.img', 'pages_meta.img', 'checkpoint.img'];
+  const digests = await Promise.all(
+    [one, other].map(async (dir) => await Promise.all(files.map(async (file) => await digestOf(join(dir, file))))),
+  );
+  return JSON.stringify(digests[0]) === JSON.stringify(digests[1]);
 }
 
 async function oneCase(heapMib: number, dirtyPagesPerSecond: number): Promise<object> {
   await using sandbox = await startHeapSandbox({ heapMib, dirtyPagesPerSecond });
   await using scene = await openPageScene();
-  const saveFolder = await mkdtemp('/dev/shm/ecluse-bench-save-');
-  try {
-    const memoryFile = await findSandboxMemory(await sandbox.pids());
-    const { result, longestMs, p99Ms } = await withLoopDelay(async () => {
-      const { sink, ticket, imageDir } = await scene.expect({ memoryBytesMax: (heapMib + 128) * MIB });
-      await using held = sink;
-      const options = {
-        memoryFile,
-        ticket,
-        tls: scene.sourceTls,
-        bandwidthBytesPerSecond,
-        signal: none,
-        onProgress: () => undefined,
-      };
-      await using source = await openPageSource(options);
-      const { rounds, why } = await preCopy(source, PRE_COPY_LIMITS);
-      const pauseFromMs = performance.now();
-      await sandbox.pause();
-      const saveFromMs = performance.now();
-      const saveDir = join(saveFolder, 'image');
-      const saving = saveCheckpoint(sandbox.cgroups, sandbox.place, saveDir).then(() => performance.now() - saveFromMs);
-      const [checkpointMs, final] = await Promise.all([
-        saving,
-        source.finish({ imageDir: saveDir, saved: saving, inOrder: writesPagesInOrder(sandbox.runsc) }),
-      ]);
-      const image = await held.image;
-      const pausedMs = performance.now() - pauseFromMs;
-      return {
-        rounds,
-        why,
-        checkpointMs: Math.round(checkpointMs),
-        pausedMs: Math.round(pausedMs),
-        final,
-        image,
-        saveDir,
-        imageDir,
-      };
-    });
-    const { saveDir, imageDir, final, image, ...rest } = result;
-    const files = ['pages.img', 'pages_meta.img', 'checkpoint.img'];
-    const [ours, theirs] = await Promise.all(
-      [imageDir, saveDir].map(async (dir) => await Promise.all(files.map(async (file) => await digestOf(join(dir, file))))),
-    );
-    return {
-      heapMib,
-      dirtyPagesPerSecond,
-      ...rest,
-      final,
-      assembled: { tookMs: image.assembleMs, cpuMs: image.cpuMs },
-      sentAfterFreezePercent: Math.round((final.sentBytes / final.pagesBytes) * 10_000) / 100,
-      isEqual: JSON.stringify(ours) === JSON.stringify(theirs),
-      eventLoop: { longestMs, p99Ms },
-    };
-  } finally {
-    await rm(saveFolder, { recursive: true, force: true });
-  }
+  const saveFolder = join(scene.folder, 'save');
+  await mkdir(saveFolder);
+  const timedSave = async (dir: string): Promise<number> => {
+    const fromMs = performance.now();
+    await saveCheckpoint(sandbox.cgroups, sandbox.place, dir);
+    return Math.round(performance.now() - fromMs);
+  };
+  const memoryFile = await findSandboxMemory(await sandbox.pids());
+  const { sink, ticket, imageDir } = await scene.expect({ memoryBytesMax: (heapMib + 128) * MIB });
+  await using held = sink;
+  const options = {
+    memoryFile,
+    ticket,
+    tls: scene.sourceTls,
+    bandwidthBytesPerSecond,
+    signal: none,
+    onProgress: () => undefined,
+  };
+  const [, idle] = await withLoopDelay(async () => await delay(1000));
+  await using source = await openPageSource(options);
+  const [{ rounds, why }, inRounds] = await withLoopDelay(async () => await preCopy(source, PRE_COPY_LIMITS));
+  // The source's image and the target's: both are on this machine.
+  await scene.memory?.warm(2 * (rounds.at(-1)?.scannedBytes ?? 0));
+  const pauseFromMs = performance.now();
+  await sandbox.pause();
+  const saveDir = join(saveFolder, 'image');
+  const [[checkpointMs, final, image], inFinal] = await withLoopDelay(async () => {
+    const saved = timedSave(saveDir);
+    const inOrder = writesPagesInOrder(sandbox.runsc);
+    return await Promise.all([saved, source.finish({ imageDir: saveDir, saved, inOrder }), held.image]);
+  });
+  const pausedMs = Math.round(performance.now() - pauseFromMs);
+  return {
+    heapMib,
+    dirtyPagesPerSecond,
+    rounds,
+    why,
+    checkpointMs,
+    // The same sandbox again, with nothing beside it.
+    checkpointAloneMs: await timedSave(join(saveFolder, 'again')),
+    pausedMs,
+    final,
+    assembled: { tookMs: image.assembleMs, cpuMs: image.cpuMs },
+    sentAfterFreezePercent: Math.round((final.sentBytes / final.pagesBytes) * 10_000) / 100,
+    isEqual: await isSameImage(imageDir, saveDir),
+    eventLoop: { idle, inRounds, inFinal },
+  };
 }
 
 /** CPU time is what is compared: on a busy machine the clock measures the neighbours. */

@@ -4,6 +4,8 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { systemClock } from '#clock';
 import type { PageSink, PageTicket, PeerTls } from '#isolation/pages/exchange.ts';
+import { mountMemoryFolder } from '#isolation/pages/memory-folder.ts';
+import type { MemoryFolder } from '#isolation/pages/memory-folder.ts';
 import { openPageReceiver } from '#isolation/pages/page-receiver.ts';
 import type { PageReceiver } from '#isolation/pages/page-receiver.ts';
 import { openAuthority } from '#tls/authority.ts';
@@ -14,6 +16,8 @@ export const FENCING_TOKEN = 7;
 
 export interface PageScene extends AsyncDisposable {
   readonly folder: string;
+  /** Undefined for a folder that was given. */
+  readonly memory: MemoryFolder | undefined;
   readonly receiver: PageReceiver;
   readonly sourceTls: PeerTls;
   /** A source's certificate with another name, of the same CA: a tenant's. */
@@ -37,6 +41,7 @@ export interface PageSceneOptions {
 
 export async function openPageScene(options: PageSceneOptions = {}): Promise<PageScene> {
   const folder = options.folder ?? (await mkdtemp('/dev/shm/ecluse-test-pages-'));
+  const mounted = options.folder === undefined ? await mountMemoryFolder(folder) : undefined;
   const caFolder = await mkdtemp('/tmp/ecluse-test-ca-');
   const authority = await openAuthority(caFolder, { clock: systemClock });
   const server = await authority.issueServer({ names: [SINK_NAME], days: 1 });
@@ -59,6 +64,7 @@ export async function openPageScene(options: PageSceneOptions = {}): Promise<Pag
   });
   return {
     folder,
+    memory: mounted,
     receiver,
     sourceTls: clientTls(source),
     tenantTls: clientTls(tenant),
@@ -74,6 +80,7 @@ export async function openPageScene(options: PageSceneOptions = {}): Promise<Pag
     },
     async [Symbol.asyncDispose](): Promise<void> {
       await receiver[Symbol.asyncDispose]();
+      await mounted?.[Symbol.asyncDispose]();
       if (options.folder === undefined) await rm(folder, { recursive: true, force: true });
       await rm(caFolder, { recursive: true, force: true });
     },

@@ -12,7 +12,7 @@ import type { RunscCapabilities } from '#isolation/runsc-probe.ts';
 import { WRAPPER_FILE, writeRuntimeSettings } from '#isolation/runtime-settings.ts';
 import { programEntries, writeRootFs } from '../../src/demo-root-fs.ts';
 
-const START_LIMIT_MS = 60_000;
+const START_LIMIT_MS = 180_000;
 
 export interface HeapSandbox extends AsyncDisposable {
   readonly cgroups: Cgroups;

@@ -8,6 +8,7 @@ import { afterEach, beforeEach, expect, test } from 'vitest';
 import { runCommand } from '#command';
 import { saveCheckpoint } from '#isolation/checkpoint.ts';
 import type { PageProgress, PageSource, PageTicket } from '#isolation/pages/exchange.ts';
+import { isMountedAt, mountMemoryFolder } from '#isolation/pages/memory-folder.ts';
 import { PAGE_BYTES } from '#isolation/pages/page-hash.ts';
 import { openPageReceiver } from '#isolation/pages/page-receiver.ts';
 import { openPageSource, preCopy } from '#isolation/pages/page-source.ts';
@@ -315,4 +316,16 @@ test("a running sandbox's memory goes ahead, and its checkpoint arrives byte for
 
 test('a container without a sandbox has no memory to find', async () => {
   await expect(findSandboxMemory([process.pid])).rejects.toMatchObject({ code: 'ECLUSE_PAGES_NO_MEMORY' });
+});
+
+test('a memory folder is a tmpfs of its own; what a crash left in it goes with the next', async () => {
+  const path = join(scene.folder, 'memory-folder');
+  const left = await mountMemoryFolder(path);
+  expect(['huge', 'plain']).toContain(left.kind);
+  await writeFile(join(path, 'left'), 'over');
+  await using folder = await mountMemoryFolder(path);
+  await folder.warm(3 * MIB);
+  expect([folder.path, readdirSync(path)]).toEqual([path, []]);
+  await folder[Symbol.asyncDispose]();
+  expect(isMountedAt(await readFile('/proc/self/mountinfo', 'utf8'), path)).toBe(false);
 });

@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 import * as fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { compressionPays, decodeBatch, encodeBatch, encodings } from '#isolation/pages/batch-encoding.ts';
+import { isMountedAt } from '#isolation/pages/memory-folder.ts';
 import { failureOfPeer, failureText } from '#isolation/pages/page-errors.ts';
 import { PAGE_BYTES } from '#isolation/pages/page-hash.ts';
 import { progressOf } from '#isolation/pages/page-source.ts';
@@ -108,4 +109,13 @@ test('progress has an estimate once there is a rate', () => {
   const at = { doneBytes: 25, totalBytes: 100, sentBytes: 5 };
   expect(progressOf({ phase: 'round', round: 2, elapsedMs: 50 }, at)).toEqual({ phase: 'round', round: 2, ...at, etaMs: 150 });
   expect(progressOf({ phase: 'round', round: 2, elapsedMs: 50 }, { ...at, doneBytes: 0 }).etaMs).toBeUndefined();
+});
+
+test('what is mounted is told by its whole path', () => {
+  const info = '24 1 0:22 / /dev/shm rw - tmpfs none rw\n90 24 0:50 / /dev/shm/a\\040b rw - tmpfs ecluse rw\n';
+  expect([isMountedAt(info, '/dev/shm'), isMountedAt(info, '/dev/shm/a b'), isMountedAt(info, '/dev/shm/a')]).toEqual([
+    true,
+    true,
+    false,
+  ]);
 });
