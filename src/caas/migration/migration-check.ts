@@ -1,15 +1,16 @@
 /** Whether a container can move, known before anything is touched. Pure. */
-import type { RunscCapabilities } from '#isolation/runsc-probe.ts';
 import type { ContainerRow } from '#state/containers.ts';
 import type { ContainerSpec } from '#caas/spec/container-spec.ts';
 import type { EngineInspect } from '#caas/engine/engine-answers.ts';
+import { strategyOf } from './strategy.ts';
+import type { HostCapabilities } from './strategy.ts';
 
 export interface MigrationQuestion {
   readonly row: ContainerRow;
   readonly spec: ContainerSpec;
   readonly inspect: EngineInspect | undefined;
-  readonly source: { readonly name: string; readonly runsc: RunscCapabilities };
-  readonly target: { readonly name: string; readonly runsc: RunscCapabilities };
+  readonly source: HostCapabilities;
+  readonly target: HostCapabilities;
 }
 
 export interface Refusal {
@@ -34,35 +35,18 @@ export function refusalOf(question: MigrationQuestion): Refusal | undefined {
   if (row.state !== 'running' || !inspect.State.Running || inspect.State.Paused) {
     return { why: `container ${row.name} is ${row.state}`, mend: 'only running containers move' };
   }
-  if ((inspect.ExecIDs ?? []).length > 0) {
-    return { why: `container ${row.name} has open exec sessions, which this runsc cannot carry`, mend: 'end them and try again' };
-  }
-  if (spec.mounts.some((mount) => mount.kind === 'endpoint-socket')) {
-    return {
-      why: `container ${row.name} has its tenant's Docker socket mounted, and a connection through it cannot be saved`,
-      mend: 'keep it where it is',
-    };
-  }
-  if ((inspect.Mounts ?? []).some((mount) => mount.Type !== 'tmpfs')) {
+  const sockets = spec.mounts.filter((mount) => mount.kind === 'endpoint-socket').map((mount) => mount.destination);
+  if ((inspect.Mounts ?? []).some((mount) => mount.Type !== 'tmpfs' && !sockets.includes(mount.Destination))) {
     return { why: `container ${row.name} has volumes, which do not move yet`, mend: 'keep it where it is' };
   }
-  return runtimeRefusal(source, target);
-}
-
-type Side = MigrationQuestion['source'];
-
-function runtimeRefusal(source: Side, target: Side): Refusal | undefined {
-  if (!source.runsc.leaveRunning) {
-    return {
-      why: `runsc ${source.runsc.version} on host ${source.name} cannot save a sandbox and keep it`,
-      mend: 'install runsc of 2024 or later',
-    };
-  }
-  if (source.runsc.version !== target.runsc.version) {
-    return {
-      why: `hosts ${source.name} and ${target.name} have different runsc (${source.runsc.version}, ${target.runsc.version})`,
-      mend: 'install the same on both',
-    };
-  }
-  return undefined;
+  const strategy = strategyOf(source, target, {
+    name: row.name,
+    openExecs: inspect.ExecIDs?.length ?? 0,
+    tty: spec.config.Tty,
+    openStdin: spec.config.OpenStdin,
+    endpointSocket: sockets.length > 0,
+    memoryBytes: row.memoryBytes,
+    keepsAddress: false, // Each host has networks of its own.
+  });
+  return strategy.kind === 'refused' ? strategy : undefined;
 }

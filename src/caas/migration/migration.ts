@@ -148,8 +148,8 @@ export class Migrations {
       row,
       spec,
       inspect: sourceInspect,
-      source: { name: source.name, runsc: source.runsc },
-      target: { name: target.name, runsc: target.runsc },
+      source,
+      target,
     });
     if (refusal !== undefined || sourceInspect === undefined) {
       throw refused(
