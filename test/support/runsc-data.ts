@@ -22,7 +22,7 @@ export const RUNSC_2024: RunscCapabilities = {
   needsProcSysNetMask: true,
 };
 
-/** As bench/build-runsc.sh makes it. */
+/** As bench/programs/build-runsc.sh makes it. */
 export const RUNSC_2026: RunscCapabilities = {
   ...RUNSC_2024,
   path: '/usr/local/bin/runsc',

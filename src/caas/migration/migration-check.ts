@@ -23,17 +23,18 @@ export function refusalOf(question: MigrationQuestion): Refusal | undefined {
   const { row, spec, inspect, source, target } = question;
   if (row.host === target.name)
     return { why: `container ${row.name} is on host ${target.name} already`, mend: 'choose another host' };
-  const policy = spec.config.Labels?.['ecluse.migrate'] ?? 'any';
-  if (policy === 'never') return { why: `container ${row.name} has the label ecluse.migrate=never`, mend: 'ask its tenant' };
-  if (policy === 'drain') {
-    return {
-      why: `container ${row.name} has the label ecluse.migrate=drain: it moves only when its host is drained`,
-      mend: 'ask its tenant',
-    };
-  }
+  const policy = labelRefusal(row, spec);
+  if (policy !== undefined) return policy;
   if (inspect === undefined) return { why: `host ${source.name} does not know the container`, mend: 'see: ecluse ps -a' };
   if (row.state !== 'running' || !inspect.State.Running || inspect.State.Paused) {
     return { why: `container ${row.name} is ${row.state}`, mend: 'only running containers move' };
+  }
+  // A runtime that ends them at the restore is not enough: the source's engine does not close their streams, and clients would wait for ever.
+  if ((inspect.ExecIDs ?? []).length > 0) {
+    return {
+      why: `container ${row.name} has open exec sessions, whose streams cannot be carried`,
+      mend: 'end them and try again',
+    };
   }
   const sockets = spec.mounts.filter((mount) => mount.kind === 'endpoint-socket').map((mount) => mount.destination);
   if ((inspect.Mounts ?? []).some((mount) => mount.Type !== 'tmpfs' && !sockets.includes(mount.Destination))) {
@@ -49,4 +50,16 @@ export function refusalOf(question: MigrationQuestion): Refusal | undefined {
     keepsAddress: false, // Each host has networks of its own.
   });
   return strategy.kind === 'refused' ? strategy : undefined;
+}
+
+function labelRefusal(row: ContainerRow, spec: ContainerSpec): Refusal | undefined {
+  const policy = spec.config.Labels?.['ecluse.migrate'] ?? 'any';
+  if (policy === 'never') return { why: `container ${row.name} has the label ecluse.migrate=never`, mend: 'ask its tenant' };
+  if (policy === 'drain') {
+    return {
+      why: `container ${row.name} has the label ecluse.migrate=drain: it moves only when its host is drained`,
+      mend: 'ask its tenant',
+    };
+  }
+  return undefined;
 }

@@ -38,11 +38,6 @@ test('every reason against it has its words', () => {
   expect(why({ target: hostWith('b', RUNSC_2026) })).toContain('different runsc (0.0~20240729.0, release-20260905.0)');
 });
 
-test('exec sessions are no reason against it where the runtime ends them', () => {
-  const hosts = { source: hostWith('a', RUNSC_2026), target: hostWith('b', RUNSC_2026) };
-  expect(why({ ...hosts, inspect: inspectOf({}, { ExecIDs: ['x'] }) })).toBeUndefined();
-});
-
 test("the tenant's Docker socket is no volume, and a reason against it where the save would fail on it", () => {
   const socket = '/var/run/docker.sock';
   const mounted = {
