@@ -26,6 +26,7 @@ import type { NodeConfig } from '#config';
 import { EcluseError, codeOf, errorLine, reasonOf } from '#errors';
 import { linkAddressOf } from '#isolation/host-addresses.ts';
 import { detectCgroups } from '#isolation/cgroup.ts';
+import { readMachine } from '#isolation/cpu-features.ts';
 import { probeRunsc } from '#isolation/runsc-probe.ts';
 import type { RunscCapabilities } from '#isolation/runsc-probe.ts';
 import { startLoop } from '#lifecycle';
@@ -273,11 +274,11 @@ async function openNode(config: NodeConfig, log: Log, say: Say): Promise<Running
   await checkPorts(config, lock.afterCrash);
   const { sql, authority, certificates } = await inData(config, async () => await openState(config, stack));
   const cgroups = await detectCgroups();
-  const runsc = await probeRunsc();
+  const [runsc, machine] = await Promise.all([probeRunsc(), readMachine()]);
 
   say(`starting ${config.hosts.map((host) => `host ${host.name} (${host.engine})`).join(', ')}`);
   const fabric = new NetworkFabric(sql);
-  const hostDeps = { log, clock, sql, cgroups, runsc, readPolicy: async (host: string) => await fabric.policyOf(host) };
+  const hostDeps = { log, clock, sql, cgroups, runsc, machine, readPolicy: async (host: string) => await fabric.policyOf(host) };
   const hosts = await inData(config, async () => await openHosts(hostDeps, { dataDir: config.dataDir, wishes: config.hosts }));
   stack.defer(async () => await closeHosts(sql, hosts));
   const responder = new DnsResponder({ log, clock, names: () => fabric.names(), resolvers: watchResolvers(clock) });

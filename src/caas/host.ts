@@ -10,6 +10,7 @@ import type { Log } from '#log';
 import type { Cgroups } from '#isolation/cgroup.ts';
 import { STATIC_ADDRESSES, staticAddressOf, tenantNetworkOf } from '#isolation/host-addresses.ts';
 import type { HostNetwork } from '#isolation/host-addresses.ts';
+import type { MachineFacts } from '#isolation/cpu-features.ts';
 import { closeHostNetwork, isHostNetworkOpen, openHostNetwork } from '#isolation/host-network.ts';
 import { PacketFilter } from '#isolation/packet-filter.ts';
 import type { HostPolicy } from '#isolation/packet-rules.ts';
@@ -26,6 +27,7 @@ export interface HostDeps {
   readonly sql: Sql;
   readonly cgroups: Cgroups;
   readonly runsc: RunscCapabilities;
+  readonly machine: MachineFacts;
   /** Who may talk to whom on a host, by its name, as of now; undefined: nobody but builds, and only to the outside. */
   readonly readPolicy?: (host: string) => Promise<HostPolicy>;
 }
@@ -74,6 +76,7 @@ export class Host {
   readonly cgroupPrefix: string;
   readonly cgroups: Cgroups;
   readonly runsc: RunscCapabilities;
+  readonly machine: MachineFacts;
   readonly #managed: ManagedEngine | undefined;
   readonly #deps: HostDeps;
   /** By tenant: those that are known to be there. */
@@ -103,6 +106,7 @@ export class Host {
     this.cgroupPrefix = cgroupPrefixOf(options);
     this.cgroups = deps.cgroups;
     this.runsc = deps.runsc;
+    this.machine = deps.machine;
   }
 
   /** Where it fails, what it made on the machine is gone again; what an earlier daemon left running stays. */

@@ -22,12 +22,19 @@ export interface RunscCapabilities {
   readonly netDisconnectOk: boolean;
   /** Global `--save-restore-netstack`: the network stack is part of the checkpoint. */
   readonly saveRestoreNetstack: boolean;
-  /** Global `--allow-live-tcp-migration`: established connections can survive a restore. */
+  /** Global `--allow-live-tcp-migration`: established connections can survive a restore, but not of a save with `--leave-running`. */
   readonly allowLiveTcpMigration: boolean;
+  /** Global `--allow-connected-on-save`: established connections survive a restore, `--leave-running` or not. */
+  readonly allowConnectedOnSave: boolean;
   /** Global `--host-uds=open`: a sandbox may connect to sockets that are mounted into it. */
   readonly hostUdsOpen: boolean;
   /** `restore --background`: pages load while the restored container runs. */
   readonly restoreBackground: boolean;
+  /**
+   * A restore ends exec sessions instead of failing on them. No flag says so; the fix is of March 2025, and `checkpoint
+   * --save-restore-exec-argv`, by which it is told, of May 2025.
+   */
+  readonly restoreEndsExecs: boolean;
   /** `restore --detach`. */
   readonly restoreDetach: boolean;
   /** The `update` command (`docker update`). */
@@ -105,8 +112,10 @@ export async function probeRunsc(): Promise<RunscCapabilities> {
     netDisconnectOk: describesFlag(flags, 'net-disconnect-ok'),
     saveRestoreNetstack: describesFlag(flags, 'save-restore-netstack'),
     allowLiveTcpMigration: describesFlag(flags, 'allow-live-tcp-migration'),
+    allowConnectedOnSave: describesFlag(flags, 'allow-connected-on-save'),
     hostUdsOpen: describesFlag(flags, 'host-uds'),
     restoreBackground: describesFlag(restore, 'background'),
+    restoreEndsExecs: describesFlag(checkpoint, 'save-restore-exec-argv'),
     restoreDetach: describesFlag(restore, 'detach'),
     update: /^\s+update\s/m.test(commands),
     needsProcSysNetMask: rmemEverywhere && dateYmd !== undefined && dateYmd <= RMEM_DEFAULT_RELEASE_LAST_YMD,

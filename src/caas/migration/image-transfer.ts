@@ -14,8 +14,6 @@ import { PRE_COPY_LIMITS } from '#isolation/pages/pre-copy.ts';
 import { findSandboxMemory, writesPagesInOrder } from '#isolation/pages/sandbox-memory.ts';
 import type { RunscCapabilities } from '#isolation/runsc-probe.ts';
 
-export type TransferKind = 'shared' | 'tls';
-
 export interface SentBytes {
   readonly beforeFreeze: number;
   readonly afterFreeze: number;

@@ -1,15 +1,16 @@
 /** Whether a container can move, known before anything is touched. Pure. */
-import type { RunscCapabilities } from '#isolation/runsc-probe.ts';
 import type { ContainerRow } from '#state/containers.ts';
 import type { ContainerSpec } from '#caas/spec/container-spec.ts';
 import type { EngineInspect } from '#caas/engine/engine-answers.ts';
+import { strategyOf } from './strategy.ts';
+import type { HostCapabilities } from './strategy.ts';
 
 export interface MigrationQuestion {
   readonly row: ContainerRow;
   readonly spec: ContainerSpec;
   readonly inspect: EngineInspect | undefined;
-  readonly source: { readonly name: string; readonly runsc: RunscCapabilities };
-  readonly target: { readonly name: string; readonly runsc: RunscCapabilities };
+  readonly source: HostCapabilities;
+  readonly target: HostCapabilities;
   /** A volume that another container has as well. */
   readonly sharedVolume: string | undefined;
 }
@@ -24,25 +25,17 @@ export function refusalOf(question: MigrationQuestion): Refusal | undefined {
   const { row, spec, inspect, source, target } = question;
   if (row.host === target.name)
     return { why: `container ${row.name} is on host ${target.name} already`, mend: 'choose another host' };
-  const policy = spec.config.Labels?.['ecluse.migrate'] ?? 'any';
-  if (policy === 'never') return { why: `container ${row.name} has the label ecluse.migrate=never`, mend: 'ask its tenant' };
-  if (policy === 'drain') {
-    return {
-      why: `container ${row.name} has the label ecluse.migrate=drain: it moves only when its host is drained`,
-      mend: 'ask its tenant',
-    };
-  }
+  const policy = labelRefusal(row, spec);
+  if (policy !== undefined) return policy;
   if (inspect === undefined) return { why: `host ${source.name} does not know the container`, mend: 'see: ecluse ps -a' };
   if (row.state !== 'running' || !inspect.State.Running || inspect.State.Paused) {
     return { why: `container ${row.name} is ${row.state}`, mend: 'only running containers move' };
   }
+  // A runtime that ends them at the restore is not enough: the source's engine does not close their streams, and clients would wait for ever.
   if ((inspect.ExecIDs ?? []).length > 0) {
-    return { why: `container ${row.name} has open exec sessions, which this runsc cannot carry`, mend: 'end them and try again' };
-  }
-  if (spec.mounts.some((mount) => mount.kind === 'endpoint-socket')) {
     return {
-      why: `container ${row.name} has its tenant's Docker socket mounted, and a connection through it cannot be saved`,
-      mend: 'keep it where it is',
+      why: `container ${row.name} has open exec sessions, whose streams cannot be carried`,
+      mend: 'end them and try again',
     };
   }
   if (question.sharedVolume !== undefined) {
@@ -51,22 +44,25 @@ export function refusalOf(question: MigrationQuestion): Refusal | undefined {
       mend: 'keep them together, or give each a volume of its own',
     };
   }
-  return runtimeRefusal(source, target);
+  const strategy = strategyOf(source, target, {
+    name: row.name,
+    openExecs: inspect.ExecIDs?.length ?? 0,
+    tty: spec.config.Tty,
+    openStdin: spec.config.OpenStdin,
+    endpointSocket: spec.mounts.some((mount) => mount.kind === 'endpoint-socket'),
+    memoryBytes: row.memoryBytes,
+    keepsAddress: false, // Each host has networks of its own.
+  });
+  return strategy.kind === 'refused' ? strategy : undefined;
 }
 
-type Side = MigrationQuestion['source'];
-
-function runtimeRefusal(source: Side, target: Side): Refusal | undefined {
-  if (!source.runsc.leaveRunning) {
+function labelRefusal(row: ContainerRow, spec: ContainerSpec): Refusal | undefined {
+  const policy = spec.config.Labels?.['ecluse.migrate'] ?? 'any';
+  if (policy === 'never') return { why: `container ${row.name} has the label ecluse.migrate=never`, mend: 'ask its tenant' };
+  if (policy === 'drain') {
     return {
-      why: `runsc ${source.runsc.version} on host ${source.name} cannot save a sandbox and keep it`,
-      mend: 'install runsc of 2024 or later',
-    };
-  }
-  if (source.runsc.version !== target.runsc.version) {
-    return {
-      why: `hosts ${source.name} and ${target.name} have different runsc (${source.runsc.version}, ${target.runsc.version})`,
-      mend: 'install the same on both',
+      why: `container ${row.name} has the label ecluse.migrate=drain: it moves only when its host is drained`,
+      mend: 'ask its tenant',
     };
   }
   return undefined;

@@ -104,8 +104,8 @@ export async function checkMove(
     row,
     spec,
     inspect: sourceInspect,
-    source: { name: source.name, runsc: source.runsc },
-    target: { name: target.name, runsc: target.runsc },
+    source,
+    target,
     sharedVolume: await sharedVolumeOf(sql, row.id, row.tenant, spec.mounts),
   });
   if (refusal !== undefined || sourceInspect === undefined) {

@@ -2,33 +2,16 @@
 import { expect, test } from 'vitest';
 import { refusalOf } from '#caas/migration/migration-check.ts';
 import type { MigrationQuestion } from '#caas/migration/migration-check.ts';
-import type { RunscCapabilities } from '#isolation/runsc-probe.ts';
 import { inspectOf, rowOf, specOf } from '../../support/caas-data.ts';
-
-const RUNSC: RunscCapabilities = {
-  path: '/usr/bin/runsc',
-  version: 'r1',
-  dateYmd: 20_240_729,
-  leaveRunning: true,
-  compressionNone: true,
-  checkpointDirect: true,
-  netDisconnectOk: true,
-  saveRestoreNetstack: false,
-  allowLiveTcpMigration: false,
-  hostUdsOpen: true,
-  restoreBackground: false,
-  restoreDetach: true,
-  update: false,
-  needsProcSysNetMask: true,
-};
+import { hostWith, RUNSC_2024, RUNSC_2026 } from '../../support/runsc-data.ts';
 
 function why(change: Partial<MigrationQuestion>): string | undefined {
   return refusalOf({
     row: rowOf(),
     spec: specOf(),
     inspect: inspectOf(),
-    source: { name: 'a', runsc: RUNSC },
-    target: { name: 'b', runsc: RUNSC },
+    source: hostWith('a', RUNSC_2024),
+    target: hostWith('b', RUNSC_2024),
     sharedVolume: undefined,
     ...change,
   })?.why;
@@ -45,7 +28,7 @@ test('a running container may move', () => {
 });
 
 test('every reason against it has its words', () => {
-  expect(why({ target: { name: 'a', runsc: RUNSC } })).toBe('container web is on host a already');
+  expect(why({ target: hostWith('a', RUNSC_2024) })).toBe('container web is on host a already');
   expect(why({ spec: specOf({ Labels: { 'ecluse.migrate': 'never' } }) })).toContain('ecluse.migrate=never');
   expect(why({ spec: specOf({ Labels: { 'ecluse.migrate': 'drain' } }) })).toContain('only when its host is drained');
   expect(why({ inspect: undefined })).toBe('host a does not know the container');
@@ -53,6 +36,15 @@ test('every reason against it has its words', () => {
   expect(why({ inspect: inspectOf({ Paused: true }) })).toBe('container web is running');
   expect(why({ inspect: inspectOf({}, { ExecIDs: ['x'] }) })).toContain('open exec sessions');
   expect(why({ sharedVolume: 'data' })).toContain('shares the volume data with another container');
-  expect(why({ source: { name: 'a', runsc: { ...RUNSC, leaveRunning: false } } })).toContain('cannot save a sandbox and keep it');
-  expect(why({ target: { name: 'b', runsc: { ...RUNSC, version: 'r2' } } })).toContain('different runsc (r1, r2)');
+  expect(why({ target: hostWith('b', RUNSC_2026) })).toContain('different runsc (0.0~20240729.0, release-20260905.0)');
+});
+
+test("the tenant's Docker socket is no volume, and a reason against it where the save would fail on it", () => {
+  const socket = '/var/run/docker.sock';
+  const mounted = {
+    spec: specOf({ HostConfig: { Binds: [`${socket}:${socket}`] } }),
+    inspect: inspectOf({}, { Mounts: [{ Type: 'bind', Destination: socket }] }),
+  };
+  expect(why(mounted)).toContain('cannot be saved');
+  expect(why({ ...mounted, source: hostWith('a', RUNSC_2026), target: hostWith('b', RUNSC_2026) })).toBeUndefined();
 });

@@ -4,29 +4,16 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { runCommand } from '#command';
-import type { RunscCapabilities } from '#isolation/runsc-probe.ts';
 import { runscFlags, WRAPPER_FILE, writeRuntimeSettings } from '#isolation/runtime-settings.ts';
+import { RUNSC_2024, RUNSC_2026 } from '../../support/runsc-data.ts';
 
-const RUNSC: RunscCapabilities = {
-  path: "/opt/it's here/runsc",
-  version: 'r',
-  dateYmd: undefined,
-  leaveRunning: true,
-  compressionNone: true,
-  checkpointDirect: false,
-  netDisconnectOk: true,
-  saveRestoreNetstack: false,
-  allowLiveTcpMigration: false,
-  hostUdsOpen: true,
-  restoreBackground: false,
-  restoreDetach: true,
-  update: false,
-  needsProcSysNetMask: true,
-};
+const RUNSC = { ...RUNSC_2024, path: "/opt/it's here/runsc" };
 
 test('runscFlags() asks for what this build has', () => {
   expect(runscFlags(RUNSC)).toContain('--net-disconnect-ok');
   expect(runscFlags({ ...RUNSC, netDisconnectOk: false })).not.toContain('--net-disconnect-ok');
+  expect(runscFlags(RUNSC)).not.toContain('--allow-connected-on-save');
+  expect(runscFlags(RUNSC_2026)).toContain('--allow-connected-on-save');
 });
 
 test('the settings are shell that says what was meant, and for nobody else to read', async () => {

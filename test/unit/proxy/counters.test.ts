@@ -88,6 +88,16 @@ async function byPromClient(events: readonly Event[]): Promise<object[]> {
     ['tenant', 'protocol'],
   );
   const retries = counter('ecluse_upstream_retries_total', 'Requests that were sent again, after an attempt that failed.');
+  counter(
+    'ecluse_replayed_requests_total',
+    'Requests that were taken back from an endpoint that was frozen, to be sent again.',
+  ).inc(0);
+  const ended = counter(
+    'ecluse_ended_streams_total',
+    'Streams that were ended in order because their endpoint was frozen, by kind.',
+    ['kind'],
+  );
+  for (const kind of ['events', 'websocket']) ended.inc({ kind }, 0);
   const poisoned = counter(
     'ecluse_upstream_poisoned_total',
     'Connections to endpoints that were closed because what came over them cannot be trusted.',
