@@ -24,7 +24,7 @@ import { Volumes } from '#caas/volumes/volumes.ts';
 import type { Clock } from '#clock';
 import type { NodeConfig } from '#config';
 import type { Cgroups } from '#isolation/cgroup.ts';
-import { ImageFolder } from '#isolation/image-folder.ts';
+import { mountMemoryFolder } from '#isolation/memory-folder.ts';
 import { SnapshotVault } from '#isolation/snapshot-vault.ts';
 import type { Log } from '#log';
 import type { Activator } from '#routing/activator.ts';
@@ -74,7 +74,7 @@ export async function openContainerPlane(
   const images = new Images({ log, clock, sql, hosts, events, registry });
   stack.use(images.collector.start());
   const imageFolder = join(MEMORY_BACKED, `ecluse-${scopeOf(config.dataDir)}`);
-  stack.use(await ImageFolder.open(imageFolder));
+  const memory = stack.use(await mountMemoryFolder(imageFolder));
   const meter = await Meter.open(deps);
   stack.use(meter);
   const apply = async (tenant: string): Promise<void> => {
@@ -92,7 +92,16 @@ export async function openContainerPlane(
   const creation = new ContainerCreation({ ...shared, containers, images, networks, loads, domain: config.domain });
   const transfers = await openTransfers(deps, config, imageFolder);
   stack.use(transfers);
-  const migrations = new Migrations({ ...shared, containers, imageFolder, transfers, atOnce: config.migration.concurrency });
+  const migrations = new Migrations({
+    ...shared,
+    containers,
+    imageFolder,
+    transfers,
+    warm: async (bytes) => {
+      await memory.warm(bytes);
+    },
+    atOnce: config.migration.concurrency,
+  });
   const vault = await SnapshotVault.open(join(config.dataDir, 'snapshots'));
   const sleepers = new Sleepers({ ...shared, containers, vault, imageFolder });
   stack.use(sleepers);

@@ -15,7 +15,6 @@
  */
 import { rm } from 'node:fs/promises';
 import { reasonOf } from '#errors';
-import { WarmMemory } from '#isolation/warm-memory.ts';
 import { formatBytes } from '#units';
 import {
   beginMigration,
@@ -46,6 +45,8 @@ const DRAIN_MS = 2_000;
 
 /** An image, and the memory that it is restored to. */
 const WARM_FACTOR = 2;
+/** More takes seconds of a processor; what is beyond it is touched when it is needed. */
+const WARM_BYTES_MAX = 4 * 1024 ** 3;
 
 type Outcome = Omit<MigrationReport, 'container' | 'from' | 'to' | 'totalMs' | 'phases'>;
 
@@ -158,9 +159,7 @@ export class Migrations {
     await copy.prestart(signal);
     const servesBefore = await probeOnce(spec, row.address);
     const transfer = await this.#preCopy(move, undo);
-    await (
-      await WarmMemory.take(this.#deps.imageFolder, `${journal.id}.warm`, WARM_FACTOR * move.memoryBytes)
-    )[Symbol.asyncDispose]();
+    await this.#deps.warm(Math.min(WARM_BYTES_MAX, WARM_FACTOR * move.memoryBytes));
     const isQuiet = await untilQuiet(clock, async () => await containers.inspect(row), QUIET_LIMIT_MS);
     if (!isQuiet) throw new Error('a command that was executed in the container does not end');
     return { copy, volumes, lanAddress, servesBefore, transfer };

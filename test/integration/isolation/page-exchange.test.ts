@@ -8,7 +8,7 @@ import { afterEach, beforeEach, expect, test } from 'vitest';
 import { runCommand } from '#command';
 import { saveCheckpoint } from '#isolation/checkpoint.ts';
 import type { PageProgress, PageSource, PageTicket } from '#isolation/pages/exchange.ts';
-import { isMountedAt, mountMemoryFolder } from '#isolation/pages/memory-folder.ts';
+import { isMountedAt, mountMemoryFolder } from '#isolation/memory-folder.ts';
 import { PAGE_BYTES } from '#isolation/pages/page-hash.ts';
 import { openPageReceiver } from '#isolation/pages/page-receiver.ts';
 import { openPageSource, preCopy } from '#isolation/pages/page-source.ts';

@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import * as fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { compressionPays, decodeBatch, encodeBatch, encodings } from '#isolation/pages/batch-encoding.ts';
-import { isMountedAt } from '#isolation/pages/memory-folder.ts';
+import { isMountedAt } from '#isolation/memory-folder.ts';
 import { failureOfPeer, failureText } from '#isolation/pages/page-errors.ts';
 import { PAGE_BYTES } from '#isolation/pages/page-hash.ts';
 import { progressOf } from '#isolation/pages/page-source.ts';

@@ -2,7 +2,7 @@
  * Memory-backed storage of our own for images and page stores: a tmpfs with huge pages, where the kernel has them. Written, read and copied, such a
  * file costs a third to a fifth of one with 4 KiB pages, and all of that is in a migration's pause (docs/decisions/014-pre-copy.md).
  */
-import { mkdir, open, readFile, rm } from 'node:fs/promises';
+import { mkdir, open, readFile, rm, rmdir } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { tryCommand } from '#command';
 
@@ -18,7 +18,7 @@ export interface MemoryFolder extends AsyncDisposable {
 }
 
 const WARM_PART_BYTES = 1024 * 1024;
-const OPTIONS = { huge: 'mode=0700,huge=always', plain: 'mode=0700' } as const;
+const OPTIONS = { huge: 'mode=0700,nosuid,nodev,noexec,huge=always', plain: 'mode=0700,nosuid,nodev,noexec' } as const;
 
 /** Whether something is mounted at a path, in the text of /proc/self/mountinfo. Pure. */
 export function isMountedAt(mountInfo: string, path: string): boolean {
@@ -46,6 +46,7 @@ export async function mountMemoryFolder(path: string): Promise<MemoryFolder> {
       },
       async [Symbol.asyncDispose](): Promise<void> {
         await unmount(at);
+        await rmdir(at).catch(() => undefined); // What is below the mount is nothing of ours.
       },
     };
   }
