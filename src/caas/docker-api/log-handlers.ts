@@ -103,7 +103,7 @@ async function follow(deps: LogHandlerDeps, start: ContainerRow, request: Docker
       deps.log.debug({ container: row.id, reason: reasonOf(error) }, 'log stream of an engine broke');
       broken = error;
     }
-    const next = await movedTo(deps, row);
+    const next = await movedTo(deps, row, request.signal);
     if (next === undefined && broken !== undefined) throw new EngineError(502, `the engine ended the log: ${reasonOf(broken)}`);
     if (next === undefined) return;
     row = next;

@@ -74,7 +74,7 @@ export async function stats(deps: StatsHandlerDeps, request: DockerRequest, refe
       if (request.signal.aborted) return;
       throw error;
     }
-    row = wish.stream && !request.signal.aborted ? await movedTo(deps, row) : undefined;
+    row = wish.stream && !request.signal.aborted ? await movedTo(deps, row, request.signal) : undefined;
   }
   request.response.end();
 }

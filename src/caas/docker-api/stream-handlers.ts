@@ -71,7 +71,7 @@ async function wait(deps: StreamHandlerDeps, request: DockerRequest, reference: 
   request.response.flushHeaders();
   for (;;) {
     const outcome = await outcomeOf(answer);
-    const next = await movedTo(deps, row);
+    const next = await movedTo(deps, row, request.signal);
     if (next === undefined) {
       // The store follows before the client hears of it, so that its next `ps` agrees.
       if (condition === 'removed' && outcome.Error === null) await untilForgotten(deps, row.id);
