@@ -37,6 +37,8 @@ export class Edge implements Activator {
   #published = '';
   #running: Promise<void> | undefined;
   #again: Promise<void> | undefined;
+  /** Endpoints whose requests go on with the next publication. */
+  readonly #toThaw = new Set<string>();
 
   constructor(deps: EdgeDeps) {
     this.#deps = deps;
@@ -99,10 +101,16 @@ export class Edge implements Activator {
   async #publishNow(): Promise<void> {
     const pool = this.#pool;
     if (pool === undefined) return; // Before the workers exist there is nobody to tell; they boot with what is true then.
+    // Before the store is read: who comes later means what the store says later.
+    const thaw = [...this.#toThaw];
+    this.#toThaw.clear();
     const edge = await this.compose();
     const content = contentOf(edge);
-    if (content === this.#published) return;
-    await pool.apply(edge.config, edge.certificates);
+    if (content === this.#published) {
+      if (thaw.length > 0) await pool.thaw(thaw);
+      return;
+    }
+    await pool.apply(edge.config, edge.certificates, thaw);
     this.#published = content;
     await writeSetting(this.#deps.sql, VERSION_KEY, String(edge.config.version));
     this.#deps.log.debug({ version: edge.config.version, routes: edge.config.routes.length }, 'routes published');
@@ -113,7 +121,14 @@ export class Edge implements Activator {
   }
 
   async thaw(endpointIds: readonly string[]): Promise<void> {
-    await this.#pool?.thaw(endpointIds);
+    for (const id of endpointIds) this.#toThaw.add(id);
+    try {
+      await this.publish();
+    } catch (error) {
+      // A table that workers refuse holds no request back.
+      await this.#pool?.thaw(endpointIds);
+      throw error;
+    }
   }
 
   useOf(endpointId: string): EndpointUse {

@@ -111,6 +111,7 @@ async function handle({ plane, listener }: Running, message: Exclude<ToWorker, {
     case 'commit': {
       const committed = plane.commit(message.version);
       listener?.certificatesChanged();
+      if (message.thaw.length > 0) plane.thaw(message.thaw);
       send(
         committed
           ? { kind: 'ack', seq }

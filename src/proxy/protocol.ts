@@ -63,7 +63,8 @@ export type ToWorker =
       readonly failedWakes: readonly FailedWake[];
     }
   | { readonly kind: 'prepare'; readonly seq: number; readonly edge: EdgeConfig }
-  | { readonly kind: 'commit'; readonly seq: number; readonly version: number }
+  /** `thaw`: endpoints whose requests go on in the same turn, to where the new version says. */
+  | { readonly kind: 'commit'; readonly seq: number; readonly version: number; readonly thaw: readonly string[] }
   | { readonly kind: 'abort'; readonly seq: number; readonly version: number }
   | ({ readonly kind: 'freeze'; readonly seq: number; readonly endpointIds: readonly string[] } & FreezeOptions)
   | { readonly kind: 'thaw'; readonly seq: number; readonly endpointIds: readonly string[] }

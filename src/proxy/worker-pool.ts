@@ -160,9 +160,14 @@ export class WorkerPool implements AsyncDisposable {
   }
 
   /** Brings all workers to a new version, or none: then it throws ECLUSE_CONFIG_REFUSED and the old version stays. */
-  async apply(config: RouteConfig, certificates: readonly HostCertificate[]): Promise<void> {
+  async apply(
+    config: RouteConfig,
+    certificates: readonly HostCertificate[],
+    /** Endpoints that are thawed in the same turn as they get their new address. */
+    thaw: readonly string[] = [],
+  ): Promise<void> {
     await this.#changes.run('apply', async () => {
-      await this.#apply({ config, certificates });
+      await this.#apply({ config, certificates }, thaw);
     });
   }
 
@@ -225,7 +230,7 @@ export class WorkerPool implements AsyncDisposable {
     await Promise.all(this.#slots);
   }
 
-  async #apply(edge: EdgeConfig): Promise<void> {
+  async #apply(edge: EdgeConfig, thaw: readonly string[]): Promise<void> {
     const { version } = edge.config;
     const participants = this.#booted();
     const compiled = participants.length === 0 ? compileRoutes(edge.config) : undefined;
@@ -239,13 +244,14 @@ export class WorkerPool implements AsyncDisposable {
       throw configRefused(version, reason);
     }
     this.#committed = edge;
+    for (const id of thaw) this.#freezes.delete(id);
     this.#keepOnly(edge.config);
     // Who booted meanwhile has the old version and has not prepared this one.
     const late = this.#booted().filter((member) => !participants.includes(member));
     for (const { process } of late) process.tell({ kind: 'prepare', edge });
     await Promise.all(
       [...participants, ...late].map(async (member) => {
-        await this.#commit(member, version);
+        await this.#commit(member, version, thaw);
       }),
     );
   }
@@ -257,9 +263,9 @@ export class WorkerPool implements AsyncDisposable {
     this.#loads.keepOnly(new Set(endpoints.map(({ id }) => id)));
   }
 
-  async #commit(member: Member, version: number): Promise<void> {
+  async #commit(member: Member, version: number, thaw: readonly string[]): Promise<void> {
     try {
-      const reply = await member.process.ask({ kind: 'commit', version }, WORKER_ACK_TIMEOUT_MS);
+      const reply = await member.process.ask({ kind: 'commit', version, thaw }, WORKER_ACK_TIMEOUT_MS);
       if (reply.kind === 'refused') throw configRefused(version, reply.reason);
       member.version = version;
     } catch (error) {

@@ -40,7 +40,7 @@ export interface EndpointUse {
 export interface Activator {
   /** Parks requests for these endpoints on every worker, and resolves when none is in flight there any more. A thaw before that ends the wait. */
   freeze(endpointIds: readonly string[], span: FreezeSpan): Promise<Frozen>;
-  /** Releases what is parked, to wherever the current table says. */
+  /** Computes the table from the store and, in the same turn in which workers begin to serve it, releases what is parked to where it says. */
   thaw(endpointIds: readonly string[]): Promise<void>;
   /** Computes the table from the store and brings every worker to it. */
   publish(): Promise<void>;

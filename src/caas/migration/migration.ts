@@ -238,7 +238,6 @@ export class Migrations {
     await this.#commit(move, prepared, restored);
     const pausedMs = Math.round(clock.monotonicMs() - pausedFromMs);
     times.phase('thaw', 'requests go on');
-    await activator.publish();
     await activator.thaw([row.id]);
     const heldMs = Math.round(clock.monotonicMs() - heldFromMs);
     await fabric.refresh(row.tenant);
