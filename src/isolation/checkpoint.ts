@@ -1,7 +1,7 @@
 /** Freezing a paused sandbox into an image directory, and staging such an image for a container that is about to start. */
 import { mkdir, readdir, rm, stat, statfs, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { runCommand } from '#command';
+import { tryCommand } from '#command';
 import { EcluseError, reasonOf } from '#errors';
 import type { Cgroups } from './cgroup.ts';
 import { WRAPPER_FILE } from './runtime-settings.ts';
@@ -44,7 +44,7 @@ export async function saveCheckpoint(cgroups: Cgroups, place: SandboxPlace, imag
   await mkdir(imageDir, { recursive: true, mode: 0o700 });
   const restoreLimit = await cgroups.liftMemoryLimit(place.cgroup);
   try {
-    await runCommand(
+    const saved = await tryCommand(
       WRAPPER_FILE,
       [
         '--ecluse-dir',
@@ -60,6 +60,7 @@ export async function saveCheckpoint(cgroups: Cgroups, place: SandboxPlace, imag
       ],
       { timeoutMs: CHECKPOINT_TIMEOUT_MS },
     );
+    if (saved.exitCode !== 0) throw new Error(reasonIn(saved.stderr) ?? `runsc ended with exit code ${String(saved.exitCode)}`);
   } catch (error) {
     // The image's pages go first, or the restored limit would kill the container for them.
     await rm(imageDir, { recursive: true, force: true });
@@ -72,6 +73,12 @@ export async function saveCheckpoint(cgroups: Cgroups, place: SandboxPlace, imag
       cause: error,
     });
   }
+}
+
+/** What runsc says is wrong: its first words, not the last of the stack that may follow them. */
+function reasonIn(stderr: string): string | undefined {
+  const line = stderr.split('\n').find((text) => text.trim() !== '');
+  return line?.trim().slice(0, 1000);
 }
 
 /** Makes the next `start` of `engineId` a restore of `imageDir`. */

@@ -157,7 +157,7 @@ describe('migrate', () => {
     const check =
       'for f in /data/appended /work/appended; do awk "\\$1 != NR { print FILENAME, NR, \\$1 }" $f; tail -n 1 $f; done; cat /work/last';
     await expect
-      .poll(async () => Number((await ask('cat /work/last 2>/dev/null || echo 0')).trim()), { timeout: 20_000 })
+      .poll(async () => Number((await ask('cat /work/last 2>/dev/null || echo 0')).trim()), { timeout: 60_000 })
       .toBeGreaterThan(20);
     let before = 0;
     for (let round = 0; round < 3; round += 1) {
