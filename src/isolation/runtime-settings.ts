@@ -24,8 +24,6 @@ export function runscFlags(capabilities: RunscCapabilities): readonly string[] {
   const flags = ['--platform=systrap', '--network=sandbox', '--overlay2=none', '--file-access=shared'];
   // Where established connections cannot live on, losing them is better than losing the container to a failed save.
   if (capabilities.netDisconnectOk) flags.push('--net-disconnect-ok');
-  // Where they can, a sandbox must have been started with it. At another address the restore closes them all the same.
-  if (capabilities.allowConnectedOnSave) flags.push('--allow-connected-on-save');
   return flags;
 }
 

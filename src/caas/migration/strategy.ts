@@ -29,7 +29,10 @@ export interface MovingContainer {
   /** Its tenant's Docker socket is mounted; whether it holds a connection through it cannot be seen from outside. */
   readonly endpointSocket: boolean;
   readonly memoryBytes: number;
-  /** The target gives it the address that it has, and the source is cut off before the save: a paused sandbox acknowledges what it receives. */
+  /**
+   * The target gives it the address that it has; the source was started with `--allow-connected-on-save` and is cut off before the save, because a
+   * paused sandbox acknowledges what it receives.
+   */
   readonly keepsAddress: boolean;
 }
 

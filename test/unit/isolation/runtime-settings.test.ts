@@ -5,15 +5,13 @@ import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { runCommand } from '#command';
 import { runscFlags, WRAPPER_FILE, writeRuntimeSettings } from '#isolation/runtime-settings.ts';
-import { RUNSC_2024, RUNSC_2026 } from '../../support/runsc-data.ts';
+import { RUNSC_2024 } from '../../support/runsc-data.ts';
 
 const RUNSC = { ...RUNSC_2024, path: "/opt/it's here/runsc" };
 
 test('runscFlags() asks for what this build has', () => {
   expect(runscFlags(RUNSC)).toContain('--net-disconnect-ok');
   expect(runscFlags({ ...RUNSC, netDisconnectOk: false })).not.toContain('--net-disconnect-ok');
-  expect(runscFlags(RUNSC)).not.toContain('--allow-connected-on-save');
-  expect(runscFlags(RUNSC_2026)).toContain('--allow-connected-on-save');
 });
 
 test('the settings are shell that says what was meant, and for nobody else to read', async () => {
