@@ -10,8 +10,9 @@
  *   rolled-back any failure before `committed`: source resumed, edge thawed to the old address, target removed
  *
  * INVARIANT: the source is paused, never killed, until the target has proved itself; at any instant exactly one incarnation is billable.
- * What a step acquires is given back in reverse order by one stack, which the commit empties. A daemon that died in the middle finishes or
- * undoes at its next start (`recover`).
+ * What a step acquires is given back in reverse order by one stack, which the commit empties. From the freeze to the end neither engine may start its copy
+ * by itself. What could not be given back or cleaned up (an engine was away, the disk was full) keeps its journal open and is tried again every second;
+ * so is, at the next start, what a daemon left that died in the middle (`recover`).
  */
 import { randomUUID } from 'node:crypto';
 import { rm } from 'node:fs/promises';
@@ -34,16 +35,19 @@ import type { Sql } from '#state/sql.ts';
 import { parseStoredSpec } from '#caas/spec/container-spec.ts';
 import type { ContainerSpec } from '#caas/spec/container-spec.ts';
 import type { Containers } from '#caas/containers.ts';
+import { addressOf } from '#caas/engine/engine-answers.ts';
 import type { EngineInspect } from '#caas/engine/engine-answers.ts';
+import { withoutRestart } from '#caas/engine/restart-policy.ts';
 import type { Host } from '#caas/host.ts';
 import type { Meter } from '#caas/meter.ts';
 import type { NetworkFabric } from '#caas/networks/network-fabric.ts';
-import { dropVolumes, placeVolumeWrites, prepareVolumes, sharedVolumeOf } from '#caas/volumes/volume-moves.ts';
+import { placeVolumeWrites, prepareVolumes, sharedVolumeOf } from '#caas/volumes/volume-moves.ts';
 import type { VolumeMove } from '#caas/volumes/volume-moves.ts';
 import type { Volumes } from '#caas/volumes/volumes.ts';
+import { bothDone } from './both-done.ts';
 import { refusalOf } from './migration-check.ts';
 import { probeOnce } from './migration-probe.ts';
-import { recoverMigrations } from './migration-recovery.ts';
+import { MoveDebts } from './move-debts.ts';
 import { moveFailed, moveRefused } from './move-error.ts';
 import { MoveSource, untilQuiet } from './move-source.ts';
 import { MoveTarget } from './move-target.ts';
@@ -87,7 +91,6 @@ const HOLD_DEADLINE_MS = 30_000;
 const DRAIN_MS = 2_000;
 /** A health check that takes longer is waited for no more; the move is refused. */
 const QUIET_LIMIT_MS = 10_000;
-
 /** What is known before anything is touched. */
 interface Move {
   readonly journal: MigrationRow;
@@ -101,15 +104,26 @@ interface Move {
   readonly signal: AbortSignal;
 }
 
+/** What is known when the target has the container. */
+interface Crossing {
+  readonly heldFromMs: number;
+  readonly pausedMs: number;
+  readonly imageBytes: number;
+  readonly cut: number;
+}
+
 type Outcome = Pick<MigrationReport, 'heldMs' | 'pausedMs' | 'memoryBytes' | 'imageBytes' | 'cut'>;
 
-export class Migrations {
+export class Migrations implements AsyncDisposable {
   readonly #deps: MigrationDeps;
   /** By container: what is under way. */
   readonly #underWay = new Map<string, AbortController>();
+  readonly #debts: MoveDebts;
+  #isEnding = false;
 
   constructor(deps: MigrationDeps) {
     this.#deps = deps;
+    this.#debts = new MoveDebts(deps);
   }
 
   /** Moves a container. Errors: ECLUSE_MIGRATION_REFUSED (nothing was touched), ECLUSE_MIGRATION_FAILED (rolled back). */
@@ -117,10 +131,16 @@ export class Migrations {
     const { clock, containers } = this.#deps;
     if (this.#underWay.has(id))
       throw moveRefused(`container ${id.slice(0, 12)} is already being moved`, 'wait for the move under way, or cancel it');
+    if (this.#isEnding) throw moveRefused('the node is being stopped', 'start it again');
     const cancel = new AbortController();
     this.#underWay.set(id, cancel);
     try {
       return await containers.locks.run(id, async () => {
+        if (!(await this.#debts.settle(id)))
+          throw moveRefused(
+            'what its last move left is not in order yet',
+            'see the log of the daemon, and try again in a moment',
+          );
         const times = new MoveTimes(clock, onProgress);
         const move = await this.#check(id, targetName, { times, signal: cancel.signal });
         const outcome = await this.#runUnheard(move);
@@ -206,27 +226,26 @@ export class Migrations {
 
   async #run(move: Move): Promise<Outcome> {
     const { sql, clock } = this.#deps;
-    const { row, source, target, journal, times } = move;
+    const { row, source, journal, times } = move;
     if ((await beginMigration(sql, journal, clock.nowMs())).kind === 'conflict')
       throw moveRefused(`container ${row.name} is already being moved`, 'wait for the move under way');
     const undo = new AsyncDisposableStack();
     this.#deferLogged(undo, move, 'journal', async () => {
-      await setMigrationState(sql, journal, 'rolled-back', clock.nowMs());
+      // Where a step before this one failed, the journal tells to take them all again.
+      if (!this.#debts.isOwed(row.id)) await setMigrationState(sql, journal, 'rolled-back', clock.nowMs());
       await this.#deps.fabric.refresh(row.tenant);
     });
+    let crossing: Crossing;
     try {
       const prepared = await this.#prepare(move, undo);
-      const outcome = await this.#cross(move, prepared, undo);
-      undo.move(); // There is nothing to undo any more.
-      await this.#finish(move, prepared);
-      return outcome;
+      crossing = await this.#cross(move, prepared, undo);
     } catch (error) {
-      if (await this.#isCommitted(move))
-        throw moveFailed(`the container runs on ${target.name}, but cleaning up failed: ${reasonOf(error)}`, error);
       times.phase('roll back', `to ${source.name}`);
       await undo.disposeAsync();
       throw moveFailed(`container ${row.name} stays on ${source.name}: ${reasonOf(error)}`, error);
     }
+    undo.move(); // There is nothing to undo any more.
+    return await this.#finish(move, crossing);
   }
 
   /** Everything that can be done while the source runs and serves. */
@@ -242,7 +261,14 @@ export class Migrations {
       to: target,
       mounts: spec.mounts,
     });
-    const engineId = await containers.makeEngineContainer(target, { ...row, lanAddress }, { spec, mounts: volumes.engineMounts });
+    const engineId = await containers.makeEngineContainer(
+      target,
+      { ...row, lanAddress },
+      {
+        spec: withoutRestart(spec),
+        mounts: volumes.engineMounts,
+      },
+    );
     const copy = await MoveTarget.open(clock, { host: target, row, engineId, source: move.sourceInspect, volumes });
     this.#deferLogged(undo, move, 'target', async () => {
       await copy[Symbol.asyncDispose]();
@@ -260,17 +286,21 @@ export class Migrations {
     return { copy, volumes, lanAddress, servesBefore };
   }
 
-  /** From the freeze to the thaw: what clients wait for. */
-  async #cross(move: Move, prepared: Prepared, undo: AsyncDisposableStack): Promise<Outcome> {
-    const { sql, clock, activator, meter, fabric } = this.#deps;
+  /** From the freeze to the commit: what clients wait for. */
+  async #cross(move: Move, prepared: Prepared, undo: AsyncDisposableStack): Promise<Crossing> {
+    const { sql, clock, activator, meter } = this.#deps;
     const { row, source, target, journal, times, imageDir, signal } = move;
     const from = new MoveSource({ clock, meter }, source, row);
+    this.#deferLogged(undo, move, 'policy', async () => {
+      await from.allowRestart();
+    });
     this.#deferLogged(undo, move, 'limit', async () => {
       await rm(imageDir, { recursive: true, force: true });
       await from.limitAgain();
     });
     // Written down before it is true: a daemon that dies in between resumes what is not paused, which does nothing.
     await setMigrationState(sql, journal, 'paused', clock.nowMs());
+    await from.forbidRestart();
     times.phase('freeze', 'new requests wait, those in flight end');
     const heldFromMs = clock.monotonicMs();
     this.#deferLogged(undo, move, 'thaw', async () => {
@@ -285,7 +315,7 @@ export class Migrations {
     });
     await from.pause();
     times.phase('checkpoint', 'memory into an image; the last of the files');
-    const [imageBytes] = await Promise.all([from.save(imageDir), prepared.copy.finishFiles()]);
+    const [imageBytes] = await bothDone(from.save(imageDir), prepared.copy.finishFiles());
     await prepared.copy.finishLog();
     signal.throwIfAborted();
     times.phase('restore', `on ${target.name}`);
@@ -295,18 +325,11 @@ export class Migrations {
     });
     const restored = await prepared.copy.restore(imageDir);
     times.phase('probe', prepared.servesBefore ? 'its port must answer' : 'it must run');
-    const address = addressOf(restored);
-    if (prepared.servesBefore) await prepared.copy.prove(move.spec, address);
+    if (prepared.servesBefore) await prepared.copy.prove(move.spec, addressOf(restored), signal);
     signal.throwIfAborted();
     times.phase('commit', `${source.name} to ${target.name}`);
     await this.#commit(move, prepared, restored);
-    const pausedMs = Math.round(clock.monotonicMs() - pausedFromMs);
-    times.phase('thaw', 'requests go on');
-    await activator.publish();
-    await activator.thaw([row.id]);
-    const heldMs = Math.round(clock.monotonicMs() - heldFromMs);
-    await fabric.refresh(row.tenant);
-    return { heldMs, pausedMs, memoryBytes: imageBytes, imageBytes, cut };
+    return { heldFromMs, pausedMs: Math.round(clock.monotonicMs() - pausedFromMs), imageBytes, cut };
   }
 
   async #commit(move: Move, { copy, volumes }: Prepared, restored: EngineInspect): Promise<void> {
@@ -351,34 +374,63 @@ export class Migrations {
     return address;
   }
 
-  async #isCommitted(move: Move): Promise<boolean> {
-    const now = await this.#deps.containers.find(move.row.id);
-    return now !== undefined && now.engineId !== move.row.engineId;
+  /** The target has the container. Nothing that fails from here on changes that; it is put right later. */
+  async #finish(move: Move, { heldFromMs, ...crossing }: Crossing): Promise<Outcome> {
+    const { clock, activator, fabric } = this.#deps;
+    const { row, source, times } = move;
+    times.phase('thaw', 'requests go on');
+    await this.#attempt(move, 'publish', async () => {
+      await activator.publish();
+    });
+    await this.#attempt(move, 'thaw', async () => {
+      await activator.thaw([row.id]);
+    });
+    const heldMs = Math.round(clock.monotonicMs() - heldFromMs);
+    await this.#attempt(move, 'rules', async () => {
+      await fabric.refresh(row.tenant);
+    });
+    times.phase('clean up', `the paused copy on ${source.name} goes`);
+    this.#debts.owe(row.id);
+    await this.#attempt(move, 'clean up', async () => {
+      await this.#debts.settle(row.id);
+    });
+    return { ...crossing, heldMs, memoryBytes: crossing.imageBytes };
   }
 
-  async #finish(move: Move, { volumes }: Prepared): Promise<void> {
-    const { clock, meter, sql } = this.#deps;
-    move.times.phase('clean up', `the paused copy on ${move.source.name} goes`);
-    await new MoveSource({ clock, meter }, move.source, move.row).remove();
-    await rm(move.imageDir, { recursive: true, force: true });
-    await dropVolumes(move.source, volumes.travels);
-    await setMigrationState(sql, move.journal, 'done', clock.nowMs());
+  /** A part of the move that does not undo it where it fails. */
+  async #attempt({ row }: Move, step: string, work: () => Promise<void>): Promise<void> {
+    try {
+      await work();
+    } catch (error) {
+      this.#debts.owe(row.id);
+      this.#deps.log.error(
+        { container: row.id, step, reason: reasonOf(error) },
+        'a step of a migration failed, and is tried again',
+      );
+    }
   }
 
   /** A step of the way back: one that fails is told, and the others are taken all the same. */
   #deferLogged(undo: AsyncDisposableStack, move: Move, step: string, work: () => Promise<void>): void {
     undo.defer(async () => {
-      try {
-        await work();
-      } catch (error) {
-        this.#deps.log.error({ container: move.row.id, step, reason: reasonOf(error) }, 'a step of a rollback failed');
-      }
+      await this.#attempt(move, `roll back: ${step}`, work);
     });
   }
 
-  /** Finishes or undoes what a daemon left in the middle. Called before anything serves. */
+  /** Finishes or undoes what a daemon left in the middle, and from then on what is owed. Called before anything serves. */
   async recover(): Promise<void> {
-    await recoverMigrations(this.#deps);
+    await this.#debts.start();
+    await rm(this.#deps.imageFolder, { recursive: true, force: true });
+  }
+
+  /** Calls off what is under way and waits for its way back. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#isEnding = true;
+    for (const cancel of this.#underWay.values()) cancel.abort(new Error('the node is being stopped'));
+    await Promise.all(
+      [...this.#underWay.keys()].map(async (id) => await this.#deps.containers.locks.run(id, async () => undefined)),
+    );
+    await this.#debts[Symbol.asyncDispose]();
   }
 }
 
@@ -387,9 +439,4 @@ interface Prepared {
   readonly volumes: VolumeMove;
   readonly lanAddress: string;
   readonly servesBefore: boolean;
-}
-
-function addressOf(inspect: EngineInspect): string {
-  const [network] = Object.values(inspect.NetworkSettings.Networks ?? {});
-  return network?.IPAddress ?? '';
 }
