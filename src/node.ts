@@ -265,8 +265,7 @@ async function listenForNames(responder: DnsResponder, hosts: ReadonlyMap<string
 
 async function openNode(config: NodeConfig, log: Log, say: Say): Promise<RunningNode> {
   await using stack = new AsyncDisposableStack();
-  const clock = systemClock;
-  const startedMs = clock.nowMs();
+  const [clock, startedMs] = [systemClock, systemClock.nowMs()];
   const lock = await inData(config, async () => {
     await prepareData(config);
     return stack.use(await takeNodeLock(config.dataDir));
@@ -293,6 +292,7 @@ async function openNode(config: NodeConfig, log: Log, say: Say): Promise<Running
     say('stopping containers');
     await stopAll(recovery, STOP_GRACE_SECONDS);
   });
+  stack.use(migrations); // What is owed is put right no more: it could start what was stopped.
   await plane.recover();
   say('taking over containers');
   await reconcile(recovery);
@@ -332,6 +332,7 @@ async function openNode(config: NodeConfig, log: Log, say: Say): Promise<Running
     startedMs,
   };
   stack.use(await AdminApi.open({ control: new NodeOperations(parts), log }, { socketPath: config.listen.adminSocket }));
+  stack.use(migrations); // Before all else, too: a move that is under way goes back while there is still everything that it needs.
   const all = stack.move();
   return { ...parts, log, authority, dispose: async () => await all.disposeAsync() };
 }

@@ -145,11 +145,13 @@ export class Meter implements AsyncDisposable {
 
   /** Takes up a suspended incarnation again; the CPU that the platform itself used in the cgroup meanwhile is not billed. */
   async resume(container: string, incarnation: number): Promise<void> {
+    if (this.#running.has(container)) return; // It could not be suspended.
     const at = await findIncarnation(this.#deps.sql, container, incarnation);
     if (at === undefined || at.closedMs !== undefined) return;
     const usage = await this.#deps.cgroups.usageOf(at.cgroup);
-    if (usage !== undefined && usage.cpuNs > at.cpuNs) await forgiveCpu(this.#deps.sql, at, usage.cpuNs);
+    // First of all it is metered: a store that cannot be written to must not keep it from that.
     this.#take({ ...at, cpuNs: usage?.cpuNs ?? at.cpuNs });
+    if (usage !== undefined && usage.cpuNs > at.cpuNs) await forgiveCpu(this.#deps.sql, at, usage.cpuNs);
   }
 
   /** Writes an interval up to now. */

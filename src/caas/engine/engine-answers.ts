@@ -45,6 +45,12 @@ export const inspectSchema = z.object({
 });
 export type EngineInspect = z.infer<typeof inspectSchema>;
 
+/** A container's address; empty where it has none. Ours are on one network. */
+export function addressOf({ NetworkSettings }: EngineInspect): string {
+  const [network] = Object.values(NetworkSettings.Networks ?? {});
+  return network?.IPAddress ?? '';
+}
+
 export const createdSchema = z.object({ Id: z.string().regex(/^[0-9a-f]{64}$/), Warnings: z.array(z.string()).nullish() });
 
 const imageConfig = z.object({

@@ -18,9 +18,16 @@ export async function probeOnce(spec: ContainerSpec, address: string): Promise<b
   return path?.startsWith('/') === true ? await answersHealth(address, port, path) : await accepts(address, port);
 }
 
-/** Waits until it serves; false where it does not within ten seconds. */
-export async function untilServes(clock: Clock, spec: ContainerSpec, address: string): Promise<boolean> {
-  const serves = async (): Promise<true | undefined> => ((await probeOnce(spec, address)) ? true : undefined);
+/** Waits until it serves; false where it does not within ten seconds. `check` throws where there is no use in waiting. */
+export async function untilServes(
+  clock: Clock,
+  { spec, address, check }: { readonly spec: ContainerSpec; readonly address: string; readonly check: () => Promise<void> },
+): Promise<boolean> {
+  const serves = async (): Promise<true | undefined> => {
+    if (await probeOnce(spec, address)) return true;
+    await check();
+    return undefined;
+  };
   return (await waitFor(clock, serves, { limitMs: PROBE_LIMIT_MS, stepMs: PROBE_STEP_MS })) === true;
 }
 

@@ -10,8 +10,9 @@
  *   rolled-back any failure before `committed`: source resumed, edge thawed to the old address, target removed
  *
  * INVARIANT: the source is paused, never killed, until the target has proved itself; at any instant exactly one incarnation is billable.
- * What a step acquires is given back in reverse order by one stack, which the commit empties. A daemon that died in the middle finishes or
- * undoes at its next start (`recover`).
+ * What a step acquires is given back in reverse order by one stack, which the commit empties. From the freeze to the end neither engine may start its copy
+ * by itself. What could not be given back or cleaned up (an engine was away, the disk was full) keeps its journal open and is tried again every second;
+ * so is, at the next start, what a daemon left that died in the middle (`recover`).
  */
 import { rm } from 'node:fs/promises';
 import { reasonOf } from '#errors';
@@ -23,11 +24,14 @@ import {
   setMigrationState,
   setMigrationTarget,
 } from '#state/migrations.ts';
+import { addressOf } from '#caas/engine/engine-answers.ts';
 import type { EngineInspect } from '#caas/engine/engine-answers.ts';
-import { dropVolumes, placeVolumeWrites, prepareVolumes, sharedVolumeOf } from '#caas/volumes/volume-moves.ts';
+import { withoutRestart } from '#caas/engine/restart-policy.ts';
+import { placeVolumeWrites, prepareVolumes, sharedVolumeOf } from '#caas/volumes/volume-moves.ts';
 import type { VolumeMove } from '#caas/volumes/volume-moves.ts';
+import { bothDone } from './both-done.ts';
 import { probeOnce } from './migration-probe.ts';
-import { recoverMigrations } from './migration-recovery.ts';
+import { MoveDebts } from './move-debts.ts';
 import { moveFailed, moveRefused } from './move-error.ts';
 import { MoveSource, untilQuiet } from './move-source.ts';
 import { MoveTarget } from './move-target.ts';
@@ -50,15 +54,25 @@ const WARM_BYTES_MAX = 4 * 1024 ** 3;
 
 type Outcome = Omit<MigrationReport, 'container' | 'from' | 'to' | 'totalMs' | 'phases'>;
 
-export class Migrations {
+/** What is known when the target has the container. */
+interface Crossing {
+  readonly heldFromMs: number;
+  readonly transfer: ImageTransfer;
+  readonly outcome: Omit<Outcome, 'heldMs'>;
+}
+
+export class Migrations implements AsyncDisposable {
   readonly #deps: MigrationDeps;
   /** By container: what is under way. */
   readonly #underWay = new Map<string, AbortController>();
   readonly #turns: Turns;
+  readonly #debts: MoveDebts;
+  #isEnding = false;
 
   constructor(deps: MigrationDeps) {
     this.#deps = deps;
     this.#turns = new Turns(deps.atOnce);
+    this.#debts = new MoveDebts(deps);
   }
 
   /** Moves a container. Errors: ECLUSE_MIGRATION_REFUSED (nothing was touched), ECLUSE_MIGRATION_FAILED (rolled back). */
@@ -66,6 +80,7 @@ export class Migrations {
     const { clock, containers } = this.#deps;
     if (this.#underWay.has(id))
       throw moveRefused(`container ${id.slice(0, 12)} is already being moved`, 'wait for the move under way, or cancel it');
+    if (this.#isEnding) throw moveRefused('the node is being stopped', 'start it again');
     const cancel = new AbortController();
     this.#underWay.set(id, cancel);
     try {
@@ -77,6 +92,11 @@ export class Migrations {
         onWait,
         async () =>
           await containers.locks.run(id, async () => {
+            if (!(await this.#debts.settle(id)))
+              throw moveRefused(
+                'what its last move left is not in order yet',
+                'see the log of the daemon, and try again in a moment',
+              );
             const move = await checkMove(this.#deps, id, targetName, { times, signal: cancel.signal });
             const outcome = await this.#runUnheard(move);
             const { source, target } = move;
@@ -109,27 +129,26 @@ export class Migrations {
 
   async #run(move: Move): Promise<Outcome> {
     const { sql, clock } = this.#deps;
-    const { row, source, target, journal, times } = move;
+    const { row, source, journal, times } = move;
     if ((await beginMigration(sql, journal, clock.nowMs())).kind === 'conflict')
       throw moveRefused(`container ${row.name} is already being moved`, 'wait for the move under way');
     const undo = new AsyncDisposableStack();
     this.#deferLogged(undo, move, 'journal', async () => {
-      await setMigrationState(sql, journal, 'rolled-back', clock.nowMs());
+      // Where a step before this one failed, the journal tells to take them all again.
+      if (!this.#debts.isOwed(row.id)) await setMigrationState(sql, journal, 'rolled-back', clock.nowMs());
       await this.#deps.fabric.refresh(row.tenant);
     });
+    let crossing: Crossing;
     try {
       const prepared = await this.#prepare(move, undo);
-      const outcome = await this.#cross(move, prepared, undo);
-      undo.move(); // There is nothing to undo any more.
-      await this.#finish(move, prepared);
-      return outcome;
+      crossing = await this.#cross(move, prepared, undo);
     } catch (error) {
-      if (await this.#isCommitted(move))
-        throw moveFailed(`the container runs on ${target.name}, but cleaning up failed: ${reasonOf(error)}`, error);
       times.phase('roll back', `to ${source.name}`);
       await undo.disposeAsync();
       throw moveFailed(`container ${row.name} stays on ${source.name}: ${reasonOf(error)}`, error);
     }
+    undo.move(); // There is nothing to undo any more.
+    return await this.#finish(move, crossing);
   }
 
   /** Everything that can be done while the source runs and serves. */
@@ -145,7 +164,14 @@ export class Migrations {
       to: target,
       mounts: spec.mounts,
     });
-    const engineId = await containers.makeEngineContainer(target, { ...row, lanAddress }, { spec, mounts: volumes.engineMounts });
+    const engineId = await containers.makeEngineContainer(
+      target,
+      { ...row, lanAddress },
+      {
+        spec: withoutRestart(spec),
+        mounts: volumes.engineMounts,
+      },
+    );
     const copy = await MoveTarget.open(clock, { host: target, row, engineId, source: move.sourceInspect, volumes });
     this.#deferLogged(undo, move, 'target', async () => {
       await copy[Symbol.asyncDispose]();
@@ -191,17 +217,21 @@ export class Migrations {
     });
   }
 
-  /** From the freeze to the thaw: what clients wait for. */
-  async #cross(move: Move, prepared: Prepared, undo: AsyncDisposableStack): Promise<Outcome> {
-    const { sql, clock, activator, meter, fabric } = this.#deps;
+  /** From the freeze to the commit: what clients wait for. */
+  async #cross(move: Move, prepared: Prepared, undo: AsyncDisposableStack): Promise<Crossing> {
+    const { sql, clock, activator, meter } = this.#deps;
     const { row, source, target, journal, times, imageDir, signal } = move;
     const from = new MoveSource({ clock, meter }, source, row);
+    this.#deferLogged(undo, move, 'policy', async () => {
+      await from.allowRestart();
+    });
     this.#deferLogged(undo, move, 'limit', async () => {
       await rm(imageDir, { recursive: true, force: true });
       await from.limitAgain();
     });
     // Written down before it is true: a daemon that dies in between resumes what is not paused, which does nothing.
     await setMigrationState(sql, journal, 'paused', clock.nowMs());
+    await from.forbidRestart();
     times.phase('freeze', 'new requests wait, those in flight end');
     const heldFromMs = clock.monotonicMs();
     this.#deferLogged(undo, move, 'thaw', async () => {
@@ -217,11 +247,10 @@ export class Migrations {
     await from.pause();
     times.phase('checkpoint', 'memory into an image; the last of the files');
     const saving = from.save(imageDir);
-    const [imageBytes, targetImageDir] = await Promise.all([
-      saving,
-      prepared.transfer.deliver(saving),
+    const [[imageBytes, targetImageDir]] = await bothDone(
+      bothDone(saving, prepared.transfer.deliver(saving)),
       prepared.copy.finishFiles(),
-    ]);
+    );
     await prepared.copy.finishLog();
     signal.throwIfAborted();
     times.phase('restore', `on ${target.name}`);
@@ -231,31 +260,16 @@ export class Migrations {
     });
     const restored = await prepared.copy.restore(targetImageDir);
     times.phase('probe', prepared.servesBefore ? 'its port must answer' : 'it must run');
-    const address = addressOf(restored);
-    if (prepared.servesBefore) await prepared.copy.prove(move.spec, address);
+    if (prepared.servesBefore) await prepared.copy.prove(move.spec, addressOf(restored), signal);
     signal.throwIfAborted();
     times.phase('commit', `${source.name} to ${target.name}`);
     await this.#commit(move, prepared, restored);
     const pausedMs = Math.round(clock.monotonicMs() - pausedFromMs);
-    times.phase('thaw', 'requests go on');
-    await activator.thaw([row.id]);
-    const heldMs = Math.round(clock.monotonicMs() - heldFromMs);
-    await fabric.refresh(row.tenant);
     const { cut, closedWebSockets, endedEventStreams, replayed } = frozen;
     const { beforeFreeze: bytesPreCopied, afterFreeze: bytesAfterFreeze } = prepared.transfer.sent();
-    const { memoryBytes } = move;
-    return {
-      heldMs,
-      pausedMs,
-      memoryBytes,
-      imageBytes,
-      bytesPreCopied,
-      bytesAfterFreeze,
-      cut,
-      closedWebSockets,
-      endedEventStreams,
-      replayed,
-    };
+    const sizes = { memoryBytes: move.memoryBytes, imageBytes, bytesPreCopied, bytesAfterFreeze };
+    const { transfer } = prepared;
+    return { heldFromMs, transfer, outcome: { pausedMs, ...sizes, cut, closedWebSockets, endedEventStreams, replayed } };
   }
 
   async #commit(move: Move, { copy, volumes }: Prepared, restored: EngineInspect): Promise<void> {
@@ -300,35 +314,62 @@ export class Migrations {
     return address;
   }
 
-  async #isCommitted(move: Move): Promise<boolean> {
-    const now = await this.#deps.containers.find(move.row.id);
-    return now !== undefined && now.engineId !== move.row.engineId;
+  /** The target has the container. Nothing that fails from here on changes that; it is put right later. */
+  async #finish(move: Move, { heldFromMs, transfer, outcome }: Crossing): Promise<Outcome> {
+    const { clock, activator, fabric } = this.#deps;
+    const { row, source, times } = move;
+    times.phase('thaw', 'requests go on');
+    await this.#attempt(move, 'thaw', async () => {
+      await activator.thaw([row.id]);
+    });
+    const heldMs = Math.round(clock.monotonicMs() - heldFromMs);
+    await this.#attempt(move, 'rules', async () => {
+      await fabric.refresh(row.tenant);
+    });
+    times.phase('clean up', `the paused copy on ${source.name} goes`);
+    await this.#attempt(move, 'transfer', async () => {
+      await transfer[Symbol.asyncDispose]();
+    });
+    this.#debts.owe(row.id);
+    await this.#attempt(move, 'clean up', async () => {
+      await this.#debts.settle(row.id);
+    });
+    return { ...outcome, heldMs };
   }
 
-  async #finish(move: Move, { volumes, transfer }: Prepared): Promise<void> {
-    const { clock, meter, sql } = this.#deps;
-    move.times.phase('clean up', `the paused copy on ${move.source.name} goes`);
-    await new MoveSource({ clock, meter }, move.source, move.row).remove();
-    await transfer[Symbol.asyncDispose]();
-    for (const image of [move.imageDir, `${move.imageDir}.received`]) await rm(image, { recursive: true, force: true });
-    await dropVolumes(move.source, volumes.travels);
-    await setMigrationState(sql, move.journal, 'done', clock.nowMs());
+  /** A part of the move that does not undo it where it fails. */
+  async #attempt({ row }: Move, step: string, work: () => Promise<void>): Promise<void> {
+    try {
+      await work();
+    } catch (error) {
+      this.#debts.owe(row.id);
+      this.#deps.log.error(
+        { container: row.id, step, reason: reasonOf(error) },
+        'a step of a migration failed, and is tried again',
+      );
+    }
   }
 
   /** A step of the way back: one that fails is told, and the others are taken all the same. */
   #deferLogged(undo: AsyncDisposableStack, move: Move, step: string, work: () => Promise<void>): void {
     undo.defer(async () => {
-      try {
-        await work();
-      } catch (error) {
-        this.#deps.log.error({ container: move.row.id, step, reason: reasonOf(error) }, 'a step of a rollback failed');
-      }
+      await this.#attempt(move, `roll back: ${step}`, work);
     });
   }
 
-  /** Finishes or undoes what a daemon left in the middle. Called before anything serves. */
+  /** Finishes or undoes what a daemon left in the middle, and from then on what is owed. Called before anything serves. */
   async recover(): Promise<void> {
-    await recoverMigrations(this.#deps);
+    await this.#debts.start();
+  }
+
+  /** Calls off what is under way and waits for its way back. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#isEnding = true;
+    for (const cancel of this.#underWay.values()) cancel.abort(new Error('the node is being stopped'));
+    await Promise.all(
+      [...this.#underWay.keys()].map(async (id) => await this.#deps.containers.locks.run(id, async () => undefined)),
+    );
+    await this.#debts[Symbol.asyncDispose]();
   }
 }
 
@@ -338,9 +379,4 @@ interface Prepared {
   readonly lanAddress: string;
   readonly servesBefore: boolean;
   readonly transfer: ImageTransfer;
-}
-
-function addressOf(inspect: EngineInspect): string {
-  const [network] = Object.values(inspect.NetworkSettings.Networks ?? {});
-  return network?.IPAddress ?? '';
 }

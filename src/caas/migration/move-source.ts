@@ -4,12 +4,13 @@ import { waitFor } from '#clock';
 import { imageBytesOf, saveCheckpoint } from '#isolation/checkpoint.ts';
 import type { SandboxPlace } from '#isolation/checkpoint.ts';
 import { forgetFinalCounters } from '#isolation/runtime-settings.ts';
-import { pauseSandbox, resumeSandbox } from '#isolation/sandbox-pause.ts';
+import { pauseSandbox } from '#isolation/sandbox-pause.ts';
 import type { ContainerRow } from '#state/containers.ts';
 import type { EngineInspect } from '#caas/engine/engine-answers.ts';
+import { correctPaused, endHeld, letGoOn, limitMemory, removePaused } from '#caas/engine/engine-copy.ts';
+import { forbidRestart, restartAsAllowed } from '#caas/engine/restart-policy.ts';
 import type { Host } from '#caas/host.ts';
 import type { Meter } from '#caas/meter.ts';
-import { endPaused, limitMemory, removePaused } from './migration-recovery.ts';
 
 export interface SourceDeps {
   readonly clock: Clock;
@@ -37,6 +38,17 @@ export class MoveSource {
     return this.#host.cgroupOf(this.#row.tenant, this.#row.id);
   }
 
+  /** Before it is paused: if its sandbox is killed from here on, its engine starts no second one beside the copy that takes its place. */
+  async forbidRestart(): Promise<void> {
+    await forbidRestart(this.#host, this.#row.engineId);
+  }
+
+  /** When it went on: it has its policy again, and is started by it where it ended meanwhile. Its engine must know that it is not paused. */
+  async allowRestart(): Promise<void> {
+    await correctPaused(this.#host, this.#row);
+    await restartAsAllowed(this.#host, this.#row);
+  }
+
   /** Stops it, and its meter at that instant: what the save itself costs happens in its cgroup too, and is not the tenant's to pay. */
   async pause(): Promise<void> {
     await pauseSandbox(this.#place);
@@ -56,7 +68,7 @@ export class MoveSource {
   /** Lets it go on as it was. */
   async goOn(): Promise<void> {
     try {
-      await resumeSandbox(this.#place);
+      await letGoOn(this.#host, this.#row);
     } finally {
       await this.#metering.catch(() => undefined);
       await this.#deps.meter.resume(this.#row.id, this.#row.incarnation);
@@ -68,9 +80,9 @@ export class MoveSource {
     await limitMemory(this.#deps.clock, this.#host, this.#row);
   }
 
-  /** Ends it without waking it; its engine keeps its files. */
+  /** Ends it without waking it; its engine keeps its files. Its restart was forbidden before. */
   async end(): Promise<void> {
-    await endPaused(this.#deps.clock, this.#host, this.#row);
+    await endHeld(this.#deps.clock, this.#host, this.#row);
   }
 
   /** Ends it without waking it, and takes it away. */

@@ -4,19 +4,21 @@
  */
 import type { Clock } from '#clock';
 import { reasonOf } from '#errors';
-import { stageImage } from '#isolation/checkpoint.ts';
+import { stageImage, unstageImage } from '#isolation/checkpoint.ts';
+import { forgetFinalCounters } from '#isolation/runtime-settings.ts';
 import { StartGate } from '#isolation/start-gate.ts';
 import type { ContainerRow } from '#state/containers.ts';
 import { inspectSchema } from '#caas/engine/engine-answers.ts';
 import type { EngineInspect } from '#caas/engine/engine-answers.ts';
 import type { ContainerSpec } from '#caas/spec/container-spec.ts';
+import { isAlive, killSandbox, removeCopy } from '#caas/engine/engine-copy.ts';
+import type { EngineCopy } from '#caas/engine/engine-copy.ts';
 import type { Host } from '#caas/host.ts';
 import type { VolumeMove } from '#caas/volumes/volume-moves.ts';
 import { dropVolumes } from '#caas/volumes/volume-moves.ts';
 import { copyLive, finishLayer, finishTree } from './file-sync.ts';
 import { LogCopy } from './log-copy.ts';
 import { untilServes } from './migration-probe.ts';
-import { killSandbox, removeCopy } from './migration-recovery.ts';
 
 /** Until the sandbox is there: as long as a cold start on a busy machine may take. */
 const PRESTART_LIMIT_MS = 60_000;
@@ -63,6 +65,11 @@ export class MoveTarget implements AsyncDisposable {
     return new MoveTarget(clock, place, await inspect(place.host, place.engineId));
   }
 
+  get #copy(): EngineCopy {
+    const { row, engineId } = this.#place;
+    return { tenant: row.tenant, id: row.id, engineId };
+  }
+
   get engineId(): string {
     return this.#place.engineId;
   }
@@ -96,13 +103,14 @@ export class MoveTarget implements AsyncDisposable {
     const [from, to] = [layersOf(this.#place.source), layersOf(this.#created)];
     const layer = { from: from.upper, to: to.upper, fromMerged: from.merged, toMerged: to.merged };
     const sinceMs = this.#since.get(from.upper) ?? 0;
-    const [isWritten] = await Promise.all([
-      finishLayer(layer, sinceMs),
-      ...this.#place.volumes.travels.map(async (travel) => {
-        await finishTree(travel, this.#since.get(travel.from) ?? 0);
-      }),
-    ]);
-    if (isWritten) return true;
+    const volumes = this.#place.volumes.travels.map(async (travel) => {
+      await finishTree(travel, this.#since.get(travel.from) ?? 0);
+    });
+    // Both to their ends: what fails must not go on copying behind the one who cleans up.
+    const written = finishLayer(layer, sinceMs);
+    await Promise.allSettled([written, ...volumes]);
+    await Promise.all(volumes);
+    if (await written) return true;
     await this.#giveUpStart();
     await finishTree(layer, sinceMs);
     return false;
@@ -117,6 +125,7 @@ export class MoveTarget implements AsyncDisposable {
   async restore(imageDir: string): Promise<EngineInspect> {
     const { host, engineId } = this.#place;
     if (this.#start === undefined) {
+      await unstageImage(host.runtimeDir, engineId); // A gate that was given up.
       await stageImage(host.runtimeDir, engineId, imageDir);
       const failure = await this.#callStart();
       if (failure !== undefined) throw failure;
@@ -132,14 +141,18 @@ export class MoveTarget implements AsyncDisposable {
   }
 
   /** Waits until it serves as the source did. */
-  async prove(spec: ContainerSpec, address: string): Promise<void> {
-    if (!(await untilServes(this.#clock, spec, address))) throw new Error('the restored container does not answer on its port');
+  async prove(spec: ContainerSpec, address: string, signal: AbortSignal): Promise<void> {
+    const check = async (): Promise<void> => {
+      signal.throwIfAborted();
+      if (!(await isAlive(this.#place.host, this.#copy))) throw new Error('the restored container ended');
+    };
+    if (!(await untilServes(this.#clock, { spec, address, check })))
+      throw new Error('the restored container does not answer on its port');
   }
 
   /** Ends it at once, if it runs: before the source goes on. */
   async endNow(): Promise<void> {
-    const { host, row, engineId } = this.#place;
-    await killSandbox(host, { tenant: row.tenant, id: row.id, engineId });
+    await killSandbox(this.#place.host, this.#copy);
   }
 
   /** It is the container from now on: nothing of it is to be taken away. */
@@ -169,9 +182,10 @@ export class MoveTarget implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     if (!this.#isOurs) return;
-    const { host, row, engineId, volumes } = this.#place;
+    const { host, engineId, volumes } = this.#place;
     await this.#giveUpStart();
-    await removeCopy(host, { tenant: row.tenant, id: row.id, engineId });
+    await removeCopy(host, this.#copy);
+    await forgetFinalCounters(host.runtimeDir, engineId);
     await dropVolumes(host, volumes.travels);
   }
 }

@@ -2,7 +2,6 @@
 import type { Clock } from '#clock';
 import { reasonOf } from '#errors';
 import type { Log } from '#log';
-import { resumeSandbox } from '#isolation/sandbox-pause.ts';
 import type { SnapshotVault } from '#isolation/snapshot-vault.ts';
 import { callOffStart } from '#isolation/start-gate.ts';
 import type { ContainerRow } from '#state/containers.ts';
@@ -10,9 +9,9 @@ import { forgetSnapshot, listSnapshots, sleepOn, wakeUp } from '#state/snapshots
 import type { SnapshotRow } from '#state/snapshots.ts';
 import type { Sql } from '#state/sql.ts';
 import type { Containers } from '#caas/containers.ts';
-import { allowRestart } from '#caas/engine/restart-policy.ts';
+import { correctPaused, endPaused, letGoOn, limitMemory } from '#caas/engine/engine-copy.ts';
+import { restartAsAllowed } from '#caas/engine/restart-policy.ts';
 import type { Host } from '#caas/host.ts';
-import { endPaused, limitMemory } from '#caas/migration/migration-recovery.ts';
 
 export interface SleepRecoveryDeps {
   readonly log: Log;
@@ -51,8 +50,10 @@ async function unmake(
   await forgetSnapshot(sql, snapshot.id);
   const host = row === undefined ? undefined : hosts.get(row.host);
   if (row === undefined || host === undefined || row.engineId === '') return;
-  await resumeSandbox({ runtimeDir: host.runtimeDir, runscRoot: host.runscRoot, engineId: row.engineId });
+  await letGoOn(host, row);
+  await correctPaused(host, row);
   await limitMemory(clock, host, row);
+  await restartAsAllowed(host, row);
 }
 
 async function recoverSleep(deps: SleepRecoveryDeps, snapshot: SnapshotRow, row: ContainerRow | undefined): Promise<void> {
@@ -71,7 +72,7 @@ async function recoverSleep(deps: SleepRecoveryDeps, snapshot: SnapshotRow, row:
     if (inspect?.State.Running === true && !inspect.State.Paused) {
       const life = { address: network?.IPAddress ?? '', carriedStart: inspect.State.StartedAt };
       await wakeUp(sql, snapshot, life, clock.nowMs());
-      await allowRestart(host, row);
+      await restartAsAllowed(host, row);
       return;
     }
     await sleepOn(sql, snapshot.id);

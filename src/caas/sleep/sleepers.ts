@@ -35,12 +35,12 @@ import {
 import type { SnapshotRow } from '#state/snapshots.ts';
 import type { Sql } from '#state/sql.ts';
 import type { Containers } from '#caas/containers.ts';
-import type { EngineInspect } from '#caas/engine/engine-answers.ts';
-import { allowRestart } from '#caas/engine/restart-policy.ts';
+import { addressOf } from '#caas/engine/engine-answers.ts';
+import { isAlive, killSandbox } from '#caas/engine/engine-copy.ts';
+import { allowRestart, restartAsAllowed } from '#caas/engine/restart-policy.ts';
 import type { Host } from '#caas/host.ts';
 import type { Meter } from '#caas/meter.ts';
 import { probeOnce, untilServes } from '#caas/migration/migration-probe.ts';
-import { killSandbox } from '#caas/migration/migration-recovery.ts';
 import { MoveSource, untilQuiet } from '#caas/migration/move-source.ts';
 import { snapshotRowOf } from '#caas/snapshots/snapshot-row.ts';
 import { parseStoredSpec } from '#caas/spec/container-spec.ts';
@@ -85,6 +85,8 @@ interface LightSleep {
   readonly gate: StartGate;
   /** Settles when the engine ends the start; never rejects. */
   readonly ended: Promise<Error | undefined>;
+  /** Its engine died, or its sandbox was killed: nothing waits at the gate that could be woken. */
+  isOver: boolean;
 }
 
 export class Sleepers implements AsyncDisposable {
@@ -145,6 +147,7 @@ export class Sleepers implements AsyncDisposable {
     await beginSnapshot(sql, snapshot);
     let imageBytes: number;
     try {
+      await source.forbidRestart();
       await activator.freeze([row.id], { deadlineMs: HOLD_DEADLINE_MS, drainMs: DRAIN_MS });
       await source.pause();
       imageBytes = await source.save(imageDir);
@@ -162,19 +165,32 @@ export class Sleepers implements AsyncDisposable {
         cause: error,
       });
     }
-    await rm(imageDir, { recursive: true, force: true });
-    await source.end();
-    // What the save cost is not the tenant's to pay; what it costs from here on, asleep, is.
-    await meter.resume(row.id, row.incarnation);
-    await containers.announceLife(row.tenant);
-    await activator.thaw([row.id]);
+    // It sleeps: what fails from here on does not change that.
+    await this.#takeSteps(row.id, [
+      async () => {
+        await rm(imageDir, { recursive: true, force: true });
+      },
+      async () => {
+        await source.end();
+      },
+      // What the save cost is not the tenant's to pay; what it costs from here on, asleep, is.
+      async () => {
+        await meter.resume(row.id, row.incarnation);
+      },
+      async () => {
+        await containers.announceLife(row.tenant);
+      },
+      async () => {
+        await activator.thaw([row.id]);
+      },
+    ]);
     log.info({ tenant: row.tenant, container: row.id, imageBytes }, 'a container fell asleep');
     return imageBytes;
   }
 
   async #undo(source: MoveSource, snapshot: SnapshotRow, imageDir: string): Promise<void> {
-    const { sql, vault, activator, log } = this.#deps;
-    const steps: readonly (() => Promise<unknown>)[] = [
+    const { sql, vault, activator } = this.#deps;
+    await this.#takeSteps(snapshot.container, [
       async () => {
         await source.goOn();
       },
@@ -188,13 +204,20 @@ export class Sleepers implements AsyncDisposable {
       async () => {
         await vault.remove(snapshot.id);
       },
+      async () => {
+        await source.allowRestart();
+      },
       async () => await forgetSnapshot(sql, snapshot.id),
-    ];
+    ]);
+  }
+
+  /** Takes each step, whatever becomes of the others. */
+  async #takeSteps(container: string, steps: readonly (() => Promise<unknown>)[]): Promise<void> {
     for (const step of steps) {
       try {
         await step();
       } catch (error) {
-        log.error({ container: snapshot.container, reason: reasonOf(error) }, 'a step back from a sleep failed');
+        this.#deps.log.error({ container, reason: reasonOf(error) }, 'a step of a sleep failed');
       }
     }
   }
@@ -208,12 +231,13 @@ export class Sleepers implements AsyncDisposable {
         gate.reached(this.#deps.clock, GATE_LIMIT_MS, AbortSignal.timeout(GATE_LIMIT_MS)),
         ended.then(() => false),
       ]);
+      const light: LightSleep = { gate, ended, isOver: false };
+      void watchEnd(light);
       if (!reached) {
-        await gate[Symbol.asyncDispose]();
-        await ended;
+        await this.#endLight(row, host, light);
         return;
       }
-      this.#light.set(row.id, { gate, ended });
+      this.#light.set(row.id, light);
     } catch (error) {
       this.#deps.log.warn({ container: row.id, reason: reasonOf(error) }, 'a sleeping container wakes slower than it could');
     }
@@ -221,6 +245,23 @@ export class Sleepers implements AsyncDisposable {
       if (this.#light.size <= LIGHT_MAX) break;
       await this.settle(id);
     }
+  }
+
+  /** A gate that nobody passed must not be there at the next start, which would wait at it. */
+  async #endLight(row: ContainerRow, host: Host, { gate, ended }: LightSleep): Promise<void> {
+    await gate[Symbol.asyncDispose]();
+    await ended;
+    await killSandbox(host, row); // One that an engine has forgotten when it died.
+    await unstageImage(host.runtimeDir, row.engineId);
+  }
+
+  /** The gate that the container waits at; undefined: it sleeps deeply. */
+  async #takeLight(row: ContainerRow, host: Host): Promise<LightSleep | undefined> {
+    const light = this.#light.get(row.id);
+    this.#light.delete(row.id);
+    if (light?.isOver !== true) return light;
+    await this.#endLight(row, host, light);
+    return undefined;
   }
 
   /** Makes a light sleep deep: its engine answers for the container again. Nothing where it is awake or sleeps deeply. */
@@ -306,18 +347,22 @@ export class Sleepers implements AsyncDisposable {
     const host = containers.hostOf(row);
     const spec = parseStoredSpec(row.spec);
     const imageDir = join(imageFolder, snapshot.id);
-    const light = this.#light.get(row.id);
-    this.#light.delete(row.id);
+    const light = await this.#takeLight(row, host);
     try {
       await Promise.all([vault.unseal(snapshot, imageDir), beginWake(sql, snapshot.id)]);
-      if (light === undefined) await stageImage(host.runtimeDir, row.engineId, imageDir);
-      else await light.gate.release(imageDir);
+      if (light === undefined) {
+        await unstageImage(host.runtimeDir, row.engineId); // A gate that was left.
+        await stageImage(host.runtimeDir, row.engineId, imageDir);
+      } else await light.gate.release(imageDir);
       const failure = await (light === undefined ? callStart(host, row.engineId) : light.ended);
       if (failure !== undefined) throw failure;
       const inspect = await containers.inspectEngine(row);
       if (inspect?.State.Running !== true) throw new Error(`the restored container does not run: ${inspect?.State.Error ?? ''}`);
       const address = addressOf(inspect);
-      if (snapshot.serves && !(await untilServes(clock, spec, address)))
+      const check = async (): Promise<void> => {
+        if (!(await isAlive(host, row))) throw new Error('the restored container ended');
+      };
+      if (snapshot.serves && !(await untilServes(clock, { spec, address, check })))
         throw new Error('the restored container does not answer on its port');
       const life = { address, carriedStart: inspect.State.StartedAt };
       if ((await wakeUp(sql, snapshot, life, clock.nowMs())).kind === 'conflict')
@@ -335,7 +380,7 @@ export class Sleepers implements AsyncDisposable {
   /** What nobody waits for. */
   async #afterWake(row: ContainerRow, snapshot: SnapshotRow): Promise<void> {
     await this.#deps.vault.remove(snapshot.id);
-    await allowRestart(this.#deps.containers.hostOf(row), row);
+    await restartAsAllowed(this.#deps.containers.hostOf(row), row);
     await this.#deps.containers.announceLife(row.tenant);
   }
 
@@ -374,9 +419,9 @@ async function callStart(host: Host, engineId: string): Promise<Error | undefine
   }
 }
 
-function addressOf(inspect: EngineInspect): string {
-  const [network] = Object.values(inspect.NetworkSettings.Networks ?? {});
-  return network?.IPAddress ?? '';
+async function watchEnd(light: LightSleep): Promise<void> {
+  await light.ended;
+  light.isOver = true;
 }
 
 function refused(message: string, mend: string): EcluseError {

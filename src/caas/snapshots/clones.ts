@@ -27,6 +27,8 @@ import type { Host } from '#caas/host.ts';
 import type { Meter } from '#caas/meter.ts';
 import { copyLive, finishTree } from '#caas/migration/file-sync.ts';
 import { untilServes } from '#caas/migration/migration-probe.ts';
+import { limitMemory } from '#caas/engine/engine-copy.ts';
+import { bothDone } from '#caas/migration/both-done.ts';
 import { MoveSource } from '#caas/migration/move-source.ts';
 import { wantedRoutes } from '#caas/routes.ts';
 import { sleepRefusalOf } from '#caas/sleep/sleep-check.ts';
@@ -100,8 +102,15 @@ export class Clones {
     } finally {
       await rm(imageDir, { recursive: true, force: true });
       await rm(filesDir, { recursive: true, force: true });
+      await this.#limitAgain(id);
       await forgetSnapshot(sql, snapshot.id);
     }
+  }
+
+  /** The save lifted the original's memory limit; the image, which counts, is gone. */
+  async #limitAgain(id: string): Promise<void> {
+    const row = await this.#deps.containers.find(id);
+    if (row !== undefined) await limitMemory(this.#deps.clock, this.#deps.containers.hostOf(row), row);
   }
 
   async #check(id: string): Promise<Original> {
@@ -149,7 +158,7 @@ export class Clones {
     const fromMs = clock.monotonicMs();
     try {
       await source.pause();
-      const [imageBytes] = await Promise.all([source.save(imageDir), finishTree(tree, sinceMs)]);
+      const [imageBytes] = await bothDone(source.save(imageDir), finishTree(tree, sinceMs));
       return { imageBytes, pausedMs: Math.round(clock.monotonicMs() - fromMs) };
     } catch (error) {
       throw failed(`container ${row.name} goes on, and no copy was made: ${reasonOf(error)}`, error);
@@ -212,7 +221,7 @@ export class Clones {
       const running = await containers.find(id);
       if (running?.state !== 'running') throw new Error('the restored copy does not run');
       // The original's port answers, or it has none: then there is nothing to wait for.
-      await untilServes(this.#deps.clock, spec, running.address);
+      await untilServes(this.#deps.clock, { spec, address: running.address, check: async () => undefined });
     } catch (error) {
       const left = await containers.find(id);
       if (left !== undefined) await containers.remove(left, { force: true, volumes: true }).catch(() => undefined);

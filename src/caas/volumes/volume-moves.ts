@@ -88,3 +88,11 @@ export function placeVolumeWrites(travels: readonly VolumeTravel[], target: stri
 export async function dropVolumes(host: Host, travels: readonly VolumeTravel[]): Promise<void> {
   for (const { row } of travels) await removeEngineVolume(host, engineVolumeOf(host, row));
 }
+
+/** As `dropVolumes`, from the store alone: those of a container's volumes that the store has on another host. */
+export async function dropForeignVolumes(sql: Sql, host: Host, tenant: string, mounts: readonly MountSpec[]): Promise<void> {
+  for (const mount of mounts) {
+    const row = mount.kind === 'volume' ? await findVolume(sql, tenant, mount.name) : undefined;
+    if (row !== undefined && row.host !== host.name) await removeEngineVolume(host, engineVolumeOf(host, row));
+  }
+}

@@ -1,0 +1,49 @@
+/**
+ * A few of the rounds of `npm run bench -- migration-faults`: each kind of fault once, at a step where it hurts. What must hold afterwards is in
+ * `test/support/fault-checks.ts`.
+ */
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import type { Fault } from '../../support/fault-kinds.ts';
+import { faultRound } from '../../support/fault-round.ts';
+import type { RoundResult, Step } from '../../support/fault-round.ts';
+import { openFaultScene } from '../../support/fault-scene.ts';
+import type { FaultScene } from '../../support/fault-scene.ts';
+import { leftoversOf } from '../../support/leftovers.ts';
+
+const DELAY_MS = 10;
+const LASTS_MS = 1_000;
+
+const ONLY_STAYED = ['stayed'] as const;
+const ONLY_MOVED = ['moved'] as const;
+/** As the blow falls before or after the step is over. */
+const EITHER = ['stayed', 'moved'] as const;
+
+describe('a move during which something breaks leaves one running copy, whole, and nothing else', () => {
+  let scene: FaultScene;
+
+  beforeAll(async () => {
+    scene = await openFaultScene();
+  });
+
+  afterAll(async () => {
+    await scene[Symbol.asyncDispose]();
+    expect(await leftoversOf(scene.dataDir)).toEqual([]);
+  });
+
+  const cases: readonly (readonly [Step, Fault, readonly RoundResult['outcome'][]])[] = [
+    ['prestart', 'kill target engine', ONLY_STAYED],
+    ['freeze', 'full image folder', ONLY_STAYED],
+    ['restore', 'kill node', EITHER],
+    ['restore', 'kill source sandbox', EITHER],
+    ['probe', 'kill target sandbox', EITHER],
+    ['pause', 'cancel', ONLY_STAYED],
+    ['pause', 'full disk', EITHER],
+    ['thaw', 'kill source engine', ONLY_MOVED],
+    ['suspend', 'kill source engine', ONLY_STAYED],
+  ];
+  test.each(cases)('%s: %s', { timeout: 180_000 }, async (step, fault, outcomes) => {
+    const result = await faultRound(scene, { step, fault, delayMs: DELAY_MS, lastsMs: LASTS_MS });
+    expect(result.violations, result.said).toEqual([]);
+    expect(outcomes).toContain(result.outcome);
+  });
+});

@@ -1,0 +1,164 @@
+/** What can break while a container moves, each as it happens: a process that is killed, packets that are lost, a disk that is full, a person's word. */
+import { open, readFile, rm, statfs } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { runCommand, tryCommand } from '#command';
+import { detectCgroups } from '#isolation/cgroup.ts';
+import { codeOf } from '#errors';
+import { CONTAINER, TENANT, fillImageFolder, otherHost, placeOf } from './fault-scene.ts';
+import type { FaultScene, HostName } from './fault-scene.ts';
+
+export const FAULTS = [
+  'kill node',
+  'stop node',
+  'kill source engine',
+  'kill target engine',
+  'kill source sandbox',
+  'kill target sandbox',
+  'cut source',
+  'cut target',
+  'full image folder',
+  'full disk',
+  'cancel',
+] as const;
+export type Fault = (typeof FAULTS)[number];
+
+export interface Struck {
+  /** False: there was nothing to break. */
+  readonly hit: boolean;
+  /** The program's only memory was taken: it may begin anew. */
+  readonly mayForget: boolean;
+  /** Ends what lasts; the node may have to be started again after it. */
+  readonly lift: () => Promise<void>;
+}
+
+const NOTHING: Struck = { hit: false, mayForget: false, lift: async () => undefined };
+
+export interface Blow {
+  readonly source: HostName;
+  /** How long a fault lasts that ends by itself. */
+  readonly lastsMs: number;
+}
+
+/** Breaks it. Returns as soon as it is broken. */
+export async function strike(scene: FaultScene, fault: Fault, { source, lastsMs }: Blow): Promise<Struck> {
+  const target = otherHost(source);
+  switch (fault) {
+    case 'kill node':
+      return endNode(scene, 'SIGKILL');
+    case 'stop node':
+      return endNode(scene, 'SIGTERM');
+    case 'kill source engine':
+      return await killEngine(scene, source);
+    case 'kill target engine':
+      return await killEngine(scene, target);
+    case 'kill source sandbox':
+      return await killSandbox(scene, source);
+    case 'kill target sandbox':
+      return await killSandbox(scene, target);
+    case 'cut source':
+      return await cut(scene, source, lastsMs);
+    case 'cut target':
+      return await cut(scene, target, lastsMs);
+    case 'full image folder':
+      return await lasting(await fillImageFolder(scene), lastsMs);
+    case 'full disk':
+      return await lasting(await fillDisk(scene), lastsMs);
+    case 'cancel': {
+      const { exitCode } = await scene.node().ecluse('migrate', CONTAINER, '--cancel');
+      return { ...NOTHING, hit: exitCode === 0 };
+    }
+  }
+}
+
+function endNode(scene: FaultScene, signal: 'SIGKILL' | 'SIGTERM'): Struck {
+  scene.node().process.kill(signal);
+  const lift = async (): Promise<void> => {
+    await scene.startAgain();
+  };
+  // A stop ends containers in order, and starts them again.
+  return { hit: true, mayForget: signal === 'SIGTERM', lift };
+}
+
+async function lasting(held: AsyncDisposable, lastsMs: number): Promise<Struck> {
+  const end = async (): Promise<void> => {
+    await sleep(lastsMs);
+    await held[Symbol.asyncDispose]();
+  };
+  const over = end();
+  return {
+    hit: true,
+    mayForget: false,
+    lift: async () => {
+      await over;
+    },
+  };
+}
+
+async function killEngine(scene: FaultScene, host: HostName): Promise<Struck> {
+  const dir = join(scene.dataDir, 'hosts', host);
+  const pid = Number((await readFile(join(dir, 'dockerd.pid'), 'utf8').catch(() => '')).trim());
+  const words = await readFile(`/proc/${String(pid)}/cmdline`, 'utf8').catch(() => '');
+  if (pid <= 1 || !words.includes(join(dir, 'daemon.json'))) return NOTHING;
+  process.kill(pid, 'SIGKILL');
+  return { ...NOTHING, hit: true };
+}
+
+/** Sandboxes of the container on a host, by their processes' own names. */
+export async function sandboxesOn(scene: FaultScene, host: HostName, id: string): Promise<readonly number[]> {
+  const cgroups = await detectCgroups();
+  const pids = await cgroups.processesIn(`/ecluse/${scene.scope}-${host}/${TENANT}/${id}`);
+  const named = pids.map(async (pid) => {
+    const words = await readFile(`/proc/${String(pid)}/cmdline`, 'utf8').catch(() => '');
+    return words.startsWith('runsc-sandbox') ? pid : undefined;
+  });
+  return (await Promise.all(named)).filter((pid) => pid !== undefined);
+}
+
+async function killSandbox(scene: FaultScene, host: HostName): Promise<Struck> {
+  const before = placeOf(scene);
+  const pids = await sandboxesOn(scene, host, before.id);
+  for (const pid of pids) process.kill(pid, 'SIGKILL');
+  const after = placeOf(scene);
+  return { ...NOTHING, hit: pids.length > 0, mayForget: before.host === host || after.host === host };
+}
+
+/** Nothing that this machine sends arrives in the host's networks. */
+async function cut(scene: FaultScene, host: HostName, lastsMs: number): Promise<Struck> {
+  const [row] = scene.query(`SELECT network_octet FROM host WHERE name = '${host}'`);
+  const table = `faults_${scene.scope}`;
+  const rules = [
+    `add table inet ${table}`,
+    `add chain inet ${table} out { type filter hook output priority -300; }`,
+    `add rule inet ${table} out ip daddr 10.${String(row?.['network_octet'])}.0.0/16 drop`,
+  ];
+  await runCommand('nft', ['-f', '-'], { input: `${rules.join('\n')}\n` });
+  const held = {
+    [Symbol.asyncDispose]: async () => {
+      await tryCommand('nft', ['delete', 'table', 'inet', table]);
+    },
+  };
+  return await lasting(held, lastsMs);
+}
+
+/** The node's whole file system: store, engines, volumes. */
+async function fillDisk(scene: FaultScene): Promise<AsyncDisposable> {
+  const path = join(scene.dataDir, 'filler');
+  const { bavail, bsize } = await statfs(scene.dataDir);
+  await tryCommand('fallocate', ['-l', String(bavail * bsize), path]);
+  await fillRest(path);
+  return {
+    [Symbol.asyncDispose]: async () => {
+      await rm(path, { force: true });
+    },
+  };
+}
+
+async function fillRest(path: string): Promise<void> {
+  await using file = await open(path, 'a');
+  try {
+    for (;;) await file.write(Buffer.alloc(4096));
+  } catch (error) {
+    if (codeOf(error) !== 'ENOSPC') throw error;
+  }
+}
