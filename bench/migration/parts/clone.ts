@@ -48,7 +48,7 @@ export async function clones({ scene, rounds, say }: CloneCourse): Promise<objec
 async function cloneAll(scene: Scene): Promise<number> {
   const before = new Set(await namesOf(scene));
   const startMs = performance.now();
-  await mustEcluse(scene, 'clone', APP.name, '--copies', String(COPIES));
+  await mustEcluse(scene, 'clone', APP.name, '--count', String(COPIES));
   const copies = (await namesOf(scene)).filter((name) => !before.has(name));
   if (copies.length !== COPIES) throw new Error(`there are ${String(copies.length)} copies, not ${String(COPIES)}`);
   await Promise.all(copies.map(async (name) => await untilAnswers(await placeOf(scene, name))));
