@@ -132,8 +132,8 @@ async function filesOf(scene: FaultScene, place: Place): Promise<readonly string
   return found;
 }
 
-/** Programs that may name the node's directory: its engines, and what runs a container. */
-const AT_HOME = new Set(['dockerd', 'containerd', 'containerd-shim-runc-v2', 'runsc-sandbox', 'runsc-gofer', 'node']);
+/** Programs that may name the node's directory: its engines, what runs a container, and these looks themselves. */
+const AT_HOME = new Set(['docker', 'dockerd', 'containerd', 'containerd-shim-runc-v2', 'runsc-sandbox', 'runsc-gofer', 'node']);
 
 async function leftOf(scene: FaultScene, place: Place): Promise<readonly string[]> {
   const found = await namesIn(imageFolderOf(scene));

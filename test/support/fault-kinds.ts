@@ -141,17 +141,36 @@ async function cut(scene: FaultScene, host: HostName, lastsMs: number): Promise<
   return await lasting(held, lastsMs);
 }
 
+/** What a full disk has free before it is full: a move has its room, and what is left is filled in an instant. */
+const FREE_BEFORE_BYTES = 128 * 1024 ** 2;
+
+/** Before a round: the node's file system is nearly full. */
+export async function fillMost(scene: FaultScene): Promise<void> {
+  const { bavail, bsize } = await statfs(scene.dataDir);
+  await runCommand('fallocate', ['-l', String(bavail * bsize - FREE_BEFORE_BYTES), fillerOf(scene)]);
+}
+
+function fillerOf(scene: FaultScene): string {
+  return join(scene.dataDir, 'filler');
+}
+
 /** The node's whole file system: store, engines, volumes. */
 async function fillDisk(scene: FaultScene): Promise<AsyncDisposable> {
-  const path = join(scene.dataDir, 'filler');
   const { bavail, bsize } = await statfs(scene.dataDir);
-  await tryCommand('fallocate', ['-l', String(bavail * bsize), path]);
-  await fillRest(path);
+  const rest = `${fillerOf(scene)}.rest`;
+  await tryCommand('fallocate', ['-l', String(bavail * bsize), rest]);
+  await fillRest(rest);
   return {
     [Symbol.asyncDispose]: async () => {
-      await rm(path, { force: true });
+      await emptyDisk(scene);
     },
   };
+}
+
+/** Gives the space back. */
+export async function emptyDisk(scene: FaultScene): Promise<void> {
+  await rm(fillerOf(scene), { force: true });
+  await rm(`${fillerOf(scene)}.rest`, { force: true });
 }
 
 async function fillRest(path: string): Promise<void> {

@@ -4,7 +4,7 @@ import { createAdminClient } from '#admin/client.ts';
 import { reasonOf } from '#errors';
 import { adminSocketOf } from '#node-paths';
 import { violationsOf, numbersIn } from './fault-checks.ts';
-import { strike } from './fault-kinds.ts';
+import { emptyDisk, fillMost, strike } from './fault-kinds.ts';
 import type { Fault, Struck } from './fault-kinds.ts';
 import { CONTAINER, TENANT, otherHost, placeOf } from './fault-scene.ts';
 import type { FaultScene, Place } from './fault-scene.ts';
@@ -54,16 +54,19 @@ export async function faultRound(scene: FaultScene, plan: RoundPlan): Promise<Ro
   const before = placeOf(scene);
   const numbers = await numbersIn(scene);
   const memory = await untilAnswers(scene);
-  const blow = Promise.withResolvers<Struck>();
+  if (plan.fault === 'full disk') await fillMost(scene);
+  let blow: Promise<Struck> | undefined;
   let strikeMs = performance.now();
   const hit = async (): Promise<void> => {
     await sleep(plan.delayMs);
     strikeMs = performance.now();
-    strike(scene, plan.fault, { source: before.host, lastsMs: plan.lastsMs }).then(blow.resolve, blow.reject);
+    blow = strike(scene, plan.fault, { source: before.host, lastsMs: plan.lastsMs });
+    blow.catch(() => undefined); // It is waited for below.
   };
   const said = await act(scene, plan, before, hit);
-  const struck = await Promise.race([blow.promise, sleep(plan.delayMs + 30_000, undefined, { ref: false })]);
+  const struck = await blow;
   await struck?.lift();
+  if (plan.fault === 'full disk') await emptyDisk(scene);
   scene.load.run(true);
   const left = await untilInOrder(scene);
   const violations = [...left, ...(await lostOf(scene, { memory, numbers, mayForget: struck?.mayForget ?? false }))];
