@@ -165,7 +165,14 @@ async function run(): Promise<void> {
   let failure: string | undefined;
   await using scene = await openFaultScene();
   const teller = new Teller(scene);
-  for (let seed = first; seed < first + rounds && failure === undefined; seed += 1) {
+  const stop = new AbortController();
+  for (const name of ['SIGINT', 'SIGTERM'] as const) {
+    process.on(name, () => {
+      note('-- the last round; then all is taken away');
+      stop.abort();
+    });
+  }
+  for (let seed = first; seed < first + rounds && failure === undefined && !stop.signal.aborted; seed += 1) {
     const plan = planOf(pairs, seed);
     try {
       const result = { seed, ...(await faultRound(scene, plan)) };

@@ -6,7 +6,8 @@
  *                └────────────┴─────────── called off: the start fails; nothing ever ran
  *
  * INVARIANT: a start that was gated never becomes an ordinary one. Whoever holds the gate holds the FIFO's other end: where that process dies, the
- * waiting start sees the end and fails; a start that comes later finds a staged image that does not exist, and fails too.
+ * waiting start sees the end and fails. A FIFO that nobody holds would keep a start that comes later waiting for ever, so it goes before it is let go of;
+ * such a start finds a staged image that does not exist, and fails too.
  */
 import { access, open, rm, writeFile } from 'node:fs/promises';
 import type { FileHandle } from 'node:fs/promises';
@@ -58,8 +59,9 @@ export class StartGate implements AsyncDisposable {
     await this.#close();
   }
 
-  /** Calls the start off, if it was not released. The wrapper's files go with the container. */
+  /** Calls the start off, if it was not released. The wrapper's other files go with the container. */
   async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#handle !== undefined) await rm(`${this.#staged}.gate`, { force: true });
     await this.#close();
   }
 
@@ -70,7 +72,7 @@ export class StartGate implements AsyncDisposable {
   }
 }
 
-/** Lets go of a start that a daemon left waiting when it died before the wrapper came: it fails. */
+/** Lets go of a start that a daemon left when it died, waiting already or still on its way to the gate: it fails. */
 export async function callOffStart(runtimeDir: string, engineId: string): Promise<void> {
   const staged = join(runtimeDir, 'staged', engineId);
   let handle;
@@ -80,6 +82,7 @@ export async function callOffStart(runtimeDir: string, engineId: string): Promis
     return; // There is none.
   }
   await writeFile(staged, CALLED_OFF);
+  await rm(`${staged}.gate`, { force: true });
   await handle.close();
 }
 

@@ -26,8 +26,9 @@ import {
 } from '#state/migrations.ts';
 import { addressOf } from '#caas/engine/engine-answers.ts';
 import type { EngineInspect } from '#caas/engine/engine-answers.ts';
+import { removeCopy } from '#caas/engine/engine-copy.ts';
 import { withoutRestart } from '#caas/engine/restart-policy.ts';
-import { placeVolumeWrites, prepareVolumes, sharedVolumeOf } from '#caas/volumes/volume-moves.ts';
+import { dropForeignVolumes, placeVolumeWrites, prepareVolumes, sharedVolumeOf } from '#caas/volumes/volume-moves.ts';
 import type { VolumeMove } from '#caas/volumes/volume-moves.ts';
 import { bothDone } from './both-done.ts';
 import { probeOnce } from './migration-probe.ts';
@@ -157,6 +158,11 @@ export class Migrations implements AsyncDisposable {
     const { row, spec, source, target, journal, times, signal } = move;
     times.phase('prepare', `image, container and files on ${target.name}`);
     const lanAddress = await this.#takeAddress(move);
+    this.#deferLogged(undo, move, 'rest', async () => {
+      // By its name: there may be one that we never learned the id of.
+      await removeCopy(target, { tenant: row.tenant, id: row.id, engineId: containers.engineNameOf(target, row.id) });
+      await dropForeignVolumes(sql, target, row.tenant, spec.mounts);
+    });
     const volumes = await prepareVolumes(sql, {
       tenant: row.tenant,
       container: row.id,

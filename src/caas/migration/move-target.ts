@@ -1,6 +1,6 @@
 /**
  * The target's side of a move: a container that its engine has started up to the point where it would run. Owned by the move; disposed before the
- * commit it is taken away again, with everything that was copied for it.
+ * commit it is taken away again.
  */
 import type { Clock } from '#clock';
 import { reasonOf } from '#errors';
@@ -15,7 +15,6 @@ import { isAlive, killSandbox, removeCopy } from '#caas/engine/engine-copy.ts';
 import type { EngineCopy } from '#caas/engine/engine-copy.ts';
 import type { Host } from '#caas/host.ts';
 import type { VolumeMove } from '#caas/volumes/volume-moves.ts';
-import { dropVolumes } from '#caas/volumes/volume-moves.ts';
 import { copyLive, finishLayer, finishTree } from './file-sync.ts';
 import { LogCopy } from './log-copy.ts';
 import { untilServes } from './migration-probe.ts';
@@ -182,11 +181,10 @@ export class MoveTarget implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     if (!this.#isOurs) return;
-    const { host, engineId, volumes } = this.#place;
+    const { host, engineId } = this.#place;
     await this.#giveUpStart();
     await removeCopy(host, this.#copy);
     await forgetFinalCounters(host.runtimeDir, engineId);
-    await dropVolumes(host, volumes.travels);
   }
 }
 

@@ -84,12 +84,7 @@ export function placeVolumeWrites(travels: readonly VolumeTravel[], target: stri
   }));
 }
 
-/** Removes the data that does not count (any more) from a host. */
-export async function dropVolumes(host: Host, travels: readonly VolumeTravel[]): Promise<void> {
-  for (const { row } of travels) await removeEngineVolume(host, engineVolumeOf(host, row));
-}
-
-/** As `dropVolumes`, from the store alone: those of a container's volumes that the store has on another host. */
+/** Removes the data that does not count (any more) from a host: of those of a container's volumes that the store has elsewhere. */
 export async function dropForeignVolumes(sql: Sql, host: Host, tenant: string, mounts: readonly MountSpec[]): Promise<void> {
   for (const mount of mounts) {
     const row = mount.kind === 'volume' ? await findVolume(sql, tenant, mount.name) : undefined;
