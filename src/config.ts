@@ -13,6 +13,7 @@ import * as z from 'zod';
 import { adminSocketOf, checkEngineSocketPath, checkSocketPath } from './node-paths.ts';
 import { EcluseError, codeOf, reasonOf } from '#errors';
 import { caasKeys } from '#caas/config.ts';
+import type { RebalanceSettings } from '#caas/rebalance/rebalancer.ts';
 import { edgeFault, edgeKeys, edgeLimitsOf } from '#proxy/config.ts';
 import type { EdgeLimits } from '#proxy/config.ts';
 import { CONFIG_DESCRIPTION, WORKERS_MAX, configSchema } from './config-schema.ts';
@@ -35,6 +36,7 @@ export interface NodeConfig {
   readonly domain: string;
   /** What `parseRegistries` takes. */
   readonly registries: readonly string[];
+  readonly rebalance: RebalanceSettings;
   readonly accessLogFile: string;
   readonly edge: EdgeLimits;
   /** Addresses and networks that `parseTrustedProxies` takes. */
@@ -106,6 +108,7 @@ export async function loadConfig(request: ConfigRequest): Promise<NodeConfig> {
     hosts: data.hosts,
     domain: data.domain,
     registries: data.registries,
+    rebalance: data.rebalance,
     accessLogFile: data.accessLog === undefined ? join(dataDir, 'logs', 'access.jsonl') : resolve(base, data.accessLog),
     edge: edgeLimitsOf(data.edge),
     trustedProxies: data.trustedProxies,

@@ -4,7 +4,11 @@ import type { ContainerRow } from '#state/containers.ts';
 import type { ContainerSpec } from '#caas/spec/container-spec.ts';
 import type { EngineInspect } from '#caas/engine/engine-answers.ts';
 
+/** Why a move is made: somebody named the container, its host is drained, or the rebalancer wants it elsewhere. */
+export type MoveCause = 'order' | 'drain' | 'rebalance';
+
 export interface MigrationQuestion {
+  readonly cause: MoveCause;
   readonly row: ContainerRow;
   readonly spec: ContainerSpec;
   readonly inspect: EngineInspect | undefined;
@@ -21,17 +25,29 @@ export interface Refusal {
 
 /** The reason why it cannot, or undefined. */
 export function refusalOf(question: MigrationQuestion): Refusal | undefined {
-  const { row, spec, inspect, source, target } = question;
+  const { row, source, target } = question;
   if (row.host === target.name)
     return { why: `container ${row.name} is on host ${target.name} already`, mend: 'choose another host' };
+  return labelRefusal(question) ?? stuckReasonOf(question) ?? runtimeRefusal(source, target);
+}
+
+function labelRefusal({ row, spec, cause }: MigrationQuestion): Refusal | undefined {
   const policy = spec.config.Labels?.['ecluse.migrate'] ?? 'any';
   if (policy === 'never') return { why: `container ${row.name} has the label ecluse.migrate=never`, mend: 'ask its tenant' };
-  if (policy === 'drain') {
+  if (policy === 'drain' && cause !== 'drain') {
     return {
       why: `container ${row.name} has the label ecluse.migrate=drain: it moves only when its host is drained`,
       mend: 'ask its tenant',
     };
   }
+  return undefined;
+}
+
+/** What keeps it on its host as it is now, wherever it would go, or undefined. */
+export function stuckReasonOf(
+  question: Pick<MigrationQuestion, 'row' | 'spec' | 'inspect' | 'sharedVolume'> & { readonly source: { readonly name: string } },
+): Refusal | undefined {
+  const { row, spec, inspect, source } = question;
   if (inspect === undefined) return { why: `host ${source.name} does not know the container`, mend: 'see: ecluse ps -a' };
   if (row.state !== 'running' || !inspect.State.Running || inspect.State.Paused) {
     return { why: `container ${row.name} is ${row.state}`, mend: 'only running containers move' };
@@ -51,7 +67,7 @@ export function refusalOf(question: MigrationQuestion): Refusal | undefined {
       mend: 'keep them together, or give each a volume of its own',
     };
   }
-  return runtimeRefusal(source, target);
+  return undefined;
 }
 
 type Side = MigrationQuestion['source'];

@@ -43,6 +43,7 @@ import { dropVolumes, placeVolumeWrites, prepareVolumes, sharedVolumeOf } from '
 import type { VolumeMove } from '#caas/volumes/volume-moves.ts';
 import type { Volumes } from '#caas/volumes/volumes.ts';
 import { refusalOf } from './migration-check.ts';
+import type { MoveCause } from './migration-check.ts';
 import { probeOnce } from './migration-probe.ts';
 import { recoverMigrations } from './migration-recovery.ts';
 import { moveFailed, moveRefused } from './move-error.ts';
@@ -105,6 +106,7 @@ interface Move {
   readonly imageDir: string;
   readonly times: MoveTimes;
   readonly signal: AbortSignal;
+  readonly cause: MoveCause;
 }
 
 type Outcome = Pick<MigrationReport, 'heldMs' | 'pausedMs' | 'memoryBytes' | 'imageBytes' | 'cut'>;
@@ -119,7 +121,12 @@ export class Migrations {
   }
 
   /** Moves a container. Errors: ECLUSE_MIGRATION_REFUSED (nothing was touched), ECLUSE_MIGRATION_FAILED (rolled back). */
-  async migrate(id: string, targetName: string, onProgress: (progress: MigrationProgress) => void): Promise<MigrationReport> {
+  async migrate(
+    id: string,
+    targetName: string,
+    onProgress: (progress: MigrationProgress) => void,
+    cause: MoveCause = 'order',
+  ): Promise<MigrationReport> {
     const { clock, containers } = this.#deps;
     if (this.#underWay.has(id))
       throw moveRefused(`container ${id.slice(0, 12)} is already being moved`, 'wait for the move under way, or cancel it');
@@ -128,7 +135,7 @@ export class Migrations {
     try {
       return await containers.locks.run(id, async () => {
         const times = new MoveTimes(clock, onProgress);
-        const move = await this.#check(id, targetName, { times, signal: cancel.signal });
+        const move = await this.#check(id, targetName, { times, cause, signal: cancel.signal });
         const outcome = await this.#runUnheard(move);
         return {
           container: id,
@@ -152,7 +159,7 @@ export class Migrations {
   }
 
   /** Everything that can be known before something is touched. */
-  async #check(id: string, targetName: string, run: Pick<Move, 'times' | 'signal'>): Promise<Move> {
+  async #check(id: string, targetName: string, run: Pick<Move, 'times' | 'signal' | 'cause'>): Promise<Move> {
     const { containers, hosts, meter, sql } = this.#deps;
     // A first interval after a restart of the node renews the incarnation; that must have happened before the row is read.
     await meter.flush(id);
@@ -165,6 +172,7 @@ export class Migrations {
     const spec = parseStoredSpec(row.spec);
     const sourceInspect = await this.#inspectQuiet(row, spec);
     const refusal = refusalOf({
+      cause: run.cause,
       row,
       spec,
       inspect: sourceInspect,

@@ -24,6 +24,7 @@ const RUNSC: RunscCapabilities = {
 
 function why(change: Partial<MigrationQuestion>): string | undefined {
   return refusalOf({
+    cause: 'order',
     row: rowOf(),
     spec: specOf(),
     inspect: inspectOf(),
@@ -48,6 +49,9 @@ test('every reason against it has its words', () => {
   expect(why({ target: { name: 'a', runsc: RUNSC } })).toBe('container web is on host a already');
   expect(why({ spec: specOf({ Labels: { 'ecluse.migrate': 'never' } }) })).toContain('ecluse.migrate=never');
   expect(why({ spec: specOf({ Labels: { 'ecluse.migrate': 'drain' } }) })).toContain('only when its host is drained');
+  expect(why({ cause: 'rebalance', spec: specOf({ Labels: { 'ecluse.migrate': 'drain' } }) })).toContain('only when its host');
+  expect(why({ cause: 'drain', spec: specOf({ Labels: { 'ecluse.migrate': 'drain' } }) })).toBeUndefined();
+  expect(why({ cause: 'drain', spec: specOf({ Labels: { 'ecluse.migrate': 'never' } }) })).toContain('ecluse.migrate=never');
   expect(why({ inspect: undefined })).toBe('host a does not know the container');
   expect(why({ row: rowOf({ state: 'paused' }) })).toBe('container web is paused');
   expect(why({ inspect: inspectOf({ Paused: true }) })).toBe('container web is running');
