@@ -43,6 +43,9 @@ export type RemoteCommand = Remote &
     | { readonly kind: 'tenant-rm'; readonly name: string }
     | { readonly kind: 'tenant-env'; readonly name: string }
     | { readonly kind: 'host-ls' }
+    | { readonly kind: 'host-drain'; readonly host: string; readonly dryRun: boolean }
+    | { readonly kind: 'host-undrain'; readonly host: string }
+    | { readonly kind: 'rebalance'; readonly dryRun: boolean }
     | { readonly kind: 'ps'; readonly all: boolean; readonly tenant: string | undefined }
     | { readonly kind: 'top'; readonly once: boolean }
     | { readonly kind: 'events'; readonly follow: boolean; readonly last: number }

@@ -43,7 +43,7 @@ function hostTable(hosts: readonly HostView[]): string {
     ['NAME', 'STATE', 'ENGINE', 'VERSION', 'CONTAINERS', 'CPUS', 'MEMORY'],
     hosts.map((host) => [
       host.name,
-      host.state,
+      host.use === 'active' ? host.state : `${host.state}, ${host.use}`,
       host.engine,
       host.state === 'up' ? (host.engineVersion ?? '-') : '-',
       String(host.containers),

@@ -129,13 +129,18 @@ async function runRemote(command: RemoteCommand, output: Output): Promise<void> 
     case 'top':
       await (await import('./cli-top.ts')).runTop(client, output, command);
       return;
+    case 'host-drain':
+    case 'host-undrain':
+    case 'rebalance':
+      await (await import('./cli-fleet.ts')).runFleetCommand(command, client, output);
+      return;
     case 'usage':
       await (await import('./cli-usage.ts')).printUsage(command, client, output);
       return;
   }
 }
 
-const OF_NODE = ['status', 'host-ls', 'events', 'top', 'usage'] as const;
+const OF_NODE = ['status', 'host-ls', 'host-drain', 'host-undrain', 'rebalance', 'events', 'top', 'usage'] as const;
 type NodeCommand = Extract<RemoteCommand, { readonly kind: (typeof OF_NODE)[number] }>;
 type ObjectCommand = Exclude<RemoteCommand, NodeCommand>;
 

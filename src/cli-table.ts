@@ -49,6 +49,7 @@ const REMOTE_FLAGS: readonly FlagSpec[] = [
   DATA_FLAG,
   { name: 'admin', value: 'PATH', about: "the daemon's admin socket, where it is not that of the data directory" },
 ];
+const DRY_RUN_FLAG: FlagSpec = { name: 'dry-run', about: 'print the plan with its reasons, and change nothing' };
 const TENANT_FLAG: FlagSpec = { name: 'tenant', value: 'T', about: 'only what belongs to this tenant' };
 const TENANT_SETTING_FLAGS: readonly FlagSpec[] = [
   { name: 'memory', value: 'SIZE', about: 'the sum of the memory limits of its containers, like 4g' },
@@ -279,6 +280,27 @@ export const COMMAND_SPECS: readonly CommandSpec[] = [
     command: (given) => ({ kind: 'host-ls', ...remote(given) }),
   },
   {
+    words: 'host drain',
+    operands: ['HOST'],
+    about: 'take a host out of use and move what runs there away',
+    flags: [DRY_RUN_FLAG, ...REMOTE_FLAGS],
+    command: (given) => ({ kind: 'host-drain', ...remote(given), host: given.operand(0), dryRun: given.has('dry-run') }),
+  },
+  {
+    words: 'host undrain',
+    operands: ['HOST'],
+    about: 'let a host be given containers again',
+    flags: REMOTE_FLAGS,
+    command: (given) => ({ kind: 'host-undrain', ...remote(given), host: given.operand(0) }),
+  },
+  {
+    words: 'rebalance',
+    operands: [],
+    about: 'move containers off hosts that are too full, or to empty hosts that hold little',
+    flags: [DRY_RUN_FLAG, ...REMOTE_FLAGS],
+    command: (given) => ({ kind: 'rebalance', ...remote(given), dryRun: given.has('dry-run') }),
+  },
+  {
     words: 'ps',
     operands: [],
     about: "list all tenants' containers",
@@ -401,6 +423,4 @@ export const COMMANDS_TO_COME: ReadonlySet<string> = new Set([
   'reload',
   'host add',
   'host rm',
-  'host drain',
-  'host undrain',
 ]);

@@ -13,6 +13,7 @@ import * as z from 'zod';
 import { adminSocketOf, checkEngineSocketPath, checkSocketPath } from './node-paths.ts';
 import { EcluseError, codeOf, reasonOf } from '#errors';
 import { caasKeys } from '#caas/config.ts';
+import type { RebalanceSettings } from '#caas/rebalance/rebalancer.ts';
 import { edgeFault, edgeKeys, edgeLimitsOf } from '#proxy/config.ts';
 import type { EdgeLimits } from '#proxy/config.ts';
 import { CONFIG_DESCRIPTION, WORKERS_MAX, configSchema } from './config-schema.ts';
@@ -41,6 +42,7 @@ export interface NodeConfig {
     readonly bandwidth: number | undefined;
     readonly concurrency: number;
   };
+  readonly rebalance: RebalanceSettings;
   readonly accessLogFile: string;
   readonly edge: EdgeLimits;
   /** Addresses and networks that `parseTrustedProxies` takes. */
@@ -113,6 +115,7 @@ export async function loadConfig(request: ConfigRequest): Promise<NodeConfig> {
     domain: data.domain,
     registries: data.registries,
     migration: { ...data.migration, bandwidth: data.migration.bandwidth },
+    rebalance: data.rebalance,
     accessLogFile: data.accessLog === undefined ? join(dataDir, 'logs', 'access.jsonl') : resolve(base, data.accessLog),
     edge: edgeLimitsOf(data.edge),
     trustedProxies: data.trustedProxies,

@@ -88,7 +88,7 @@ export async function openContainerPlane(
   const shared = { log, clock, sql, hosts, meter, activator, fabric, volumes };
   const sleep = sleepOf(() => sleepers);
   const containers = new Containers({ ...shared, images, events, networks, ports, sleep });
-  const loads = new HostLoads({ log, clock, hosts, images, meter });
+  const loads = new HostLoads({ log, clock, sql, hosts, images, meter });
   const creation = new ContainerCreation({ ...shared, containers, images, networks, loads, domain: config.domain });
   const transfers = await openTransfers(deps, config, imageFolder);
   stack.use(transfers);

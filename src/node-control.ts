@@ -8,6 +8,8 @@ import type {
   NodeStatus,
   ContainerExplanation,
   ContainerFilter,
+  FleetProgress,
+  PlanOrder,
   TenantChange,
   TenantEnv,
   TenantRequest,
@@ -22,6 +24,8 @@ import type { Meter } from '#caas/meter.ts';
 import type { Migrations } from '#caas/migration/migration.ts';
 import type { SleepReport, Sleepers, WakeReport } from '#caas/sleep/sleepers.ts';
 import type { CloneReport, Clones } from '#caas/snapshots/clones.ts';
+import type { DrainReport } from '#caas/rebalance/drain.ts';
+import type { RebalanceReport } from '#caas/rebalance/rebalancer.ts';
 import { wantedRoutes } from '#caas/routes.ts';
 import { sumUsage } from '#caas/usage.ts';
 import type { MigrationReport } from '#caas/migration/move.ts';
@@ -31,11 +35,14 @@ import type { WorkerPool } from '#proxy/worker-pool.ts';
 import { readChanges } from '#state/change-log.ts';
 import type { Change } from '#state/change-log.ts';
 import type { ContainerRow } from '#state/containers.ts';
+import { listHosts } from '#state/hosts.ts';
+import type { HostState } from '#state/hosts.ts';
 import { readLedger } from '#state/ledger.ts';
 import type { Sql } from '#state/sql.ts';
 import type { Tenant } from '#state/tenants.ts';
 import type { NodeConfig } from '#config';
 import type { Edge } from './node-edge.ts';
+import type { Fleet } from './node-fleet.ts';
 import type { NodeMetrics } from './node-metrics.ts';
 import type { Tenants } from './node-tenants.ts';
 import { formatListenAddress } from './listen-address.ts';
@@ -51,6 +58,7 @@ export interface NodeParts {
   readonly migrations: Migrations;
   readonly sleepers: Sleepers;
   readonly clones: Clones;
+  readonly fleet: Fleet;
   readonly meter: Meter;
   readonly pool: WorkerPool;
   readonly edge: Edge;
@@ -65,8 +73,8 @@ function addressText(address: { readonly host: string; readonly port: number } |
   return address === undefined ? undefined : formatListenAddress(address);
 }
 
-async function hostStatus(host: Host, rows: readonly ContainerRow[]): Promise<NodeStatus['hosts'][number]> {
-  const base = { name: host.name, engine: host.engineKind, containers: rows.filter((row) => row.host === host.name).length };
+async function hostStatus(host: Host, rows: readonly ContainerRow[], use: HostState): Promise<NodeStatus['hosts'][number]> {
+  const base = { name: host.name, use, engine: host.engineKind, containers: rows.filter((row) => row.host === host.name).length };
   try {
     const info = await host.info();
     return { ...base, state: 'up', engineVersion: info.ServerVersion, memoryBytes: info.MemTotal, cpus: info.NCPU };
@@ -84,6 +92,7 @@ export class NodeOperations implements NodeControl {
 
   async status(): Promise<NodeStatus> {
     const rows = await this.#parts.containers.list();
+    const uses = new Map((await listHosts(this.#parts.sql)).map(({ name, state }) => [name, state]));
     return {
       version: packageVersion(),
       pid: process.pid,
@@ -97,7 +106,9 @@ export class NodeOperations implements NodeControl {
       },
       configVersion: this.#parts.pool.version,
       workers: this.#parts.pool.status().map(({ pid, version }) => ({ pid, version })),
-      hosts: await Promise.all([...this.#parts.hosts.values()].map(async (host) => await hostStatus(host, rows))),
+      hosts: await Promise.all(
+        [...this.#parts.hosts.values()].map(async (host) => await hostStatus(host, rows, uses.get(host.name) ?? 'active')),
+      ),
     };
   }
 
@@ -227,6 +238,24 @@ export class NodeOperations implements NodeControl {
   async clone(reference: string, count: number): Promise<CloneReport> {
     const row = await this.#find(reference);
     return { ...(await this.#parts.clones.clone(row.id, count)), container: `${row.tenant}/${row.name}` };
+  }
+
+  async drainHost(name: string, { dryRun }: PlanOrder, onProgress: (progress: FleetProgress) => void): Promise<DrainReport> {
+    const say = (text: string): void => {
+      onProgress({ text });
+    };
+    return await this.#parts.fleet.drain(name, { dryRun, say });
+  }
+
+  async undrainHost(name: string): Promise<{ readonly host: string; readonly state: HostState }> {
+    return await this.#parts.fleet.undrain(name);
+  }
+
+  async rebalance({ dryRun }: PlanOrder, onProgress: (progress: FleetProgress) => void): Promise<RebalanceReport> {
+    const say = (text: string): void => {
+      onProgress({ text });
+    };
+    return await this.#parts.fleet.rebalance({ dryRun, say });
   }
 
   async changes(cursor: number, limit: number): Promise<readonly Change[]> {

@@ -52,7 +52,8 @@ async function networksOf(
     const octet = known.get(name)?.networkOctet ?? (await chooseOctet(Number.parseInt(scope, 16) + position * 7, octets));
     octets.add(octet);
     positions.add(position);
-    if (!known.has(name)) await putHost(sql, { name, engine, networkOctet: octet, position, createdMs: clock.nowMs() + order });
+    if (!known.has(name))
+      await putHost(sql, { name, engine, networkOctet: octet, position, createdMs: clock.nowMs() + order, state: 'active' });
     // The first host lives in the machine's own network; each further managed one is a machine of its own as far as the network goes.
     const isOwnMachine = position > 0 && engine === 'managed';
     networks.set(name, { scope, index: position, octet, namespace: isOwnMachine ? `ecluse-${scope}-${name}` : undefined });

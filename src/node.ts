@@ -44,6 +44,7 @@ import { HostCertificates } from '#tls/host-certificates.ts';
 import { NodeOperations } from './node-control.ts';
 import type { NodeParts } from './node-control.ts';
 import { openContainerPlane } from './node-containers.ts';
+import { openFleet } from './node-fleet.ts';
 import { watchIdle } from '#caas/sleep/idle-watch.ts';
 import { Edge } from './node-edge.ts';
 import { closeHosts, openHosts } from './node-hosts.ts';
@@ -314,23 +315,10 @@ async function openNode(config: NodeConfig, log: Log, say: Say): Promise<Running
   stack.use(startRenewal({ ...endpoint, log, edge }, config));
   const metrics = await openMetrics(config, { log, pool: pool.pool, hosts, containers: async () => await containers.list() });
   if (metrics !== undefined) stack.use(metrics);
+  const fleet = openFleet({ ...plane, log, clock, sql, hosts, activator: edge, metrics }, config.rebalance, stack);
   const tenants = openTenants(config, endpoint, { clock, sql, authority, volumes, hosts, events: plane.events });
-  const parts: NodeParts = {
-    clock,
-    sql,
-    config,
-    hosts,
-    tenants,
-    containers,
-    migrations,
-    sleepers: plane.sleepers,
-    clones: plane.clones,
-    meter,
-    pool: pool.pool,
-    edge,
-    metrics,
-    startedMs,
-  };
+  const running = { clock, sql, config, hosts, tenants, fleet, pool: pool.pool, edge, metrics, startedMs };
+  const parts: NodeParts = { ...running, containers, migrations, meter, sleepers: plane.sleepers, clones: plane.clones };
   stack.use(await AdminApi.open({ control: new NodeOperations(parts), log }, { socketPath: config.listen.adminSocket }));
   stack.use(migrations); // Before all else, too: a move that is under way goes back while there is still everything that it needs.
   const all = stack.move();

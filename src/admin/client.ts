@@ -4,6 +4,9 @@
  * The answers are not checked field by field: the daemon is the same program, started from the same package.
  */
 import { request as startRequest } from 'node:http';
+import type { DrainReport } from '#caas/rebalance/drain.ts';
+import type { RebalanceReport } from '#caas/rebalance/rebalancer.ts';
+import type { HostState } from '#state/hosts.ts';
 import type { CloneReport } from '#caas/snapshots/clones.ts';
 import type { SleepReport, WakeReport } from '#caas/sleep/sleepers.ts';
 import type { MigrationReport } from '#caas/migration/move.ts';
@@ -21,6 +24,7 @@ import type {
   ContainerExplanation,
   ContainerReading,
   ContainerView,
+  FleetProgress,
   NodeControl,
   NodeStatus,
   TenantEnv,
@@ -79,7 +83,22 @@ export function createAdminClient(socketPath: string): AdminClient {
       const path = withQuery('usage', { tenant, since: String(sinceMs), until: String(untilMs), by });
       return (await ask<{ usage: readonly UsageTotal[] }>({ method: 'GET', path, bigints: USAGE_BIGINTS })).usage;
     },
-    migrate: async (container, target, onProgress) => await migrate(socketPath, { container, target }, onProgress),
+    migrate: async (container, target, onProgress) =>
+      await tellLines<MigrationProgress, MigrationReport>(
+        socketPath,
+        { path: `containers/${encodeURIComponent(container)}/migrate`, body: { to: target } },
+        onProgress,
+      ),
+    drainHost: async (host, body, onProgress) =>
+      await tellLines<FleetProgress, DrainReport>(
+        socketPath,
+        { path: `hosts/${encodeURIComponent(host)}/drain`, body },
+        onProgress,
+      ),
+    undrainHost: async (host) =>
+      await ask<{ host: string; state: HostState }>({ method: 'POST', path: `hosts/${encodeURIComponent(host)}/undrain` }),
+    rebalance: async (body, onProgress) =>
+      await tellLines<FleetProgress, RebalanceReport>(socketPath, { path: 'rebalance', body }, onProgress),
     cancelMigration: async (container) => {
       await ask({ method: 'DELETE', path: `containers/${encodeURIComponent(container)}/migrate` });
     },
@@ -219,26 +238,27 @@ async function* linesOf(response: IncomingMessage): AsyncGenerator<string, void,
   if (rest !== '') yield rest;
 }
 
-async function migrate(
+/** What is told line by line: `{"progress":…}`, then `{"report":…}` or `{"error":…}`. */
+// oxlint-disable-next-line typescript/no-unnecessary-type-parameters -- see `trusted`
+async function tellLines<P, R>(
   socketPath: string,
-  { container, target }: { readonly container: string; readonly target: string },
-  onProgress: (progress: MigrationProgress) => void,
-): Promise<MigrationReport> {
-  const path = `containers/${encodeURIComponent(container)}/migrate`;
-  const response = await send(socketPath, { method: 'POST', path, body: { to: target } }, 0);
+  { path, body }: { readonly path: string; readonly body: object },
+  onProgress: (progress: P) => void,
+): Promise<R> {
+  const response = await send(socketPath, { method: 'POST', path, body }, 0);
   try {
     for await (const text of linesOf(response)) {
       const line = parse(socketPath, text, NO_BIGINTS);
       const error = memberOf(line, 'error');
       if (error !== undefined) throw errorFromApi(error, response.statusCode ?? 0);
       const report = memberOf(line, 'report');
-      if (report !== undefined) return trusted<MigrationReport>(report);
-      onProgress(trusted<MigrationProgress>(memberOf(line, 'progress')));
+      if (report !== undefined) return trusted<R>(report);
+      onProgress(trusted<P>(memberOf(line, 'progress')));
     }
   } catch (error) {
     throw error instanceof EcluseError ? error : connectionError(socketPath, error);
   }
-  throw connectionError(socketPath, new Error('the daemon ended before the migration did'));
+  throw connectionError(socketPath, new Error('the daemon ended before the work did'));
 }
 
 async function* follow(socketPath: string, after: number | undefined): AsyncGenerator<Change, void, void> {

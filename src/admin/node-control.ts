@@ -3,6 +3,8 @@
  * other side of the socket by the client. Everything but `onProgress` is plain data.
  */
 import type { PlacementRecord } from '#caas/placement.ts';
+import type { DrainReport } from '#caas/rebalance/drain.ts';
+import type { RebalanceReport } from '#caas/rebalance/rebalancer.ts';
 import type { CloneReport } from '#caas/snapshots/clones.ts';
 import type { SleepReport, WakeReport } from '#caas/sleep/sleepers.ts';
 import type { MigrationReport } from '#caas/migration/move.ts';
@@ -10,6 +12,7 @@ import type { MigrationProgress } from '#caas/migration/move-times.ts';
 import type { UsageGrouping, UsageTotal } from '#caas/usage.ts';
 import type { Change } from '#state/change-log.ts';
 import type { ContainerState } from '#state/containers.ts';
+import type { HostState } from '#state/hosts.ts';
 import type { Tenant, TenantQuota } from '#state/tenants.ts';
 
 export interface HostView {
@@ -17,6 +20,8 @@ export interface HostView {
   /** `managed`, or `unix:///path`. */
   readonly engine: string;
   readonly state: 'up' | 'down';
+  /** Whether it is given containers. */
+  readonly use: HostState;
   /** Undefined while the engine does not answer. */
   readonly engineVersion: string | undefined;
   readonly containers: number;
@@ -123,6 +128,16 @@ export interface UsageQuery {
   readonly by: UsageGrouping;
 }
 
+export interface PlanOrder {
+  /** The plan alone; nothing is changed. */
+  readonly dryRun: boolean;
+}
+
+/** A line of what is being done. */
+export interface FleetProgress {
+  readonly text: string;
+}
+
 export interface NodeControl {
   status(): Promise<NodeStatus>;
   tenants(): Promise<readonly TenantView[]>;
@@ -144,6 +159,11 @@ export interface NodeControl {
   wake(container: string): Promise<WakeReport>;
   /** Makes warm copies of a running container. */
   clone(container: string, count: number): Promise<CloneReport>;
+  /** Takes a host out of use and moves what runs there away. */
+  drainHost(host: string, order: PlanOrder, onProgress: (progress: FleetProgress) => void): Promise<DrainReport>;
+  undrainHost(host: string): Promise<{ readonly host: string; readonly state: HostState }>;
+  /** Plans the moves that are worth their cost, and makes them. */
+  rebalance(order: PlanOrder, onProgress: (progress: FleetProgress) => void): Promise<RebalanceReport>;
   /** Changes after the cursor, oldest first. */
   changes(cursor: number, limit: number): Promise<readonly Change[]>;
 }

@@ -13,6 +13,7 @@ import {
   cloneRequestSchema,
   migrateRequestSchema,
   parseRequest,
+  planOrderSchema,
   tenantChangeSchema,
   tenantRequestSchema,
   usageQuerySchema,
@@ -130,6 +131,29 @@ export const ADMIN_ROUTES: readonly AdminRoute[] = [
     },
   },
   {
+    method: 'POST',
+    path: 'hosts/{name}/drain',
+    handle: async (exchange, { control }) => {
+      const order = parseRequest(planOrderSchema, await readJson(exchange), 'body');
+      await tellLines(exchange, async (say) => await control.drainHost(captured(exchange, 'name'), order, say));
+    },
+  },
+  {
+    method: 'POST',
+    path: 'hosts/{name}/undrain',
+    handle: async (exchange, { control }) => {
+      sendJson(exchange, 200, await control.undrainHost(captured(exchange, 'name')));
+    },
+  },
+  {
+    method: 'POST',
+    path: 'rebalance',
+    handle: async (exchange, { control }) => {
+      const order = parseRequest(planOrderSchema, await readJson(exchange), 'body');
+      await tellLines(exchange, async (say) => await control.rebalance(order, say));
+    },
+  },
+  {
     method: 'GET',
     path: 'readings',
     handle: async (exchange, { control }) => {
@@ -167,18 +191,24 @@ function captured(exchange: Exchange, name: string): string {
   return exchange.captured[name] ?? '';
 }
 
-/**
- * A migration is told line by line: `{"progress":…}`, then `{"report":…}` or `{"error":…}`. It goes on where the client leaves: it is one
- * transaction, and its end is in the change log. What is refused before anything happened has the error's own status.
- */
 async function migrate(exchange: Exchange, { control }: RouteContext): Promise<void> {
   const { to } = parseRequest(migrateRequestSchema, await readJson(exchange), 'body');
-  const { response } = exchange;
+  await tellLines(exchange, async (say) => await control.migrate(captured(exchange, 'ref'), to, say));
+}
+
+/**
+ * What takes its time is told line by line: `{"progress":…}`, then `{"report":…}` or `{"error":…}`. It goes on where the client leaves: a move is one
+ * transaction, and its end is in the change log. What is refused before anything happened has the error's own status.
+ */
+async function tellLines(
+  { response }: Exchange,
+  work: (onProgress: (progress: object) => void) => Promise<object>,
+): Promise<void> {
   const say = (line: object): void => {
     if (!response.headersSent) response.writeHead(200, { 'content-type': 'application/x-ndjson', 'cache-control': 'no-store' });
     if (response.writable) response.write(`${exactJson(line)}\n`);
   };
-  const report = await control.migrate(captured(exchange, 'ref'), to, (progress) => {
+  const report = await work((progress) => {
     say({ progress });
   });
   say({ report });

@@ -7,6 +7,9 @@ const REGISTRY_PATTERN =
   /^(?:\*|(?:http:\/\/)?(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*)(?::\d{1,5})?)$/;
 const REGISTRIES_MAX = 200;
 
+const REBALANCE_MODES = ['off', 'advise', 'auto'] as const;
+const REBALANCE_GOALS = ['relieve', 'consolidate'] as const;
+
 const AT_ONCE_MAX = 16;
 
 /** A rate in bytes a second, like `100MiB`. */
@@ -46,6 +49,27 @@ export const caasKeys = {
     })
     .prefault({})
     .describe('Moving containers between hosts.'),
+  rebalance: z
+    .strictObject({
+      mode: z
+        .enum(REBALANCE_MODES, {
+          error: ({ input }) => `${JSON.stringify(input).slice(0, 80)} is no mode; write ${REBALANCE_MODES.join(', ')}`,
+        })
+        .prefault('off')
+        .describe(
+          '"off": containers move when they are told to. "advise": every five minutes a plan goes into the change log. "auto": it is carried out.',
+        ),
+      goals: z
+        .array(
+          z.enum(REBALANCE_GOALS, {
+            error: ({ input }) => `${JSON.stringify(input).slice(0, 80)} is no goal; write ${REBALANCE_GOALS.join(' or ')}`,
+          }),
+        )
+        .prefault([...REBALANCE_GOALS])
+        .describe('"relieve": containers leave hosts that are too full. "consolidate": hosts that hold little are emptied.'),
+    })
+    .prefault({})
+    .describe('Moves that nobody ordered. `ecluse rebalance` plans with the same goals in every mode.'),
   registries: z
     .array(
       z.string().regex(REGISTRY_PATTERN, {

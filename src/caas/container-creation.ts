@@ -22,6 +22,7 @@ import type { NetworkFabric } from '#caas/networks/network-fabric.ts';
 import type { Networks } from '#caas/networks/networks.ts';
 import { exposedKeys } from '#caas/spec/spec-ports.ts';
 import { place } from './placement.ts';
+import { MEMORY_MIN_LABEL, SCALE_OF_LABEL, scaleLabelsOf } from './scale/scale-labels.ts';
 import { idleWishOf } from './sleep/sleep-check.ts';
 import type { PlacementRecord } from './placement.ts';
 import type { MountSpec } from '#caas/spec/spec-mounts.ts';
@@ -75,9 +76,10 @@ export class ContainerCreation {
     if (image === undefined || known === undefined) throw noSuchImage(/[:@]/.test(reference) ? reference : `${reference}:latest`);
     const tcpPorts = tcpPortsOf({ ...known.Config?.ExposedPorts, ...parsed.spec.config.ExposedPorts });
     const exposedPorts = exposedKeys(parsed.spec.ports, known.Config?.ExposedPorts, parsed.spec.config.ExposedPorts);
-    const spec: ContainerSpec = { ...parsed.spec, imageId: image.imageId, tcpPorts, exposedPorts };
-    const reason = idleProblemOf(spec);
+    const asked: ContainerSpec = { ...parsed.spec, imageId: image.imageId, tcpPorts, exposedPorts };
+    const reason = idleProblemOf(asked) ?? scaleProblemOf(asked, parsed.memoryBytes);
     if (reason !== undefined) throw dockerError(400, `ecluse: ${reason}`);
+    const spec = withMemoryLeast(asked, parsed.memoryBytes);
     const row = await this.#admit({ request, spec, memoryBytes: parsed.memoryBytes, image: known });
     return { id: row.id, warnings: parsed.warnings };
   }
@@ -242,6 +244,37 @@ function idleProblemOf(spec: ContainerSpec): string | undefined {
   const isPublished = spec.publishAll || spec.ports.some(({ bindings }) => bindings.length > 0);
   if (isPublished || spec.tcpPorts.length > 0 || spec.config.Labels?.['ecluse.http.port'] !== undefined) return undefined;
   return 'label ecluse.idle: the container exposes no port, and what sleeps is woken by requests';
+}
+
+/** Why the labels of scaling cannot be kept, or undefined: what grows is what HTTP requests ask for, and copies of it must be possible. */
+function scaleProblemOf(spec: ContainerSpec, memoryBytes: number): string | undefined {
+  const labels = spec.config.Labels ?? {};
+  for (const own of [SCALE_OF_LABEL, MEMORY_MIN_LABEL])
+    if (labels[own] !== undefined) return `label ${own}: the node writes it; leave it away`;
+  const reading = scaleLabelsOf(labels, memoryBytes);
+  if (reading.kind === 'invalid') return reading.why;
+  if (reading.labels.copies === undefined) return undefined;
+  const why = copiesProblemOf(spec);
+  return why === undefined ? undefined : `label ecluse.scale.max: ${why}`;
+}
+
+/** Why a container can have no copies (`Clones`), as far as its specification says. */
+function copiesProblemOf(spec: ContainerSpec): string | undefined {
+  if (spec.tcpPorts.length === 0 && spec.config.Labels?.['ecluse.http.port'] === undefined)
+    return 'the container exposes no port, and copies are made for HTTP requests';
+  if (spec.publishAll || spec.ports.some(({ bindings }) => bindings.length > 0))
+    return 'the container publishes ports, and a port has one container; leave one of the two away';
+  if (spec.hostConfig.AutoRemove) return 'a container that was started with --rm cannot be copied; start it without';
+  if (spec.mounts.some((mount) => mount.kind === 'volume' && !mount.readOnly))
+    return 'the container writes to a volume, and copies would overwrite each other there; mount it read-only';
+  return undefined;
+}
+
+/** What a limit that was raised comes back to is written down where the limit itself is. */
+function withMemoryLeast(spec: ContainerSpec, memoryBytes: number): ContainerSpec {
+  const labels = spec.config.Labels ?? {};
+  if (labels['ecluse.scale.memory.max'] === undefined) return spec;
+  return { ...spec, config: { ...spec.config, Labels: { ...labels, [MEMORY_MIN_LABEL]: String(memoryBytes) } } };
 }
 
 function checkQuota(tenant: Tenant, mine: readonly ContainerRow[], { spec, memoryBytes }: Draft): void {

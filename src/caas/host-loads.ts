@@ -3,6 +3,9 @@ import type { Clock } from '#clock';
 import { reasonOf } from '#errors';
 import type { Log } from '#log';
 import type { ContainerRow } from '#state/containers.ts';
+import { listHosts } from '#state/hosts.ts';
+import type { HostState } from '#state/hosts.ts';
+import type { Sql } from '#state/sql.ts';
 import { parseStoredSpec } from '#caas/spec/container-spec.ts';
 import type { ContainerSpec } from '#caas/spec/container-spec.ts';
 import type { Host } from './host.ts';
@@ -13,6 +16,7 @@ import type { HostFacts } from './placement.ts';
 export interface HostLoadsDeps {
   readonly log: Log;
   readonly clock: Clock;
+  readonly sql: Sql;
   readonly hosts: ReadonlyMap<string, Host>;
   readonly images: Images;
   readonly meter: Meter;
@@ -41,6 +45,13 @@ export function serviceOf(spec: ContainerSpec): string {
   const service = labels['com.docker.compose.service'];
   return project === undefined || service === undefined ? spec.imageId : `${project}/${service}`;
 }
+
+/** Why a host in this state is given no containers, or undefined. */
+const CLOSED: Readonly<Record<HostState, string | undefined>> = {
+  active: undefined,
+  draining: 'it is being drained',
+  drained: 'it is drained',
+};
 
 export class HostLoads {
   readonly #deps: HostLoadsDeps;
@@ -95,6 +106,7 @@ export class HostLoads {
     this.#readRates();
     const memory = new Map(this.#deps.meter.readings().map(({ container, memoryBytes }) => [container, memoryBytes]));
     const service = serviceOf(wish.spec);
+    const states = new Map((await listHosts(this.#deps.sql)).map(({ name, state }) => [name, state]));
     return await Promise.all(
       [...this.#deps.hosts.values()].map(async (host) => {
         const size = await this.#sizeOf(host);
@@ -103,7 +115,7 @@ export class HostLoads {
         const mine = here.filter((row) => row.tenant === wish.tenant);
         return {
           name: host.name,
-          outOfService: typeof size === 'string' ? size : undefined,
+          outOfService: typeof size === 'string' ? size : CLOSED[states.get(host.name) ?? 'active'],
           memoryBytes: typeof size === 'string' ? 0 : size.memoryBytes,
           cpus: typeof size === 'string' ? 0 : size.cpus,
           promisedMemoryBytes: sum((row) => (RUNNING.has(row.state) ? row.memoryBytes : 0)),

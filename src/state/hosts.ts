@@ -1,7 +1,10 @@
 /** Hosts and the numbers of tenants' networks on them. */
 import { changeWrite } from './change-log.ts';
 import { integerOf, textOf } from './sql.ts';
-import type { Sql, SqlRow } from './sql.ts';
+import type { Sql, SqlRow, WriteOutcome } from './sql.ts';
+
+/** `draining`: it is being emptied. `drained`: nothing runs on it any more. Neither is given containers. */
+export type HostState = 'active' | 'draining' | 'drained';
 
 export interface HostRow {
   readonly name: string;
@@ -11,13 +14,20 @@ export interface HostRow {
   /** Part of the names of its interfaces and rules, and its for good: the order in the configuration may change. 0 to 9. */
   readonly position: number;
   readonly createdMs: number;
+  readonly state: HostState;
 }
+
+const STATES: readonly HostState[] = ['active', 'draining', 'drained'];
 
 /** Networks of tenants on one host: 10.OCTET.4.0/22 to 10.OCTET.252.0/22; number 0 links the host itself. */
 export const HOST_NETWORKS_MAX = 63;
 
 function hostOf(row: SqlRow): HostRow {
+  const text = textOf(row, 'state');
+  const state = STATES.find((known) => known === text);
+  if (state === undefined) throw new TypeError(`state: unknown host state ${text}`);
   return {
+    state,
     name: textOf(row, 'name'),
     engine: textOf(row, 'engine'),
     networkOctet: integerOf(row, 'network_octet'),
@@ -35,11 +45,28 @@ export async function putHost(sql: Sql, host: HostRow): Promise<void> {
   await sql.write([
     { sql: 'DELETE FROM host WHERE name = ?', values: [host.name] },
     {
-      sql: 'INSERT INTO host (name, engine, network_octet, position, created_ms) VALUES (?, ?, ?, ?, ?)',
-      values: [host.name, host.engine, host.networkOctet, host.position, host.createdMs],
+      sql: 'INSERT INTO host (name, engine, network_octet, position, created_ms, state) VALUES (?, ?, ?, ?, ?, ?)',
+      values: [host.name, host.engine, host.networkOctet, host.position, host.createdMs, host.state],
       expectRows: 1,
     },
     changeWrite(host.createdMs, 'host.put', host.name),
+  ]);
+}
+
+/** Changes a host's state, where it is still `from`; conflict where somebody else changed it. */
+export async function setHostState(
+  sql: Sql,
+  name: string,
+  change: { readonly from: HostState; readonly to: HostState },
+  nowMs: number,
+): Promise<WriteOutcome> {
+  return await sql.write([
+    {
+      sql: 'UPDATE host SET state = ? WHERE name = ? AND state = ?',
+      values: [change.to, name, change.from],
+      expectRows: 1,
+    },
+    changeWrite(nowMs, `host.${change.to}`, name, { from: change.from }),
   ]);
 }
 

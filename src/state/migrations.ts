@@ -7,7 +7,7 @@
 import { changeWrite } from './change-log.ts';
 import { closeIncarnationWrite, openIncarnationWrite } from './ledger.ts';
 import type { Incarnation } from './ledger.ts';
-import { optionalTextOf, textOf } from './sql.ts';
+import { integerOf, optionalTextOf, textOf } from './sql.ts';
 import type { Sql, SqlRow, SqlWrite, WriteOutcome } from './sql.ts';
 
 export type MigrationState = 'preparing' | 'paused' | 'committed' | 'done' | 'rolled-back';
@@ -131,4 +131,27 @@ export async function commitMigration(
 /** Migrations that were under way when the daemon stopped. */
 export async function listOpenMigrations(sql: Sql): Promise<readonly MigrationRow[]> {
   return (await sql.read(`SELECT * FROM migration WHERE state IN ('preparing', 'paused', 'committed')`, [])).map(migrationOf);
+}
+
+/** A move that was begun, whatever became of it. */
+export interface BegunMove {
+  readonly container: string;
+  readonly tenant: string;
+  readonly state: string;
+  readonly startedMs: number;
+}
+
+/** Moves of containers that still exist, begun since then, oldest first. */
+export async function listMovesSince(sql: Sql, sinceMs: number): Promise<readonly BegunMove[]> {
+  const rows = await sql.read(
+    `SELECT migration.container AS container, container.tenant AS tenant, migration.state AS state, migration.started_ms AS started_ms
+     FROM migration JOIN container ON container.id = migration.container WHERE migration.started_ms >= ? ORDER BY migration.started_ms`,
+    [sinceMs],
+  );
+  return rows.map((row) => ({
+    container: textOf(row, 'container'),
+    tenant: textOf(row, 'tenant'),
+    state: textOf(row, 'state'),
+    startedMs: integerOf(row, 'started_ms'),
+  }));
 }

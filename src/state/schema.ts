@@ -76,4 +76,5 @@ export const SCHEMA_VERSIONS: readonly (readonly string[])[] = [
        serves BIGINT NOT NULL, memory_bytes BIGINT NOT NULL, spec TEXT NOT NULL)`,
     `CREATE INDEX snapshot_container ON snapshot (container)`,
   ],
+  [`ALTER TABLE host ADD COLUMN state TEXT NOT NULL DEFAULT 'active'`],
 ];

@@ -42,8 +42,26 @@ const STATUS: NodeStatus = {
   configVersion: 7,
   workers: [{ pid: 1, version: 7 }],
   hosts: [
-    { name: 'a', engine: 'managed', state: 'up', engineVersion: '20.10.24', containers: 1, memoryBytes: 1024 ** 3, cpus: 2 },
-    { name: 'b', engine: 'managed', state: 'down', engineVersion: undefined, containers: 0, memoryBytes: 0, cpus: 0 },
+    {
+      name: 'a',
+      engine: 'managed',
+      state: 'up',
+      use: 'active',
+      engineVersion: '20.10.24',
+      containers: 1,
+      memoryBytes: 1024 ** 3,
+      cpus: 2,
+    },
+    {
+      name: 'b',
+      engine: 'managed',
+      state: 'down',
+      use: 'draining',
+      engineVersion: undefined,
+      containers: 0,
+      memoryBytes: 0,
+      cpus: 0,
+    },
   ],
 };
 
@@ -152,6 +170,16 @@ export function createTestControl(sql: Sql): NodeControl {
       totalMs: 1500,
       imageBytes: 3 * 1024 ** 2,
     }),
+    drainHost: async (host, { dryRun }, onProgress) => {
+      if (host !== 'a') throw notFound(`there is no host ${host}`);
+      const move = { container: 'acme/web', from: 'a', to: 'b', why: 'host a is drained' };
+      if (dryRun) return { host, state: 'active', moves: [{ ...move, outcome: 'planned' }], left: [] };
+      onProgress({ text: 'acme/web: a to b: host a is drained' });
+      const left = { container: 'acme/db', runs: true, why: 'it has the label ecluse.migrate=never', mend: 'ask its tenant' };
+      return { host, state: 'draining', moves: [{ ...move, outcome: 'moved', pausedMs: 312, heldMs: 325 }], left: [left] };
+    },
+    undrainHost: async (host) => ({ host, state: 'active' }),
+    rebalance: async () => ({ moves: [], stays: [], hosts: [], hostsWanted: 0 }),
     changes: async (cursor, limit) => await readChanges(sql, cursor, limit),
   };
 }

@@ -9,7 +9,7 @@ import { fileURLToPath } from 'node:url';
 
 export const ECLUSE = fileURLToPath(new URL('../../bin/ecluse', import.meta.url));
 
-const READY_LIMIT_MS = 90_000;
+const READY_LIMIT_MS = 400_000;
 const STOP_LIMIT_MS = 20_000;
 
 export interface CommandAnswer {

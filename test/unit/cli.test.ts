@@ -49,7 +49,10 @@ describe('parseCommandLine()', () => {
       { kind: 'doctor', fix: true, quiet: true, forTests: true, json: false, dataDir: undefined },
     ],
     ['route ls', { kind: 'not-implemented', name: 'route' }],
-    ['host drain b', { kind: 'not-implemented', name: 'host drain' }],
+    ['host drain b --dry-run', { kind: 'host-drain', host: 'b', dryRun: true, json: false, daemon }],
+    ['host undrain b', { kind: 'host-undrain', host: 'b', json: false, daemon }],
+    ['rebalance', { kind: 'rebalance', dryRun: false, json: false, daemon }],
+    ['host rm b', { kind: 'not-implemented', name: 'host rm' }],
   ])('%s', (line, command) => {
     expect(parse(line)).toEqual(command);
   });

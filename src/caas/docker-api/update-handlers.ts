@@ -35,11 +35,15 @@ export class ContainerUpdate {
     requireJson(incoming);
     const body = await readJson(incoming);
     const found = await this.#deps.containers.resolve(tenant.name, reference);
-    const { locks, quotaLocks } = this.#deps.containers;
-    const update = async (): Promise<ContainerRow> => await this.#update(tenant, found.id, body);
-    const updated = await locks.run(found.id, async () => await quotaLocks.run(tenant.name, update));
-    this.#deps.containers.events.publish(updated, 'update');
+    await this.apply(tenant, found.id, body);
     sendJson(request.response, 200, { Warnings: null });
+  }
+
+  /** An update as a tenant would ask for it. Errors are Docker's. */
+  async apply(tenant: Tenant, id: string, body: unknown): Promise<void> {
+    const { locks, quotaLocks, events } = this.#deps.containers;
+    const update = async (): Promise<ContainerRow> => await this.#update(tenant, id, body);
+    events.publish(await locks.run(id, async () => await quotaLocks.run(tenant.name, update)), 'update');
   }
 
   async #update(tenant: Tenant, id: string, body: unknown): Promise<ContainerRow> {

@@ -5,7 +5,11 @@ import type { EngineInspect } from '#caas/engine/engine-answers.ts';
 import { strategyOf } from './strategy.ts';
 import type { HostCapabilities } from './strategy.ts';
 
+/** Why a move is made: somebody named the container, its host is drained, or the rebalancer wants it elsewhere. */
+export type MoveCause = 'order' | 'drain' | 'rebalance';
+
 export interface MigrationQuestion {
+  readonly cause: MoveCause;
   readonly row: ContainerRow;
   readonly spec: ContainerSpec;
   readonly inspect: EngineInspect | undefined;
@@ -22,11 +26,29 @@ export interface Refusal {
 
 /** The reason why it cannot, or undefined. */
 export function refusalOf(question: MigrationQuestion): Refusal | undefined {
-  const { row, spec, inspect, source, target } = question;
+  const { row, target } = question;
   if (row.host === target.name)
     return { why: `container ${row.name} is on host ${target.name} already`, mend: 'choose another host' };
-  const policy = labelRefusal(row, spec);
-  if (policy !== undefined) return policy;
+  return labelRefusal(question) ?? stuckReasonOf(question) ?? strategyRefusal(question);
+}
+
+function labelRefusal({ row, spec, cause }: MigrationQuestion): Refusal | undefined {
+  const policy = spec.config.Labels?.['ecluse.migrate'] ?? 'any';
+  if (policy === 'never') return { why: `container ${row.name} has the label ecluse.migrate=never`, mend: 'ask its tenant' };
+  if (policy === 'drain' && cause !== 'drain') {
+    return {
+      why: `container ${row.name} has the label ecluse.migrate=drain: it moves only when its host is drained`,
+      mend: 'ask its tenant',
+    };
+  }
+  return undefined;
+}
+
+/** What keeps it on its host as it is now, wherever it would go, or undefined. */
+export function stuckReasonOf(
+  question: Pick<MigrationQuestion, 'row' | 'spec' | 'inspect' | 'sharedVolume'> & { readonly source: { readonly name: string } },
+): Refusal | undefined {
+  const { row, inspect, source } = question;
   if (inspect === undefined) return { why: `host ${source.name} does not know the container`, mend: 'see: ecluse ps -a' };
   if (row.state !== 'running' || !inspect.State.Running || inspect.State.Paused) {
     return { why: `container ${row.name} is ${row.state}`, mend: 'only running containers move' };
@@ -44,9 +66,14 @@ export function refusalOf(question: MigrationQuestion): Refusal | undefined {
       mend: 'keep them together, or give each a volume of its own',
     };
   }
+  return undefined;
+}
+
+/** What the runtimes and the machines of the two hosts are against. */
+function strategyRefusal({ row, spec, inspect, source, target }: MigrationQuestion): Refusal | undefined {
   const strategy = strategyOf(source, target, {
     name: row.name,
-    openExecs: inspect.ExecIDs?.length ?? 0,
+    openExecs: inspect?.ExecIDs?.length ?? 0,
     tty: spec.config.Tty,
     openStdin: spec.config.OpenStdin,
     endpointSocket: spec.mounts.some((mount) => mount.kind === 'endpoint-socket'),
@@ -54,16 +81,4 @@ export function refusalOf(question: MigrationQuestion): Refusal | undefined {
     keepsAddress: false, // Each host has networks of its own.
   });
   return strategy.kind === 'refused' ? strategy : undefined;
-}
-
-function labelRefusal(row: ContainerRow, spec: ContainerSpec): Refusal | undefined {
-  const policy = spec.config.Labels?.['ecluse.migrate'] ?? 'any';
-  if (policy === 'never') return { why: `container ${row.name} has the label ecluse.migrate=never`, mend: 'ask its tenant' };
-  if (policy === 'drain') {
-    return {
-      why: `container ${row.name} has the label ecluse.migrate=drain: it moves only when its host is drained`,
-      mend: 'ask its tenant',
-    };
-  }
-  return undefined;
 }

@@ -31,6 +31,7 @@ import { withoutRestart } from '#caas/engine/restart-policy.ts';
 import { dropForeignVolumes, placeVolumeWrites, prepareVolumes, sharedVolumeOf } from '#caas/volumes/volume-moves.ts';
 import type { VolumeMove } from '#caas/volumes/volume-moves.ts';
 import { bothDone } from './both-done.ts';
+import type { MoveCause } from './migration-check.ts';
 import { probeOnce } from './migration-probe.ts';
 import { MoveDebts } from './move-debts.ts';
 import { moveFailed, moveRefused } from './move-error.ts';
@@ -77,7 +78,12 @@ export class Migrations implements AsyncDisposable {
   }
 
   /** Moves a container. Errors: ECLUSE_MIGRATION_REFUSED (nothing was touched), ECLUSE_MIGRATION_FAILED (rolled back). */
-  async migrate(id: string, targetName: string, onProgress: (progress: MigrationProgress) => void): Promise<MigrationReport> {
+  async migrate(
+    id: string,
+    targetName: string,
+    onProgress: (progress: MigrationProgress) => void,
+    cause: MoveCause = 'order',
+  ): Promise<MigrationReport> {
     const { clock, containers } = this.#deps;
     if (this.#underWay.has(id))
       throw moveRefused(`container ${id.slice(0, 12)} is already being moved`, 'wait for the move under way, or cancel it');
@@ -98,7 +104,7 @@ export class Migrations implements AsyncDisposable {
                 'what its last move left is not in order yet',
                 'see the log of the daemon, and try again in a moment',
               );
-            const move = await checkMove(this.#deps, id, targetName, { times, signal: cancel.signal });
+            const move = await checkMove(this.#deps, id, targetName, { times, cause, signal: cancel.signal });
             const outcome = await this.#runUnheard(move);
             const { source, target } = move;
             const report = { container: id, from: source.name, to: target.name, totalMs: times.totalMs(), ...outcome };

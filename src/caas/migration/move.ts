@@ -19,6 +19,7 @@ import { sharedVolumeOf } from '#caas/volumes/volume-moves.ts';
 import type { Volumes } from '#caas/volumes/volumes.ts';
 import type { ImageTransfers } from './image-transfer.ts';
 import { refusalOf } from './migration-check.ts';
+import type { MoveCause } from './migration-check.ts';
 import { moveRefused } from './move-error.ts';
 import { untilQuiet } from './move-source.ts';
 import type { MoveTimes, PhaseTime } from './move-times.ts';
@@ -82,6 +83,7 @@ export interface Move {
   readonly imageDir: string;
   readonly times: MoveTimes;
   readonly signal: AbortSignal;
+  readonly cause: MoveCause;
 }
 
 /** Everything that can be known before something is touched. Error: ECLUSE_MIGRATION_REFUSED. */
@@ -89,7 +91,7 @@ export async function checkMove(
   deps: MigrationDeps,
   id: string,
   targetName: string,
-  run: Pick<Move, 'times' | 'signal'>,
+  run: Pick<Move, 'times' | 'signal' | 'cause'>,
 ): Promise<Move> {
   const { containers, hosts, meter, sql, imageFolder } = deps;
   // A first interval after a restart of the node renews the incarnation; that must have happened before the row is read.
@@ -103,6 +105,7 @@ export async function checkMove(
   const spec = parseStoredSpec(row.spec);
   const sourceInspect = await inspectQuiet(deps, row, spec);
   const refusal = refusalOf({
+    cause: run.cause,
     row,
     spec,
     inspect: sourceInspect,

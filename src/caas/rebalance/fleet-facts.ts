@@ -1,7 +1,6 @@
 /** What the planner knows: hosts, containers and recent moves as plain data at one moment. Whoever asks for a plan gathers it. */
 
-/** `draining`: it is being emptied. `drained`: an operator took it out of use. Neither is given containers. */
-export type HostState = 'active' | 'draining' | 'drained';
+import type { HostState } from '#state/hosts.ts';
 
 export interface FleetHost {
   readonly name: string;

@@ -73,6 +73,8 @@ interface Original {
   readonly row: ContainerRow;
   readonly spec: ContainerSpec;
   readonly tenant: Tenant;
+  /** Labels that its copies get beside its own. */
+  readonly labels: Readonly<Record<string, string>>;
   readonly host: Host;
   readonly inspect: EngineInspect;
   readonly snapshot: SnapshotRow;
@@ -88,12 +90,12 @@ export class Clones {
   }
 
   /** Makes `count` copies. Errors: ECLUSE_CLONE_REFUSED (nothing was touched), ECLUSE_CLONE_FAILED (copies that are ready stay). */
-  async clone(id: string, count: number): Promise<CloneReport> {
+  async clone(id: string, count: number, labels: Readonly<Record<string, string>> = {}): Promise<CloneReport> {
     const { clock, sql } = this.#deps;
     if (!Number.isInteger(count) || count < 1 || count > COUNT_MAX)
       throw refused(`${String(count)} copies cannot be made at once`, `choose from 1 to ${String(COUNT_MAX)}`);
     const startedMs = clock.monotonicMs();
-    const original = await this.#check(id);
+    const original = { ...(await this.#check(id)), labels };
     const { snapshot, imageDir, filesDir, row } = original;
     try {
       const { pausedMs, imageBytes } = await this.#deps.containers.locks.run(id, async () => await this.#save(original));
@@ -113,7 +115,7 @@ export class Clones {
     if (row !== undefined) await limitMemory(this.#deps.clock, this.#deps.containers.hostOf(row), row);
   }
 
-  async #check(id: string): Promise<Original> {
+  async #check(id: string): Promise<Omit<Original, 'labels'>> {
     const { containers, sql, clock, imageFolder, stagingFolder } = this.#deps;
     const row = await containers.find(id);
     if (row === undefined) throw refused(`container ${id.slice(0, 12)} does not exist`, 'see: ecluse ps');
@@ -230,13 +232,14 @@ export class Clones {
   }
 
   /** Copies stand behind the original's hosts: what it has by its name is written down for them. */
-  #specOf({ row, spec, tenant }: Original): ContainerSpec {
+  #specOf({ row, spec, tenant, labels: added }: Original): ContainerSpec {
     const labels = spec.config.Labels ?? {};
     const wanted = wantedRoutes(row.name, spec, tenant, this.#deps.domain);
     const hosts = wanted.kind === 'routes' ? [...new Set(wanted.routes.map(({ host }) => host))] : [];
     const Labels = {
       ...labels,
       'ecluse.clone.of': row.name,
+      ...added,
       ...(hosts.length === 0 ? {} : { 'ecluse.http.host': hosts.join(',') }),
     };
     return { ...spec, config: { ...spec.config, Labels } };

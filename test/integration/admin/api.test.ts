@@ -111,6 +111,19 @@ describe('AdminClient', () => {
     ).toEqual(['progress', 'error']);
   });
 
+  test('drains a host line by line, plans without it, and gives it back', async () => {
+    await using admin = await startAdmin();
+    const client = createAdminClient(admin.socketPath);
+    const heard: string[] = [];
+    const report = await client.drainHost('a', { dryRun: false }, ({ text }) => heard.push(text));
+    expect(report).toMatchObject({ host: 'a', state: 'draining', left: [{ container: 'acme/db', runs: true }] });
+    expect(heard).toEqual(['acme/web: a to b: host a is drained']);
+    expect(await client.drainHost('a', { dryRun: true }, () => undefined)).toMatchObject({ moves: [{ outcome: 'planned' }] });
+    await expect(client.drainHost('x', { dryRun: false }, () => undefined)).rejects.toMatchObject({ status: 404 });
+    expect(await client.undrainHost('a')).toEqual({ host: 'a', state: 'active' });
+    expect(await client.rebalance({ dryRun: true }, () => undefined)).toMatchObject({ moves: [], hostsWanted: 0 });
+  });
+
   test('says so when the daemon dies in the middle of a migration', async () => {
     const dying: Server = createServer((socket) => {
       socket.on('error', () => undefined);

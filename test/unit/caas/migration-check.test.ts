@@ -7,6 +7,7 @@ import { hostWith, RUNSC_2024, RUNSC_2026 } from '../../support/runsc-data.ts';
 
 function why(change: Partial<MigrationQuestion>): string | undefined {
   return refusalOf({
+    cause: 'order',
     row: rowOf(),
     spec: specOf(),
     inspect: inspectOf(),
@@ -31,6 +32,9 @@ test('every reason against it has its words', () => {
   expect(why({ target: hostWith('a', RUNSC_2024) })).toBe('container web is on host a already');
   expect(why({ spec: specOf({ Labels: { 'ecluse.migrate': 'never' } }) })).toContain('ecluse.migrate=never');
   expect(why({ spec: specOf({ Labels: { 'ecluse.migrate': 'drain' } }) })).toContain('only when its host is drained');
+  expect(why({ cause: 'rebalance', spec: specOf({ Labels: { 'ecluse.migrate': 'drain' } }) })).toContain('only when its host');
+  expect(why({ cause: 'drain', spec: specOf({ Labels: { 'ecluse.migrate': 'drain' } }) })).toBeUndefined();
+  expect(why({ cause: 'drain', spec: specOf({ Labels: { 'ecluse.migrate': 'never' } }) })).toContain('ecluse.migrate=never');
   expect(why({ inspect: undefined })).toBe('host a does not know the container');
   expect(why({ row: rowOf({ state: 'paused' }) })).toBe('container web is paused');
   expect(why({ inspect: inspectOf({ Paused: true }) })).toBe('container web is running');

@@ -1,0 +1,134 @@
+/** A host that is emptied while its containers serve, and a service that grows and shrinks with its load. */
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { expectNothingLeft } from '../../support/leftovers.ts';
+import { startNode } from '../../support/node.ts';
+import type { TestNode } from '../../support/node.ts';
+import { startSteadyLoad } from '../../support/steady-load.ts';
+import type { LoadSample, SteadyLoad } from '../../support/steady-load.ts';
+
+/** Each request of `/slow` is in flight for a second; others are answered at once. */
+const SLOW = `require('node:http').createServer((request, response) => {
+  setTimeout(() => response.end('ok'), request.url === '/slow' ? 1000 : 0);
+}).listen(8080)`;
+
+describe('a fleet of two hosts', () => {
+  let node: TestNode;
+
+  beforeAll(async () => {
+    node = await startNode({ demo: true });
+    await docker('rm', '-f', 'hello'); // The tests say what is there.
+  });
+
+  afterAll(async () => {
+    await node[Symbol.asyncDispose]();
+    await expectNothingLeft(node.dataDir);
+  });
+
+  const done = async (...args: readonly string[]): Promise<string> => {
+    const answer = await node.ecluse(...args);
+    expect(answer.stderr).toBe('');
+    expect(answer.exitCode).toBe(0);
+    return answer.stdout;
+  };
+  const docker = async (...args: readonly string[]): Promise<string> => {
+    const answer = await node.docker('demo', args);
+    expect(answer.stderr).toBe('');
+    return answer.stdout.trim();
+  };
+  const hostOf = async (name: string): Promise<string> => {
+    const line = (await done('ps', '-a')).split('\n').find((row) => row.split(/\s{2,}/)[2] === name);
+    return line?.split(/\s{2,}/)[4] ?? '';
+  };
+  const runOn = async (host: string, name: string, ...labels: readonly string[]): Promise<void> => {
+    const asLabels = [`ecluse.http.host=${name}.localhost`, ...labels].flatMap((label) => ['--label', label]);
+    await docker('run', '-d', '--name', name, ...asLabels, 'hello');
+    if ((await hostOf(name)) !== host) await done('migrate', name, '--to', host);
+  };
+  const load = (name: string, ratePerSecond: number, path = '/count'): SteadyLoad =>
+    startSteadyLoad({ port: node.ports.https, host: `${name}.localhost`, path, caFile: node.caFile }, ratePerSecond);
+  const failed = (samples: readonly LoadSample[]): readonly LoadSample[] => samples.filter(({ status }) => status !== 200);
+
+  test('drains a host without a failed request, and gives it back', { timeout: 240_000 }, async () => {
+    for (const name of ['one', 'two', 'three']) await runOn('a', name);
+    await done('suspend', 'three');
+    const plan = await done('host', 'drain', 'a', '--dry-run');
+    expect(plan).toContain('demo/one would move from a to b: ');
+    expect(plan).toContain('host a is active; nothing was changed');
+    const loads = [load('one', 10), load('two', 10)];
+    const said = await done('host', 'drain', 'a');
+    const samples = (await Promise.all(loads.map(async (one) => await one.stop()))).flat();
+    expect(said).toContain('host a is drained');
+    expect(samples.length).toBeGreaterThan(20);
+    expect(failed(samples)).toEqual([]);
+    for (const name of ['one', 'two', 'three']) expect(await hostOf(name)).toBe('b');
+    expect(await done('ps')).toMatch(/ three .*\(asleep\)/);
+    expect(await done('host', 'ls')).toMatch(/^a +up, drained /m);
+    await docker('create', '--name', 'four', 'hello');
+    expect(await hostOf('four')).toBe('b');
+    expect(await done('explain', 'container', 'four')).toContain('a: ruled out: it is drained');
+    expect(await done('host', 'undrain', 'a')).toContain('is given containers again');
+    await docker('create', '--name', 'five', 'hello');
+    expect(await hostOf('five')).toBe('a');
+    await docker('rm', '-f', 'one', 'two', 'three', 'four', 'five');
+  });
+
+  test('says what must stay, and moves what moves only in a drain', { timeout: 120_000 }, async () => {
+    await runOn('a', 'free', 'ecluse.migrate=drain');
+    // Alone on b, the first one leaves a to the second.
+    if ((await hostOf('free')) === 'a') await docker('run', '-d', '--name', 'fixed', '--label', 'ecluse.migrate=never', 'hello');
+    const host = await hostOf('fixed');
+    const said = await done('host', 'drain', host);
+    expect(said).toContain('demo/fixed keeps the host busy: it has the label ecluse.migrate=never; ask its tenant, or stop it');
+    expect(said).toContain(`host ${host} is draining`);
+    expect(await done('host', 'ls')).toMatch(new RegExp(`^${host} +up, draining `, 'm'));
+    await docker('stop', 'fixed');
+    const again = await done('host', 'drain', host);
+    expect(again).toContain('demo/fixed is left: it is exited');
+    expect(again).toContain(`host ${host} is drained`);
+    await done('host', 'undrain', host);
+    const other = await hostOf('free');
+    expect((await node.ecluse('migrate', 'free', '--to', other === 'a' ? 'b' : 'a')).stderr).toContain(
+      'only when its host is drained',
+    );
+    expect(await done('host', 'drain', other)).toContain(`host ${other} is drained`);
+    expect(await hostOf('free')).not.toBe(other);
+    await done('host', 'undrain', other);
+    expect((await node.ecluse('host', 'drain', 'nowhere')).stderr).toContain('there is no host nowhere; choose one of: a, b');
+    await docker('rm', '-f', 'free', 'fixed');
+  });
+
+  test('a rebalance of a quiet fleet plans and moves nothing', async () => {
+    expect(await done('rebalance', '--dry-run')).toMatch(/nothing is worth a move|host . is (empty|closing|kept)/);
+  });
+
+  test('copies come with load and go without it', { timeout: 240_000 }, async () => {
+    const refused = await node.docker('demo', ['create', '--label', 'ecluse.scale.max=1', 'hello']);
+    expect(refused.stderr).toContain('label ecluse.scale.max: "1" is no number from 2 to 20');
+    const labels = ['ecluse.http.host=grow.localhost', 'ecluse.scale.max=3', 'ecluse.scale.requests=2'];
+    await docker(
+      'run',
+      '-d',
+      '--name',
+      'grow',
+      ...labels.flatMap((label) => ['--label', label]),
+      'hello',
+      '/usr/local/bin/node',
+      '-e',
+      SLOW,
+    );
+    const copies = async (): Promise<number> =>
+      (await docker('ps', '-q', '--filter', 'label=ecluse.scale.of')).split('\n').filter(Boolean).length;
+    const busy = load('grow', 8, '/slow');
+    await expect.poll(copies, { timeout: 90_000, interval: 1000 }).toBe(2);
+    const first = await busy.stop();
+    expect(failed(first)).toEqual([]);
+    const quiet = load('grow', 2);
+    await expect.poll(copies, { timeout: 140_000, interval: 1000 }).toBe(0);
+    const samples = await quiet.stop();
+    expect(failed(samples)).toEqual([]);
+    const events = await done('events', '--last', '200');
+    expect(events).toMatch(/scale\.up .*name=grow/);
+    expect(events).toMatch(/scale\.down .*name=grow-\d/);
+    await docker('rm', '-f', 'grow');
+  });
+});
