@@ -18,6 +18,9 @@ import type { Sleep } from '#caas/sleep/sleep.ts';
 import { recoverSnapshots } from '#caas/sleep/sleep-recovery.ts';
 import { Sleepers } from '#caas/sleep/sleepers.ts';
 import { Clones } from '#caas/snapshots/clones.ts';
+import { LeftBehind } from '#caas/snapshots/left-behind.ts';
+import { Restores } from '#caas/snapshots/restores.ts';
+import { Snapshots } from '#caas/snapshots/snapshots.ts';
 import { Volumes } from '#caas/volumes/volumes.ts';
 import type { Clock } from '#clock';
 import type { NodeConfig } from '#config';
@@ -51,6 +54,8 @@ export interface ContainerPlane {
   readonly migrations: Migrations;
   readonly sleepers: Sleepers;
   readonly clones: Clones;
+  readonly snapshots: Snapshots;
+  readonly restores: Restores;
   /** Finishes or undoes what a daemon that died left of moves and snapshots. Before anything serves. */
   readonly recover: () => Promise<void>;
 }
@@ -83,7 +88,10 @@ export async function openContainerPlane(
   stack.use(sockets);
   const volumes = new Volumes({ log, clock, sql, hosts, events, sockets });
   const shared = { log, clock, sql, hosts, meter, activator, fabric, volumes };
-  const sleep = sleepOf(() => sleepers);
+  const sleep = sleepOf(
+    () => sleepers,
+    () => snapshots,
+  );
   const containers = new Containers({ ...shared, images, events, networks, ports, sleep });
   const loads = new HostLoads({ log, clock, hosts, images, meter });
   const creation = new ContainerCreation({ ...shared, containers, images, networks, loads, domain: config.domain });
@@ -94,6 +102,11 @@ export async function openContainerPlane(
   const stagingFolder = join(config.dataDir, 'staging');
   await rm(stagingFolder, { recursive: true, force: true }); // Of copies that a crash interrupted.
   const clones = new Clones({ ...shared, containers, creation, imageFolder, stagingFolder, domain: config.domain });
+  const snapshots = new Snapshots({ ...shared, containers, images, vault, imageFolder, stagingFolder });
+  const leftBehind = new LeftBehind({ log, clock });
+  stack.use(leftBehind);
+  const folders = { imageFolder, stagingFolder };
+  const restores = new Restores({ ...shared, ...folders, containers, loads, ports, vault, snapshots, leftBehind });
   const recovery = { log, clock, sql, hosts, containers, vault };
   return {
     events,
@@ -108,6 +121,8 @@ export async function openContainerPlane(
     migrations,
     sleepers,
     clones,
+    snapshots,
+    restores,
     recover: async () => {
       await migrations.recover();
       await recoverSnapshots(recovery);
@@ -115,8 +130,8 @@ export async function openContainerPlane(
   };
 }
 
-/** Containers and who puts them to sleep need each other: the second is asked when it is there. */
-function sleepOf(sleepers: () => Sleepers): Sleep {
+/** Containers and who saves them need each other: the second is asked when it is there. */
+function sleepOf(sleepers: () => Sleepers, snapshots: () => Snapshots): Sleep {
   return {
     settle: async (id) => {
       await sleepers().settle(id);
@@ -126,6 +141,9 @@ function sleepOf(sleepers: () => Sleepers): Sleep {
     },
     forget: async (row) => {
       await sleepers().forget(row);
+    },
+    forgetKept: async (id) => {
+      await snapshots().forgetOf(id);
     },
   };
 }

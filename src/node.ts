@@ -44,6 +44,7 @@ import { NodeOperations } from './node-control.ts';
 import type { NodeParts } from './node-control.ts';
 import { openContainerPlane } from './node-containers.ts';
 import { watchIdle } from '#caas/sleep/idle-watch.ts';
+import { watchSnapshots } from '#caas/snapshots/snapshot-watch.ts';
 import { Edge } from './node-edge.ts';
 import { closeHosts, openHosts } from './node-hosts.ts';
 import { takeNodeLock } from './node-lock.ts';
@@ -286,7 +287,7 @@ async function openNode(config: NodeConfig, log: Log, say: Say): Promise<Running
 
   const edge = new Edge({ log, clock, sql, certificates, domain: config.domain, wake: (ids) => plane.sleepers.wanted(ids) });
   const plane = await openContainerPlane({ log, clock, sql, cgroups, hosts, fabric, activator: edge }, config, stack);
-  const { containers, meter, migrations, sockets, volumes } = plane;
+  const { containers, meter, sockets, volumes } = plane;
   const recovery = { log, clock, sql, hosts, containers, volumes };
   stack.defer(async () => {
     say('stopping containers');
@@ -305,6 +306,7 @@ async function openNode(config: NodeConfig, log: Log, say: Say): Promise<Running
     await pool.dispose();
   });
   stack.use(watchIdle({ log, clock, containers, sleepers: plane.sleepers, useOf: (id) => pool.pool.useOf(id) }));
+  stack.use(watchSnapshots({ log, clock, containers, snapshots: plane.snapshots }));
   const gateway = await openDocker(config, authority, { ...plane, log, clock, sql, hosts }, runsc);
   if (gateway !== undefined) stack.use(gateway);
   serveContainers(sockets, gateway);
@@ -320,11 +322,7 @@ async function openNode(config: NodeConfig, log: Log, say: Say): Promise<Running
     config,
     hosts,
     tenants,
-    containers,
-    migrations,
-    sleepers: plane.sleepers,
-    clones: plane.clones,
-    meter,
+    ...plane,
     pool: pool.pool,
     edge,
     metrics,

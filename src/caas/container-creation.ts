@@ -23,6 +23,7 @@ import type { Networks } from '#caas/networks/networks.ts';
 import { exposedKeys } from '#caas/spec/spec-ports.ts';
 import { place } from './placement.ts';
 import { idleWishOf } from './sleep/sleep-check.ts';
+import { snapshotProblemOf } from './snapshots/snapshot-check.ts';
 import type { PlacementRecord } from './placement.ts';
 import type { MountSpec } from '#caas/spec/spec-mounts.ts';
 import type { Realized, Volumes } from '#caas/volumes/volumes.ts';
@@ -76,7 +77,7 @@ export class ContainerCreation {
     const tcpPorts = tcpPortsOf({ ...known.Config?.ExposedPorts, ...parsed.spec.config.ExposedPorts });
     const exposedPorts = exposedKeys(parsed.spec.ports, known.Config?.ExposedPorts, parsed.spec.config.ExposedPorts);
     const spec: ContainerSpec = { ...parsed.spec, imageId: image.imageId, tcpPorts, exposedPorts };
-    const reason = idleProblemOf(spec);
+    const reason = idleProblemOf(spec) ?? snapshotProblemOf(spec);
     if (reason !== undefined) throw dockerError(400, `ecluse: ${reason}`);
     const row = await this.#admit({ request, spec, memoryBytes: parsed.memoryBytes, image: known });
     return { id: row.id, warnings: parsed.warnings };

@@ -142,7 +142,9 @@ async function undo(
 ): Promise<void> {
   const source = hosts.get(journal.sourceHost);
   const target = hosts.get(journal.targetHost);
-  if (target !== undefined) {
+  // A restore onto the container's own host: what was half made there is a stranger, and the name would be the container's own.
+  const isUnknown = journal.targetHost === journal.sourceHost && journal.targetEngineId === undefined;
+  if (target !== undefined && !isUnknown) {
     const engineId = journal.targetEngineId ?? containers.engineNameOf(target, journal.container);
     await removeCopy(target, { tenant: row?.tenant ?? '', id: journal.container, engineId });
   }

@@ -26,12 +26,14 @@ import type { Host } from '#caas/host.ts';
 import type { Meter } from '#caas/meter.ts';
 import { copyLive, finishTree } from '#caas/migration/file-sync.ts';
 import { untilServes } from '#caas/migration/migration-probe.ts';
+import { limitMemory } from '#caas/migration/migration-recovery.ts';
 import { MoveSource } from '#caas/migration/move-source.ts';
 import { wantedRoutes } from '#caas/routes.ts';
 import { sleepRefusalOf } from '#caas/sleep/sleep-check.ts';
 import { parseStoredSpec } from '#caas/spec/container-spec.ts';
 import type { ContainerSpec } from '#caas/spec/container-spec.ts';
 import { snapshotRowOf } from './snapshot-row.ts';
+import { upperOf } from './upper-directory.ts';
 
 export interface ClonesDeps {
   readonly log: Log;
@@ -82,20 +84,24 @@ export class Clones {
 
   /** Makes `count` copies. Errors: ECLUSE_CLONE_REFUSED (nothing was touched), ECLUSE_CLONE_FAILED (copies that are ready stay). */
   async clone(id: string, count: number): Promise<CloneReport> {
-    const { clock, sql } = this.#deps;
+    const { clock, sql, containers } = this.#deps;
     if (!Number.isInteger(count) || count < 1 || count > COUNT_MAX)
       throw refused(`${String(count)} copies cannot be made at once`, `choose from 1 to ${String(COUNT_MAX)}`);
     const startedMs = clock.monotonicMs();
     const original = await this.#check(id);
     const { snapshot, imageDir, filesDir, row } = original;
     try {
-      const { pausedMs, imageBytes } = await this.#deps.containers.locks.run(id, async () => await this.#save(original));
+      const { pausedMs, imageBytes } = await containers.locks.run(id, async () => await this.#save(original));
       const clones = await this.#makeAll(original, count);
       return { container: row.id, clones, pausedMs, imageBytes, totalMs: Math.round(clock.monotonicMs() - startedMs) };
     } finally {
       await rm(imageDir, { recursive: true, force: true });
       await rm(filesDir, { recursive: true, force: true });
       await forgetSnapshot(sql, snapshot.id);
+      // The save lifted it; with the image's pages gone it fits again.
+      await containers.locks.run(id, async () => {
+        await limitMemory(clock, original.host, row);
+      });
     }
   }
 
@@ -224,12 +230,6 @@ export class Clones {
     };
     return { ...spec, config: { ...spec.config, Labels } };
   }
-}
-
-function upperOf({ GraphDriver }: EngineInspect): string {
-  const upper = GraphDriver?.Data?.['UpperDir'];
-  if (upper === undefined) throw new Error('an engine does not keep its layers in overlay directories');
-  return upper;
 }
 
 function refused(message: string, mend: string): EcluseError {
