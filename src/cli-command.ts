@@ -63,6 +63,10 @@ export type RemoteCommand = Remote &
     | { readonly kind: 'suspend'; readonly container: string }
     | { readonly kind: 'wake'; readonly container: string }
     | { readonly kind: 'clone'; readonly container: string; readonly count: number }
+    | { readonly kind: 'snapshot'; readonly container: string }
+    | { readonly kind: 'snapshot-ls' }
+    | { readonly kind: 'snapshot-rm'; readonly snapshot: string }
+    | { readonly kind: 'restore'; readonly reference: string; readonly to: string | undefined }
   );
 
 export interface UpCommand {

@@ -1,6 +1,6 @@
 /** What `ecluse help` says, from the table of commands. Pure. */
+import type { CommandSpec, FlagSpec } from './cli-spec.ts';
 import { COMMAND_SPECS } from './cli-table.ts';
-import type { CommandSpec, FlagSpec } from './cli-table.ts';
 
 function columns(rows: readonly (readonly [string, string])[]): readonly string[] {
   const width = Math.max(...rows.map(([left]) => left.length));

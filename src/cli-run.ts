@@ -148,8 +148,19 @@ function isOfNode(command: RemoteCommand): command is NodeCommand {
   return OF_NODE.some((kind) => kind === command.kind);
 }
 
+const OF_SNAPSHOTS = ['snapshot', 'snapshot-ls', 'snapshot-rm', 'restore'] as const;
+type SnapshotCommand = Extract<RemoteCommand, { readonly kind: (typeof OF_SNAPSHOTS)[number] }>;
+
+function isOfSnapshots(command: ObjectCommand): command is SnapshotCommand {
+  return OF_SNAPSHOTS.some((kind) => kind === command.kind);
+}
+
 /** Commands about one tenant or one container. */
 async function runOnObjects(command: ObjectCommand, client: AdminClient, output: Output): Promise<void> {
+  if (isOfSnapshots(command)) {
+    await (await import('./cli-snapshots.ts')).runSnapshotCommand(command, client, output);
+    return;
+  }
   switch (command.kind) {
     case 'tenant-add':
     case 'tenant-ls':

@@ -2,41 +2,10 @@
 import { EcluseError } from '#errors';
 import { parseDurationMs, parseSizeBytes } from '#units';
 import type { Command, DaemonAddress, Moment, TenantSettings } from './cli-command.ts';
+import { usageError } from './cli-spec.ts';
+import type { CommandSpec, FlagSpec, Given } from './cli-spec.ts';
 import { parseListenAddress } from './listen-address.ts';
 import { nearestWord } from './suggest.ts';
-
-export interface FlagSpec {
-  readonly name: string;
-  readonly short?: string;
-  /** What help calls its value; absent: it takes none. */
-  readonly value?: string;
-  readonly repeats?: true;
-  readonly about: string;
-}
-
-/** What was given for one command: every flag and operand is one that its specification names. */
-export interface Given {
-  readonly has: (flag: string) => boolean;
-  readonly text: (flag: string) => string | undefined;
-  readonly texts: (flag: string) => readonly string[] | undefined;
-  readonly operand: (index: number) => string;
-}
-
-export interface CommandSpec {
-  /** `tenant add`. */
-  readonly words: string;
-  readonly operands: readonly string[];
-  readonly about: string;
-  readonly flags: readonly FlagSpec[];
-  /** Not shown by help. */
-  readonly hidden?: true;
-  readonly command: (given: Given) => Command;
-}
-
-export function usageError(message: string, mend?: string): EcluseError {
-  const base = { code: 'ECLUSE_USAGE', source: 'usage', message, status: 400 } as const;
-  return new EcluseError(mend === undefined ? base : { ...base, mend });
-}
 
 const JSON_FLAG: FlagSpec = { name: 'json', about: 'print JSON for programs' };
 const DATA_FLAG: FlagSpec = {
@@ -375,6 +344,37 @@ export const COMMAND_SPECS: readonly CommandSpec[] = [
     }),
   },
   {
+    words: 'snapshot ls',
+    operands: [],
+    about: 'list the snapshots that are kept',
+    flags: REMOTE_FLAGS,
+    command: (given) => ({ kind: 'snapshot-ls', ...remote(given) }),
+  },
+  {
+    words: 'snapshot rm',
+    operands: ['SNAPSHOT'],
+    about: 'remove a snapshot',
+    flags: REMOTE_FLAGS,
+    command: (given) => ({ kind: 'snapshot-rm', ...remote(given), snapshot: given.operand(0) }),
+  },
+  {
+    words: 'snapshot',
+    operands: ['CONTAINER'],
+    about: 'keep memory, files and volumes of a running container as they are now',
+    flags: REMOTE_FLAGS,
+    command: (given) => ({ kind: 'snapshot', ...remote(given), container: given.operand(0) }),
+  },
+  {
+    words: 'restore',
+    operands: ['SNAPSHOT|CONTAINER'],
+    about: 'bring a lost container back from a snapshot, or from its newest one',
+    flags: [
+      { name: 'to', value: 'HOST', about: 'the host to bring it to (default: the one that placement chooses)' },
+      ...REMOTE_FLAGS,
+    ],
+    command: (given) => ({ kind: 'restore', ...remote(given), reference: given.operand(0), to: given.text('to') }),
+  },
+  {
     words: 'usage',
     operands: [],
     about: 'show what was used, from the ledger',
@@ -404,23 +404,3 @@ export const COMMAND_SPECS: readonly CommandSpec[] = [
     command: () => ({ kind: 'config-schema' }),
   },
 ];
-
-/** Commands of the design that later versions bring. */
-export const COMMANDS_TO_COME: ReadonlySet<string> = new Set([
-  'apply',
-  'diff',
-  'history',
-  'rollback',
-  'route',
-  'service',
-  'explain',
-  'cert',
-  'logs',
-  'snapshot',
-  'invoice',
-  'ledger',
-  'upgrade',
-  'reload',
-  'host add',
-  'host rm',
-]);

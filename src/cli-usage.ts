@@ -2,7 +2,7 @@
 import type { AdminClient } from '#admin/client.ts';
 import type { UsageGrouping, UsageTotal } from '#caas/usage.ts';
 import type { Moment, RemoteCommand } from './cli-command.ts';
-import { usageError } from './cli-table.ts';
+import { usageError } from './cli-spec.ts';
 import { writeJson } from './cli-output.ts';
 import type { Output } from './cli-output.ts';
 import { csvField, plainText, tableText } from './cli-text.ts';

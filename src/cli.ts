@@ -2,8 +2,10 @@
 import { parseArgs } from 'node:util';
 import { codeOf, reasonOf } from '#errors';
 import type { Command } from './cli-command.ts';
-import { COMMANDS_TO_COME, COMMAND_SPECS, usageError } from './cli-table.ts';
-import type { CommandSpec, FlagSpec, Given } from './cli-table.ts';
+import { usageError } from './cli-spec.ts';
+import type { CommandSpec, FlagSpec, Given } from './cli-spec.ts';
+import { COMMANDS_TO_COME } from './cli-spec.ts';
+import { COMMAND_SPECS } from './cli-table.ts';
 import { nearestWord } from './suggest.ts';
 
 const HELP_FLAG: FlagSpec = { name: 'help', short: 'h', about: 'say how the command is used' };

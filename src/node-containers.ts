@@ -20,6 +20,9 @@ import type { Sleep } from '#caas/sleep/sleep.ts';
 import { recoverSnapshots } from '#caas/sleep/sleep-recovery.ts';
 import { Sleepers } from '#caas/sleep/sleepers.ts';
 import { Clones } from '#caas/snapshots/clones.ts';
+import { LeftBehind } from '#caas/snapshots/left-behind.ts';
+import { Restores } from '#caas/snapshots/restores.ts';
+import { Snapshots } from '#caas/snapshots/snapshots.ts';
 import { Volumes } from '#caas/volumes/volumes.ts';
 import type { Clock } from '#clock';
 import type { NodeConfig } from '#config';
@@ -56,6 +59,8 @@ export interface ContainerPlane {
   readonly migrations: Migrations;
   readonly sleepers: Sleepers;
   readonly clones: Clones;
+  readonly snapshots: Snapshots;
+  readonly restores: Restores;
   /** Finishes or undoes what a daemon that died left of moves and snapshots. Before anything serves. */
   readonly recover: () => Promise<void>;
 }
@@ -86,28 +91,30 @@ export async function openContainerPlane(
   stack.use(sockets);
   const volumes = new Volumes({ log, clock, sql, hosts, events, sockets });
   const shared = { log, clock, sql, hosts, meter, activator, fabric, volumes };
-  const sleep = sleepOf(() => sleepers);
+  const sleep = sleepOf(
+    () => sleepers,
+    () => snapshots,
+  );
   const containers = new Containers({ ...shared, images, events, networks, ports, sleep });
   const loads = new HostLoads({ log, clock, sql, hosts, images, meter });
   const creation = new ContainerCreation({ ...shared, containers, images, networks, loads, domain: config.domain });
-  const transfers = await openTransfers(deps, config, imageFolder);
-  stack.use(transfers);
-  const migrations = new Migrations({
-    ...shared,
-    containers,
-    imageFolder,
-    transfers,
-    warm: async (bytes) => {
-      await memory.warm(bytes);
-    },
-    atOnce: config.migration.concurrency,
-  });
+  const transfers = stack.use(await openTransfers(deps, config, imageFolder));
+  const warm = async (bytes: number): Promise<void> => {
+    await memory.warm(bytes);
+  };
+  const atOnce = config.migration.concurrency;
+  const migrations = new Migrations({ ...shared, containers, imageFolder, transfers, warm, atOnce });
   const vault = await SnapshotVault.open(join(config.dataDir, 'snapshots'));
   const sleepers = new Sleepers({ ...shared, containers, vault, imageFolder });
   stack.use(sleepers);
   const stagingFolder = join(config.dataDir, 'staging');
   await rm(stagingFolder, { recursive: true, force: true }); // Of copies that a crash interrupted.
   const clones = new Clones({ ...shared, containers, creation, imageFolder, stagingFolder, domain: config.domain });
+  const snapshots = new Snapshots({ ...shared, containers, images, vault, imageFolder, stagingFolder });
+  const leftBehind = new LeftBehind({ log, clock });
+  stack.use(leftBehind);
+  const folders = { imageFolder, stagingFolder };
+  const restores = new Restores({ ...shared, ...folders, containers, loads, ports, vault, snapshots, leftBehind });
   const recovery = { log, clock, sql, hosts, containers, vault };
   return {
     events,
@@ -122,6 +129,8 @@ export async function openContainerPlane(
     migrations,
     sleepers,
     clones,
+    snapshots,
+    restores,
     recover: async () => {
       await migrations.recover();
       await recoverSnapshots(recovery);
@@ -152,8 +161,8 @@ async function openTransfers(
   });
 }
 
-/** Containers and who puts them to sleep need each other: the second is asked when it is there. */
-function sleepOf(sleepers: () => Sleepers): Sleep {
+/** Containers and who saves them need each other: the second is asked when it is there. */
+function sleepOf(sleepers: () => Sleepers, snapshots: () => Snapshots): Sleep {
   return {
     settle: async (id) => {
       await sleepers().settle(id);
@@ -163,6 +172,9 @@ function sleepOf(sleepers: () => Sleepers): Sleep {
     },
     forget: async (row) => {
       await sleepers().forget(row);
+    },
+    forgetKept: async (id) => {
+      await snapshots().forgetOf(id);
     },
   };
 }

@@ -10,6 +10,7 @@ import type {
   ContainerFilter,
   FleetProgress,
   PlanOrder,
+  SnapshotView,
   TenantChange,
   TenantEnv,
   TenantRequest,
@@ -26,6 +27,8 @@ import type { SleepReport, Sleepers, WakeReport } from '#caas/sleep/sleepers.ts'
 import type { CloneReport, Clones } from '#caas/snapshots/clones.ts';
 import type { DrainReport } from '#caas/rebalance/drain.ts';
 import type { RebalanceReport } from '#caas/rebalance/rebalancer.ts';
+import type { RestoreReport, Restores } from '#caas/snapshots/restores.ts';
+import type { SnapshotReport, Snapshots } from '#caas/snapshots/snapshots.ts';
 import { wantedRoutes } from '#caas/routes.ts';
 import { sumUsage } from '#caas/usage.ts';
 import type { MigrationReport } from '#caas/migration/move.ts';
@@ -59,6 +62,8 @@ export interface NodeParts {
   readonly sleepers: Sleepers;
   readonly clones: Clones;
   readonly fleet: Fleet;
+  readonly snapshots: Snapshots;
+  readonly restores: Restores;
   readonly meter: Meter;
   readonly pool: WorkerPool;
   readonly edge: Edge;
@@ -68,6 +73,9 @@ export interface NodeParts {
 
 /** A 12-digit prefix is what people copy from a table; shorter ones work while they are unique. */
 const PREFIX = /^[0-9a-f]{1,64}$/;
+
+/** Of a UUID. Fewer digits are a slip more often than an id. */
+const SNAPSHOT_PREFIX = /^[0-9a-f][0-9a-f-]{3,35}$/;
 
 function addressText(address: { readonly host: string; readonly port: number } | undefined): string | undefined {
   return address === undefined ? undefined : formatListenAddress(address);
@@ -258,6 +266,43 @@ export class NodeOperations implements NodeControl {
     return await this.#parts.fleet.rebalance({ dryRun, say });
   }
 
+  async snapshot(reference: string): Promise<SnapshotReport> {
+    const row = await this.#find(reference);
+    return { ...(await this.#parts.snapshots.take(row.id, 'copy')), container: `${row.tenant}/${row.name}` };
+  }
+
+  async snapshots(): Promise<readonly SnapshotView[]> {
+    return (await this.#parts.snapshots.list()).map(
+      ({ id, tenant, name, container, host, kind, createdMs, imageBytes, fileBytes, runtime }) => ({
+        id,
+        tenant,
+        name,
+        container,
+        host,
+        kind: kind === 'automatic' ? 'automatic' : 'manual',
+        createdMs,
+        imageBytes,
+        keptBytes: fileBytes,
+        runtime,
+      }),
+    );
+  }
+
+  async removeSnapshot(reference: string): Promise<void> {
+    const snapshot = await this.#findSnapshot(reference);
+    if (snapshot === undefined) throw controlError(404, `no snapshot is called ${reference}`, 'see: ecluse snapshot ls');
+    await this.#parts.snapshots.remove(snapshot.id);
+  }
+
+  /** A container's name comes before a snapshot's id, which comes before a container's. */
+  async restore(reference: string, target: string | undefined): Promise<RestoreReport> {
+    const isName = (await this.#parts.containers.list()).some(({ name }) => name === reference);
+    const snapshot = isName ? undefined : await this.#findSnapshot(reference);
+    const row = await this.#find(snapshot?.container ?? reference);
+    const report = await this.#parts.restores.restore(row.id, snapshot?.id, target);
+    return { ...report, container: `${row.tenant}/${row.name}` };
+  }
+
   async changes(cursor: number, limit: number): Promise<readonly Change[]> {
     return await readChanges(this.#parts.sql, cursor, limit);
   }
@@ -280,6 +325,15 @@ export class NodeOperations implements NodeControl {
         `${reference} is the name of several containers`,
         `say which: ${found.map((row) => `${row.tenant}/${row.name}`).join(' or ')}`,
       );
+    return first;
+  }
+
+  /** By its id, or the beginning of it. */
+  async #findSnapshot(reference: string): Promise<{ readonly id: string; readonly container: string } | undefined> {
+    if (!SNAPSHOT_PREFIX.test(reference)) return undefined;
+    const [first, second] = (await this.#parts.snapshots.list()).filter(({ id }) => id.startsWith(reference));
+    if (second !== undefined)
+      throw controlError(409, `several snapshots begin with ${reference}`, 'write more of the id; see: ecluse snapshot ls');
     return first;
   }
 

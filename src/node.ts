@@ -46,6 +46,7 @@ import type { NodeParts } from './node-control.ts';
 import { openContainerPlane } from './node-containers.ts';
 import { openFleet } from './node-fleet.ts';
 import { watchIdle } from '#caas/sleep/idle-watch.ts';
+import { watchSnapshots } from '#caas/snapshots/snapshot-watch.ts';
 import { Edge } from './node-edge.ts';
 import { closeHosts, openHosts } from './node-hosts.ts';
 import { takeNodeLock } from './node-lock.ts';
@@ -307,6 +308,7 @@ async function openNode(config: NodeConfig, log: Log, say: Say): Promise<Running
     await pool.dispose();
   });
   stack.use(watchIdle({ log, clock, containers, sleepers: plane.sleepers, useOf: (id) => pool.pool.useOf(id) }));
+  stack.use(watchSnapshots({ log, clock, containers, snapshots: plane.snapshots }));
   const gateway = await openDocker(config, authority, { ...plane, log, clock, sql, hosts }, runsc);
   if (gateway !== undefined) stack.use(gateway);
   serveContainers(sockets, gateway);
@@ -318,7 +320,7 @@ async function openNode(config: NodeConfig, log: Log, say: Say): Promise<Running
   const fleet = openFleet({ ...plane, log, clock, sql, hosts, activator: edge, metrics }, config.rebalance, stack);
   const tenants = openTenants(config, endpoint, { clock, sql, authority, volumes, hosts, events: plane.events });
   const running = { clock, sql, config, hosts, tenants, fleet, pool: pool.pool, edge, metrics, startedMs };
-  const parts: NodeParts = { ...running, containers, migrations, meter, sleepers: plane.sleepers, clones: plane.clones };
+  const parts: NodeParts = { ...plane, ...running };
   stack.use(await AdminApi.open({ control: new NodeOperations(parts), log }, { socketPath: config.listen.adminSocket }));
   stack.use(migrations); // Before all else, too: a move that is under way goes back while there is still everything that it needs.
   const all = stack.move();

@@ -8,6 +8,8 @@ import type { DrainReport } from '#caas/rebalance/drain.ts';
 import type { RebalanceReport } from '#caas/rebalance/rebalancer.ts';
 import type { HostState } from '#state/hosts.ts';
 import type { CloneReport } from '#caas/snapshots/clones.ts';
+import type { RestoreReport } from '#caas/snapshots/restores.ts';
+import type { SnapshotReport } from '#caas/snapshots/snapshots.ts';
 import type { SleepReport, WakeReport } from '#caas/sleep/sleepers.ts';
 import type { MigrationReport } from '#caas/migration/move.ts';
 import type { MigrationProgress } from '#caas/migration/move-times.ts';
@@ -27,6 +29,7 @@ import type {
   FleetProgress,
   NodeControl,
   NodeStatus,
+  SnapshotView,
   TenantEnv,
   TenantView,
 } from './node-control.ts';
@@ -105,6 +108,18 @@ export function createAdminClient(socketPath: string): AdminClient {
     suspend: async (container) => await ask<SleepReport>(lifecycleCall(container, 'suspend')),
     wake: async (container) => await ask<WakeReport>(lifecycleCall(container, 'wake')),
     clone: async (container, count) => await ask<CloneReport>({ ...lifecycleCall(container, 'clone'), body: { count } }),
+    snapshot: async (container) => await ask<SnapshotReport>(lifecycleCall(container, 'snapshot')),
+    snapshots: async () => (await get<{ snapshots: readonly SnapshotView[] }>('snapshots')).snapshots,
+    removeSnapshot: async (snapshot) => {
+      await ask({ method: 'DELETE', path: `snapshots/${encodeURIComponent(snapshot)}` });
+    },
+    restore: async (reference, target) =>
+      await ask<RestoreReport>({
+        method: 'POST',
+        path: `snapshots/${encodeURIComponent(reference)}/restore`,
+        body: target === undefined ? {} : { to: target },
+        patienceMs: LIFECYCLE_TIMEOUT_MS,
+      }),
     changes: async (cursor, limit) =>
       (await get<{ changes: readonly Change[] }>('changes', { after: String(cursor), limit: String(limit) })).changes,
     latestChanges: async (count) =>

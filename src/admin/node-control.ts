@@ -6,6 +6,8 @@ import type { PlacementRecord } from '#caas/placement.ts';
 import type { DrainReport } from '#caas/rebalance/drain.ts';
 import type { RebalanceReport } from '#caas/rebalance/rebalancer.ts';
 import type { CloneReport } from '#caas/snapshots/clones.ts';
+import type { RestoreReport } from '#caas/snapshots/restores.ts';
+import type { SnapshotReport } from '#caas/snapshots/snapshots.ts';
 import type { SleepReport, WakeReport } from '#caas/sleep/sleepers.ts';
 import type { MigrationReport } from '#caas/migration/move.ts';
 import type { MigrationProgress } from '#caas/migration/move-times.ts';
@@ -121,6 +123,24 @@ export interface ContainerReading {
   readonly sampledMs: number;
 }
 
+/** A snapshot that is kept. */
+export interface SnapshotView {
+  readonly id: string;
+  readonly tenant: string;
+  /** The container's name when it was made. */
+  readonly name: string;
+  readonly container: string;
+  /** Where the container was then. */
+  readonly host: string;
+  readonly kind: 'manual' | 'automatic';
+  readonly createdMs: number;
+  readonly imageBytes: number;
+  /** On disk: memory and files, sealed. */
+  readonly keptBytes: number;
+  /** The runsc that wrote it, and can read it. */
+  readonly runtime: string;
+}
+
 export interface UsageQuery {
   readonly tenant: string | undefined;
   readonly sinceMs: number;
@@ -164,6 +184,14 @@ export interface NodeControl {
   undrainHost(host: string): Promise<{ readonly host: string; readonly state: HostState }>;
   /** Plans the moves that are worth their cost, and makes them. */
   rebalance(order: PlanOrder, onProgress: (progress: FleetProgress) => void): Promise<RebalanceReport>;
+  /** Keeps memory, files and volumes of a running container as they are now. */
+  snapshot(container: string): Promise<SnapshotReport>;
+  /** The oldest first. */
+  snapshots(): Promise<readonly SnapshotView[]>;
+  /** `snapshot`: its id, or the beginning of it. */
+  removeSnapshot(snapshot: string): Promise<void>;
+  /** `reference`: a snapshot, or a container for its newest one. `target` undefined: a host is chosen. */
+  restore(reference: string, target: string | undefined): Promise<RestoreReport>;
   /** Changes after the cursor, oldest first. */
   changes(cursor: number, limit: number): Promise<readonly Change[]>;
 }

@@ -46,6 +46,8 @@ export const cloneRequestSchema = z.strictObject({ count: z.int().min(1).max(100
 export const migrateRequestSchema = z.strictObject({ to: z.string().min(1).max(64) });
 
 export const planOrderSchema = z.strictObject({ dryRun: z.boolean().prefault(false) });
+/** Absent: a host is chosen. */
+export const restoreRequestSchema = z.strictObject({ to: z.string().min(1).max(64).exactOptional() });
 
 /** A flag of a query: `?all`, `?all=1`, `?all=true`. */
 const flag = z.enum(['', '0', '1', 'false', 'true']).transform((text) => text !== '0' && text !== 'false');

@@ -14,6 +14,7 @@ import {
   migrateRequestSchema,
   parseRequest,
   planOrderSchema,
+  restoreRequestSchema,
   tenantChangeSchema,
   tenantRequestSchema,
   usageQuerySchema,
@@ -151,6 +152,36 @@ export const ADMIN_ROUTES: readonly AdminRoute[] = [
     handle: async (exchange, { control }) => {
       const order = parseRequest(planOrderSchema, await readJson(exchange), 'body');
       await tellLines(exchange, async (say) => await control.rebalance(order, say));
+    },
+  },
+  {
+    method: 'POST',
+    path: 'containers/{ref}/snapshot',
+    handle: async (exchange, { control }) => {
+      sendJson(exchange, 201, await control.snapshot(captured(exchange, 'ref')));
+    },
+  },
+  {
+    method: 'GET',
+    path: 'snapshots',
+    handle: async (exchange, { control }) => {
+      sendJson(exchange, 200, { snapshots: await control.snapshots() });
+    },
+  },
+  {
+    method: 'DELETE',
+    path: 'snapshots/{ref}',
+    handle: async (exchange, { control }) => {
+      await control.removeSnapshot(captured(exchange, 'ref'));
+      exchange.response.writeHead(204).end();
+    },
+  },
+  {
+    method: 'POST',
+    path: 'snapshots/{ref}/restore',
+    handle: async (exchange, { control }) => {
+      const { to } = parseRequest(restoreRequestSchema, await readJson(exchange), 'body');
+      sendJson(exchange, 200, await control.restore(captured(exchange, 'ref'), to));
     },
   },
   {

@@ -24,6 +24,7 @@ import { exposedKeys } from '#caas/spec/spec-ports.ts';
 import { place } from './placement.ts';
 import { MEMORY_MIN_LABEL, SCALE_OF_LABEL, scaleLabelsOf } from './scale/scale-labels.ts';
 import { idleWishOf } from './sleep/sleep-check.ts';
+import { snapshotProblemOf } from './snapshots/snapshot-check.ts';
 import type { PlacementRecord } from './placement.ts';
 import type { MountSpec } from '#caas/spec/spec-mounts.ts';
 import type { Realized, Volumes } from '#caas/volumes/volumes.ts';
@@ -77,7 +78,7 @@ export class ContainerCreation {
     const tcpPorts = tcpPortsOf({ ...known.Config?.ExposedPorts, ...parsed.spec.config.ExposedPorts });
     const exposedPorts = exposedKeys(parsed.spec.ports, known.Config?.ExposedPorts, parsed.spec.config.ExposedPorts);
     const asked: ContainerSpec = { ...parsed.spec, imageId: image.imageId, tcpPorts, exposedPorts };
-    const reason = idleProblemOf(asked) ?? scaleProblemOf(asked, parsed.memoryBytes);
+    const reason = idleProblemOf(asked) ?? scaleProblemOf(asked, parsed.memoryBytes) ?? snapshotProblemOf(asked);
     if (reason !== undefined) throw dockerError(400, `ecluse: ${reason}`);
     const spec = withMemoryLeast(asked, parsed.memoryBytes);
     const row = await this.#admit({ request, spec, memoryBytes: parsed.memoryBytes, image: known });

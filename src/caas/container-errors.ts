@@ -16,7 +16,7 @@ export function withVirtualNames(error: unknown, row: ContainerRow): unknown {
   if (!(error instanceof EngineError)) return error;
   const message = error.message
     .replaceAll(row.engineId, row.id)
-    .replaceAll(/ecluse-[0-9a-f]{6}-[0-9a-f]{16}/g, row.name)
+    .replaceAll(/ecluse-[0-9a-f]{6}-[0-9a-f]{16}(?:-r\d+)?/g, row.name)
     .replaceAll(/\becluse-[0-9a-f]{6}-[a-z0-9-]+/g, 'bridge'); // The tenant's engine network.
   return dockerError(error.status, message);
 }

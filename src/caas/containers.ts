@@ -34,6 +34,7 @@ import { dockerError, noSuchContainer } from './docker-api/docker-error.ts';
 import { createdSchema, inspectSchema } from '#caas/engine/engine-answers.ts';
 import type { EngineEvent, EngineInspect } from '#caas/engine/engine-answers.ts';
 import { engineCreateBody } from '#caas/spec/engine-create-body.ts';
+import type { EngineContainerWish } from '#caas/spec/engine-create-body.ts';
 import { EngineError } from '#caas/engine/engine-client.ts';
 import type { EngineCall, Query } from '#caas/engine/engine-client.ts';
 import type { Events } from './events.ts';
@@ -181,11 +182,7 @@ export class Containers {
   }
 
   /** Makes the engine container of `row` on a host; image and network are brought there first. Returns the engine's id. */
-  async makeEngineContainer(
-    host: Host,
-    row: ContainerRow,
-    made: { readonly spec: ContainerSpec; readonly mounts: readonly Readonly<Record<string, unknown>>[] },
-  ): Promise<string> {
+  async makeEngineContainer(host: Host, row: ContainerRow, made: EngineContainerWish): Promise<string> {
     const { spec, mounts } = made;
     await this.#deps.images.ensureOn(host, spec.imageId);
     const network = row.lanAddress === '' ? undefined : await host.ensureTenantNetwork(row.tenant);
@@ -200,7 +197,7 @@ export class Containers {
     const { json } = await host.client.call({
       method: 'POST',
       path: ['containers', 'create'],
-      query: { name: this.engineNameOf(host, row.id) },
+      query: { name: made.name ?? this.engineNameOf(host, row.id) },
       body,
     });
     return createdSchema.parse(json).Id;
@@ -397,6 +394,7 @@ export class Containers {
       options.anonymousVolumes ? this.#deps.volumes.removeAnonymousOf(row.tenant, mounts) : undefined,
       this.#deps.fabric.refresh(row.tenant),
       this.#deps.activator.publish(),
+      this.#deps.sleep.forgetKept(row.id),
     ]);
     const failure = outcomes.find((outcome) => outcome.status === 'rejected');
     if (failure !== undefined) throw failure.reason;

@@ -98,17 +98,18 @@ export class HostLoads {
     this.#cpuMilli = rates;
   }
 
-  /** The facts of all hosts for one decision. */
+  /** The facts of hosts for one decision: of all, or of those that are named. */
   async facts(
     rows: readonly ContainerRow[],
     wish: { readonly tenant: string; readonly spec: ContainerSpec },
+    among: readonly Host[] = [...this.#deps.hosts.values()],
   ): Promise<readonly HostFacts[]> {
     this.#readRates();
     const memory = new Map(this.#deps.meter.readings().map(({ container, memoryBytes }) => [container, memoryBytes]));
     const service = serviceOf(wish.spec);
     const states = new Map((await listHosts(this.#deps.sql)).map(({ name, state }) => [name, state]));
     return await Promise.all(
-      [...this.#deps.hosts.values()].map(async (host) => {
+      among.map(async (host) => {
         const size = await this.#sizeOf(host);
         const here = rows.filter((row) => row.host === host.name);
         const sum = (of: (row: ContainerRow) => number): number => here.reduce((total, row) => total + of(row), 0);

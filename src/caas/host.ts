@@ -274,8 +274,12 @@ export class Host {
   }
 }
 
-function cgroupPrefixOf(options: HostOptions): string {
-  return `/ecluse/${options.network.scope}-${options.name}`;
+/** Where a node's host has its cgroups, also one that the node does not have any more. */
+export function cgroupPrefixOf({
+  name,
+  network,
+}: Pick<HostOptions, 'name'> & { readonly network: Pick<HostNetwork, 'scope'> }): string {
+  return `/ecluse/${network.scope}-${name}`;
 }
 
 /** Says whether an engine that is not ours can be used, and what to add to it if not. */

@@ -17,7 +17,7 @@ const NONCE_BYTES = 12;
 const TAG_BYTES = 16;
 const PIECE_BYTES = 1024 * 1024;
 const SEALED_PIECE_BYTES = PIECE_BYTES + TAG_BYTES;
-/** A nonce tells 255 files apart; an image is three. */
+/** A nonce tells 255 files apart; an image is three, and an archive of files is one for each volume and one for the rest. */
 const FILES_MAX = 255;
 
 export interface VaultEntry {
@@ -53,31 +53,42 @@ export class SnapshotVault {
     });
   }
 
-  /** Keeps all files of a directory, whole or not at all. Returns the bytes on disk. */
-  async seal(entry: VaultEntry, directory: string): Promise<number> {
-    const names = (await readdir(directory)).toSorted();
+  /** Keeps all files of directories, whose names differ, whole or not at all. Returns the bytes on disk. */
+  async seal(entry: VaultEntry, ...directories: readonly string[]): Promise<number> {
+    const places = new Map<string, string>();
+    for (const directory of directories) for (const name of await readdir(directory)) places.set(name, join(directory, name));
+    const names = [...places].toSorted(([one], [other]) => (one < other ? -1 : 1));
     if (names.length > FILES_MAX) throw new Error(`a snapshot of ${String(names.length)} files cannot be sealed`);
     const unfinished = join(this.#folder, `${entry.id}.unfinished`);
     await rm(unfinished, { recursive: true, force: true });
     await mkdir(unfinished, { mode: 0o700 });
     let bytes = 0;
-    for (const [index, name] of names.entries()) {
-      await using from = await open(join(directory, name), 'r');
-      await using to = await open(join(unfinished, name), 'wx', 0o600);
-      bytes += await sealFile(this.#keyOf(entry), { from, to, name, index });
-      await to.sync();
+    try {
+      for (const [index, [name, place]] of names.entries()) {
+        await using from = await open(place, 'r');
+        await using to = await open(join(unfinished, name), 'wx', 0o600);
+        bytes += await sealFile(this.#keyOf(entry), { from, to, name, index });
+        await to.sync();
+      }
+      await rename(unfinished, this.#placeOf(entry.id));
+    } catch (error) {
+      await rm(unfinished, { recursive: true, force: true }); // The disk may be full.
+      throw error;
     }
-    await rename(unfinished, this.#placeOf(entry.id));
     return bytes;
   }
 
-  /** Writes the files of a snapshot into a fresh directory. Fails, and leaves nothing, where anything of it is not as it was sealed. */
-  async unseal(entry: VaultEntry, directory: string): Promise<void> {
+  /**
+   * Writes the files of a snapshot, or those that are wanted, into a fresh directory. Fails, and leaves nothing, where anything of them is not as it was
+   * sealed.
+   */
+  async unseal(entry: VaultEntry, directory: string, isWanted: (name: string) => boolean = () => true): Promise<void> {
     await rm(directory, { recursive: true, force: true });
     await mkdir(directory, { recursive: true, mode: 0o700 });
     try {
       const names = (await readdir(this.#placeOf(entry.id))).toSorted();
       for (const [index, name] of names.entries()) {
+        if (!isWanted(name)) continue;
         await using from = await open(join(this.#placeOf(entry.id), name), 'r');
         await using to = await open(join(directory, name), 'wx', 0o600);
         await unsealFile(this.#keyOf(entry), { from, to, name, index });

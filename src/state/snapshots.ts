@@ -8,8 +8,8 @@ import { changeWrite } from './change-log.ts';
 import { integerOf, textOf } from './sql.ts';
 import type { Sql, SqlRow, SqlWrite, WriteOutcome } from './sql.ts';
 
-/** `sleep`: its container goes on from it, once. `copy`: made beside a container that runs. */
-export type SnapshotKind = 'sleep' | 'copy';
+/** `sleep`: its container goes on from it, once. `copy`: made beside a container that runs. `automatic`: the same, by its label. */
+export type SnapshotKind = 'sleep' | 'copy' | 'automatic';
 export type SnapshotState = 'making' | 'kept' | 'waking';
 
 export interface SnapshotRow {
@@ -41,7 +41,7 @@ function snapshotOf(row: SqlRow): SnapshotRow {
     container: textOf(row, 'container'),
     name: textOf(row, 'name'),
     host: textOf(row, 'host'),
-    kind: kind === 'sleep' ? 'sleep' : 'copy',
+    kind: kind === 'sleep' || kind === 'automatic' ? kind : 'copy',
     state: state === 'kept' || state === 'waking' ? state : 'making',
     createdMs: integerOf(row, 'created_ms'),
     imageBytes: integerOf(row, 'image_bytes'),
@@ -110,6 +110,15 @@ export async function fallAsleep(
   ]);
 }
 
+/** A snapshot beside its container is whole: from here on it can be restored. */
+export async function keepSnapshot(sql: Sql, row: SnapshotRow, made: SnapshotBytes, nowMs: number): Promise<WriteOutcome> {
+  const { id, tenant, container, name, host, kind } = row;
+  return await sql.write([
+    keepWrite(id, made),
+    changeWrite(nowMs, 'snapshot.kept', container, { tenant, name, host, snapshot: id, kind, bytes: made.fileBytes }),
+  ]);
+}
+
 /** Before a container may run again: a daemon that dies from here on asks the engine. */
 export async function beginWake(sql: Sql, id: string): Promise<WriteOutcome> {
   return await sql.write([
@@ -161,6 +170,15 @@ export async function giveUpSleep(
 /** Forgets a snapshot that is nobody's memory. */
 export async function forgetSnapshot(sql: Sql, id: string): Promise<WriteOutcome> {
   return await sql.write([{ sql: 'DELETE FROM snapshot WHERE id = ?', values: [id], expectRows: 1 }]);
+}
+
+/** Removes a snapshot that was kept beside its container. */
+export async function removeSnapshot(sql: Sql, row: SnapshotRow, nowMs: number): Promise<WriteOutcome> {
+  const { id, tenant, container, name } = row;
+  return await sql.write([
+    { sql: 'DELETE FROM snapshot WHERE id = ?', values: [id], expectRows: 1 },
+    changeWrite(nowMs, 'snapshot.removed', container, { tenant, name, snapshot: id }),
+  ]);
 }
 
 export async function findSnapshot(sql: Sql, id: string): Promise<SnapshotRow | undefined> {

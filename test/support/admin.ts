@@ -3,8 +3,9 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { AdminApi } from '#admin/api.ts';
-import type { ContainerView, NodeControl, NodeStatus } from '#admin/node-control.ts';
 import type { MigrationReport } from '#caas/migration/move.ts';
+import type { ContainerView, NodeControl, NodeStatus, SnapshotView } from '#admin/node-control.ts';
+import type { SnapshotReport } from '#caas/snapshots/snapshots.ts';
 import { QUOTA_DEFAULT } from '../../src/node-tenants.ts';
 import { EcluseError } from '#errors';
 import { createLog } from '#log';
@@ -81,6 +82,29 @@ const REPORT: MigrationReport = {
   endedEventStreams: 0,
   replayed: 0,
   phases: [{ phase: 'restore', tookMs: 200 }],
+};
+
+const SNAPSHOT: SnapshotReport = {
+  snapshot: '0f3a5b1c-8d2e-4f60-9a7b-1c2d3e4f5a6b',
+  container: 'acme/web',
+  pausedMs: 80,
+  totalMs: 700,
+  imageBytes: 3 * 1024 ** 2,
+  keptBytes: 5 * 1024 ** 2,
+  notes: ['volume cache is in memory, and is not in the snapshot'],
+};
+
+const SNAPSHOT_VIEW: SnapshotView = {
+  id: SNAPSHOT.snapshot,
+  tenant: 'acme',
+  name: 'web',
+  container: CONTAINER.id,
+  host: 'a',
+  kind: 'manual',
+  createdMs: Date.UTC(2026, 0, 2),
+  imageBytes: SNAPSHOT.imageBytes,
+  keptBytes: SNAPSHOT.keptBytes,
+  runtime: 'release-20260101.0',
 };
 
 function notFound(message: string): EcluseError {
@@ -180,6 +204,23 @@ export function createTestControl(sql: Sql): NodeControl {
     },
     undrainHost: async (host) => ({ host, state: 'active' }),
     rebalance: async () => ({ moves: [], stays: [], hosts: [], hostsWanted: 0 }),
+    snapshot: async (container) => ({ ...SNAPSHOT, container }),
+    snapshots: async () => [SNAPSHOT_VIEW],
+    removeSnapshot: async (snapshot) => {
+      if (!SNAPSHOT.snapshot.startsWith(snapshot)) throw notFound(`no snapshot is called ${snapshot}`);
+    },
+    restore: async (reference, target) => ({
+      container: reference,
+      snapshot: SNAPSHOT.snapshot,
+      takenMs: SNAPSHOT_VIEW.createdMs,
+      from: 'a',
+      to: target ?? 'b',
+      totalMs: 900,
+      imageBytes: SNAPSHOT.imageBytes,
+      keptBytes: SNAPSHOT.keptBytes,
+      phases: [{ phase: 'restore', tookMs: 300 }],
+      notes: [],
+    }),
     changes: async (cursor, limit) => await readChanges(sql, cursor, limit),
   };
 }

@@ -3,7 +3,8 @@ import { describe, expect, test } from 'vitest';
 import { EcluseError, errorLine } from '#errors';
 import { parseCommandLine } from '../../src/cli.ts';
 import { helpText } from '../../src/cli-help.ts';
-import { COMMANDS_TO_COME, COMMAND_SPECS } from '../../src/cli-table.ts';
+import { COMMANDS_TO_COME } from '../../src/cli-spec.ts';
+import { COMMAND_SPECS } from '../../src/cli-table.ts';
 import { csvField, plainText, shellWord, spanText, tableText } from '../../src/cli-text.ts';
 import { LoadMeter } from '../../src/cli-top.ts';
 

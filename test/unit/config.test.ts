@@ -80,6 +80,7 @@ describe('loadConfig()', () => {
       trustedProxies: [],
       registries: ['*'],
       migration: { transfer: 'shared', bandwidth: undefined, concurrency: 2 },
+      rebalance: { mode: 'off', goals: ['relieve', 'consolidate'] },
       proxyProtocol: false,
       demo: true,
     });

@@ -98,7 +98,9 @@ function undoing(
   const source = hosts.get(journal.sourceHost);
   const target = hosts.get(journal.targetHost);
   const steps: Step[] = [];
-  if (target !== undefined) {
+  // A restore onto the container's own host: what was half made there is a stranger, and the name would be the container's own.
+  const isUnknown = journal.targetHost === journal.sourceHost && journal.targetEngineId === undefined;
+  if (target !== undefined && !isUnknown) {
     const engineId = journal.targetEngineId ?? containers.engineNameOf(target, journal.container);
     steps.push([
       'target',

@@ -28,6 +28,27 @@ export function idleWishOf(labels: Readonly<Record<string, string>>): IdleWish {
   return { kind: 'after', idleMs };
 }
 
+/** Why a container's sandbox cannot be saved now, whatever for, or undefined. */
+export function savingRefusalOf(
+  row: ContainerRow,
+  spec: ContainerSpec,
+  inspect: EngineInspect | undefined,
+  canSave: boolean,
+): SleepRefusal | undefined {
+  if (inspect === undefined) return { why: `its host does not know container ${row.name}`, mend: 'see: ecluse ps -a' };
+  if (row.state !== 'running' || !inspect.State.Running || inspect.State.Paused)
+    return { why: `container ${row.name} is ${row.state}`, mend: 'only running containers can be saved' };
+  if (!canSave) return { why: 'the runsc of its host cannot save a sandbox and keep it', mend: 'install runsc of 2024 or later' };
+  if ((inspect.ExecIDs ?? []).length > 0)
+    return { why: `container ${row.name} has open exec sessions, which this runsc cannot carry`, mend: 'end them and try again' };
+  if (spec.mounts.some((mount) => mount.kind === 'endpoint-socket'))
+    return {
+      why: `container ${row.name} has its tenant's Docker socket mounted, and a connection through it cannot be saved`,
+      mend: 'keep it running',
+    };
+  return undefined;
+}
+
 /** Why a container cannot be put to sleep now, or undefined. */
 export function sleepRefusalOf(
   row: ContainerRow,
@@ -36,21 +57,12 @@ export function sleepRefusalOf(
   canSave: boolean,
 ): SleepRefusal | undefined {
   if (row.snapshot !== '') return { why: `container ${row.name} sleeps already`, mend: `wake it with: ecluse wake ${row.name}` };
-  if (inspect === undefined) return { why: `its host does not know container ${row.name}`, mend: 'see: ecluse ps -a' };
-  if (row.state !== 'running' || !inspect.State.Running || inspect.State.Paused)
-    return { why: `container ${row.name} is ${row.state}`, mend: 'only running containers can sleep' };
-  if (!canSave) return { why: 'the runsc of its host cannot save a sandbox and keep it', mend: 'install runsc of 2024 or later' };
+  const refusal = savingRefusalOf(row, spec, inspect, canSave);
+  if (refusal !== undefined) return refusal;
   if (spec.hostConfig.AutoRemove)
     return {
       why: `container ${row.name} was started with --rm, and its engine would remove it when it ends`,
       mend: 'start it without --rm',
-    };
-  if ((inspect.ExecIDs ?? []).length > 0)
-    return { why: `container ${row.name} has open exec sessions, which this runsc cannot carry`, mend: 'end them and try again' };
-  if (spec.mounts.some((mount) => mount.kind === 'endpoint-socket'))
-    return {
-      why: `container ${row.name} has its tenant's Docker socket mounted, and a connection through it cannot be saved`,
-      mend: 'keep it running',
     };
   const inMemory = spec.mounts.find((mount) => mount.kind === 'volume' && Object.keys(mount.options).length > 0);
   if (inMemory !== undefined)

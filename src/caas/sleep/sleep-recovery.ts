@@ -29,6 +29,7 @@ export async function recoverSnapshots(deps: SleepRecoveryDeps): Promise<void> {
     try {
       if (snapshot.state === 'making') await unmake(deps, snapshot, row);
       else if (snapshot.kind === 'sleep') await recoverSleep(deps, snapshot, row);
+      else if (row === undefined) await forgetSnapshot(sql, snapshot.id);
     } catch (error) {
       log.error(
         { container: snapshot.container, snapshot: snapshot.id, reason: reasonOf(error) },

@@ -35,6 +35,7 @@ import { sleepRefusalOf } from '#caas/sleep/sleep-check.ts';
 import { parseStoredSpec } from '#caas/spec/container-spec.ts';
 import type { ContainerSpec } from '#caas/spec/container-spec.ts';
 import { snapshotRowOf } from './snapshot-row.ts';
+import { upperOf } from './upper-directory.ts';
 
 export interface ClonesDeps {
   readonly log: Log;
@@ -244,12 +245,6 @@ export class Clones {
     };
     return { ...spec, config: { ...spec.config, Labels } };
   }
-}
-
-function upperOf({ GraphDriver }: EngineInspect): string {
-  const upper = GraphDriver?.Data?.['UpperDir'];
-  if (upper === undefined) throw new Error('an engine does not keep its layers in overlay directories');
-  return upper;
 }
 
 function refused(message: string, mend: string): EcluseError {

@@ -16,6 +16,15 @@ export interface Placement {
   readonly mounts: readonly Readonly<Record<string, unknown>>[];
 }
 
+/** What an engine container is made from, beside its row. */
+export interface EngineContainerWish {
+  readonly spec: ContainerSpec;
+  /** The engine's `Mounts`. */
+  readonly mounts: Placement['mounts'];
+  /** Absent: the one that follows from its virtual id. */
+  readonly name?: string;
+}
+
 /** The body of the engine's create call. */
 export function engineCreateBody(
   spec: ContainerSpec,

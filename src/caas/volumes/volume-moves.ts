@@ -30,39 +30,67 @@ interface Travel {
   readonly mounts: readonly MountSpec[];
 }
 
-/** The name of a volume of the container that another container has as well, in any state: it cannot leave that one. */
+/** The names of those volumes of a container that another container has as well, in any state. */
+export async function sharedVolumesOf(
+  sql: Sql,
+  container: string,
+  tenant: string,
+  mounts: readonly MountSpec[],
+): Promise<ReadonlySet<string>> {
+  const own = new Set(mounts.flatMap((mount) => (mount.kind === 'volume' ? [mount.name] : [])));
+  if (own.size === 0) return own;
+  const others = (await listContainersOf(sql, tenant)).filter(({ id }) => id !== container);
+  const theirs = new Set(
+    others.flatMap(({ spec }) => parseStoredSpec(spec).mounts.flatMap((mount) => (mount.kind === 'volume' ? [mount.name] : []))),
+  );
+  return own.intersection(theirs);
+}
+
+/** The name of one of them: the container cannot leave it. */
 export async function sharedVolumeOf(
   sql: Sql,
   container: string,
   tenant: string,
   mounts: readonly MountSpec[],
 ): Promise<string | undefined> {
-  const own = new Set(mounts.flatMap((mount) => (mount.kind === 'volume' ? [mount.name] : [])));
-  if (own.size === 0) return undefined;
-  for (const row of await listContainersOf(sql, tenant)) {
-    if (row.id === container) continue;
-    const shared = parseStoredSpec(row.spec).mounts.find((mount) => mount.kind === 'volume' && own.has(mount.name));
-    if (shared?.kind === 'volume') return shared.name;
-  }
-  return undefined;
+  const [first] = await sharedVolumesOf(sql, container, tenant, mounts);
+  return first;
 }
 
 /** Makes empty volumes on the target. Rows stay as they are until the container is committed there. */
 export async function prepareVolumes(sql: Sql, { tenant, from, to, mounts }: Travel): Promise<VolumeMove> {
-  const engineMounts: Readonly<Record<string, unknown>>[] = [];
   const travels = new Map<string, VolumeTravel>();
   for (const mount of mounts) {
-    const { destination: Target, readOnly: ReadOnly } = mount;
-    if (mount.kind === 'tmpfs') {
-      engineMounts.push({ Type: 'tmpfs', Target, ReadOnly, TmpfsOptions: { SizeBytes: mount.sizeBytes, Mode: mount.fileMode } });
-    } else if (mount.kind === 'volume') {
-      const row = await findVolume(sql, tenant, mount.name);
-      if (row === undefined) throw new Error(`volume ${mount.name} is not known any more`);
-      if (!travels.has(row.name)) travels.set(row.name, await travelOf(row, from, to));
-      engineMounts.push({ Type: 'volume', Source: engineVolumeOf(to, row), Target, ReadOnly, VolumeOptions: { NoCopy: true } });
-    }
+    if (mount.kind !== 'volume' || travels.has(mount.name)) continue;
+    const row = await findVolume(sql, tenant, mount.name);
+    if (row === undefined) throw new Error(`volume ${mount.name} is not known any more`);
+    travels.set(row.name, await travelOf(row, from, to));
   }
-  return { engineMounts, travels: [...travels.values()] };
+  const all = [...travels.values()];
+  return {
+    engineMounts: engineMountsOf(
+      to,
+      mounts,
+      all.map(({ row }) => row),
+    ),
+    travels: all,
+  };
+}
+
+/** `HostConfig.Mounts` for a container whose volumes are filled by us. */
+export function engineMountsOf(
+  host: Host,
+  mounts: readonly MountSpec[],
+  volumes: readonly VolumeRow[],
+): readonly Readonly<Record<string, unknown>>[] {
+  return mounts.flatMap<Readonly<Record<string, unknown>>>((mount) => {
+    const { destination: Target, readOnly: ReadOnly } = mount;
+    if (mount.kind === 'tmpfs')
+      return [{ Type: 'tmpfs', Target, ReadOnly, TmpfsOptions: { SizeBytes: mount.sizeBytes, Mode: mount.fileMode } }];
+    const row = mount.kind === 'volume' ? volumes.find(({ name }) => name === mount.name) : undefined;
+    if (row === undefined) return [];
+    return [{ Type: 'volume', Source: engineVolumeOf(host, row), Target, ReadOnly, VolumeOptions: { NoCopy: true } }];
+  });
 }
 
 async function travelOf(row: VolumeRow, from: Host, to: Host): Promise<VolumeTravel> {
