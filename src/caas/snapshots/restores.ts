@@ -193,7 +193,8 @@ export class Restores {
     const { hosts, containers } = this.#deps;
     if (!hosts.has(row.host)) return { kind: 'unknown-host' };
     if (!answering.some(({ name }) => name === row.host)) return { kind: 'silent' };
-    return { kind: 'answers', inspect: await containers.inspectEngine(row) };
+    // An engine that is asked about a container that it is starting answers when that start ends: a sleep is refused without it.
+    return { kind: 'answers', inspect: row.snapshot === '' ? await containers.inspectEngine(row) : undefined };
   }
 
   /** Processes of the container, on a host of this machine that may be none of the node's any more. */
