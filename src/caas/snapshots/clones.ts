@@ -206,7 +206,7 @@ export class Clones {
   }
 
   async #make(original: Original, name: string): Promise<void> {
-    const { containers, creation } = this.#deps;
+    const { containers, creation, activator } = this.#deps;
     const { row, tenant } = original;
     const spec = this.#specOf(original);
     const id = await creation.createCopy(row, { tenant, name, spec });
@@ -220,6 +220,8 @@ export class Clones {
         timeoutMs: COPY_TIMEOUT_MS,
       });
       await stageImage(host.runtimeDir, made.engineId, original.imageDir);
+      // Its routes come with its start; nobody is sent to it before it serves.
+      await activator.freeze([id], { deadlineMs: HOLD_DEADLINE_MS, drainMs: 0 });
       await containers.start(tenant, made);
       const running = await containers.find(id);
       if (running?.state !== 'running') throw new Error('the restored copy does not run');
@@ -229,6 +231,8 @@ export class Clones {
       const left = await containers.find(id);
       if (left !== undefined) await containers.remove(left, { force: true, volumes: true }).catch(() => undefined);
       throw error;
+    } finally {
+      await activator.thaw([id]);
     }
   }
 

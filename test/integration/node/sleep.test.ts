@@ -100,6 +100,7 @@ describe('sleep', () => {
 
   test("Docker's commands find a sleeping container paused, and wake it where they need it", { timeout: 120_000 }, async () => {
     await docker('run', '-d', '--name', 'sleeper', 'hello');
+    await expect.poll(async () => await docker('logs', 'sleeper'), { timeout: 30_000 }).not.toBe('');
     const logs = await docker('logs', 'sleeper');
     await done('suspend', 'sleeper');
     expect(await docker('logs', 'sleeper')).toBe(logs);
