@@ -121,7 +121,7 @@ export DOCKER_CERT_PATH='/tmp/it'\''s acme'
   test('status, host ls and ps', async () => {
     expect((await remote('status')).out).toMatch(/docker +off\n[\s\S]*config version +7\n/);
     expect((await remote('host ls')).out).toMatch(
-      /^NAME +STATE +ENGINE +VERSION +CONTAINERS +CPUS +MEMORY\na +up +managed +20\.10\.24 +1 +2 +1\.00 GiB\nb +down +managed +- +0 +- +-\n$/,
+      /^NAME +STATE +ENGINE +VERSION +CONTAINERS +CPUS +MEMORY\na +up +managed +20\.10\.24 +1 +2 +1\.00 GiB\nb +down, draining +managed +- +0 +- +-\n$/,
     );
     const ps = (await remote('ps')).out;
     expect(ps).toMatch(/^CONTAINER ID +TENANT +NAME +IMAGE +HOST +CREATED +STATUS +ROUTES\nc0ffeec0ffee +acme +web +shop:1 +a /);
