@@ -200,7 +200,7 @@ export class Migrations implements AsyncDisposable {
     await this.#deps.warm(Math.min(WARM_BYTES_MAX, WARM_FACTOR * move.memoryBytes));
     const isQuiet = await untilQuiet(clock, async () => await containers.inspect(row), QUIET_LIMIT_MS);
     if (!isQuiet) throw new Error('a command that was executed in the container does not end');
-    return { copy, volumes, lanAddress, servesBefore, transfer };
+    return { copy, volumes, servesBefore, transfer };
   }
 
   async #preCopy(move: Move, undo: AsyncDisposableStack): Promise<ImageTransfer> {
@@ -388,7 +388,6 @@ export class Migrations implements AsyncDisposable {
 interface Prepared {
   readonly copy: MoveTarget;
   readonly volumes: VolumeMove;
-  readonly lanAddress: string;
   readonly servesBefore: boolean;
   readonly transfer: ImageTransfer;
 }
