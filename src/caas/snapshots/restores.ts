@@ -243,7 +243,7 @@ export class Restores {
   }
 
   async #checkRoom({ imageBytes, fileBytes }: SnapshotRow): Promise<void> {
-    await checkImageRoom(dirname(this.#deps.imageFolder), imageBytes);
+    await checkImageRoom(this.#deps.imageFolder, imageBytes);
     const { bavail, bsize } = await statfs(dirname(this.#deps.stagingFolder));
     // As archives, and where they belong.
     const neededBytes = 2 * Math.max(0, fileBytes - imageBytes) + DISK_RESERVE_BYTES;

@@ -151,7 +151,7 @@ export class Snapshots {
     const { sql, imageFolder, stagingFolder } = this.#deps;
     const usage = await host.cgroups.usageOf(host.cgroupOf(row.tenant, row.id));
     const memoryBytes = usage?.memoryBytes ?? row.memoryBytes;
-    await checkImageRoom(dirname(imageFolder), memoryBytes);
+    await checkImageRoom(imageFolder, memoryBytes);
     let treeBytes = 0;
     for (const { from } of trees) treeBytes += await diskBytesOf(from);
     const tenant = await findTenant(sql, row.tenant);
