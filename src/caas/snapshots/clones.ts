@@ -105,15 +105,23 @@ export class Clones {
     } finally {
       await rm(imageDir, { recursive: true, force: true });
       await rm(filesDir, { recursive: true, force: true });
-      await this.#limitAgain(id);
       await forgetSnapshot(sql, snapshot.id);
+      await this.#limitAgain(id);
     }
   }
 
   /** The save lifted the original's memory limit; the image, which counts, is gone. */
   async #limitAgain(id: string): Promise<void> {
     const row = await this.#deps.containers.find(id);
-    if (row !== undefined) await limitMemory(this.#deps.clock, this.#deps.containers.hostOf(row), row);
+    if (row === undefined) return;
+    try {
+      await limitMemory(this.#deps.clock, this.#deps.containers.hostOf(row), row);
+    } catch (error) {
+      this.#deps.log.error(
+        { container: id, reason: reasonOf(error) },
+        'a container is without its memory limit after it was copied',
+      );
+    }
   }
 
   async #check(id: string): Promise<Omit<Original, 'labels'>> {
