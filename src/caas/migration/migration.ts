@@ -36,6 +36,7 @@ import { probeOnce } from './migration-probe.ts';
 import { MoveDebts } from './move-debts.ts';
 import { moveFailed, moveRefused } from './move-error.ts';
 import { MoveSource, untilQuiet } from './move-source.ts';
+import { SAVE_HOLD } from './save-beside.ts';
 import { MoveTarget } from './move-target.ts';
 import { checkMove, QUIET_LIMIT_MS } from './move.ts';
 import type { MigrationDeps, MigrationReport, Move } from './move.ts';
@@ -45,9 +46,6 @@ import type { ImageTransfer } from './image-transfer.ts';
 import type { MigrationProgress } from './move-times.ts';
 
 /** Requests are held no longer than this; a client's own time limit is rarely shorter. */
-const HOLD_DEADLINE_MS = 30_000;
-/** Requests in flight get this long to end by themselves before they are cut. */
-const DRAIN_MS = 2_000;
 
 /** An image, and the memory that it is restored to. */
 const WARM_FACTOR = 2;
@@ -249,7 +247,7 @@ export class Migrations implements AsyncDisposable {
     this.#deferLogged(undo, move, 'thaw', async () => {
       await activator.thaw([row.id]);
     });
-    const frozen = await activator.freeze([row.id], { deadlineMs: HOLD_DEADLINE_MS, drainMs: DRAIN_MS });
+    const frozen = await activator.freeze([row.id], SAVE_HOLD);
     signal.throwIfAborted();
     times.phase('pause', `on ${source.name}`);
     const pausedFromMs = clock.monotonicMs();

@@ -42,6 +42,7 @@ import type { Host } from '#caas/host.ts';
 import type { Meter } from '#caas/meter.ts';
 import { probeOnce, untilServes } from '#caas/migration/migration-probe.ts';
 import { MoveSource, untilQuiet } from '#caas/migration/move-source.ts';
+import { SAVE_HOLD } from '#caas/migration/save-beside.ts';
 import { snapshotRowOf } from '#caas/snapshots/snapshot-row.ts';
 import { parseStoredSpec } from '#caas/spec/container-spec.ts';
 import type { ContainerSpec } from '#caas/spec/container-spec.ts';
@@ -72,8 +73,6 @@ export interface WakeReport {
   readonly totalMs: number;
 }
 
-const HOLD_DEADLINE_MS = 30_000;
-const DRAIN_MS = 2_000;
 const QUIET_LIMIT_MS = 10_000;
 const GATE_LIMIT_MS = 60_000;
 /** An engine holds a start open for as long as a light sleep lasts. */
@@ -148,7 +147,7 @@ export class Sleepers implements AsyncDisposable {
     let imageBytes: number;
     try {
       await source.forbidRestart();
-      await activator.freeze([row.id], { deadlineMs: HOLD_DEADLINE_MS, drainMs: DRAIN_MS });
+      await activator.freeze([row.id], SAVE_HOLD);
       await source.pause();
       imageBytes = await source.save(imageDir);
       const fileBytes = await vault.seal(snapshot, imageDir);

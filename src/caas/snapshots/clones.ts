@@ -26,10 +26,11 @@ import type { EngineInspect } from '#caas/engine/engine-answers.ts';
 import type { Host } from '#caas/host.ts';
 import type { Meter } from '#caas/meter.ts';
 import { copyLive, finishTree } from '#caas/migration/file-sync.ts';
-import { untilServes } from '#caas/migration/migration-probe.ts';
+import { probeOnce, untilServes } from '#caas/migration/migration-probe.ts';
 import { limitMemory } from '#caas/engine/engine-copy.ts';
-import { bothDone } from '#caas/migration/both-done.ts';
 import { MoveSource } from '#caas/migration/move-source.ts';
+import { SAVE_HOLD, saveBeside } from '#caas/migration/save-beside.ts';
+import type { SavedBeside } from '#caas/migration/save-beside.ts';
 import { wantedRoutes } from '#caas/routes.ts';
 import { sleepRefusalOf } from '#caas/sleep/sleep-check.ts';
 import { parseStoredSpec } from '#caas/spec/container-spec.ts';
@@ -66,9 +67,6 @@ const COUNT_MAX = 100;
 /** Engines start containers on as many processors as there are; more at once only wait for each other. */
 const AT_ONCE = 3;
 const COPY_TIMEOUT_MS = 600_000;
-const HOLD_DEADLINE_MS = 30_000;
-/** Requests in flight get this long to end by themselves before they are cut. */
-const DRAIN_MS = 2_000;
 
 interface Original {
   readonly row: ContainerRow;
@@ -144,38 +142,25 @@ export class Clones {
     }
     const usage = await host.cgroups.usageOf(host.cgroupOf(row.tenant, row.id));
     await checkImageRoom(imageFolder, usage?.memoryBytes ?? row.memoryBytes);
-    const snapshot = snapshotRowOf(row, host, { id: randomUUID(), kind: 'copy', nowMs: clock.nowMs(), serves: false });
+    const serves = await probeOnce(spec, row.address);
+    const snapshot = snapshotRowOf(row, host, { id: randomUUID(), kind: 'copy', nowMs: clock.nowMs(), serves });
     const imageDir = join(imageFolder, snapshot.id);
     return { row, spec, tenant, host, inspect, snapshot, imageDir, filesDir: join(stagingFolder, snapshot.id) };
   }
 
   /** Memory and files of one moment. The original goes on right after it. */
-  async #save({
-    row,
-    host,
-    inspect,
-    snapshot,
-    imageDir,
-    filesDir,
-  }: Original): Promise<{ readonly pausedMs: number; readonly imageBytes: number }> {
+  async #save({ row, host, inspect, snapshot, imageDir, filesDir }: Original): Promise<SavedBeside> {
     const { clock, meter, sql, activator } = this.#deps;
     const source = new MoveSource({ clock, meter }, host, row);
     const tree = { from: upperOf(inspect), to: filesDir };
     await mkdir(filesDir, { recursive: true, mode: 0o700 });
     const { sinceMs } = await copyLive(tree);
     await beginSnapshot(sql, snapshot);
-    // A save cuts the original's connections, too: the edge must have none that it would use again.
-    await activator.freeze([row.id], { deadlineMs: HOLD_DEADLINE_MS, drainMs: DRAIN_MS });
-    const fromMs = clock.monotonicMs();
+    const finishFiles = async (): Promise<void> => await finishTree(tree, sinceMs);
     try {
-      await source.pause();
-      const [imageBytes] = await bothDone(source.save(imageDir), finishTree(tree, sinceMs));
-      return { imageBytes, pausedMs: Math.round(clock.monotonicMs() - fromMs) };
+      return await saveBeside({ clock, activator }, source, { id: row.id, imageDir, finishFiles });
     } catch (error) {
       throw failed(`container ${row.name} goes on, and no copy was made: ${reasonOf(error)}`, error);
-    } finally {
-      await source.goOn();
-      await activator.thaw([row.id]);
     }
   }
 
@@ -229,12 +214,14 @@ export class Clones {
       });
       await stageImage(host.runtimeDir, made.engineId, original.imageDir);
       // Its routes come with its start; nobody is sent to it before it serves.
-      await activator.freeze([id], { deadlineMs: HOLD_DEADLINE_MS, drainMs: 0 });
+      await activator.freeze([id], { ...SAVE_HOLD, drainMs: 0 });
       await containers.start(tenant, made);
       const running = await containers.find(id);
       if (running?.state !== 'running') throw new Error('the restored copy does not run');
-      // The original's port answers, or it has none: then there is nothing to wait for.
-      await untilServes(this.#deps.clock, { spec, address: running.address, check: async () => undefined });
+      const probe = { spec, address: running.address, check: async () => undefined };
+      // Where the original did not answer there is nothing to wait for.
+      if (original.snapshot.serves && !(await untilServes(this.#deps.clock, probe)))
+        throw new Error('the restored copy does not answer on its port');
     } catch (error) {
       const left = await containers.find(id);
       if (left !== undefined) await containers.remove(left, { force: true, volumes: true }).catch(() => undefined);

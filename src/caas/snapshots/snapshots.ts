@@ -27,6 +27,7 @@ import type { Meter } from '#caas/meter.ts';
 import { copyLive, finishTree } from '#caas/migration/file-sync.ts';
 import { probeOnce } from '#caas/migration/migration-probe.ts';
 import { MoveSource, untilQuiet } from '#caas/migration/move-source.ts';
+import { saveBeside } from '#caas/migration/save-beside.ts';
 import { parseStoredSpec } from '#caas/spec/container-spec.ts';
 import type { ContainerSpec } from '#caas/spec/container-spec.ts';
 import { ensureEngineVolume } from '#caas/volumes/volume-data.ts';
@@ -35,10 +36,6 @@ import { roomRefusalOf, snapshotRefusalOf, surplusOf } from './snapshot-check.ts
 import { snapshotRowOf } from './snapshot-row.ts';
 import { upperOf } from './upper-directory.ts';
 import { volumeNamesOf } from './volume-order.ts';
-
-const HOLD_DEADLINE_MS = 30_000;
-/** Requests in flight get this long to end by themselves before they are cut. */
-const DRAIN_MS = 2_000;
 
 export interface SnapshotsDeps {
   readonly log: Log;
@@ -208,22 +205,11 @@ export class Snapshots {
       copies.push({ ...tree, sinceMs: (await copyLive(tree)).sinceMs });
     }
     await beginSnapshot(sql, snapshot);
-    // A save cuts its connections: the edge must have none that it would use again.
-    await activator.freeze([snapshot.container], { deadlineMs: HOLD_DEADLINE_MS, drainMs: DRAIN_MS });
-    const fromMs = clock.monotonicMs();
-    try {
-      await source.pause();
-      const [imageBytes] = await Promise.all([
-        source.save(imageDir),
-        ...copies.map(async (tree) => {
-          await finishTree(tree, tree.sinceMs);
-        }),
-      ]);
-      return { imageBytes, pausedMs: Math.round(clock.monotonicMs() - fromMs) };
-    } finally {
-      await source.goOn();
-      await activator.thaw([snapshot.container]);
-    }
+    const finishFiles = async (): Promise<void> => {
+      const ends = await Promise.allSettled(copies.map(async (tree) => await finishTree(tree, tree.sinceMs)));
+      for (const end of ends) if (end.status === 'rejected') throw end.reason;
+    };
+    return await saveBeside({ clock, activator }, source, { id: snapshot.container, imageDir, finishFiles });
   }
 
   /** A snapshot whose image is only where its container is could not be restored when that host is gone. */
