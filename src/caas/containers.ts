@@ -35,6 +35,8 @@ import { createdSchema, inspectSchema } from '#caas/engine/engine-answers.ts';
 import type { EngineEvent, EngineInspect } from '#caas/engine/engine-answers.ts';
 import { engineCreateBody } from '#caas/spec/engine-create-body.ts';
 import type { EngineContainerWish } from '#caas/spec/engine-create-body.ts';
+import { killSandbox } from '#caas/engine/engine-copy.ts';
+import { bothDone } from '#caas/migration/both-done.ts';
 import { EngineError } from '#caas/engine/engine-client.ts';
 import type { EngineCall, Query } from '#caas/engine/engine-client.ts';
 import type { Events } from './events.ts';
@@ -354,11 +356,16 @@ export class Containers {
       this.events.leave(current.engineId);
       if (current.snapshot !== '') await this.#deps.sleep.forget(current);
       try {
-        await this.hostOf(current).client.call({
+        const host = this.hostOf(current);
+        const removed = host.client.call({
           method: 'DELETE',
           path: ['containers', current.engineId],
           query: { force: options.force, v: true },
         });
+        // Engines wait 10 s for a paused sandbox to react to their kill, and may fail then. After the call was made: an engine that sees it end first
+        // would remove a container of `--rm` by itself, or start one anew.
+        const killed = options.force && current.state === 'paused' ? killSandbox(host, current) : Promise.resolve();
+        await bothDone(removed, killed);
       } catch (error) {
         // 404: its engine forgot it (--rm, or a lost disk); the store forgets it now.
         if (!(error instanceof EngineError && error.status === 404)) {
