@@ -73,7 +73,8 @@ export const streamScenarios: readonly Scenario[] = [
       'logs hears',
       'attach hears',
       'attach nothing',
-      'run -d --name end bb sh -c "sleep 1; echo bye; exit 9"',
+      // Long enough for a client that starts on a busy machine to be there before the end.
+      'run -d --name end bb sh -c "sleep 8; echo bye; exit 9"',
       'attach --no-stdin end',
       'run -d --name still bb sleep 1000',
       'pause still',
