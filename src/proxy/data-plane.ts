@@ -86,7 +86,7 @@ export class DataPlane implements AsyncDisposable {
   #prepared: Snapshot | undefined;
   #underWay = 0;
   #draining = false;
-  #isReleasing = false;
+  #endedBeforeRelease = 0;
 
   constructor(deps: DataPlaneDeps, options: DataPlaneOptions) {
     const { log, clock } = deps;
@@ -233,11 +233,12 @@ export class DataPlane implements AsyncDisposable {
 
   /** Lets on who waits for a request at an endpoint to end, after the step at hand. */
   releaseSoon(): void {
-    if (this.#isReleasing) return;
-    this.#isReleasing = true;
+    this.#endedBeforeRelease += 1;
+    if (this.#endedBeforeRelease > 1) return;
     this.later(() => {
-      this.#isReleasing = false;
-      this.holds.release();
+      const ended = this.#endedBeforeRelease;
+      this.#endedBeforeRelease = 0;
+      this.holds.ended(ended);
     });
   }
 

@@ -13,7 +13,7 @@ import { pickEndpoint } from '#routing/balance.ts';
 import type { Endpoint, Service } from '#routing/route-table.ts';
 import type { Clock } from '#clock';
 import type { ExchangeError } from './error-response.ts';
-import { HOLD_MS_MAX, HOLD_TICK_MS, RELEASE_BATCH, RELEASE_STEP_MS } from './limits.ts';
+import { HOLD_MS_MAX, HOLD_TICK_MS, RELEASE_BATCH, RELEASE_FIRST, RELEASE_STEP_MS } from './limits.ts';
 import type { Wakes } from './wakes.ts';
 
 export interface HoldRequest {
@@ -48,8 +48,10 @@ export class HoldQueue implements Disposable {
   readonly #freezes = new Map<string, Freeze>();
   /** By service, in order of arrival. None of them is empty. */
   readonly #waiting = new Map<string, Set<HoldRequest>>();
+  /** By service of which some went on and some wait: how many requests each of its endpoints may have under way before the next go on. */
+  readonly #windows = new Map<string, number>();
   #tick: NodeJS.Timeout | undefined;
-  #nextBatch: NodeJS.Timeout | undefined;
+  #nextStep: NodeJS.Timeout | undefined;
   #size = 0;
   #turn = 0;
   #isPaced = false;
@@ -98,7 +100,10 @@ export class HoldQueue implements Disposable {
   leave(request: HoldRequest): void {
     const waiting = this.#waiting.get(request.serviceId);
     if (waiting?.delete(request) !== true) return;
-    if (waiting.size === 0) this.#waiting.delete(request.serviceId);
+    if (waiting.size === 0) {
+      this.#waiting.delete(request.serviceId);
+      this.#windows.delete(request.serviceId);
+    }
     this.#size -= 1;
     if (this.#size > 0) return;
     clearInterval(this.#tick);
@@ -132,6 +137,7 @@ export class HoldQueue implements Disposable {
       clearTimeout(this.#freezes.get(id)?.timer);
       this.#freezes.delete(id);
     }
+    this.#windows.clear();
     this.release();
   }
 
@@ -139,6 +145,12 @@ export class HoldQueue implements Disposable {
   release(): void {
     this.#isPaced = false;
     for (const [serviceId, waiting] of this.#waiting) this.#releaseService(serviceId, waiting);
+  }
+
+  /** As many requests ended at endpoints that others wait for. */
+  ended(requests: number): void {
+    for (const [serviceId, window] of this.#windows) this.#windows.set(serviceId, window + requests);
+    this.release();
   }
 
   /** Refuses all that wait, for the end of the worker. */
@@ -160,36 +172,41 @@ export class HoldQueue implements Disposable {
 
   [Symbol.dispose](): void {
     clearInterval(this.#tick);
-    clearTimeout(this.#nextBatch);
+    clearTimeout(this.#nextStep);
     for (const { timer } of this.#freezes.values()) clearTimeout(timer);
     this.#freezes.clear();
   }
 
   #releaseService(serviceId: string, waiting: ReadonlySet<HoldRequest>): void {
-    let released = 0;
+    const window = this.#windows.get(serviceId) ?? RELEASE_FIRST;
     for (const request of waiting) {
       const all = this.#deps.serviceOf(serviceId)?.endpoints ?? [];
       let decision = all.length === 0 ? 'no-endpoint' : this.#choose(all, request);
-      if (typeof decision !== 'string' && this.#deps.inFlightOf(decision.id) >= this.#deps.inFlightMax) {
+      if (typeof decision !== 'string') {
         // What came together after a thaw goes on as fast as the endpoint takes it.
-        this.#isPaced = true;
-        decision = this.#isExpired(request) ? 'hold-expired' : 'wait';
+        const inFlight = this.#deps.inFlightOf(decision.id);
+        if (inFlight >= Math.min(window, this.#deps.inFlightMax)) {
+          this.#isPaced = true;
+          if (inFlight < this.#deps.inFlightMax) this.#widenLater(serviceId, window);
+          decision = this.#isExpired(request) ? 'hold-expired' : 'wait';
+        }
       }
       if (decision === 'wait') {
         this.#wake(serviceId);
         return; // Who came later waits as well.
       }
-      if (released === RELEASE_BATCH) {
-        this.#nextBatch ??= setTimeout(() => {
-          this.#nextBatch = undefined;
-          this.release();
-        }, RELEASE_STEP_MS);
-        return;
-      }
-      if (typeof decision !== 'string') released += 1;
       this.leave(request);
       request.settle(decision);
     }
+  }
+
+  #widenLater(serviceId: string, window: number): void {
+    this.#windows.set(serviceId, window);
+    this.#nextStep ??= setTimeout(() => {
+      this.#nextStep = undefined;
+      for (const [id, now] of this.#windows) this.#windows.set(id, Math.min(2 * now, now + RELEASE_BATCH));
+      this.release();
+    }, RELEASE_STEP_MS);
   }
 
   #choose(all: readonly Endpoint[], request: HoldRequest): Endpoint | ExchangeError | 'wait' {

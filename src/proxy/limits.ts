@@ -14,10 +14,12 @@ export const STREAM_END_MS = 100;
 export const HOLD_MS_MAX = 60_000;
 /** How often who waits is looked at. */
 export const HOLD_TICK_MS = 250;
-/** As many go on at once: together they would overflow the queue of connections of an app that was just woken. */
+/** What waited goes on as it is answered, as in TCP's slow start (RFC 5681 §3.1): so many at first, and for each answer one more than it makes room for. */
+export const RELEASE_FIRST = 2;
+/** And in each such time twice as many, whatever is answered: some requests are meant to last. A thousand are on their way in 0.2 s. */
+export const RELEASE_STEP_MS = 10;
+/** But no more than that are added then: they would overflow the queue of connections of an app that was just woken. */
 export const RELEASE_BATCH = 64;
-/** And the next so much later: a thousand are on their way in a tenth of a second. */
-export const RELEASE_STEP_MS = 5;
 /** While requests wait, the primary is told again that a service is wanted: the message may be lost with a process. */
 export const WAKE_AGAIN_MS = 5_000;
 /** The primary hears of a service from every worker; a repetition is one that comes after most of `WAKE_AGAIN_MS`. */

@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { HoldQueue } from '#proxy/hold.ts';
 import type { HoldRequest } from '#proxy/hold.ts';
-import { HOLD_MS_MAX, RELEASE_BATCH, RELEASE_STEP_MS } from '#proxy/limits.ts';
+import { HOLD_MS_MAX, RELEASE_BATCH, RELEASE_FIRST, RELEASE_STEP_MS } from '#proxy/limits.ts';
 import { Wakes } from '#proxy/wakes.ts';
 import type { Endpoint, Service } from '#routing/route-table.ts';
 
@@ -21,6 +21,7 @@ describe('HoldQueue', () => {
   let wakes: Wakes;
   let wanted: string[];
   let inFlight: Map<string, number>;
+  let inFlightMax: number;
 
   beforeEach(() => {
     vi.useFakeTimers();
@@ -29,6 +30,7 @@ describe('HoldQueue', () => {
     services = new Map([['app', { id: 'app', tenant: 't', endpoints: [endpoint('a'), endpoint('b')] }]]);
     wanted = [];
     inFlight = new Map();
+    inFlightMax = 2;
     const clock = {
       nowMs: () => nowMs,
       monotonicMs: () => nowMs,
@@ -42,7 +44,9 @@ describe('HoldQueue', () => {
       wakes,
       serviceOf: (id) => services.get(id),
       inFlightOf: (id) => inFlight.get(id) ?? 0,
-      inFlightMax: 2,
+      get inFlightMax() {
+        return inFlightMax;
+      },
     });
   });
 
@@ -146,17 +150,53 @@ describe('HoldQueue', () => {
     expect([queue.isPaced, queue.size]).toEqual([false, 0]);
   });
 
-  test('lets only so many go on at once', () => {
-    services.set('app', { id: 'app', tenant: 't', endpoints: [endpoint('a')] });
-    inFlight.set('a', -1_000);
-    queue.freeze(['a'], 1000);
-    const names = Array.from({ length: RELEASE_BATCH + 2 }, (_, index) => String(index));
-    for (const name of names) acquire(name);
-    queue.thaw(['a']);
-    expect([outcomes.length, queue.size]).toEqual([RELEASE_BATCH, 2]);
-    acquire('late');
-    vi.advanceTimersByTime(RELEASE_STEP_MS);
-    expect(outcomes).toEqual([...names, 'late'].map((name) => `${name} a:1 held`));
+  describe('lets the first few go on alone', () => {
+    const names = Array.from({ length: 3 * RELEASE_BATCH }, (_, index) => String(index));
+
+    beforeEach(() => {
+      inFlightMax = 1000;
+      services.set('app', { id: 'app', tenant: 't', endpoints: [endpoint('a')] });
+      queue.freeze(['a'], 1000);
+      for (const name of names) acquire(name);
+      queue.thaw(['a']);
+    });
+
+    test('then twice as many in each time, and never more than a batch more', () => {
+      acquire('late');
+      const steps = [outcomes.length];
+      while (queue.size > 0) {
+        const before = outcomes.length;
+        vi.advanceTimersByTime(RELEASE_STEP_MS);
+        steps.push(outcomes.length - before);
+      }
+      expect([RELEASE_FIRST, steps]).toEqual([2, [2, 2, 4, 8, 16, 32, 64, 64, 1]]);
+      expect(outcomes).toEqual([...names, 'late'].map((name) => `${name} a:1 held`));
+      // The next crowd begins anew.
+      inFlight.set('a', 0);
+      queue.freeze(['a'], 1000);
+      outcomes.length = 0;
+      for (const name of names) acquire(name);
+      queue.thaw(['a']);
+      expect(outcomes).toHaveLength(RELEASE_FIRST);
+    });
+
+    test('and for each that ended one more than it makes room for', () => {
+      const ends = (count: number): void => {
+        inFlight.set('a', (inFlight.get('a') ?? 0) - count);
+        queue.ended(count);
+      };
+      expect([outcomes.length, queue.isPaced]).toEqual([2, true]);
+      ends(1);
+      expect(outcomes).toHaveLength(4);
+      ends(3);
+      expect(outcomes).toHaveLength(10);
+    });
+
+    test('and no more where the endpoint takes no more', () => {
+      inFlightMax = 3;
+      vi.advanceTimersByTime(100 * RELEASE_STEP_MS);
+      expect([outcomes.length, queue.isPaced]).toEqual([3, true]);
+    });
   });
 
   test('refuses who waits too long for an endpoint that stays full', () => {
