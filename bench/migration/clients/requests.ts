@@ -79,7 +79,7 @@ export function startRequests(way: Way, ratePerSecond: number): RequestClient {
     end: async () => {
       const endMs = performance.now();
       await Promise.all(underWay);
-      return seenIn(samples.filter(({ dueMs }) => dueMs >= beginMs && dueMs < endMs));
+      return seenIn({ samples, beginMs, endMs });
     },
     stop: () => {
       clearInterval(timer);
@@ -177,12 +177,21 @@ function hashOf(body: Buffer): string {
   return createHash('sha256').update(body).digest('hex');
 }
 
-function seenIn(samples: readonly Sample[]): RequestsSeen {
+interface Window {
+  /** All that ended since it began, whenever they were due. */
+  readonly samples: readonly Sample[];
+  readonly beginMs: number;
+  readonly endMs: number;
+}
+
+function seenIn(all: Window): RequestsSeen {
+  const samples = dueIn(all);
   const failures: Record<string, number> = {};
   for (const { fault } of samples) if (fault !== undefined) failures[fault] = (failures[fault] ?? 0) + 1;
-  const summaryOfKind = (kind: RequestKind): KindSeen => summaryOf(samples.filter((sample) => sample.kind === kind));
+  const summaryOfKind = (kind: RequestKind): KindSeen =>
+    summaryOf({ ...all, samples: all.samples.filter((sample) => sample.kind === kind) });
   return {
-    ...summaryOf(samples),
+    ...summaryOf(all),
     kinds: { get: summaryOfKind('get'), post: summaryOfKind('post'), chunked: summaryOfKind('chunked') },
     failures,
     boots: [...new Set(samples.map(({ boot }) => boot).filter((boot) => boot !== ''))],
@@ -190,25 +199,33 @@ function seenIn(samples: readonly Sample[]): RequestsSeen {
   };
 }
 
-function summaryOf(samples: readonly Sample[]): KindSeen {
+function dueIn({ samples, beginMs, endMs }: Window): readonly Sample[] {
+  return samples.filter(({ dueMs }) => dueMs >= beginMs && dueMs < endMs);
+}
+
+function summaryOf(all: Window): KindSeen {
+  const samples = dueIn(all);
   const good = samples.filter(({ fault }) => fault === undefined);
   const latencies = good.map(({ dueMs, endMs }) => endMs - dueMs);
   return {
     requests: samples.length,
     failed: samples.length - good.length,
-    gapMs: longestGapMs(good),
+    gapMs: longestGapMs(all),
     latencyP50Ms: latencies.length === 0 ? 0 : quantile(latencies, 0.5),
     latencyWorstMs: Math.max(0, ...latencies),
   };
 }
 
-/** The longest time in which no good answer came, the time before the first one included. */
-function longestGapMs(good: readonly Sample[]): number {
-  const first = Math.min(...good.map(({ dueMs }) => dueMs));
-  let [lastMs, longestMs] = [first, 0];
-  for (const endMs of good.map((sample) => sample.endMs).toSorted((one, other) => one - other)) {
-    longestMs = Math.max(longestMs, endMs - lastMs);
-    lastMs = endMs;
+/**
+ * The longest time in which no good answer came, to whatever request: one that was due before the window counts too, or what waited when it began would
+ * look like silence.
+ */
+function longestGapMs({ samples, beginMs, endMs }: Window): number {
+  const good = samples.filter(({ fault }) => fault === undefined);
+  let [lastMs, longestMs] = [beginMs, 0];
+  for (const atMs of good.map((sample) => sample.endMs).toSorted((one, other) => one - other)) {
+    longestMs = Math.max(longestMs, atMs - lastMs);
+    lastMs = atMs;
   }
-  return longestMs;
+  return Math.max(longestMs, endMs - lastMs);
 }
