@@ -13,7 +13,7 @@ import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { pipeline } from 'node:stream/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
-import { saveCheckpoint } from '#isolation/checkpoint.ts';
+import { savePaused } from '#isolation/checkpoint.ts';
 import { PAGES_PER_CALL, PAGE_BYTES, SEED_BYTES, createPageHasher } from '#isolation/pages/page-hash.ts';
 import { openPageSource, preCopy } from '#isolation/pages/page-source.ts';
 import { PRE_COPY_LIMITS } from '#isolation/pages/pre-copy.ts';
@@ -72,7 +72,7 @@ async function oneCase(heapMib: number, dirtyPagesPerSecond: number): Promise<ob
   await mkdir(saveFolder);
   const timedSave = async (dir: string): Promise<number> => {
     const fromMs = performance.now();
-    await saveCheckpoint(sandbox.cgroups, sandbox.place, dir);
+    await savePaused(sandbox.place, dir);
     return Math.round(performance.now() - fromMs);
   };
   const memoryFile = await findSandboxMemory(await sandbox.pids());
@@ -90,7 +90,7 @@ async function oneCase(heapMib: number, dirtyPagesPerSecond: number): Promise<ob
   await using source = await openPageSource(options);
   const [{ rounds, why }, inRounds] = await withLoopDelay(async () => await preCopy(source, PRE_COPY_LIMITS));
   // The source's image and the target's: both are on this machine.
-  await scene.memory?.warm(2 * (rounds.at(-1)?.scannedBytes ?? 0));
+  await (await scene.memory?.warm(2 * (rounds.at(-1)?.scannedBytes ?? 0)))?.[Symbol.asyncDispose]();
   const pauseFromMs = performance.now();
   await sandbox.pause();
   const saveDir = join(saveFolder, 'image');

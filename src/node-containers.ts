@@ -99,9 +99,7 @@ export async function openContainerPlane(
   const loads = new HostLoads({ log, clock, sql, hosts, images, meter });
   const creation = new ContainerCreation({ ...shared, containers, images, networks, loads, domain: config.domain });
   const transfers = stack.use(await openTransfers(deps, config, imageFolder));
-  const warm = async (bytes: number): Promise<void> => {
-    await memory.warm(bytes);
-  };
+  const warm = async (bytes: number): Promise<AsyncDisposable> => await memory.warm(bytes);
   const atOnce = config.migration.concurrency;
   const migrations = new Migrations({ ...shared, containers, imageFolder, transfers, warm, atOnce });
   const vault = await SnapshotVault.open(join(config.dataDir, 'snapshots'));

@@ -1,6 +1,7 @@
 /** A host: a Docker Engine with gVisor, its network and its cgroups, ready to take containers. */
 import { createHash } from 'node:crypto';
 import { mkdir } from 'node:fs/promises';
+import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import * as z from 'zod';
 import type { Clock } from '#clock';
@@ -122,7 +123,7 @@ export class Host {
       if (foreign !== undefined) {
         const runscRoot = join(FOREIGN_EXEC_ROOT, 'runtime-runc', 'moby');
         const host = new Host(deps, options, { client: foreign, managed: undefined, runtimeDir, runscRoot });
-        await host.refreshRules();
+        await host.#begin();
         return host;
       }
       const managed = await ManagedEngine.open(deps, {
@@ -132,12 +133,17 @@ export class Host {
         cgroupPrefix: cgroupPrefixOf(options),
       });
       const host = new Host(deps, options, { client: managed.client, managed, runtimeDir, runscRoot: managed.runscRoot });
-      await host.refreshRules();
+      await host.#begin();
       return host;
     } catch (error) {
       if (!wasOpen) await closeHostNetwork(options.network, options.engine === 'managed' ? 'with-bridges' : 'rules-only');
       throw error;
     }
+  }
+
+  async #begin(): Promise<void> {
+    await this.refreshRules();
+    await this.cgroups.weigh(this.cgroupPrefix, availableParallelism());
   }
 
   get isManaged(): boolean {

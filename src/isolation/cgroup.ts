@@ -4,7 +4,7 @@
  * A cgroup is named by its path below the controllers' mounts (`/ecluse/SCOPE/TENANT/ID`), the same in every v1 tree.
  * Memory is the working set, `usage − inactive_file` (a gVisor application's memory is shmem to the kernel, so RSS is wrong).
  */
-import { existsSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { mkdir, readdir, readFile, rmdir, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { codeOf } from '#errors';
@@ -43,20 +43,48 @@ export class Cgroups {
     }
   }
 
+  /**
+   * As `usageOf`, in this very turn. For one container that clients wait for: the files are the kernel's and are read in microseconds, while each turn
+   * through the thread pool takes milliseconds on a busy machine.
+   */
+  usageNow(cgroup: string): CgroupUsage | undefined {
+    try {
+      if (this.#version === 1) {
+        const memory = join(this.#mount, 'memory', cgroup);
+        return usageV1({
+          cpu: readFileSync(join(this.#mount, 'cpuacct', cgroup, 'cpuacct.usage'), 'utf8'),
+          memory: readFileSync(join(memory, 'memory.usage_in_bytes'), 'utf8'),
+          memoryStat: readFileSync(join(memory, 'memory.stat'), 'utf8'),
+        });
+      }
+      const folder = join(this.#mount, cgroup);
+      return usageV2({
+        cpu: readFileSync(join(folder, 'cpu.stat'), 'utf8'),
+        memory: readFileSync(join(folder, 'memory.current'), 'utf8'),
+        memoryStat: readFileSync(join(folder, 'memory.stat'), 'utf8'),
+      });
+    } catch (error) {
+      if (codeOf(error) === 'ENOENT' || codeOf(error) === 'ENODEV') return undefined;
+      throw error;
+    }
+  }
+
   async #usageV1(cgroup: string): Promise<CgroupUsage> {
-    const cpuNs = parseCounter(await readFile(join(this.#mount, 'cpuacct', cgroup, 'cpuacct.usage'), 'utf8'));
     const memory = join(this.#mount, 'memory', cgroup);
-    const usage = parseCounter(await readFile(join(memory, 'memory.usage_in_bytes'), 'utf8'));
-    const inactive = parseStat(await readFile(join(memory, 'memory.stat'), 'utf8'), 'total_inactive_file');
-    return { cpuNs, memoryBytes: Math.max(0, usage - inactive) };
+    return usageV1({
+      cpu: await readFile(join(this.#mount, 'cpuacct', cgroup, 'cpuacct.usage'), 'utf8'),
+      memory: await readFile(join(memory, 'memory.usage_in_bytes'), 'utf8'),
+      memoryStat: await readFile(join(memory, 'memory.stat'), 'utf8'),
+    });
   }
 
   async #usageV2(cgroup: string): Promise<CgroupUsage> {
     const folder = join(this.#mount, cgroup);
-    const cpuNs = parseStat(await readFile(join(folder, 'cpu.stat'), 'utf8'), 'usage_usec') * 1000;
-    const usage = parseCounter(await readFile(join(folder, 'memory.current'), 'utf8'));
-    const inactive = parseStat(await readFile(join(folder, 'memory.stat'), 'utf8'), 'inactive_file');
-    return { cpuNs, memoryBytes: Math.max(0, usage - inactive) };
+    return usageV2({
+      cpu: await readFile(join(folder, 'cpu.stat'), 'utf8'),
+      memory: await readFile(join(folder, 'memory.current'), 'utf8'),
+      memoryStat: await readFile(join(folder, 'memory.stat'), 'utf8'),
+    });
   }
 
   /**
@@ -79,12 +107,13 @@ export class Cgroups {
    * Lifts the memory limit of a cgroup and returns the way back. A checkpoint into tmpfs is charged to the sandbox that writes it, so
    * that without this a container could be killed by its own checkpoint.
    */
-  async liftMemoryLimit(cgroup: string): Promise<() => Promise<void>> {
+  liftMemoryLimit(cgroup: string): () => Promise<void> {
     const folder = this.#version === 1 ? join(this.#mount, 'memory', cgroup) : join(this.#mount, cgroup);
     const names = this.#version === 1 ? ['memory.memsw.limit_in_bytes', 'memory.limit_in_bytes'] : ['memory.max'];
     const files = names.map((name) => join(folder, name)).filter((file) => existsSync(file));
-    const before = await Promise.all(files.map(async (file) => (await readFile(file, 'utf8')).trim()));
-    for (const file of files) await writeFile(file, this.#version === 1 ? '-1' : 'max');
+    // In this very turn, as `usageNow`.
+    const before = files.map((file) => readFileSync(file, 'utf8').trim());
+    for (const file of files) writeFileSync(file, this.#version === 1 ? '-1' : 'max');
     return async () => {
       for (const [index, file] of [...files.entries()].toReversed()) await writeFile(file, before[index] ?? '');
     };
@@ -128,6 +157,23 @@ export class Cgroups {
     await writeFile(join(folder, 'pids.max'), String(max));
   }
 
+  /**
+   * Makes a cgroup, and gives the first part of its path the weight of so many processors. A machine without that controller shares by processes.
+   *
+   * All containers of a node are below that part. With the kernel's default it would weigh as much as one busy process of the node itself, on a machine
+   * of any size; so it weighs what Kubernetes gives its pods (kubelet, `kubepods`: 1024 shares a processor).
+   */
+  async weigh(cgroup: string, processors: number): Promise<void> {
+    const root = this.#version === 1 ? join(this.#mount, 'cpu') : this.#mount;
+    if (!existsSync(root)) return;
+    await mkdir(join(root, cgroup), { recursive: true });
+    const top = join(root, cgroup.split('/').find((part) => part !== '') ?? '');
+    if (this.#version === 2) await writeFile(join(root, 'cgroup.subtree_control'), '+cpu').catch(() => undefined);
+    const [file, each, max] =
+      this.#version === 1 ? (['cpu.shares', 1024, 262_144] as const) : (['cpu.weight', 100, 10_000] as const);
+    if (existsSync(join(top, file))) await writeFile(join(top, file), String(Math.min(max, each * processors)));
+  }
+
   /** The processes in a cgroup and below it. */
   async processesIn(cgroup: string): Promise<readonly number[]> {
     const found = new Set<number>();
@@ -161,6 +207,22 @@ export class Cgroups {
     }
     return gone;
   }
+}
+
+interface UsageFiles {
+  readonly cpu: string;
+  readonly memory: string;
+  readonly memoryStat: string;
+}
+
+function usageV1({ cpu, memory, memoryStat }: UsageFiles): CgroupUsage {
+  const inactive = parseStat(memoryStat, 'total_inactive_file');
+  return { cpuNs: parseCounter(cpu), memoryBytes: Math.max(0, parseCounter(memory) - inactive) };
+}
+
+function usageV2({ cpu, memory, memoryStat }: UsageFiles): CgroupUsage {
+  const inactive = parseStat(memoryStat, 'inactive_file');
+  return { cpuNs: parseStat(cpu, 'usage_usec') * 1000, memoryBytes: Math.max(0, parseCounter(memory) - inactive) };
 }
 
 /** The cgroups of this machine. Hybrid machines (v1 controllers, empty v2 tree) count as v1. */

@@ -9,6 +9,7 @@
  * waiting start sees the end and fails. A FIFO that nobody holds would keep a start that comes later waiting for ever, so it goes before it is let go of;
  * such a start finds a staged image that does not exist, and fails too.
  */
+import { writeFileSync, writeSync } from 'node:fs';
 import { access, open, rm, writeFile } from 'node:fs/promises';
 import type { FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -29,10 +30,14 @@ export class StartGate implements AsyncDisposable {
     this.#handle = handle;
   }
 
-  /** Makes the gate for the next start of `engineId`. `runtimeDir`: the wrapper's directory of the host. */
-  static async open(runtimeDir: string, engineId: string): Promise<StartGate> {
+  /**
+   * Makes the gate for the next start of `engineId`. `runtimeDir`: the wrapper's directory of the host. `ahead`: where its image will be; the program
+   * that restores it is started ahead, and waits for the release.
+   */
+  static async open(runtimeDir: string, engineId: string, ahead?: string): Promise<StartGate> {
     const staged = join(runtimeDir, 'staged', engineId);
     await clear(staged);
+    if (ahead !== undefined) await writeFile(`${staged}.ahead`, ahead);
     // Until it is released: whatever becomes of the gate, this start is no ordinary one.
     await writeFile(staged, CALLED_OFF);
     await runCommand('mkfifo', ['-m', '0600', `${staged}.gate`]);
@@ -54,8 +59,9 @@ export class StartGate implements AsyncDisposable {
 
   /** Lets the start go on as a restore of `imageDir`. */
   async release(imageDir: string): Promise<void> {
-    await writeFile(this.#staged, imageDir);
-    await this.#handle?.write('go\n');
+    // Not through the thread pool, which takes milliseconds on a busy machine: clients wait.
+    writeFileSync(this.#staged, imageDir);
+    if (this.#handle !== undefined) writeSync(this.#handle.fd, 'go\n');
     await this.#close();
   }
 
@@ -87,5 +93,5 @@ export async function callOffStart(runtimeDir: string, engineId: string): Promis
 }
 
 async function clear(staged: string): Promise<void> {
-  for (const suffix of ['', '.gate', '.waiting', '.failed']) await rm(`${staged}${suffix}`, { force: true });
+  for (const suffix of ['', '.gate', '.ahead', '.waiting', '.failed']) await rm(`${staged}${suffix}`, { force: true });
 }

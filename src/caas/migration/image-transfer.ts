@@ -42,11 +42,14 @@ export interface TransferOrder {
 }
 
 export interface ImageTransfers extends AsyncDisposable {
+  /** Where the target will find the image that the source writes into `imageDir`. */
+  targetDirOf(imageDir: string): string;
   open(order: TransferOrder): Promise<ImageTransfer>;
 }
 
 /** Nothing travels. */
 export const sharedTransfers: ImageTransfers = {
+  targetDirOf: (imageDir) => imageDir,
   open: async ({ imageDir }) =>
     await Promise.resolve({
       preCopy: async () => {
@@ -76,6 +79,8 @@ export interface TlsTransferOptions {
   readonly migrationsMax: number;
 }
 
+const receivedDirOf = (imageDir: string): string => `${imageDir}.received`;
+
 /** Opens the target's end once, for all moves of the node. */
 export async function openTlsTransfers(cgroups: Cgroups, options: TlsTransferOptions): Promise<ImageTransfers> {
   const { imageFolder, sourceTls, targetTls, bandwidthBytesPerSecond, migrationsMax } = options;
@@ -88,11 +93,12 @@ export async function openTlsTransfers(cgroups: Cgroups, options: TlsTransferOpt
     migrationsMax,
   });
   return {
+    targetDirOf: receivedDirOf,
     open: async (order) => {
       await using stack = new AsyncDisposableStack();
       const { migrationId, fencingToken, memoryBytesMax, signal, onProgress } = order;
       const sink = stack.use(
-        await receiver.expect({ migrationId, fencingToken, imageDir: `${order.imageDir}.received`, memoryBytesMax, signal }),
+        await receiver.expect({ migrationId, fencingToken, imageDir: receivedDirOf(order.imageDir), memoryBytesMax, signal }),
       );
       sink.image.catch(() => undefined); // Whoever delivers hears of it.
       const source = stack.use(

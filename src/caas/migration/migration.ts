@@ -45,12 +45,13 @@ import { Turns } from './turns.ts';
 import type { ImageTransfer } from './image-transfer.ts';
 import type { MigrationProgress } from './move-times.ts';
 
-/** Requests are held no longer than this; a client's own time limit is rarely shorter. */
-
 /** An image, and the memory that it is restored to. */
 const WARM_FACTOR = 2;
 /** More takes seconds of a processor; what is beyond it is touched when it is needed. */
 const WARM_BYTES_MAX = 4 * 1024 ** 3;
+
+/** What waited in a move is answered in about that time; cleaning up costs as much processor time as a start, and nobody waits for it. */
+const SETTLE_MS = 500;
 
 type Outcome = Omit<MigrationReport, 'container' | 'from' | 'to' | 'totalMs' | 'phases'>;
 
@@ -192,13 +193,17 @@ export class Migrations implements AsyncDisposable {
     await copy.copyFirst();
     signal.throwIfAborted();
     times.phase('prestart', `the sandbox on ${target.name}`);
-    await copy.prestart(signal);
+    await copy.prestart(this.#deps.transfers.targetDirOf(move.imageDir), signal);
     const servesBefore = await probeOnce(spec, row.address);
     const transfer = await this.#preCopy(move, undo);
-    await this.#deps.warm(Math.min(WARM_BYTES_MAX, WARM_FACTOR * move.memoryBytes));
+    times.phase('warm', 'memory for the image, in time that nobody wants');
+    const warmth = await this.#deps.warm(Math.min(WARM_BYTES_MAX, WARM_FACTOR * move.memoryBytes));
+    this.#deferLogged(undo, move, 'warmth', async () => {
+      await warmth[Symbol.asyncDispose]();
+    });
     const isQuiet = await untilQuiet(clock, async () => await containers.inspect(row), QUIET_LIMIT_MS);
     if (!isQuiet) throw new Error('a command that was executed in the container does not end');
-    return { copy, volumes, servesBefore, transfer };
+    return { copy, volumes, servesBefore, transfer, warmth };
   }
 
   async #preCopy(move: Move, undo: AsyncDisposableStack): Promise<ImageTransfer> {
@@ -242,25 +247,26 @@ export class Migrations implements AsyncDisposable {
     // Written down before it is true: a daemon that dies in between resumes what is not paused, which does nothing.
     await setMigrationState(sql, journal, 'paused', clock.nowMs());
     await from.forbidRestart();
+    await using save = await from.prepareSave(imageDir);
     times.phase('freeze', 'new requests wait, those in flight end');
     const heldFromMs = clock.monotonicMs();
     this.#deferLogged(undo, move, 'thaw', async () => {
       await activator.thaw([row.id]);
     });
     const frozen = await activator.freeze([row.id], SAVE_HOLD);
+    await prepared.warmth[Symbol.asyncDispose]();
     signal.throwIfAborted();
     times.phase('pause', `on ${source.name}`);
     const pausedFromMs = clock.monotonicMs();
     this.#deferLogged(undo, move, 'resume', async () => {
       await from.goOn();
     });
-    await from.pause();
-    times.phase('checkpoint', 'memory into an image; the last of the files');
-    const saving = from.save(imageDir);
-    const [[imageBytes, targetImageDir]] = await bothDone(
-      bothDone(saving, prepared.transfer.deliver(saving)),
-      prepared.copy.finishFiles(),
-    );
+    const { paused, saved } = from.pauseAndSave(save);
+    const finished = paused.then(async () => {
+      times.phase('checkpoint', 'memory into an image; the last of the files');
+      return await prepared.copy.finishFiles();
+    });
+    const [[imageBytes, targetImageDir]] = await bothDone(bothDone(saved, prepared.transfer.deliver(saved)), finished);
     await prepared.copy.finishLog();
     signal.throwIfAborted();
     times.phase('restore', `on ${target.name}`);
@@ -333,6 +339,8 @@ export class Migrations implements AsyncDisposable {
       await activator.thaw([row.id]);
     });
     const heldMs = Math.round(clock.monotonicMs() - heldFromMs);
+    times.phase('settle', 'what waited is answered first');
+    await clock.sleep(SETTLE_MS);
     await this.#attempt(move, 'rules', async () => {
       await fabric.refresh(row.tenant);
     });
@@ -388,4 +396,5 @@ interface Prepared {
   readonly volumes: VolumeMove;
   readonly servesBefore: boolean;
   readonly transfer: ImageTransfer;
+  readonly warmth: AsyncDisposable;
 }

@@ -1,13 +1,13 @@
 /** The source's side of a move: paused below its engine, saved, and either let go on or ended without ever waking. */
 import type { Clock } from '#clock';
 import { waitFor } from '#clock';
-import { imageBytesOf, saveCheckpoint } from '#isolation/checkpoint.ts';
-import type { SandboxPlace } from '#isolation/checkpoint.ts';
+import { PreparedSave } from '#isolation/checkpoint.ts';
+import type { SandboxPlace, SaveUnderWay } from '#isolation/checkpoint.ts';
 import { forgetFinalCounters } from '#isolation/runtime-settings.ts';
-import { pauseSandbox } from '#isolation/sandbox-pause.ts';
 import type { ContainerRow } from '#state/containers.ts';
 import type { EngineInspect } from '#caas/engine/engine-answers.ts';
 import { correctPaused, endHeld, letGoOn, limitMemory, removePaused } from '#caas/engine/engine-copy.ts';
+import { bothDone } from './both-done.ts';
 import { forbidRestart, restartAsAllowed } from '#caas/engine/restart-policy.ts';
 import type { Host } from '#caas/host.ts';
 import type { Meter } from '#caas/meter.ts';
@@ -49,20 +49,23 @@ export class MoveSource {
     await restartAsAllowed(this.#host, this.#row);
   }
 
-  /** Stops it, and its meter at that instant: what the save itself costs happens in its cgroup too, and is not the tenant's to pay. */
-  async pause(): Promise<void> {
-    await pauseSandbox(this.#place);
-    const usage = await this.#host.cgroups.usageOf(this.#cgroup);
-    // Written down beside the save: nobody reads it before the commit.
-    this.#metering = this.#deps.meter.suspend(this.#row.id, usage);
-    this.#metering.catch(() => undefined); // `save` waits for it.
+  /** Starts the programs of a save, which wait for its word: the time that they take is nobody's to wait for. To be disposed of. */
+  async prepareSave(imageDir: string): Promise<PreparedSave> {
+    return await PreparedSave.open(this.#host.cgroups, this.#place, imageDir);
   }
 
-  /** Saves the paused sandbox. Returns the image's size. */
-  async save(imageDir: string): Promise<number> {
-    await saveCheckpoint(this.#host.cgroups, this.#place, imageDir);
-    await this.#metering;
-    return await imageBytesOf(imageDir);
+  /**
+   * Stops it and saves it. Its meter stops as the word is given: what the save itself costs happens in its cgroup too, and is not the tenant's to pay,
+   * and what it did in the milliseconds until it stood still cannot be told from that.
+   */
+  pauseAndSave(save: PreparedSave): SaveUnderWay {
+    // Written down beside the save: nobody reads it before the commit.
+    const usage = this.#host.cgroups.usageNow(this.#cgroup);
+    const { paused, saved } = save.go();
+    this.#metering = this.#deps.meter.suspend(this.#row.id, usage);
+    const all = bothDone(saved, this.#metering).then(([bytes]) => bytes);
+    for (const promise of [paused, all]) promise.catch(() => undefined); // Whoever waits hears of it.
+    return { paused, saved: all };
   }
 
   /** Lets it go on as it was. */

@@ -83,10 +83,10 @@ export class MoveTarget implements AsyncDisposable {
     await this.#log?.first();
   }
 
-  /** Lets the engine make the sandbox, and returns when it waits for its image. */
-  async prestart(signal: AbortSignal): Promise<void> {
+  /** Lets the engine make the sandbox, and returns when it waits for its image. `imageDir`: where that will be. */
+  async prestart(imageDir: string, signal: AbortSignal): Promise<void> {
     const { host } = this.#place;
-    const gate = await StartGate.open(host.runtimeDir, this.engineId);
+    const gate = await StartGate.open(host.runtimeDir, this.engineId, imageDir);
     const ended = this.#callStart();
     this.#start = { gate, ended };
     const failed = ended.then((failure) => {

@@ -40,8 +40,8 @@ export interface MigrationDeps {
   /** Memory-backed folder for images; what is in it goes at the end of each migration. */
   readonly imageFolder: string;
   readonly transfers: ImageTransfers;
-  /** Touches so much memory before the pause in which it will be wanted. */
-  readonly warm: (bytes: number) => Promise<void>;
+  /** Takes so much memory, which disposing gives back just before the pause in which it will be wanted. */
+  readonly warm: (bytes: number) => Promise<AsyncDisposable>;
   /** Moves at one time. */
   readonly atOnce: number;
 }

@@ -22,13 +22,14 @@ export async function saveBeside(
   source: MoveSource,
   work: { readonly id: string; readonly imageDir: string; readonly finishFiles: () => Promise<void> },
 ): Promise<SavedBeside> {
+  await using save = await source.prepareSave(work.imageDir);
   try {
     // A save cuts its connections: the edge must have none that it would use again.
     await activator.freeze([work.id], SAVE_HOLD);
     const fromMs = clock.monotonicMs();
     try {
-      await source.pause();
-      const [imageBytes] = await bothDone(source.save(work.imageDir), work.finishFiles());
+      const { paused, saved } = source.pauseAndSave(save);
+      const [imageBytes] = await bothDone(saved, paused.then(work.finishFiles));
       return { imageBytes, pausedMs: Math.round(clock.monotonicMs() - fromMs) };
     } finally {
       await source.goOn();

@@ -107,8 +107,8 @@ export class Sleepers implements AsyncDisposable {
       const { row, spec, host } = await this.#checkAwake(id);
       containers.events.hush(id, clock.nowMs());
       try {
-        const imageBytes = await this.#fallAsleep(row, spec, host);
-        await this.#lighten(row, host);
+        const { imageBytes, snapshotId } = await this.#fallAsleep(row, spec, host);
+        await this.#lighten(row, host, snapshotId);
         return { container: id, imageBytes, totalMs: Math.round(clock.monotonicMs() - startedMs) };
       } finally {
         containers.events.loud(id, clock.nowMs());
@@ -133,7 +133,11 @@ export class Sleepers implements AsyncDisposable {
     return { row, spec, host };
   }
 
-  async #fallAsleep(row: ContainerRow, spec: ContainerSpec, host: Host): Promise<number> {
+  async #fallAsleep(
+    row: ContainerRow,
+    spec: ContainerSpec,
+    host: Host,
+  ): Promise<{ readonly imageBytes: number; readonly snapshotId: string }> {
     const { log, sql, clock, meter, vault, activator, imageFolder, containers } = this.#deps;
     const snapshot = snapshotRowOf(row, host, {
       id: randomUUID(),
@@ -147,9 +151,9 @@ export class Sleepers implements AsyncDisposable {
     let imageBytes: number;
     try {
       await source.forbidRestart();
+      await using save = await source.prepareSave(imageDir);
       await activator.freeze([row.id], SAVE_HOLD);
-      await source.pause();
-      imageBytes = await source.save(imageDir);
+      imageBytes = await source.pauseAndSave(save).saved;
       const fileBytes = await vault.seal(snapshot, imageDir);
       const outcome = await fallAsleep(sql, snapshot, { engineId: row.engineId, imageBytes, fileBytes }, clock.nowMs());
       if (outcome.kind === 'conflict') throw new Error('the container changed in the store meanwhile');
@@ -184,7 +188,7 @@ export class Sleepers implements AsyncDisposable {
       },
     ]);
     log.info({ tenant: row.tenant, container: row.id, imageBytes }, 'a container fell asleep');
-    return imageBytes;
+    return { imageBytes, snapshotId: snapshot.id };
   }
 
   async #undo(source: MoveSource, snapshot: SnapshotRow, imageDir: string): Promise<void> {
@@ -222,9 +226,9 @@ export class Sleepers implements AsyncDisposable {
   }
 
   /** Lets the engine start a sleeping container up to its gate, so that it wakes fast. Where that fails it sleeps deeply, which is no fault. */
-  async #lighten(row: ContainerRow, host: Host): Promise<void> {
+  async #lighten(row: ContainerRow, host: Host, snapshotId: string): Promise<void> {
     try {
-      const gate = await StartGate.open(host.runtimeDir, row.engineId);
+      const gate = await StartGate.open(host.runtimeDir, row.engineId, join(this.#deps.imageFolder, snapshotId));
       const ended = callStart(host, row.engineId);
       const reached = await Promise.race([
         gate.reached(this.#deps.clock, GATE_LIMIT_MS, AbortSignal.timeout(GATE_LIMIT_MS)),
@@ -347,6 +351,10 @@ export class Sleepers implements AsyncDisposable {
     const spec = parseStoredSpec(row.spec);
     const imageDir = join(imageFolder, snapshot.id);
     const light = await this.#takeLight(row, host);
+    const cleanUp = async (): Promise<void> => {
+      await light?.gate[Symbol.asyncDispose]();
+      await rm(imageDir, { recursive: true, force: true });
+    };
     try {
       await Promise.all([vault.unseal(snapshot, imageDir), beginWake(sql, snapshot.id)]);
       if (light === undefined) {
@@ -366,11 +374,15 @@ export class Sleepers implements AsyncDisposable {
       const life = { address, carriedStart: inspect.State.StartedAt };
       if ((await wakeUp(sql, snapshot, life, clock.nowMs())).kind === 'conflict')
         throw new Error('the container changed in the store meanwhile');
-    } finally {
-      await light?.gate[Symbol.asyncDispose]();
-      await rm(imageDir, { recursive: true, force: true });
+    } catch (error) {
+      await cleanUp();
+      throw error;
     }
-    await activator.publish();
+    try {
+      await activator.publish();
+    } finally {
+      await cleanUp(); // Not before: somebody waits.
+    }
     await this.#afterWake(row, snapshot).catch((error: unknown) => {
       log.error({ container: row.id, reason: reasonOf(error) }, 'a container is awake, and something of its sleep is left');
     });

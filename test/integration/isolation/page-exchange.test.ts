@@ -1,12 +1,12 @@
 /** A sandbox's memory over real TLS sockets and real threads. The memory of most tests is a file that they change; one is a sandbox's. */
 import { randomBytes, randomUUID } from 'node:crypto';
-import { existsSync, readdirSync } from 'node:fs';
+import { existsSync, readdirSync, statSync } from 'node:fs';
 import { appendFile, mkdir, mkdtemp, open, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { runCommand } from '#command';
-import { saveCheckpoint } from '#isolation/checkpoint.ts';
+import { savePaused } from '#isolation/checkpoint.ts';
 import type { PageProgress, PageSource, PageTicket } from '#isolation/pages/exchange.ts';
 import { isMountedAt, mountMemoryFolder } from '#isolation/memory-folder.ts';
 import { PAGE_BYTES } from '#isolation/pages/page-hash.ts';
@@ -306,7 +306,7 @@ test(
     const { rounds } = await preCopy(source, PRE_COPY_LIMITS);
     expect(rounds.length).toBeGreaterThan(1);
     await sandbox.pause();
-    const saved = saveCheckpoint(sandbox.cgroups, sandbox.place, saveDir);
+    const saved = savePaused(sandbox.place, saveDir);
     const [report] = await Promise.all([
       source.finish({ imageDir: saveDir, saved, inOrder: writesPagesInOrder(sandbox.runsc) }),
       saved,
@@ -329,7 +329,10 @@ test('a memory folder is a tmpfs of its own; what a crash left in it goes with t
   expect(['huge', 'plain']).toContain(left.kind);
   await writeFile(join(path, 'left'), 'over');
   await using folder = await mountMemoryFolder(path);
-  await folder.warm(3 * MIB);
+  const warmth = await folder.warm(3 * MIB);
+  const sizes = readdirSync(path).map((name) => statSync(join(path, name)).size);
+  expect(sizes).toEqual([3 * MIB]);
+  await warmth[Symbol.asyncDispose]();
   expect([folder.path, readdirSync(path)]).toEqual([path, []]);
   await folder[Symbol.asyncDispose]();
   expect(isMountedAt(await readFile('/proc/self/mountinfo', 'utf8'), path)).toBe(false);

@@ -1,4 +1,5 @@
 /** cgroup files, v1 and v2, on a tree of plain files. */
+import { existsSync } from 'node:fs';
 import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
@@ -33,12 +34,26 @@ const V2 = {
   'ecluse/t/c/memory.stat': 'file 1\ninactive_file 1200\n',
 };
 
+test.each([
+  ['v1', { 'cpu/ecluse/cpu.shares': '1024' }, 'cpu/ecluse/cpu.shares', '3072'],
+  ['v2', { 'cgroup.controllers': 'cpu\n', 'ecluse/cpu.weight': '100' }, 'ecluse/cpu.weight', '300'],
+])('all containers together weigh as much as the processors, %s', async (_, files, file, weight) => {
+  await put(files);
+  const cgroups = await detectCgroups(mount);
+  await cgroups.weigh('/ecluse/host', 3);
+  expect(await readFile(join(mount, file), 'utf8')).toBe(weight);
+  expect(existsSync(join(mount, dirname(file), 'host'))).toBe(true);
+  await cgroups.weigh('/ecluse/host', 1_000_000);
+  expect(Number(await readFile(join(mount, file), 'utf8'))).toBeLessThan(1_000_000);
+});
+
 describe('usage', () => {
   test('is read from v1 trees', async () => {
     await put(V1);
     const cgroups = await detectCgroups(mount);
     expect(cgroups.version).toBe(1);
     expect(await cgroups.usageOf('/ecluse/t/c')).toEqual({ cpuNs: 123_456_789, memoryBytes: 700 });
+    expect(cgroups.usageNow('/ecluse/t/c')).toEqual({ cpuNs: 123_456_789, memoryBytes: 700 });
   });
 
   test('is read from the v2 tree, and is never below zero', async () => {
@@ -46,6 +61,8 @@ describe('usage', () => {
     const cgroups = await detectCgroups(mount);
     expect(cgroups.version).toBe(2);
     expect(await cgroups.usageOf('/ecluse/t/c')).toEqual({ cpuNs: 42_000, memoryBytes: 0 });
+    expect(cgroups.usageNow('/ecluse/t/c')).toEqual({ cpuNs: 42_000, memoryBytes: 0 });
+    expect(cgroups.usageNow('/ecluse/t/x')).toBeUndefined();
   });
 
   test('of what does not exist is undefined', async () => {
@@ -77,7 +94,7 @@ describe('limits', () => {
   test('are lifted and come back, in v1 in the order that the kernel takes', async () => {
     const limits = { 'memory/x/memory.limit_in_bytes': '100\n', 'memory/x/memory.memsw.limit_in_bytes': '200\n' };
     await put({ ...V1, ...limits });
-    const back = await (await detectCgroups(mount)).liftMemoryLimit('/x');
+    const back = (await detectCgroups(mount)).liftMemoryLimit('/x');
     const read = async (): Promise<readonly string[]> =>
       await Promise.all(Object.keys(limits).map(async (path) => (await readFile(join(mount, path), 'utf8')).trim()));
     expect(await read()).toEqual(['-1', '-1']);
@@ -88,7 +105,7 @@ describe('limits', () => {
   test('are lifted in v2', async () => {
     await put({ ...V2, 'x/memory.max': '100\n' });
     const cgroups = await detectCgroups(mount);
-    const back = await cgroups.liftMemoryLimit('/x');
+    const back = cgroups.liftMemoryLimit('/x');
     expect(await readFile(join(mount, 'x/memory.max'), 'utf8')).toBe('max');
     await back();
     expect(await readFile(join(mount, 'x/memory.max'), 'utf8')).toBe('100');

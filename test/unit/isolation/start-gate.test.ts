@@ -1,6 +1,6 @@
 /** A gated start that is called off, before and after the wrapper came to the gate. The wrapper is real, with a program in runsc's place. */
 import { execFile } from 'node:child_process';
-import { chmod, mkdir, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, mkdtemp, readFile, readdir, rm, writeFile } from 'node:fs/promises';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
@@ -47,6 +47,55 @@ describe('a start gate', { timeout: 2 * LIMIT_MS }, () => {
     expect(await starting).toBe('started');
     expect(hasRun()).toBe(true);
     expect(await readdir(join(folder, 'staged'))).toEqual([]);
+  });
+
+  describe('whose image is known ahead', () => {
+    const lock = (): string => join(folder, `${ID}_sandbox:${ID}.lock`);
+    const words = async (): Promise<readonly string[]> => (await readFile(join(folder, 'calls'), 'utf8')).trim().split('\n');
+    const startThere = async (): Promise<string> =>
+      await promisify(execFile)(WRAPPER_FILE, ['--ecluse-dir', folder, '--root', folder, 'start', ID], {
+        timeout: LIMIT_MS,
+      }).then(
+        () => 'started',
+        (error: unknown) => String(error),
+      );
+
+    beforeEach(async () => {
+      await mkdir(join(folder, 'other'));
+      const script = `#!/bin/sh\necho "begins $@" >>'${folder}/calls'\nflock '${lock()}' true\necho "goes on $@" >>'${folder}/calls'\n`;
+      await writeFile(join(folder, 'runsc'), script);
+    });
+
+    test('starts its restore ahead, which goes on at the release', async () => {
+      const gate = await StartGate.open(folder, ID, join(folder, 'image'));
+      const starting = startThere();
+      expect(await reached(gate)).toBe(true);
+      const restore = `--root ${folder} restore --detach --image-path ${join(folder, 'image')} ${ID}`;
+      await expect.poll(words, { timeout: LIMIT_MS }).toEqual([`begins ${restore}`]);
+      await gate.release(join(folder, 'image'));
+      expect(await starting).toBe('started');
+      expect(await words()).toEqual([`begins ${restore}`, `goes on ${restore}`]);
+      expect(await readdir(join(folder, 'staged'))).toEqual([]);
+    });
+
+    test('restores another image where it is released with one', async () => {
+      const gate = await StartGate.open(folder, ID, join(folder, 'image'));
+      const starting = startThere();
+      expect(await reached(gate)).toBe(true);
+      await gate.release(join(folder, 'other'));
+      expect(await starting).toBe('started');
+      const wentOn = (await words()).filter((line) => line.startsWith('goes on'));
+      expect(wentOn).toEqual([`goes on --root ${folder} restore --detach --image-path ${join(folder, 'other')} ${ID}`]);
+    });
+
+    test('ends the restore that it started ahead where it is called off', async () => {
+      const gate = await StartGate.open(folder, ID, join(folder, 'image'));
+      const starting = startThere();
+      expect(await reached(gate)).toBe(true);
+      await gate[Symbol.asyncDispose]();
+      expect(await starting).toEqual(containing('the start was called off'));
+      expect((await words()).filter((line) => line.startsWith('goes on'))).toEqual([]);
+    });
   });
 
   test('that is let go of fails the start that waits at it', async () => {
