@@ -48,13 +48,14 @@ async function unmake(
   row: ContainerRow | undefined,
 ): Promise<void> {
   log.warn({ container: snapshot.container, snapshot: snapshot.id }, 'a snapshot was interrupted');
-  await forgetSnapshot(sql, snapshot.id);
   const host = row === undefined ? undefined : hosts.get(row.host);
-  if (row === undefined || host === undefined || row.engineId === '') return;
-  await letGoOn(host, row);
-  await correctPaused(host, row);
-  await limitMemory(clock, host, row);
-  await restartAsAllowed(host, row);
+  if (row !== undefined && host !== undefined && row.engineId !== '') {
+    await letGoOn(host, row);
+    await correctPaused(host, row);
+    await limitMemory(clock, host, row);
+    await restartAsAllowed(host, row);
+  }
+  await forgetSnapshot(sql, snapshot.id); // Last: a daemon that dies before finds it again.
 }
 
 async function recoverSleep(deps: SleepRecoveryDeps, snapshot: SnapshotRow, row: ContainerRow | undefined): Promise<void> {

@@ -47,6 +47,7 @@ import { snapshotRowOf } from '#caas/snapshots/snapshot-row.ts';
 import { parseStoredSpec } from '#caas/spec/container-spec.ts';
 import type { ContainerSpec } from '#caas/spec/container-spec.ts';
 import { sleepRefusalOf } from './sleep-check.ts';
+import { SleepDebts } from './sleep-debts.ts';
 import { afterFailedWake } from './wake-backoff.ts';
 import type { FailedWakes } from './wake-backoff.ts';
 
@@ -94,9 +95,11 @@ export class Sleepers implements AsyncDisposable {
   readonly #light = new Map<string, LightSleep>();
   readonly #waking = new Map<string, Promise<WakeReport>>();
   readonly #failed = new Map<string, FailedWakes>();
+  readonly #debts: SleepDebts;
 
   constructor(deps: SleepersDeps) {
     this.#deps = deps;
+    this.#debts = new SleepDebts(deps);
   }
 
   /** Puts a container to sleep. Errors: ECLUSE_SLEEP_REFUSED (nothing was touched), ECLUSE_SLEEP_FAILED (it goes on). */
@@ -104,6 +107,8 @@ export class Sleepers implements AsyncDisposable {
     const { clock, containers } = this.#deps;
     const startedMs = clock.monotonicMs();
     return await containers.locks.run(id, async () => {
+      if (!(await this.#debts.settle(id)))
+        throw refused('what its last sleep left is not in order yet', 'see the log of the daemon, and try again in a moment');
       const { row, spec, host } = await this.#checkAwake(id);
       containers.events.hush(id, clock.nowMs());
       try {
@@ -158,7 +163,7 @@ export class Sleepers implements AsyncDisposable {
       const outcome = await fallAsleep(sql, snapshot, { engineId: row.engineId, imageBytes, fileBytes }, clock.nowMs());
       if (outcome.kind === 'conflict') throw new Error('the container changed in the store meanwhile');
     } catch (error) {
-      await this.#undo(source, snapshot, imageDir);
+      await this.#undo(row, source, snapshot, imageDir);
       throw new EcluseError({
         code: 'ECLUSE_SLEEP_FAILED',
         source: 'runtime',
@@ -191,14 +196,14 @@ export class Sleepers implements AsyncDisposable {
     return { imageBytes, snapshotId: snapshot.id };
   }
 
-  async #undo(source: MoveSource, snapshot: SnapshotRow, imageDir: string): Promise<void> {
+  async #undo(row: ContainerRow, source: MoveSource, snapshot: SnapshotRow, imageDir: string): Promise<void> {
     const { sql, vault, activator } = this.#deps;
-    await this.#takeSteps(snapshot.container, [
+    const steps = [
       async () => {
         await source.goOn();
       },
       async () => {
-        await activator.thaw([snapshot.container]);
+        await activator.thaw([row.id]);
       },
       async () => {
         await rm(imageDir, { recursive: true, force: true });
@@ -210,8 +215,8 @@ export class Sleepers implements AsyncDisposable {
       async () => {
         await source.allowRestart();
       },
-      async () => await forgetSnapshot(sql, snapshot.id),
-    ]);
+    ];
+    await this.#debts.take(row, steps, async () => await forgetSnapshot(sql, snapshot.id));
   }
 
   /** Takes each step, whatever becomes of the others. */
@@ -417,6 +422,7 @@ export class Sleepers implements AsyncDisposable {
 
   /** The gates end: every sleep becomes deep. */
   async [Symbol.asyncDispose](): Promise<void> {
+    await this.#debts[Symbol.asyncDispose]();
     await Promise.all([...this.#light.keys()].map(async (id) => await this.settle(id)));
   }
 }

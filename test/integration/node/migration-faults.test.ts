@@ -42,6 +42,7 @@ describe('a move during which something breaks leaves one running copy, whole, a
     ['pause', 'full disk', EITHER],
     ['thaw', 'kill source engine', ONLY_MOVED],
     ['suspend', 'kill source engine', ONLY_STAYED],
+    ['suspend', 'full disk', ONLY_STAYED],
   ];
   test.each(cases)('%s: %s', { timeout: 180_000 }, async (step, fault, outcomes) => {
     const result = await faultRound(scene, { step, fault, delayMs: DELAY_MS, lastsMs: LASTS_MS });

@@ -94,11 +94,11 @@ describe('sleep', () => {
     await done('suspend', 'hello');
     const wakesBefore = await wakesOf();
     // Without TLS: a worker lets no more than 512 begin their handshakes at once.
-    const one = async (): Promise<number> => {
+    const askOne = async (): Promise<number> => {
       const { status, body } = await askPlain({ port: node.ports.http, host: HOST, path: '/count' });
       return countOf({ status, body: body.toString() });
     };
-    const all = await Promise.all(Array.from({ length: 1000 }, one));
+    const all = await Promise.all(Array.from({ length: 1000 }, askOne));
     const counts = all.toSorted((one, other) => one - other);
     expect(counts).toEqual(Array.from({ length: 1000 }, (_, index) => before + 1 + index));
     expect(await wakesOf()).toBe(wakesBefore + 1);

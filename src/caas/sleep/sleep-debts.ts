@@ -1,0 +1,94 @@
+/**
+ * What a sleep that did not come about left of its way back: an engine was away, the disk was full. It is tried again every second until all of it is
+ * done, and until then the container does not sleep. A daemon that dies meanwhile finds the snapshot still being made (`sleep-recovery.ts`).
+ */
+import type { Clock } from '#clock';
+import { reasonOf } from '#errors';
+import type { Log } from '#log';
+import { startLoop } from '#lifecycle';
+import type { ContainerRow } from '#state/containers.ts';
+import type { Containers } from '#caas/containers.ts';
+
+export type Step = () => Promise<unknown>;
+
+interface Debt {
+  readonly row: ContainerRow;
+  /** On the container as it was then. */
+  steps: readonly Step[];
+  /** Afterwards, whatever became of the container. */
+  readonly last: Step;
+}
+
+export interface SleepDebtsDeps {
+  readonly log: Log;
+  readonly clock: Clock;
+  readonly containers: Pick<Containers, 'find' | 'locks'>;
+}
+
+/** An engine that died is there again within seconds. */
+const PERIOD_MS = 1_000;
+
+export class SleepDebts implements AsyncDisposable {
+  readonly #deps: SleepDebtsDeps;
+  /** By container. */
+  readonly #debts = new Map<string, Debt>();
+  #loop: AsyncDisposable | undefined;
+
+  constructor(deps: SleepDebtsDeps) {
+    this.#deps = deps;
+  }
+
+  /** Takes the steps, each whatever becomes of the others, and the last one when all of them are taken. Never rejects. The caller holds the container's lock. */
+  async take(row: ContainerRow, steps: readonly Step[], last: Step): Promise<void> {
+    this.#debts.set(row.id, { row, steps, last });
+    if (await this.settle(row.id)) return;
+    this.#loop ??= startLoop(this.#deps, { name: 'sleeps', periodMs: PERIOD_MS, round: async () => await this.#round() });
+  }
+
+  /** Whether nothing is owed any more; tries it again first. The caller holds the container's lock. */
+  async settle(id: string): Promise<boolean> {
+    const debt = this.#debts.get(id);
+    if (debt === undefined) return true;
+    try {
+      debt.steps = await this.#failing(debt);
+      if (debt.steps.length > 0) return false;
+      await debt.last();
+    } catch (error) {
+      this.#tell(id, error);
+      return false;
+    }
+    this.#debts.delete(id);
+    return true;
+  }
+
+  async #failing({ row, steps }: Debt): Promise<readonly Step[]> {
+    const now = await this.#deps.containers.find(row.id);
+    // It is gone, was moved or made anew: nothing of that sleep is left on it.
+    if (now?.engineId !== row.engineId) return [];
+    const failing: Step[] = [];
+    for (const step of steps) {
+      try {
+        await step();
+      } catch (error) {
+        this.#tell(row.id, error);
+        failing.push(step);
+      }
+    }
+    return failing;
+  }
+
+  #tell(container: string, error: unknown): void {
+    const level = this.#loop === undefined ? 'error' : 'debug';
+    this.#deps.log[level]({ container, reason: reasonOf(error) }, 'a step back from a sleep failed, and is tried again');
+  }
+
+  async #round(): Promise<void> {
+    const { locks } = this.#deps.containers;
+    for (const id of this.#debts.keys()) if (!locks.held(id)) await locks.run(id, async () => await this.settle(id));
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#loop?.[Symbol.asyncDispose]();
+    this.#loop = undefined;
+  }
+}
