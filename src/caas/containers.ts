@@ -8,6 +8,7 @@ import type { Clock } from '#clock';
 import { EcluseError, reasonOf } from '#errors';
 import { KeyedLock } from '#lifecycle';
 import type { Log } from '#log';
+import { unstageImage } from '#isolation/checkpoint.ts';
 import { forgetFinalCounters, RUNTIME_NAME } from '#isolation/runtime-settings.ts';
 import type { Activator } from '#routing/activator.ts';
 import {
@@ -398,6 +399,7 @@ export class Containers {
     const outcomes = await Promise.allSettled([
       host.cgroups.remove(host.cgroupOf(row.tenant, row.id)),
       row.engineId === '' ? undefined : forgetFinalCounters(host.runtimeDir, row.engineId),
+      row.engineId === '' ? undefined : unstageImage(host.runtimeDir, row.engineId),
       options.anonymousVolumes ? this.#deps.volumes.removeAnonymousOf(row.tenant, mounts) : undefined,
       this.#deps.fabric.refresh(row.tenant),
       this.#deps.activator.publish(),

@@ -162,6 +162,16 @@ describe('ecluse-runsc', () => {
     expect(await wrapper('--root', '/r', 'start', ID)).toBe(`--flag=1 --root /r start ${ID}`);
   });
 
+  test('delete leaves what is staged: an engine deletes what its last start left in the course of the next', async () => {
+    const image = join(folder, 'image');
+    await mkdir(image);
+    await mkdir(join(folder, 'staged'));
+    await writeFile(join(folder, 'staged', ID), image);
+    await wrapper('--root', '/r', 'delete', '--force', ID);
+    await rm(calls);
+    expect(await wrapper('--root', '/r', 'start', ID)).toContain(`restore --detach --image-path ${image} ${ID}`);
+  });
+
   test('a failed restore keeps its exit code and does not come again', async () => {
     const image = join(folder, 'image');
     await mkdir(image);
