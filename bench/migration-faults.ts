@@ -42,9 +42,8 @@ const { values } = parseArgs({
 const LONG_STEPS: ReadonlySet<Step> = new Set(['prepare', 'copy', 'prestart', 'suspend', 'wake']);
 const LONG_MS = 500;
 const SHORT_MS = 80;
-/** Only what has a target, or a folder to fill, has these. */
+/** Only what has a target has these. */
 const OF_MOVES: ReadonlySet<Fault> = new Set(['kill target engine', 'kill target sandbox', 'cut target', 'cancel']);
-const BEFORE_IMAGE: ReadonlySet<Step> = new Set(['prepare', 'copy', 'prestart', 'freeze', 'pause', 'suspend']);
 
 interface Pair {
   readonly step: Step;
@@ -52,9 +51,7 @@ interface Pair {
 }
 
 function isSensible({ step, fault }: Pair): boolean {
-  if (step === 'suspend' || step === 'wake') return !OF_MOVES.has(fault) && (fault !== 'full image folder' || step === 'suspend');
-  // What is mounted over an image that is there hides it, which no full disk does.
-  return fault !== 'full image folder' || BEFORE_IMAGE.has(step);
+  return (step !== 'suspend' && step !== 'wake') || !OF_MOVES.has(fault);
 }
 
 function chosen<T extends string>(known: readonly T[], text: string): readonly T[] {

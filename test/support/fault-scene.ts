@@ -3,7 +3,7 @@
  * its store, its engines, its cgroups.
  */
 import { once } from 'node:events';
-import { mkdir, readFile, rm } from 'node:fs/promises';
+import { readFile, rm, statfs } from 'node:fs/promises';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { fileURLToPath } from 'node:url';
@@ -147,19 +147,28 @@ export async function engineSays(scene: FaultScene, host: HostName, args: readon
   return exitCode === 0 ? stdout.trim() : undefined;
 }
 
+const RESIZE_ATTEMPTS = 20;
+const SPARE_BYTES = 64 * 1024;
+
 /** The folder of images in memory. */
 export function imageFolderOf(scene: FaultScene): string {
   return join('/dev/shm', `ecluse-${scene.scope}`);
 }
 
-/** Makes the image folder too small for any image; disposing gives it back. */
+/** Makes the image folder too small for any more, whatever it has; disposing gives it back. */
 export async function fillImageFolder(scene: FaultScene): Promise<AsyncDisposable> {
   const folder = imageFolderOf(scene);
-  await mkdir(folder, { recursive: true, mode: 0o700 });
-  await runCommand('mount', ['-t', 'tmpfs', '-o', 'size=64k,mode=0700', 'ecluse-faults', folder]);
-  return {
-    [Symbol.asyncDispose]: async () => {
-      await tryCommand('umount', ['-l', folder]);
-    },
-  };
+  const resize = async (size: string): Promise<boolean> =>
+    (await tryCommand('mount', ['-o', `remount,size=${size}`, folder])).exitCode === 0;
+  // An image that is being written can be larger than it was a moment ago.
+  for (let attempt = 0; attempt < RESIZE_ATTEMPTS; attempt += 1) {
+    const { blocks, bfree, bsize } = await statfs(folder);
+    if (await resize(String((blocks - bfree) * bsize + SPARE_BYTES)))
+      return {
+        [Symbol.asyncDispose]: async () => {
+          await resize('50%');
+        },
+      };
+  }
+  throw new Error(`${folder} could not be made smaller`);
 }
