@@ -6,23 +6,43 @@ import { readdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { tryCommand } from '#command';
 
-/** Ends the shims of the containerd below `engineDir`; only for an engine that is gone. Returns their pids. */
-export async function endShims(engineDir: string): Promise<readonly number[]> {
-  const containerd = join(engineDir, 'exec', 'containerd');
-  const ended: number[] = [];
+export interface Shim {
+  readonly pid: number;
+  /** The engine's id of its container. */
+  readonly engineId: string;
+}
+
+/** The shims of the containerd below `engineDir`. */
+export async function shimsOf(engineDir: string): Promise<readonly Shim[]> {
+  const socket = join(engineDir, 'exec', 'containerd', 'containerd.sock');
+  const shims: Shim[] = [];
   for (const name of await readdir('/proc')) {
     if (!/^\d+$/.test(name)) continue;
     const args = (await readFile(`/proc/${name}/cmdline`, 'utf8').catch(() => '')).split('\0');
-    if (!(args[0] ?? '').includes('containerd-shim') || !args.includes(join(containerd, 'containerd.sock'))) continue;
-    try {
-      process.kill(Number(name), 'SIGKILL');
-      ended.push(Number(name));
-    } catch {
-      // It ended by itself between the look and the kill.
-    }
+    if (!(args[0] ?? '').includes('containerd-shim') || !args.includes(socket)) continue;
+    shims.push({ pid: Number(name), engineId: args[args.indexOf('-id') + 1] ?? '' });
   }
-  if (ended.length > 0) await removeShimSockets(join(containerd, 'daemon', 'io.containerd.runtime.v2.task', 'moby'));
+  return shims;
+}
+
+/** Ends all shims of the containerd below `engineDir`; only for an engine that is gone. Returns their pids. */
+export async function endShims(engineDir: string): Promise<readonly number[]> {
+  const ended = killAll((await shimsOf(engineDir)).map(({ pid }) => pid));
+  const bundles = join(engineDir, 'exec', 'containerd', 'daemon', 'io.containerd.runtime.v2.task', 'moby');
+  if (ended.length > 0) await removeShimSockets(bundles);
   return ended;
+}
+
+/** Returns those that there were. */
+export function killAll(pids: readonly number[]): readonly number[] {
+  return pids.filter((pid) => {
+    try {
+      process.kill(pid, 'SIGKILL');
+      return true;
+    } catch {
+      return false; // It ended by itself between the look and the kill.
+    }
+  });
 }
 
 /** Shims listen outside of the engine's directory; each bundle says where. */

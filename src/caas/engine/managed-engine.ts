@@ -13,12 +13,13 @@ import type { ChildProcess } from 'node:child_process';
 import { closeSync, existsSync, openSync, statSync, truncateSync } from 'node:fs';
 import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { z } from 'zod';
 import type { Clock } from '#clock';
 import { waitFor } from '#clock';
 import { EcluseError } from '#errors';
 import { startLoop } from '#lifecycle';
 import type { Log } from '#log';
-import { endShims, unmountBelow } from '#isolation/host-leftovers.ts';
+import { endShims, killAll, shimsOf, unmountBelow } from '#isolation/host-leftovers.ts';
 import { linkAddressOf, RELAY_PORT } from '#isolation/host-addresses.ts';
 import type { HostNetwork } from '#isolation/host-addresses.ts';
 import { inNamespace } from '#isolation/host-network.ts';
@@ -37,6 +38,10 @@ export interface ManagedEngineOptions {
 const START_LIMIT_MS = 60_000;
 const STOP_LIMIT_MS = 6_000;
 const WATCH_PERIOD_MS = 1_000;
+const listedSchema = z.array(z.object({ Id: z.string() }));
+/** How often an engine that was started again is looked at for shims whose start it was killed in, and how many looks in a row must find one. */
+const STRAY_LOOKS = 30;
+const STRAY_LOOKS_SURE = 5;
 const LOG_BYTES_MAX = 16 * 1024 * 1024;
 
 export class ManagedEngine implements AsyncDisposable {
@@ -47,6 +52,9 @@ export class ManagedEngine implements AsyncDisposable {
   /** The dockerd that we started last; undefined while the one in charge was adopted. */
   #child: ChildProcess | undefined;
   #restarts = 0;
+  #strayLooks = 0;
+  /** By pid: looks in a row that found a shim without a container. */
+  #strays: ReadonlyMap<number, number> = new Map();
 
   private constructor(deps: { readonly log: Log; readonly clock: Clock }, options: ManagedEngineOptions) {
     this.#deps = { ...deps, log: deps.log.child({ host: options.host }) };
@@ -145,14 +153,29 @@ export class ManagedEngine implements AsyncDisposable {
   async #keepAlive(signal: AbortSignal): Promise<void> {
     if ((await this.#pid()) !== undefined) {
       if (this.#restarts > 0 && (await this.client.isAlive())) this.#restarts = 0;
+      if (this.#strayLooks > 0) await this.#endStrays();
       return;
     }
     this.#restarts += 1;
     const backOffMs = Math.min(30_000, 250 * 2 ** Math.min(this.#restarts, 7));
     this.#deps.log.error({ restarts: this.#restarts, backOffMs }, 'dockerd is gone, starting it again');
     await this.#spawn();
+    this.#strayLooks = STRAY_LOOKS;
     const isDone = async (): Promise<true | undefined> => (signal.aborted || (await this.client.isAlive()) ? true : undefined);
     await waitFor(this.#deps.clock, isDone, { limitMs: backOffMs + 10_000, stepMs: 100 });
+  }
+
+  /** An engine that was killed while it started a container may leave a shim that nobody knows: it would stay for ever. */
+  async #endStrays(): Promise<void> {
+    this.#strayLooks -= 1;
+    const { json } = await this.client.call({ method: 'GET', path: ['containers', 'json'], query: { all: true } });
+    const known = new Set(listedSchema.parse(json).map(({ Id }) => Id));
+    const strays = (await shimsOf(this.#options.dir)).filter(({ engineId }) => !known.has(engineId));
+    this.#strays = new Map(strays.map(({ pid }) => [pid, (this.#strays.get(pid) ?? 0) + 1]));
+    const sure = [...this.#strays].filter(([, looks]) => looks >= STRAY_LOOKS_SURE).map(([pid]) => pid);
+    const shims = killAll(sure);
+    if (shims.length > 0)
+      this.#deps.log.warn({ shims }, 'shims without a container were left by an engine that was killed, and are ended');
   }
 
   /** Ends dockerd and the watch over it. Containers should be stopped before: live-restore would leave them running. */
