@@ -398,8 +398,7 @@ export class Containers {
     // Beside each other: a client waits for all of it.
     const outcomes = await Promise.allSettled([
       host.cgroups.remove(host.cgroupOf(row.tenant, row.id)),
-      row.engineId === '' ? undefined : forgetFinalCounters(host.runtimeDir, row.engineId),
-      row.engineId === '' ? undefined : unstageImage(host.runtimeDir, row.engineId),
+      ...(row.engineId === '' ? [] : [forgetFinalCounters, unstageImage].map((forget) => forget(host.runtimeDir, row.engineId))),
       options.anonymousVolumes ? this.#deps.volumes.removeAnonymousOf(row.tenant, mounts) : undefined,
       this.#deps.fabric.refresh(row.tenant),
       this.#deps.activator.publish(),
