@@ -48,6 +48,7 @@ export interface RoundResult extends RoundPlan {
   readonly violations: readonly string[];
 }
 
+const FROM_COMMIT: ReadonlySet<string> = new Set(['commit', 'thaw', 'settle', 'clean up']);
 const SETTLE_LIMIT_MS = 60_000;
 const LOOK_PERIOD_MS = 250;
 const ASK_LIMIT_MS = 40_000;
@@ -59,25 +60,38 @@ export async function faultRound(scene: FaultScene, plan: RoundPlan): Promise<Ro
   if (plan.fault === 'full disk') await fillMost(scene);
   let blow: Promise<Struck> | undefined;
   let strikeMs = performance.now();
+  let phase = '';
+  let isCrossed = false;
   const hit = async (): Promise<void> => {
     await sleep(plan.delayMs);
     strikeMs = performance.now();
     blow = strike(scene, plan.fault, { source: before.host, lastsMs: plan.lastsMs });
     blow.catch(() => undefined); // It is waited for below.
+    await blow.finally(() => {
+      isCrossed = FROM_COMMIT.has(phase);
+    });
   };
-  const said = await act(scene, plan, before, hit);
+  const said = await act(scene, plan, { before, hit, onPhase: (now) => (phase = now) });
   const struck = await blow;
   await struck?.lift();
   if (plan.fault === 'full disk') await emptyDisk(scene);
   scene.load.run(true);
   const left = await untilInOrder(scene);
-  const violations = [...left, ...(await lostOf(scene, { memory, numbers, mayForget: struck?.mayForget ?? false }))];
+  // A sandbox that is killed between its last look and the commit is committed dead: the same as a moment later.
+  const mayForget = struck?.mayForget === true || (plan.fault === 'kill target sandbox' && isCrossed);
+  const violations = [...left, ...(await lostOf(scene, { memory, numbers, mayForget }))];
   const outcome = struck?.hit !== true ? 'missed' : placeOf(scene).host === before.host ? 'stayed' : 'moved';
   return { ...plan, outcome, said, settledMs: Math.round(performance.now() - strikeMs), violations };
 }
 
+interface Act {
+  readonly before: Place;
+  readonly hit: () => Promise<void>;
+  readonly onPhase: (phase: string) => void;
+}
+
 /** Does what the step belongs to; `hit` is begun at the step. Returns what came of it, in words. */
-async function act(scene: FaultScene, { step }: RoundPlan, before: Place, hit: () => Promise<void>): Promise<string> {
+async function act(scene: FaultScene, { step }: RoundPlan, { before, hit, onPhase }: Act): Promise<string> {
   const client = createAdminClient(adminSocketOf(scene.dataDir));
   const reference = `${TENANT}/${CONTAINER}`;
   let hitting: Promise<void> | undefined;
@@ -89,6 +103,7 @@ async function act(scene: FaultScene, { step }: RoundPlan, before: Place, hit: (
       await (step === 'wake' ? client.wake(reference) : client.suspend(reference));
     } else {
       await client.migrate(reference, otherHost(before.host), ({ phase }) => {
+        onPhase(phase);
         if (phase === step) hitting ??= hit();
       });
     }
