@@ -45,16 +45,17 @@ export class StartGate implements AsyncDisposable {
     return new StartGate(staged, await open(`${staged}.gate`, 'r+'));
   }
 
-  /** Whether the sandbox is there and waits; false after `limitMs`. */
+  /** Whether the sandbox is there and waits; false after `limitMs`, and when the gate is called off or released meanwhile. */
   async reached(clock: Clock, limitMs: number, signal: AbortSignal): Promise<boolean> {
-    const isWaiting = async (): Promise<true | undefined> => {
+    const look = async (): Promise<'waiting' | 'closed' | undefined> => {
       signal.throwIfAborted();
+      if (this.#handle === undefined) return 'closed'; // Who raced it with something else looks no more, and a node must be able to end.
       return await access(`${this.#staged}.waiting`).then(
-        () => true,
+        () => 'waiting',
         () => undefined,
       );
     };
-    return (await waitFor(clock, isWaiting, { limitMs, stepMs: LOOK_PERIOD_MS })) === true;
+    return (await waitFor(clock, look, { limitMs, stepMs: LOOK_PERIOD_MS })) === 'waiting';
   }
 
   /** Lets the start go on as a restore of `imageDir`. */

@@ -107,6 +107,13 @@ describe('a start gate', { timeout: 2 * LIMIT_MS }, () => {
     expect(hasRun()).toBe(false);
   });
 
+  test('that is let go of is waited for no more', async () => {
+    const gate = await StartGate.open(folder, ID);
+    const looking = gate.reached(systemClock, 10 * LIMIT_MS, AbortSignal.timeout(LIMIT_MS));
+    await gate[Symbol.asyncDispose]();
+    expect(await looking).toBe(false);
+  });
+
   test('that is let go of fails a start that comes later', async () => {
     const gate = await StartGate.open(folder, ID);
     await gate[Symbol.asyncDispose]();
