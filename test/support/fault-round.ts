@@ -48,7 +48,6 @@ export interface RoundResult extends RoundPlan {
   readonly violations: readonly string[];
 }
 
-const FROM_COMMIT: ReadonlySet<string> = new Set(['commit', 'thaw', 'settle', 'clean up']);
 const SETTLE_LIMIT_MS = 60_000;
 const LOOK_PERIOD_MS = 250;
 const ASK_LIMIT_MS = 40_000;
@@ -61,14 +60,14 @@ export async function faultRound(scene: FaultScene, plan: RoundPlan): Promise<Ro
   let blow: Promise<Struck> | undefined;
   let strikeMs = performance.now();
   let phase = '';
-  let isCrossed = false;
+  let isCommitting = false;
   const hit = async (): Promise<void> => {
     await sleep(plan.delayMs);
     strikeMs = performance.now();
     blow = strike(scene, plan.fault, { source: before.host, lastsMs: plan.lastsMs });
     blow.catch(() => undefined); // It is waited for below.
     await blow.finally(() => {
-      isCrossed = FROM_COMMIT.has(phase);
+      isCommitting = phase === 'commit';
     });
   };
   const said = await act(scene, plan, { before, hit, onPhase: (now) => (phase = now) });
@@ -77,8 +76,8 @@ export async function faultRound(scene: FaultScene, plan: RoundPlan): Promise<Ro
   if (plan.fault === 'full disk') await emptyDisk(scene);
   scene.load.run(true);
   const left = await untilInOrder(scene);
-  // A sandbox that is killed between its last look and the commit is committed dead: the same as a moment later.
-  const mayForget = struck?.mayForget === true || (plan.fault === 'kill target sandbox' && isCrossed);
+  // Between the last look and the end of the commit's write nobody can tell; before that the source must go on, with its memory.
+  const mayForget = struck?.mayForget === true || (plan.fault === 'kill target sandbox' && isCommitting);
   const violations = [...left, ...(await lostOf(scene, { memory, numbers, mayForget }))];
   const outcome = struck?.hit !== true ? 'missed' : placeOf(scene).host === before.host ? 'stayed' : 'moved';
   return { ...plan, outcome, said, settledMs: Math.round(performance.now() - strikeMs), violations };

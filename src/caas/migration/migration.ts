@@ -303,6 +303,7 @@ export class Migrations implements AsyncDisposable {
     const commit = async (): Promise<void> => {
       const shared = await sharedVolumeOf(sql, row.id, row.tenant, spec.mounts);
       if (shared !== undefined) throw new Error(`volume ${shared} was given to another container meanwhile`);
+      await copy.mustLive();
       const outcome = await commitMigration(sql, journal, {
         engineId: copy.engineId,
         address,

@@ -143,10 +143,15 @@ export class MoveTarget implements AsyncDisposable {
   async prove(spec: ContainerSpec, address: string, signal: AbortSignal): Promise<void> {
     const check = async (): Promise<void> => {
       signal.throwIfAborted();
-      if (!(await isAlive(this.#place.host, this.#copy))) throw new Error('the restored container ended');
+      await this.mustLive();
     };
     if (!(await untilServes(this.#clock, { spec, address, check })))
       throw new Error('the restored container does not answer on its port');
+  }
+
+  /** Throws where it has ended: the source still has what it had. */
+  async mustLive(): Promise<void> {
+    if (!(await isAlive(this.#place.host, this.#copy))) throw new Error('the restored container ended');
   }
 
   /** Ends it at once, if it runs: before the source goes on. */
