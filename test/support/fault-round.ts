@@ -59,25 +59,23 @@ export async function faultRound(scene: FaultScene, plan: RoundPlan): Promise<Ro
   if (plan.fault === 'full disk') await fillMost(scene);
   let blow: Promise<Struck> | undefined;
   let strikeMs = performance.now();
-  let phase = '';
-  let isCommitting = false;
+  const phases = new PhaseClock();
   const hit = async (): Promise<void> => {
     await sleep(plan.delayMs);
     strikeMs = performance.now();
     blow = strike(scene, plan.fault, { source: before.host, lastsMs: plan.lastsMs });
     blow.catch(() => undefined); // It is waited for below.
-    await blow.finally(() => {
-      isCommitting = phase === 'commit';
-    });
+    await blow.catch(() => undefined);
   };
-  const said = await act(scene, plan, { before, hit, onPhase: (now) => (phase = now) });
+  const said = await act(scene, plan, { before, hit, phases });
   const struck = await blow;
   await struck?.lift();
   if (plan.fault === 'full disk') await emptyDisk(scene);
   scene.load.run(true);
   const left = await untilInOrder(scene);
   // Between the last look and the end of the commit's write nobody can tell; before that the source must go on, with its memory.
-  const mayForget = struck?.mayForget === true || (plan.fault === 'kill target sandbox' && isCommitting);
+  const isTooLate = (struck?.goneMs ?? 0) >= (phases.beganMs('commit') ?? Infinity);
+  const mayForget = struck?.mayForget === true || (plan.fault === 'kill target sandbox' && isTooLate);
   const violations = [...left, ...(await lostOf(scene, { memory, numbers, mayForget }))];
   const outcome = struck?.hit !== true ? 'missed' : placeOf(scene).host === before.host ? 'stayed' : 'moved';
   return { ...plan, outcome, said, settledMs: Math.round(performance.now() - strikeMs), violations };
@@ -86,11 +84,28 @@ export async function faultRound(scene: FaultScene, plan: RoundPlan): Promise<Ro
 interface Act {
   readonly before: Place;
   readonly hit: () => Promise<void>;
-  readonly onPhase: (phase: string) => void;
+  readonly phases: PhaseClock;
+}
+
+/** When a move's phases began. What it says of them arrives late on a busy machine; how late is known by what came fastest. */
+class PhaseClock {
+  #startMs = Infinity;
+  readonly #elapsedMs = new Map<string, number>();
+
+  heard({ phase, elapsedMs }: { readonly phase: string; readonly elapsedMs: number }): void {
+    this.#startMs = Math.min(this.#startMs, performance.now() - elapsedMs);
+    if (!this.#elapsedMs.has(phase)) this.#elapsedMs.set(phase, elapsedMs);
+  }
+
+  /** Undefined where it did not begin. */
+  beganMs(phase: string): number | undefined {
+    const elapsedMs = this.#elapsedMs.get(phase);
+    return elapsedMs === undefined ? undefined : this.#startMs + elapsedMs;
+  }
 }
 
 /** Does what the step belongs to; `hit` is begun at the step. Returns what came of it, in words. */
-async function act(scene: FaultScene, { step }: RoundPlan, { before, hit, onPhase }: Act): Promise<string> {
+async function act(scene: FaultScene, { step }: RoundPlan, { before, hit, phases }: Act): Promise<string> {
   const client = createAdminClient(adminSocketOf(scene.dataDir));
   const reference = `${TENANT}/${CONTAINER}`;
   let hitting: Promise<void> | undefined;
@@ -101,9 +116,9 @@ async function act(scene: FaultScene, { step }: RoundPlan, { before, hit, onPhas
       hitting = hit();
       await (step === 'wake' ? client.wake(reference) : client.suspend(reference));
     } else {
-      await client.migrate(reference, otherHost(before.host), ({ phase }) => {
-        onPhase(phase);
-        if (phase === step) hitting ??= hit();
+      await client.migrate(reference, otherHost(before.host), (progress) => {
+        phases.heard(progress);
+        if (progress.phase === step) hitting ??= hit();
       });
     }
     return 'done';

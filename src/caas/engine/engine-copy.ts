@@ -1,6 +1,7 @@
 /**
  * A container on one engine, where it may be on two: ended, taken away, or let go on. Everything here may be done again: who was interrupted repeats it.
  */
+import { readFileSync } from 'node:fs';
 import type { Clock } from '#clock';
 import { waitFor } from '#clock';
 import { unstageImage } from '#isolation/checkpoint.ts';
@@ -97,8 +98,26 @@ export async function killSandbox(host: Host, copy: EngineCopy): Promise<void> {
   }
 }
 
+/** How runsc names the process that is a container's kernel and holds its memory. */
+const SANDBOX_NAME = 'runsc-sandbox';
+
+/**
+ * Whether a container's memory is still there. A killed sandbox has lost it long before all of its processes are gone: its gofer looks on for a
+ * while, and itself it is listed until its memory is given back, but by then it has no command line any more.
+ */
+export async function hasSandbox(host: Host, copy: EngineCopy): Promise<boolean> {
+  return (await processesOf(host, copy)).some((pid) => {
+    try {
+      // In this very turn: what was asked of the thread pool is old by the time that it is told.
+      return readFileSync(`/proc/${String(pid)}/cmdline`, 'utf8').startsWith(SANDBOX_NAME);
+    } catch {
+      return false; // It ended just now.
+    }
+  });
+}
+
 /** Whether anything of a container lives. */
-export async function isAlive(host: Host, copy: EngineCopy): Promise<boolean> {
+async function isAlive(host: Host, copy: EngineCopy): Promise<boolean> {
   return (await processesOf(host, copy)).length > 0;
 }
 

@@ -11,7 +11,7 @@ import type { ContainerRow } from '#state/containers.ts';
 import { inspectSchema } from '#caas/engine/engine-answers.ts';
 import type { EngineInspect } from '#caas/engine/engine-answers.ts';
 import type { ContainerSpec } from '#caas/spec/container-spec.ts';
-import { isAlive, killSandbox, removeCopy } from '#caas/engine/engine-copy.ts';
+import { hasSandbox, killSandbox, removeCopy } from '#caas/engine/engine-copy.ts';
 import type { EngineCopy } from '#caas/engine/engine-copy.ts';
 import type { Host } from '#caas/host.ts';
 import type { VolumeMove } from '#caas/volumes/volume-moves.ts';
@@ -151,7 +151,7 @@ export class MoveTarget implements AsyncDisposable {
 
   /** Throws where it has ended: the source still has what it had. */
   async mustLive(): Promise<void> {
-    if (!(await isAlive(this.#place.host, this.#copy))) throw new Error('the restored container ended');
+    if (!(await hasSandbox(this.#place.host, this.#copy))) throw new Error('the restored container ended');
   }
 
   /** Ends it at once, if it runs: before the source goes on. */

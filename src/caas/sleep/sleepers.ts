@@ -36,7 +36,7 @@ import type { SnapshotRow } from '#state/snapshots.ts';
 import type { Sql } from '#state/sql.ts';
 import type { Containers } from '#caas/containers.ts';
 import { addressOf } from '#caas/engine/engine-answers.ts';
-import { isAlive, killSandbox } from '#caas/engine/engine-copy.ts';
+import { hasSandbox, killSandbox } from '#caas/engine/engine-copy.ts';
 import { allowRestart, restartAsAllowed } from '#caas/engine/restart-policy.ts';
 import type { Host } from '#caas/host.ts';
 import type { Meter } from '#caas/meter.ts';
@@ -372,7 +372,7 @@ export class Sleepers implements AsyncDisposable {
       if (inspect?.State.Running !== true) throw new Error(`the restored container does not run: ${inspect?.State.Error ?? ''}`);
       const address = addressOf(inspect);
       const check = async (): Promise<void> => {
-        if (!(await isAlive(host, row))) throw new Error('the restored container ended');
+        if (!(await hasSandbox(host, row))) throw new Error('the restored container ended');
       };
       if (snapshot.serves && !(await untilServes(clock, { spec, address, check })))
         throw new Error('the restored container does not answer on its port');
