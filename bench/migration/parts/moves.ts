@@ -57,13 +57,20 @@ export async function movesOf(course: Course, app: AppSettings): Promise<object>
   };
 }
 
+/** What grows in the course of a run is seen here: an image, a phase. */
+function reportOf({ heldMs, pausedMs, imageBytes = 0, phases = [] }: MoveReport): string {
+  const took = (name: string): string => `${name} ${String(phases.find(({ phase }) => phase === name)?.tookMs)}`;
+  const parts = ['checkpoint', 'restore'].map(took).join(', ');
+  return `held ${String(heldMs)} ms, paused ${String(pausedMs)} ms (image ${String(Math.round(imageBytes / 2 ** 20))} MiB, ${parts})`;
+}
+
 function lineOf({ requests, events, webSockets }: Seen, report: MoveReport | undefined): string {
   const whole = Math.round;
   return [
     `gap ${String(whole(requests.gapMs))} ms, slowest ${String(whole(requests.latencyWorstMs))} ms`,
     `${String(requests.failed)} of ${String(requests.requests)} failed ${JSON.stringify(requests.failures)}`,
     `events ${String(whole(events.gapMs))} ms, WebSockets ${String(whole(webSockets.gapMs))} ms`,
-    report === undefined ? 'the move failed' : `held ${String(report.heldMs)} ms, paused ${String(report.pausedMs)} ms`,
+    report === undefined ? 'the move failed' : reportOf(report),
     `client late ${String(whole(requests.clientLateMs))} ms`,
   ].join('; ');
 }

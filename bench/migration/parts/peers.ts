@@ -28,6 +28,8 @@ interface Peer {
 }
 
 const APP = 'peer';
+/** A peer whose app never answered in so many rounds on end is not coming back. */
+const SILENT_ROUNDS_MAX = 2;
 
 const PEERS: readonly Peer[] = [
   { name: 'stop + start, runc', runtime: 'runc', act: stopAndStart },
@@ -72,11 +74,13 @@ async function measured({ stage, docker, peer, liveMib }: Bout, course: PeerCour
   try {
     const beside = ['nsenter', '--target', docker.pid, '--net', '--'];
     await using load = await startLoad(stage, { port: APP_PORT, host: 'peer.localhost' }, course.load, beside);
-    for (let round = 0; round < course.rounds; round += 1) {
+    let silentRounds = 0;
+    for (let round = 0; round < course.rounds && silentRounds < SILENT_ROUNDS_MAX; round += 1) {
       const window = await load.during(async () => {
         steps.push(await peer.act(docker.env, round));
       });
       windows.push(window);
+      silentRounds = window.requests.failed === window.requests.requests ? silentRounds + 1 : 0;
       course.say(
         `${peer.name}, ${String(liveMib)} MiB, round ${String(round)}: gap ${String(Math.round(window.requests.gapMs))} ms, ${String(window.requests.failed)} of ${String(window.requests.requests)} failed ${JSON.stringify(steps.at(-1))}`,
       );
@@ -90,6 +94,7 @@ async function measured({ stage, docker, peer, liveMib }: Bout, course: PeerCour
   return {
     available: true,
     rounds: windows.length,
+    gaveUp: windows.length < course.rounds,
     stepsMs: Object.fromEntries(names.map((name) => [name, spreadOf(steps.map((step) => step[name] ?? Number.NaN))])),
     clients: clientsSeen(windows),
   };
