@@ -11,6 +11,13 @@ const SLOW = `require('node:http').createServer((request, response) => {
   setTimeout(() => response.end('ok'), request.url === '/slow' ? 1000 : 0);
 }).listen(8080)`;
 
+/** Has 150 MiB, and 2 MiB more after each request. */
+const TAKE = `const kept = [Buffer.alloc(150 << 20, 1)];
+require('node:http').createServer((request, response) => {
+  kept.push(Buffer.alloc(2 << 20, 1));
+  response.end('ok');
+}).listen(8080)`;
+
 describe('a fleet of two hosts', () => {
   let node: TestNode;
 
@@ -130,5 +137,21 @@ describe('a fleet of two hosts', () => {
     expect(events).toMatch(/scale\.up .*name=grow/);
     expect(events).toMatch(/scale\.down .*name=grow-\d/);
     await docker('rm', '-f', 'grow');
+  });
+
+  test('a container that comes near its memory limit is given more, while it serves', { timeout: 180_000 }, async () => {
+    const refused = await node.docker('demo', ['create', '-m', '64m', '--label', 'ecluse.scale.memory.max=32m', 'hello']);
+    expect(refused.stderr).toContain("label ecluse.scale.memory.max: it is below the container's own limit");
+    const labels = ['--label', 'ecluse.http.host=take.localhost', '--label', 'ecluse.scale.memory.max=1g'];
+    const program = ['/usr/local/bin/node', '-e', TAKE];
+    await docker('run', '-d', '--name', 'take', '-m', '256m', '--memory-swap', '256m', ...labels, 'hello', ...program);
+    const limit = async (): Promise<number> => Number(await docker('inspect', '-f', '{{.HostConfig.Memory}}', 'take'));
+    expect(await limit()).toBe(256 * 1024 ** 2);
+    const taking = load('take', 1);
+    await expect.poll(limit, { timeout: 120_000, interval: 1000 }).toBe(320 * 1024 ** 2);
+    expect(failed(await taking.stop())).toEqual([]);
+    expect(await docker('inspect', '-f', '{{.RestartCount}} {{.State.Running}}', 'take')).toBe('0 true');
+    expect(await done('events', '--last', '50')).toMatch(/scale\.memory .*name=take/);
+    await docker('rm', '-f', 'take');
   });
 });
