@@ -7,6 +7,7 @@ import { tryCommand } from '#command';
 import { EcluseError, reasonOf } from '#errors';
 import type { Cgroups } from './cgroup.ts';
 import { WRAPPER_FILE } from './runtime-settings.ts';
+import { STAGED_SUFFIXES } from './start-gate.ts';
 
 export interface SandboxPlace {
   /** The wrapper's directory of the host (`runtime-settings.ts`). */
@@ -151,7 +152,7 @@ function startSave({ runtimeDir, runscRoot, engineId }: SandboxPlace, imageDir: 
         if (said.out.startsWith('paused\n')) paused.resolve();
       });
       const timer = setTimeout(() => {
-        if (child.pid !== undefined) process.kill(-child.pid, 'SIGKILL');
+        if (child.pid !== undefined) process.kill(-child.pid, 'SIGTERM');
       }, SAVE_TIMEOUT_MS);
       child.stdin.end('go\n');
       const fault = await ended;
@@ -202,7 +203,7 @@ export async function stageImage(runtimeDir: string, engineId: string, imageDir:
 
 /** Takes a staged image back, restored or not. The container must be gone: its start would be an ordinary one. */
 export async function unstageImage(runtimeDir: string, engineId: string): Promise<void> {
-  for (const suffix of ['', '.gate', '.ahead', '.waiting', '.failed']) {
+  for (const suffix of STAGED_SUFFIXES) {
     await rm(join(runtimeDir, 'staged', `${engineId}${suffix}`), { force: true });
   }
 }

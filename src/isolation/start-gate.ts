@@ -20,6 +20,16 @@ import { runCommand } from '#command';
 /** What is staged where a start was called off. No such directory can exist: it would be below a device. */
 const CALLED_OFF = '/dev/null/called-off';
 const LOOK_PERIOD_MS = 5;
+/** All that may be staged for a start, behind its engine id. */
+export const STAGED_SUFFIXES = ['', '.gate', '.ahead', '.background', '.waiting', '.failed'] as const;
+
+/** What is known of a restore before its image is there. */
+export interface RestoreAhead {
+  /** Where it will be: the program that restores it is started ahead, and waits for the release. */
+  readonly imageDir?: string;
+  /** It may run before all of its memory is loaded (`RunscCapabilities.restoreBackground`). */
+  readonly inBackground?: boolean;
+}
 
 export class StartGate implements AsyncDisposable {
   readonly #staged: string;
@@ -30,14 +40,16 @@ export class StartGate implements AsyncDisposable {
     this.#handle = handle;
   }
 
-  /**
-   * Makes the gate for the next start of `engineId`. `runtimeDir`: the wrapper's directory of the host. `ahead`: where its image will be; the program
-   * that restores it is started ahead, and waits for the release.
-   */
-  static async open(runtimeDir: string, engineId: string, ahead?: string): Promise<StartGate> {
+  /** Makes the gate for the next start of `engineId`. `runtimeDir`: the wrapper's directory of the host. */
+  static async open(
+    runtimeDir: string,
+    engineId: string,
+    { imageDir, inBackground = false }: RestoreAhead = {},
+  ): Promise<StartGate> {
     const staged = join(runtimeDir, 'staged', engineId);
     await clear(staged);
-    if (ahead !== undefined) await writeFile(`${staged}.ahead`, ahead);
+    if (imageDir !== undefined) await writeFile(`${staged}.ahead`, imageDir);
+    if (inBackground) await writeFile(`${staged}.background`, '');
     // Until it is released: whatever becomes of the gate, this start is no ordinary one.
     await writeFile(staged, CALLED_OFF);
     await runCommand('mkfifo', ['-m', '0600', `${staged}.gate`]);
@@ -94,5 +106,5 @@ export async function callOffStart(runtimeDir: string, engineId: string): Promis
 }
 
 async function clear(staged: string): Promise<void> {
-  for (const suffix of ['', '.gate', '.ahead', '.waiting', '.failed']) await rm(`${staged}${suffix}`, { force: true });
+  for (const suffix of STAGED_SUFFIXES) await rm(`${staged}${suffix}`, { force: true });
 }

@@ -3,7 +3,7 @@ import { readdir, readFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import * as z from 'zod';
 import { sandboxesOn } from './fault-kinds.ts';
-import { HOSTS, MEMORY_MIB, TENANT, engineSays, imageFolderOf, otherHost, placeOf } from './fault-scene.ts';
+import { CPUS, HOSTS, MEMORY_MIB, TENANT, engineSays, imageFolderOf, otherHost, placeOf } from './fault-scene.ts';
 import type { FaultScene, HostName, Place } from './fault-scene.ts';
 
 /** A line a violation; empty where all is well. */
@@ -15,7 +15,7 @@ export async function violationsOf(scene: FaultScene): Promise<readonly string[]
     filesOf(scene, place),
     leftOf(scene, place),
     answerOf(scene),
-    limitOf(scene, place),
+    limitsOf(scene, place),
   ]);
   return [...storeOf(scene, place), ...booksOf(scene, place), ...found.flat()];
 }
@@ -97,13 +97,21 @@ async function answerOf(scene: FaultScene): Promise<readonly string[]> {
   return (await scene.load.ask()) === undefined ? ['the edge has no good answer'] : [];
 }
 
-/** Saves lift it. */
-async function limitOf(scene: FaultScene, place: Place): Promise<readonly string[]> {
+/** Saves and restores lift them. */
+async function limitsOf(scene: FaultScene, place: Place): Promise<readonly string[]> {
   const below = `ecluse/${scene.scope}-${place.host}/${TENANT}/${place.id}/${place.engineId}`;
-  const files = [`memory/${below}/memory.limit_in_bytes`, `${below}/memory.max`];
+  const memory = await firstOf([`memory/${below}/memory.limit_in_bytes`, `${below}/memory.max`]);
+  const cpu = await firstOf([`cpu/${below}/cpu.cfs_quota_us`, `${below}/cpu.max`]);
+  const found: string[] = [];
+  if (memory !== String(MEMORY_MIB * 1024 ** 2)) found.push(`its memory limit is ${memory}`);
+  if (cpu.split(' ')[0] !== String(CPUS * 100_000)) found.push(`its processor limit is ${cpu}`);
+  return found;
+}
+
+/** The one of these files of cgroups that there is: of version 1, or of version 2. */
+async function firstOf(files: readonly string[]): Promise<string> {
   const read = files.map(async (file) => await readFile(join('/sys/fs/cgroup', file), 'utf8').catch(() => ''));
-  const limit = (await Promise.all(read)).join('').trim();
-  return limit === String(MEMORY_MIB * 1024 ** 2) ? [] : [`its memory limit is ${limit}`];
+  return (await Promise.all(read)).join('').trim();
 }
 
 /** The numbers that the program wrote: 1..n in both files, and no fewer than before. */

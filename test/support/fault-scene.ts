@@ -20,6 +20,7 @@ export type HostName = (typeof HOSTS)[number];
 export const TENANT = 'acme';
 export const CONTAINER = 'app';
 export const MEMORY_MIB = 256;
+export const CPUS = 1.5;
 
 const APP_FILE = fileURLToPath(new URL('fault-app.js', import.meta.url));
 const APP_PATH = '/app/fault-app.js';
@@ -93,8 +94,8 @@ async function runApp(node: TestNode): Promise<void> {
   await mustDocker(node, ['import', ...changes.flatMap((change) => ['--change', change]), archive, 'faults']);
   await rm(archive);
   const labels = [`ecluse.http.host=${WEB_HOST}`, 'ecluse.http.health=/healthz'].flatMap((label) => ['--label', label]);
-  const limits = ['--restart', 'unless-stopped', '--memory', `${String(MEMORY_MIB)}m`, '--user', '0', '--volume', 'data:/data'];
-  await mustDocker(node, ['run', '--detach', '--name', CONTAINER, ...limits, ...labels, 'faults']);
+  const limits = ['--restart', 'unless-stopped', '--memory', `${String(MEMORY_MIB)}m`, '--cpus', String(CPUS), '--user', '0'];
+  await mustDocker(node, ['run', '--detach', '--name', CONTAINER, ...limits, '--volume', 'data:/data', ...labels, 'faults']);
 }
 
 async function mustDocker(node: TestNode, args: readonly string[]): Promise<void> {

@@ -41,6 +41,7 @@ import { MoveTarget } from './move-target.ts';
 import { checkMove, QUIET_LIMIT_MS } from './move.ts';
 import type { MigrationDeps, MigrationReport, Move } from './move.ts';
 import { MoveTimes } from './move-times.ts';
+import { backgroundOf } from './strategy.ts';
 import { Turns } from './turns.ts';
 import type { ImageTransfer } from './image-transfer.ts';
 import type { MigrationProgress } from './move-times.ts';
@@ -193,7 +194,11 @@ export class Migrations implements AsyncDisposable {
     await copy.copyFirst();
     signal.throwIfAborted();
     times.phase('prestart', `the sandbox on ${target.name}`);
-    await copy.prestart(this.#deps.transfers.targetDirOf(move.imageDir), signal);
+    const ahead = {
+      imageDir: this.#deps.transfers.targetDirOf(move.imageDir),
+      inBackground: backgroundOf(target, move.memoryBytes).yes,
+    };
+    await copy.prestart(ahead, signal);
     const servesBefore = await probeOnce(spec, row.address);
     const transfer = await this.#preCopy(move, undo);
     times.phase('warm', 'memory for the image, in time that nobody wants');

@@ -7,6 +7,7 @@ import { reasonOf } from '#errors';
 import { stageImage, unstageImage } from '#isolation/checkpoint.ts';
 import { forgetFinalCounters } from '#isolation/runtime-settings.ts';
 import { StartGate } from '#isolation/start-gate.ts';
+import type { RestoreAhead } from '#isolation/start-gate.ts';
 import type { ContainerRow } from '#state/containers.ts';
 import { inspectSchema } from '#caas/engine/engine-answers.ts';
 import type { EngineInspect } from '#caas/engine/engine-answers.ts';
@@ -83,10 +84,10 @@ export class MoveTarget implements AsyncDisposable {
     await this.#log?.first();
   }
 
-  /** Lets the engine make the sandbox, and returns when it waits for its image. `imageDir`: where that will be. */
-  async prestart(imageDir: string, signal: AbortSignal): Promise<void> {
+  /** Lets the engine make the sandbox, and returns when it waits for its image. */
+  async prestart(ahead: RestoreAhead, signal: AbortSignal): Promise<void> {
     const { host } = this.#place;
-    const gate = await StartGate.open(host.runtimeDir, this.engineId, imageDir);
+    const gate = await StartGate.open(host.runtimeDir, this.engineId, ahead);
     const ended = this.#callStart();
     this.#start = { gate, ended };
     const failed = ended.then((failure) => {

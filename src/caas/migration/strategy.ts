@@ -38,7 +38,7 @@ export interface MovingContainer {
 
 export interface Strategy {
   readonly kind: 'strategy';
-  /** `restore --background`: it runs before its memory is all there. The image must stay until `wait --restore` says so. */
+  /** `restore --background`: it runs before its memory is all there. Its sandbox has the files of the image open. */
   readonly background: boolean;
   /** Established TCP connections live on. */
   readonly carriesTcp: boolean;
@@ -58,7 +58,7 @@ type Refusal = Exclude<StrategyResult, Strategy>;
 export function strategyOf(source: HostCapabilities, target: HostCapabilities, container: MovingContainer): StrategyResult {
   const refusal = runtimeRefusal(source, target) ?? machineRefusal(source, target) ?? containerRefusal(source, target, container);
   if (refusal !== undefined) return refusal;
-  const background = isBackground(target, container.memoryBytes);
+  const background = backgroundOf(target, container.memoryBytes);
   const tcp = tcpOf(source, target, container);
   const streams = streamsOf(container);
   const socket = container.endpointSocket ? ['connections through the Docker socket are cut, even if it stays where it is'] : [];
@@ -135,12 +135,13 @@ function containerRefusal(
   return undefined;
 }
 
-interface Choice {
+export interface Choice {
   readonly yes: boolean;
   readonly reason: string;
 }
 
-function isBackground(target: HostCapabilities, memoryBytes: number): Choice {
+/** Whether a container of this size runs before its memory is all loaded. */
+export function backgroundOf(target: Pick<HostCapabilities, 'runsc'>, memoryBytes: number): Choice {
   if (!target.runsc.restoreBackground) {
     return { yes: false, reason: `runsc ${target.runsc.version} loads all memory before the container runs` };
   }

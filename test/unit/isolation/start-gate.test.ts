@@ -67,7 +67,7 @@ describe('a start gate', { timeout: 2 * LIMIT_MS }, () => {
     });
 
     test('starts its restore ahead, which goes on at the release', async () => {
-      const gate = await StartGate.open(folder, ID, join(folder, 'image'));
+      const gate = await StartGate.open(folder, ID, { imageDir: join(folder, 'image') });
       const starting = startThere();
       expect(await reached(gate)).toBe(true);
       const restore = `--root ${folder} restore --detach --image-path ${join(folder, 'image')} ${ID}`;
@@ -78,8 +78,19 @@ describe('a start gate', { timeout: 2 * LIMIT_MS }, () => {
       expect(await readdir(join(folder, 'staged'))).toEqual([]);
     });
 
+    test('loads its memory in the background where that was asked for', async () => {
+      const gate = await StartGate.open(folder, ID, { imageDir: join(folder, 'image'), inBackground: true });
+      const starting = startThere();
+      expect(await reached(gate)).toBe(true);
+      await gate.release(join(folder, 'image'));
+      expect(await starting).toBe('started');
+      const restore = `--root ${folder} restore --detach --background --image-path ${join(folder, 'image')} ${ID}`;
+      expect(await words()).toEqual([`begins ${restore}`, `goes on ${restore}`]);
+      expect(await readdir(join(folder, 'staged'))).toEqual([]);
+    });
+
     test('restores another image where it is released with one', async () => {
-      const gate = await StartGate.open(folder, ID, join(folder, 'image'));
+      const gate = await StartGate.open(folder, ID, { imageDir: join(folder, 'image') });
       const starting = startThere();
       expect(await reached(gate)).toBe(true);
       await gate.release(join(folder, 'other'));
@@ -89,7 +100,7 @@ describe('a start gate', { timeout: 2 * LIMIT_MS }, () => {
     });
 
     test('ends the restore that it started ahead where it is called off', async () => {
-      const gate = await StartGate.open(folder, ID, join(folder, 'image'));
+      const gate = await StartGate.open(folder, ID, { imageDir: join(folder, 'image') });
       const starting = startThere();
       expect(await reached(gate)).toBe(true);
       await gate[Symbol.asyncDispose]();
