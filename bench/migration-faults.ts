@@ -39,11 +39,15 @@ const { values } = parseArgs({
 });
 
 /** Steps that take long get their blow anywhere in them. */
-const LONG_STEPS: ReadonlySet<Step> = new Set(['prepare', 'copy', 'prestart', 'suspend', 'wake']);
+const LONG_STEPS: ReadonlySet<Step> = new Set(['prepare', 'copy', 'prestart', 'suspend', 'wake', 'snapshot', 'clone']);
+/** A clone of three takes seconds. */
+const LONGEST_MS: Readonly<Partial<Record<Step, number>>> = { clone: 2_500 };
 const LONG_MS = 500;
 const SHORT_MS = 80;
 /** Only what has a target has these. */
 const OF_MOVES: ReadonlySet<Fault> = new Set(['kill target engine', 'kill target sandbox', 'cut target', 'cancel']);
+
+const WITHOUT_TARGET: ReadonlySet<Step> = new Set(['suspend', 'wake', 'snapshot', 'clone']);
 
 interface Pair {
   readonly step: Step;
@@ -51,7 +55,7 @@ interface Pair {
 }
 
 function isSensible({ step, fault }: Pair): boolean {
-  return (step !== 'suspend' && step !== 'wake') || !OF_MOVES.has(fault);
+  return !WITHOUT_TARGET.has(step) || !OF_MOVES.has(fault);
 }
 
 function chosen<T extends string>(known: readonly T[], text: string): readonly T[] {
@@ -77,7 +81,7 @@ function planOf(pairs: readonly Pair[], seed: number): RoundPlan {
   const pair = pairs[seed % pairs.length];
   if (pair === undefined) throw new Error('no step has such a fault');
   const random = openRandom(seed);
-  const delayMs = Math.round(random.between(0, LONG_STEPS.has(pair.step) ? LONG_MS : SHORT_MS));
+  const delayMs = Math.round(random.between(0, LONGEST_MS[pair.step] ?? (LONG_STEPS.has(pair.step) ? LONG_MS : SHORT_MS)));
   // A cut that outlasts the probe's patience, sometimes.
   const lastsMs = Math.round(pair.fault.startsWith('cut') && random.unit() < 0.25 ? 13_000 : random.between(500, 3_000));
   return { ...pair, delayMs, lastsMs };

@@ -11,7 +11,7 @@ import type { Tenant } from '#state/tenants.ts';
 import { inventName, isContainerName } from '#caas/spec/container-name.ts';
 import { parseCreate, parseStoredSpec, SPEC_LIMITS } from '#caas/spec/container-spec.ts';
 import type { ContainerSpec } from '#caas/spec/container-spec.ts';
-import type { Containers } from './containers.ts';
+import type { Containers, Revive } from './containers.ts';
 import { nameTaken } from './container-errors.ts';
 import { dockerError, noSuchImage, refusedSpec } from './docker-api/docker-error.ts';
 import { tcpPortsOf } from '#caas/engine/engine-answers.ts';
@@ -25,6 +25,7 @@ import { place } from './placement.ts';
 import { MEMORY_MIN_LABEL, SCALE_OF_LABEL, scaleLabelsOf } from './scale/scale-labels.ts';
 import { idleWishOf } from './sleep/sleep-check.ts';
 import { snapshotProblemOf } from './snapshots/snapshot-check.ts';
+import type { SaveDebts, Step } from './snapshots/save-debts.ts';
 import type { PlacementRecord } from './placement.ts';
 import type { MountSpec } from '#caas/spec/spec-mounts.ts';
 import type { Realized, Volumes } from '#caas/volumes/volumes.ts';
@@ -38,6 +39,7 @@ export interface CreationDeps {
   readonly loads: HostLoads;
   readonly volumes: Volumes;
   readonly fabric: NetworkFabric;
+  readonly debts: SaveDebts;
   readonly domain: string;
 }
 
@@ -46,6 +48,18 @@ export interface CreateRequest {
   readonly name: string | undefined;
   readonly body: unknown;
   readonly severalNetworks: boolean;
+}
+
+export interface CopiesWish {
+  readonly tenant: Tenant;
+  readonly names: readonly string[];
+  readonly spec: ContainerSpec;
+}
+
+/** A container in the store that is nothing yet. */
+export interface ReservedCopy {
+  readonly row: ContainerRow;
+  readonly spec: ContainerSpec;
 }
 
 const INVENT_ATTEMPTS_MAX = 10;
@@ -81,45 +95,92 @@ export class ContainerCreation {
     const reason = idleProblemOf(asked) ?? scaleProblemOf(asked, parsed.memoryBytes) ?? snapshotProblemOf(asked);
     if (reason !== undefined) throw dockerError(400, `ecluse: ${reason}`);
     const spec = withMemoryLeast(asked, parsed.memoryBytes);
-    const row = await this.#admit({ request, spec, memoryBytes: parsed.memoryBytes, image: known });
+    const { row, mounts } = await this.#admit({ request, spec, memoryBytes: parsed.memoryBytes, image: known });
+    await this.#make(row, { ...spec, mounts });
+    this.#deps.containers.events.publish(row, 'create');
     return { id: row.id, warnings: parsed.warnings };
   }
 
-  /** A further container like one that exists, under another name. */
-  async createCopy(
-    like: ContainerRow,
-    copy: { readonly tenant: Tenant; readonly name: string; readonly spec: ContainerSpec },
-  ): Promise<string> {
-    const { tenant, name, spec } = copy;
-    const image = await this.#deps.images.inspect(spec.imageId);
+  /**
+   * Takes the places of further containers like one that exists: all of them, or none. Packet rules are written once for all. Each is to be made
+   * (`makeCopy`) or given up (`giveUpCopy`).
+   */
+  async reserveCopies(like: ContainerRow, copies: CopiesWish): Promise<readonly ReservedCopy[]> {
+    const { images, fabric } = this.#deps;
+    const { tenant, names, spec } = copies;
+    const image = await images.inspect(spec.imageId);
     if (image === undefined) throw noSuchImage(spec.config.Image);
-    const request = { tenant, name, body: undefined, severalNetworks: true };
-    return (await this.#admit({ request, spec, memoryBytes: like.memoryBytes, image })).id;
+    const reserved: ReservedCopy[] = [];
+    try {
+      for (const name of names) {
+        const request = { tenant, name, body: undefined, severalNetworks: true };
+        const { row, mounts } = await this.#admit({ request, spec, memoryBytes: like.memoryBytes, image });
+        reserved.push({ row, spec: { ...spec, mounts } });
+      }
+      await fabric.refresh(tenant.name);
+    } catch (error) {
+      for (const copy of reserved) await this.giveUpCopy(copy);
+      throw error;
+    }
+    return reserved;
   }
 
-  async #admit(draft: Draft): Promise<ContainerRow> {
-    const { tenant } = draft.request;
-    const { row, mounts } = await this.#deps.containers.quotaLocks.run(tenant.name, async () => await this.#reserve(draft));
-    await this.#make(row, { ...draft.spec, mounts });
-    this.#deps.containers.events.publish(row, 'create');
-    return row;
+  /** One that was not made. */
+  async giveUpCopy({ row }: ReservedCopy): Promise<void> {
+    await this.#inDebt(row, [], async () => await this.#forget(row, undefined));
+  }
+
+  /**
+   * Makes a copy that runs: `revive` starts it. Nobody hears of it before, and a daemon that dies meanwhile takes it away when it starts. Where that fails
+   * nothing of it is left.
+   */
+  async makeCopy({ row, spec }: ReservedCopy, revive: Revive): Promise<void> {
+    const { containers, clock } = this.#deps;
+    containers.events.hush(row.id, clock.nowMs());
+    try {
+      await this.#make(row, spec, revive);
+    } catch (error) {
+      containers.events.forget(row.id);
+      throw error;
+    }
+    containers.events.loud(row.id, clock.nowMs());
+    containers.events.publish(row, 'create');
+    await containers.news.tellStart(row);
+  }
+
+  async #admit(draft: Draft): Promise<{ readonly row: ContainerRow; readonly mounts: readonly MountSpec[] }> {
+    return await this.#deps.containers.quotaLocks.run(draft.request.tenant.name, async () => await this.#reserve(draft));
   }
 
   /** The volumes and the engine container of a row that was just reserved. Where it fails, all of it is gone again. */
-  async #make(row: ContainerRow, spec: ContainerSpec): Promise<void> {
-    const { containers, volumes, sql, clock } = this.#deps;
+  async #make(row: ContainerRow, spec: ContainerSpec, revive?: Revive): Promise<void> {
+    const { containers, volumes } = this.#deps;
     let realized: Realized | undefined;
     try {
       realized = await volumes.realize(row.tenant, containers.hostOf(row), spec.mounts);
-      await containers.make(row, spec, realized.engineMounts);
+      await containers.make(row, { spec, mounts: realized.engineMounts }, revive);
     } catch (error) {
-      // Where its engine cannot be asked, the next start of the node takes it away.
-      await containers.unmake(row).catch(() => undefined);
-      await deleteContainer(sql, (await containers.find(row.id)) ?? row, clock.nowMs());
-      await this.#deps.fabric.refresh(row.tenant); // Its address is nobody's.
-      if (realized !== undefined) await volumes.undo(row.tenant, realized);
+      // One that may run must be gone before it is forgotten; of others its name is wanted again at once, and where their engine cannot be asked the next
+      // start of the node takes them away.
+      if (revive === undefined) await containers.unmake(row).catch(() => undefined);
+      const steps = revive === undefined ? [] : [async () => await containers.unmake(row)];
+      await this.#inDebt(row, steps, async () => await this.#forget(row, realized));
       throw error;
     }
+  }
+
+  async #inDebt(row: ContainerRow, steps: readonly Step[], last: Step): Promise<void> {
+    const { containers, debts } = this.#deps;
+    await containers.locks.run(row.id, async () => {
+      await debts.take((await containers.find(row.id)) ?? row, steps, last);
+    });
+  }
+
+  async #forget(row: ContainerRow, realized: Realized | undefined): Promise<void> {
+    const { containers, volumes, sql, clock, fabric } = this.#deps;
+    await deleteContainer(sql, (await containers.find(row.id)) ?? row, clock.nowMs());
+    await fabric.refresh(row.tenant); // Its address is nobody's.
+    if (realized !== undefined) await volumes.undo(row.tenant, realized);
   }
 
   /** Checks name, routes and quota, chooses the host, and takes the place in the store. */

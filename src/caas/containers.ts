@@ -28,15 +28,15 @@ import type { Sql } from '#state/sql.ts';
 import type { Tenant } from '#state/tenants.ts';
 import { withVirtualNames } from './container-errors.ts';
 import { ContainerEvents } from './container-events.ts';
+import { ContainerNews } from './container-news.ts';
 import { lifeOf } from './container-life.ts';
 import { parseStoredSpec } from '#caas/spec/container-spec.ts';
-import type { ContainerSpec } from '#caas/spec/container-spec.ts';
 import { dockerError, noSuchContainer } from './docker-api/docker-error.ts';
 import { createdSchema, inspectSchema } from '#caas/engine/engine-answers.ts';
 import type { EngineEvent, EngineInspect } from '#caas/engine/engine-answers.ts';
 import { engineCreateBody } from '#caas/spec/engine-create-body.ts';
 import type { EngineContainerWish } from '#caas/spec/engine-create-body.ts';
-import { killSandbox } from '#caas/engine/engine-copy.ts';
+import { killSandbox, removeNamed } from '#caas/engine/engine-copy.ts';
 import { bothDone } from '#caas/migration/both-done.ts';
 import { EngineError } from '#caas/engine/engine-client.ts';
 import type { EngineCall, Query } from '#caas/engine/engine-client.ts';
@@ -69,6 +69,9 @@ export interface ContainersDeps {
 /** A call on a container: its path below `/containers/{id}`. */
 export type ContainerCall = Omit<EngineCall, 'path'> & { readonly verb: readonly string[] };
 
+/** Starts a container that is bound to nothing yet; `row` has its engine id. Returns how it lives then. */
+export type Revive = (row: ContainerRow) => Promise<ContainerLife>;
+
 /** States in which a container holds its ports (`restarting`: its engine will start it again). */
 const HOLDS_PORTS: ReadonlySet<ContainerState> = new Set(['running', 'paused', 'restarting']);
 
@@ -88,10 +91,12 @@ export class Containers {
   /** Engine containers that an engine is asked to stop, for as long as their programs take: a kill does not wait for that, as in Docker. */
   readonly #stopping = new Set<string>();
   readonly events: ContainerEvents;
+  readonly news: ContainerNews;
 
   constructor(deps: ContainersDeps) {
     this.#deps = deps;
     this.events = new ContainerEvents(deps);
+    this.news = new ContainerNews(deps, this.events);
   }
 
   /** A host by its name, which placement chose. */
@@ -206,14 +211,19 @@ export class Containers {
     return createdSchema.parse(json).Id;
   }
 
-  /** The engine container of a row that was just reserved, and its books. Its peers may talk to it from here on. */
-  async make(row: ContainerRow, spec: ContainerSpec, mounts: readonly Readonly<Record<string, unknown>>[]): Promise<void> {
+  /**
+   * The engine container of a row that was just reserved, and its books. Its peers may talk to it from here on. `revive`: lets it run before anybody
+   * hears of it, and before it is metered.
+   */
+  async make(row: ContainerRow, made: EngineContainerWish, revive?: Revive): Promise<void> {
     const host = this.hostOf(row);
-    const making = this.makeEngineContainer(host, row, { spec, mounts });
+    const making = this.makeEngineContainer(host, row, made);
     const refreshing = this.#deps.fabric.refresh(row.tenant);
     await Promise.allSettled([making, refreshing]); // Who undoes a failure of one must find the other done.
     await refreshing;
-    if ((await bindEngine(this.#deps.sql, row.id, await making)).kind === 'conflict') {
+    const engineId = await making;
+    const life = await revive?.({ ...row, engineId });
+    if ((await bindEngine(this.#deps.sql, row.id, engineId, life)).kind === 'conflict') {
       throw new EcluseError({
         code: 'ECLUSE_CONTAINER_GONE',
         source: 'internal',
@@ -235,12 +245,7 @@ export class Containers {
   /** Takes the engine container of a row away that was not made to its end, if there is one. */
   async unmake(row: ContainerRow): Promise<void> {
     const host = this.hostOf(row);
-    try {
-      const path = ['containers', this.engineNameOf(host, row.id)];
-      await host.client.call({ method: 'DELETE', path, query: { force: true, v: true } });
-    } catch (error) {
-      if (!(error instanceof EngineError && error.status === 404)) throw error;
-    }
+    await removeNamed(host, this.engineNameOf(host, row.id));
   }
 
   /** `docker start` and `docker restart`. What the container needs of the node is taken before, and given back where the engine refuses. */
@@ -249,12 +254,7 @@ export class Containers {
     row: ContainerRow,
     call: { readonly verb: 'start' | 'restart'; readonly query?: Query } = { verb: 'start' },
   ): Promise<number> {
-    const prepare = async (current: ContainerRow): Promise<() => Promise<void>> => {
-      const taken = await this.#takePorts(current);
-      return async () => {
-        if (taken === 'taken') await this.#deps.ports.release(current.id);
-      };
-    };
+    const prepare = async (current: ContainerRow): Promise<() => Promise<void>> => await this.#takeForStart(current);
     try {
       await this.#deps.networks.checkStart(tenant, row.id);
       const engineCall = { method: 'POST', verb: [call.verb], query: call.query ?? {} } as const;
@@ -263,6 +263,19 @@ export class Containers {
       await this.#removeUnstarted(row);
       throw error;
     }
+  }
+
+  /** What a container needs of the node to run, for who starts it below its engine. Returns how it is given back. */
+  async takeForStart(tenant: Tenant, row: ContainerRow): Promise<() => Promise<void>> {
+    await this.#deps.networks.checkStart(tenant, row.id);
+    return await this.#takeForStart(row);
+  }
+
+  async #takeForStart(row: ContainerRow): Promise<() => Promise<void>> {
+    const taken = await this.#takePorts(row);
+    return async () => {
+      if (taken === 'taken') await this.#deps.ports.release(row.id);
+    };
   }
 
   /** A container that was to be removed at its end, and cannot even begin (moby, `daemon.containerStart`). Clients wait for its removal. */
@@ -463,7 +476,7 @@ export class Containers {
     const goes = row !== undefined && (this.events.isLeaving(engineId) || parseStoredSpec(row.spec).hostConfig.AutoRemove);
     if (goes) {
       this.events.leave(engineId);
-      await this.#tell(row, event);
+      await this.news.tell(row, event);
     }
     if (event.Action === 'destroy') this.events.gone(engineId);
     return goes;
@@ -473,19 +486,6 @@ export class Containers {
   async onEngineEvent(event: EngineEvent, isTold: boolean): Promise<void> {
     await this.syncEngineId(event.Actor.ID);
     const row = isTold ? undefined : await findByEngineId(this.#deps.sql, event.Actor.ID);
-    if (row !== undefined) await this.#tell(row, event);
-  }
-
-  async #tell(row: ContainerRow, event: EngineEvent): Promise<void> {
-    if (!this.events.isNews(row, event)) return;
-    const { mounts } = parseStoredSpec(row.spec);
-    if (event.Action === 'start') {
-      this.#deps.volumes.announce(row, mounts, 'mount');
-      await this.#deps.networks.announceMembersOf(row, 'connect');
-    }
-    this.events.relay(row, event);
-    if (event.Action !== 'die') return;
-    await this.#deps.networks.announceMembersOf(row, 'disconnect');
-    this.#deps.volumes.announce(row, mounts, 'unmount');
+    if (row !== undefined) await this.news.tell(row, event);
   }
 }

@@ -136,12 +136,12 @@ export async function updateLife(sql: Sql, row: ContainerRow, life: ContainerLif
   return await sql.write(writes);
 }
 
-/** Binds a reserved container to the engine container that was made for it. */
-export async function bindEngine(sql: Sql, id: string, engineId: string): Promise<WriteOutcome> {
+/** Binds a reserved container to the engine container that was made for it. `life`: one that was started before anybody knew of it. */
+export async function bindEngine(sql: Sql, id: string, engineId: string, life?: ContainerLife): Promise<WriteOutcome> {
   return await sql.write([
     {
-      sql: `UPDATE container SET engine_id = ?, state = 'created' WHERE id = ? AND state = 'creating'`,
-      values: [engineId, id],
+      sql: `UPDATE container SET engine_id = ?, state = ?, started_ms = ?, address = ? WHERE id = ? AND state = 'creating'`,
+      values: [engineId, life?.state ?? 'created', life?.startedMs ?? null, life?.address ?? '', id],
       expectRows: 1,
     },
   ]);

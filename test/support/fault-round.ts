@@ -6,11 +6,12 @@ import { adminSocketOf } from '#node-paths';
 import { violationsOf, numbersIn } from './fault-checks.ts';
 import { emptyDisk, fillMost, strike } from './fault-kinds.ts';
 import type { Fault, Struck } from './fault-kinds.ts';
+import { TWIN, removeSnapshots, removeTwins, runTwin, twinViolations } from './fault-copies.ts';
 import { CONTAINER, TENANT, otherHost, placeOf } from './fault-scene.ts';
 import type { FaultScene, Place } from './fault-scene.ts';
 import type { Count } from './fault-load.ts';
 
-/** Steps of a move, as it reports them, and the two halves of a sleep. */
+/** Steps of a move, as it reports them, the two halves of a sleep, and what is made beside a container that goes on. */
 export const STEPS = [
   'prepare',
   'copy',
@@ -27,6 +28,8 @@ export const STEPS = [
   'clean up',
   'suspend',
   'wake',
+  'snapshot',
+  'clone',
 ] as const;
 export type Step = (typeof STEPS)[number];
 
@@ -51,11 +54,13 @@ export interface RoundResult extends RoundPlan {
 const SETTLE_LIMIT_MS = 60_000;
 const LOOK_PERIOD_MS = 250;
 const ASK_LIMIT_MS = 40_000;
+const COPIES = 3;
 
 export async function faultRound(scene: FaultScene, plan: RoundPlan): Promise<RoundResult> {
   const before = placeOf(scene);
   const numbers = await numbersIn(scene);
   const memory = await untilAnswers(scene);
+  const twinBoot = plan.step === 'clone' ? await runTwin(scene) : '';
   if (plan.fault === 'full disk') await fillMost(scene);
   let blow: Promise<Struck> | undefined;
   let strikeMs = performance.now();
@@ -72,7 +77,8 @@ export async function faultRound(scene: FaultScene, plan: RoundPlan): Promise<Ro
   await struck?.lift();
   if (plan.fault === 'full disk') await emptyDisk(scene);
   scene.load.run(true);
-  const left = await untilInOrder(scene);
+  const twins = await takeAway(scene, plan.step, async () => await twinViolations(scene, twinBoot, plan.fault === 'stop node'));
+  const left = [...twins, ...(await untilInOrder(async () => await violationsOf(scene)))];
   // Between the last look and the end of the commit's write nobody can tell; before that the source must go on, with its memory.
   const isTooLate = (struck?.goneMs ?? 0) >= (phases.beganMs('commit') ?? Infinity);
   const mayForget = struck?.mayForget === true || (plan.fault === 'kill target sandbox' && isTooLate);
@@ -110,7 +116,10 @@ async function act(scene: FaultScene, { step }: RoundPlan, { before, hit, phases
   const reference = `${TENANT}/${CONTAINER}`;
   let hitting: Promise<void> | undefined;
   try {
-    if (step === 'suspend' || step === 'wake') {
+    if (step === 'snapshot' || step === 'clone') {
+      hitting = hit();
+      await (step === 'snapshot' ? client.snapshot(reference) : client.clone(`${TENANT}/${TWIN}`, COPIES));
+    } else if (step === 'suspend' || step === 'wake') {
       scene.load.run(false);
       if (step === 'wake') await client.suspend(reference);
       hitting = hit();
@@ -139,11 +148,22 @@ async function untilAnswers(scene: FaultScene): Promise<Count> {
   }
 }
 
+/** What was made beside the container goes again, when it was seen to be whole: the scene is to be as it was. Returns what was wrong with it. */
+async function takeAway(scene: FaultScene, step: Step, look: () => Promise<readonly string[]>): Promise<readonly string[]> {
+  if (step === 'clone') {
+    const violations = await untilInOrder(look);
+    await removeTwins(scene);
+    return violations;
+  }
+  if (step === 'snapshot') await removeSnapshots(scene);
+  return [];
+}
+
 /** What is still wrong when the time is over. */
-async function untilInOrder(scene: FaultScene): Promise<readonly string[]> {
+async function untilInOrder(look: () => Promise<readonly string[]>): Promise<readonly string[]> {
   const endMs = performance.now() + SETTLE_LIMIT_MS;
   for (;;) {
-    const violations = await violationsOf(scene).catch((error: unknown) => [`no look was possible: ${reasonOf(error)}`]);
+    const violations = await look().catch((error: unknown) => [`no look was possible: ${reasonOf(error)}`]);
     if (violations.length === 0 || performance.now() > endMs) return violations;
     await sleep(LOOK_PERIOD_MS);
   }

@@ -5,11 +5,12 @@ import { readFileSync } from 'node:fs';
 import type { Clock } from '#clock';
 import { waitFor } from '#clock';
 import { unstageImage } from '#isolation/checkpoint.ts';
+import { forgetFinalCounters } from '#isolation/runtime-settings.ts';
 import { resumeSandbox } from '#isolation/sandbox-pause.ts';
 import { callOffStart } from '#isolation/start-gate.ts';
 import type { ContainerRow } from '#state/containers.ts';
 import type { Host } from '#caas/host.ts';
-import { inspectSchema } from './engine-answers.ts';
+import { createdSchema, inspectSchema } from './engine-answers.ts';
 import type { EngineInspect } from './engine-answers.ts';
 import { EngineError } from './engine-client.ts';
 import { forbidRestart } from './restart-policy.ts';
@@ -63,6 +64,19 @@ export async function removeCopy(host: Host, copy: EngineCopy): Promise<void> {
   }
   await unstageImage(host.runtimeDir, copy.engineId);
   await host.cgroups.remove(host.cgroupOf(copy.tenant, copy.id));
+}
+
+/** Removes what an engine has under a name that nobody knows the id of, with what was staged for it and what it left. Nothing where it has none. */
+export async function removeNamed(host: Host, name: string): Promise<void> {
+  try {
+    const { json } = await host.client.call({ method: 'GET', path: ['containers', name, 'json'] });
+    const { Id } = createdSchema.parse(json);
+    await host.client.call({ method: 'DELETE', path: ['containers', Id], query: { force: true, v: true } });
+    await unstageImage(host.runtimeDir, Id);
+    await forgetFinalCounters(host.runtimeDir, Id);
+  } catch (error) {
+    if (!(error instanceof EngineError && error.status === 404)) throw error;
+  }
 }
 
 /**

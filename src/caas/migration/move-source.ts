@@ -43,6 +43,11 @@ export class MoveSource {
     await forbidRestart(this.#host, this.#row.engineId);
   }
 
+  /** When it went on after it was held for a moment: an engine that was started again meanwhile believes that it is paused. */
+  async correctEngine(): Promise<void> {
+    await correctPaused(this.#host, this.#row);
+  }
+
   /** When it went on: it has its policy again, and is started by it where it ended meanwhile. Its engine must know that it is not paused. */
   async allowRestart(): Promise<void> {
     await correctPaused(this.#host, this.#row);

@@ -1,6 +1,9 @@
 /** A container's memory and files of one moment, from which it goes on. */
+import { rm } from 'node:fs/promises';
 import type { Clock } from '#clock';
 import type { Activator } from '#routing/activator.ts';
+import type { ContainerRow } from '#state/containers.ts';
+import type { SaveDebts, Step } from '#caas/snapshots/save-debts.ts';
 import { bothDone } from './both-done.ts';
 import type { MoveSource } from './move-source.ts';
 
@@ -12,29 +15,50 @@ export interface SavedBeside {
   readonly imageBytes: number;
 }
 
+export interface SaveBesideDeps {
+  readonly clock: Clock;
+  readonly activator: Activator;
+  readonly debts: SaveDebts;
+}
+
+interface SaveBesideWork {
+  readonly row: ContainerRow;
+  readonly imageDir: string;
+  readonly finishFiles: () => Promise<void>;
+}
+
 /**
  * Saves it while `finishFiles` copies what changed last. It goes on and its requests are let go in any case, even where one of the two fails.
  *
- * Errors: what the pause, the save, the copy or going on threw.
+ * Errors: what the pause, the save or the copy threw.
  */
 export async function saveBeside(
-  { clock, activator }: { readonly clock: Clock; readonly activator: Activator },
+  { clock, activator, debts }: SaveBesideDeps,
   source: MoveSource,
-  work: { readonly id: string; readonly imageDir: string; readonly finishFiles: () => Promise<void> },
+  { row, imageDir, finishFiles }: SaveBesideWork,
 ): Promise<SavedBeside> {
-  await using save = await source.prepareSave(work.imageDir);
+  await using save = await source.prepareSave(imageDir);
   try {
     // A save cuts its connections: the edge must have none that it would use again.
-    await activator.freeze([work.id], SAVE_HOLD);
+    await activator.freeze([row.id], SAVE_HOLD);
     const fromMs = clock.monotonicMs();
-    try {
-      const { paused, saved } = source.pauseAndSave(save);
-      const [imageBytes] = await bothDone(saved, paused.then(work.finishFiles));
-      return { imageBytes, pausedMs: Math.round(clock.monotonicMs() - fromMs) };
-    } finally {
-      await source.goOn();
-    }
+    const { paused, saved } = source.pauseAndSave(save);
+    const [imageBytes] = await bothDone(saved, paused.then(finishFiles));
+    return { imageBytes, pausedMs: Math.round(clock.monotonicMs() - fromMs) };
   } finally {
-    await activator.thaw([work.id]);
+    await debts.take(row, [async () => await source.goOn(), async () => await activator.thaw([row.id])]);
   }
+}
+
+/** What is to be done when its image is of no use any more, whatever became of the save. The memory limit comes back after the image, whose pages count. */
+export function stepsAfterSave(source: MoveSource, folders: readonly string[]): readonly Step[] {
+  return [
+    async () => {
+      for (const folder of folders) await rm(folder, { recursive: true, force: true });
+      await source.limitAgain();
+    },
+    async () => {
+      await source.correctEngine();
+    },
+  ];
 }

@@ -43,11 +43,11 @@ import type { Meter } from '#caas/meter.ts';
 import { probeOnce, untilServes } from '#caas/migration/migration-probe.ts';
 import { MoveSource, untilQuiet } from '#caas/migration/move-source.ts';
 import { SAVE_HOLD } from '#caas/migration/save-beside.ts';
+import type { SaveDebts } from '#caas/snapshots/save-debts.ts';
 import { snapshotRowOf } from '#caas/snapshots/snapshot-row.ts';
 import { parseStoredSpec } from '#caas/spec/container-spec.ts';
 import type { ContainerSpec } from '#caas/spec/container-spec.ts';
 import { sleepRefusalOf } from './sleep-check.ts';
-import { SleepDebts } from './sleep-debts.ts';
 import { afterFailedWake } from './wake-backoff.ts';
 import type { FailedWakes } from './wake-backoff.ts';
 
@@ -59,6 +59,7 @@ export interface SleepersDeps {
   readonly meter: Meter;
   readonly activator: Activator;
   readonly vault: SnapshotVault;
+  readonly debts: SaveDebts;
   /** Memory-backed. */
   readonly imageFolder: string;
 }
@@ -95,11 +96,9 @@ export class Sleepers implements AsyncDisposable {
   readonly #light = new Map<string, LightSleep>();
   readonly #waking = new Map<string, Promise<WakeReport>>();
   readonly #failed = new Map<string, FailedWakes>();
-  readonly #debts: SleepDebts;
 
   constructor(deps: SleepersDeps) {
     this.#deps = deps;
-    this.#debts = new SleepDebts(deps);
   }
 
   /** Puts a container to sleep. Errors: ECLUSE_SLEEP_REFUSED (nothing was touched), ECLUSE_SLEEP_FAILED (it goes on). */
@@ -107,8 +106,8 @@ export class Sleepers implements AsyncDisposable {
     const { clock, containers } = this.#deps;
     const startedMs = clock.monotonicMs();
     return await containers.locks.run(id, async () => {
-      if (!(await this.#debts.settle(id)))
-        throw refused('what its last sleep left is not in order yet', 'see the log of the daemon, and try again in a moment');
+      if (!(await this.#deps.debts.settle(id)))
+        throw refused('what its last save left is not in order yet', 'see the log of the daemon, and try again in a moment');
       const { row, spec, host } = await this.#checkAwake(id);
       containers.events.hush(id, clock.nowMs());
       try {
@@ -216,7 +215,7 @@ export class Sleepers implements AsyncDisposable {
         await source.allowRestart();
       },
     ];
-    await this.#debts.take(row, steps, async () => await forgetSnapshot(sql, snapshot.id));
+    await this.#deps.debts.take(row, steps, async () => await forgetSnapshot(sql, snapshot.id));
   }
 
   /** Takes each step, whatever becomes of the others. */
@@ -233,7 +232,7 @@ export class Sleepers implements AsyncDisposable {
   /** Lets the engine start a sleeping container up to its gate, so that it wakes fast. Where that fails it sleeps deeply, which is no fault. */
   async #lighten(row: ContainerRow, host: Host, snapshotId: string): Promise<void> {
     try {
-      const gate = await StartGate.open(host.runtimeDir, row.engineId, join(this.#deps.imageFolder, snapshotId));
+      const gate = await StartGate.open(host.runtimeDir, row.engineId, { imageDir: join(this.#deps.imageFolder, snapshotId) });
       const ended = callStart(host, row.engineId);
       const reached = await Promise.race([
         gate.reached(this.#deps.clock, GATE_LIMIT_MS, AbortSignal.timeout(GATE_LIMIT_MS)),
@@ -422,7 +421,6 @@ export class Sleepers implements AsyncDisposable {
 
   /** The gates end: every sleep becomes deep. */
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#debts[Symbol.asyncDispose]();
     await Promise.all([...this.#light.keys()].map(async (id) => await this.settle(id)));
   }
 }

@@ -6,35 +6,38 @@
  * generator inside the program.
  */
 import { randomUUID } from 'node:crypto';
-import { mkdir, rm } from 'node:fs/promises';
+import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { runCommand } from '#command';
 import type { Clock } from '#clock';
 import { EcluseError, reasonOf } from '#errors';
 import type { Log } from '#log';
-import { checkImageRoom, stageImage } from '#isolation/checkpoint.ts';
+import { checkImageRoom, stageImage, unstageImage } from '#isolation/checkpoint.ts';
 import type { Activator } from '#routing/activator.ts';
-import type { ContainerRow } from '#state/containers.ts';
+import { listContainersOf } from '#state/containers.ts';
+import type { ContainerLife, ContainerRow } from '#state/containers.ts';
 import { beginSnapshot, forgetSnapshot } from '#state/snapshots.ts';
 import type { SnapshotRow } from '#state/snapshots.ts';
 import type { Sql } from '#state/sql.ts';
 import { listTenants } from '#state/tenants.ts';
 import type { Tenant } from '#state/tenants.ts';
-import type { ContainerCreation } from '#caas/container-creation.ts';
+import type { ContainerCreation, ReservedCopy } from '#caas/container-creation.ts';
+import { lifeOf } from '#caas/container-life.ts';
 import type { Containers } from '#caas/containers.ts';
+import { hasSandbox } from '#caas/engine/engine-copy.ts';
 import type { EngineInspect } from '#caas/engine/engine-answers.ts';
 import type { Host } from '#caas/host.ts';
 import type { Meter } from '#caas/meter.ts';
 import { copyLive, finishTree } from '#caas/migration/file-sync.ts';
 import { probeOnce, untilServes } from '#caas/migration/migration-probe.ts';
-import { limitMemory } from '#caas/engine/engine-copy.ts';
 import { MoveSource } from '#caas/migration/move-source.ts';
-import { SAVE_HOLD, saveBeside } from '#caas/migration/save-beside.ts';
+import { saveBeside, stepsAfterSave } from '#caas/migration/save-beside.ts';
 import type { SavedBeside } from '#caas/migration/save-beside.ts';
 import { wantedRoutes } from '#caas/routes.ts';
 import { sleepRefusalOf } from '#caas/sleep/sleep-check.ts';
 import { parseStoredSpec } from '#caas/spec/container-spec.ts';
 import type { ContainerSpec } from '#caas/spec/container-spec.ts';
+import type { SaveDebts } from './save-debts.ts';
 import { snapshotRowOf } from './snapshot-row.ts';
 import { upperOf } from './upper-directory.ts';
 
@@ -46,6 +49,7 @@ export interface ClonesDeps {
   readonly creation: ContainerCreation;
   readonly meter: Meter;
   readonly activator: Activator;
+  readonly debts: SaveDebts;
   readonly domain: string;
   /** Memory-backed, for images. */
   readonly imageFolder: string;
@@ -67,6 +71,8 @@ const COUNT_MAX = 100;
 /** Engines start containers on as many processors as there are; more at once only wait for each other. */
 const AT_ONCE = 3;
 const COPY_TIMEOUT_MS = 600_000;
+/** As long as an engine may take to start one on a machine that is busy with others. */
+const START_PATIENCE_MS = 120_000;
 
 interface Original {
   readonly row: ContainerRow;
@@ -90,35 +96,24 @@ export class Clones {
 
   /** Makes `count` copies. Errors: ECLUSE_CLONE_REFUSED (nothing was touched), ECLUSE_CLONE_FAILED (copies that are ready stay). */
   async clone(id: string, count: number, labels: Readonly<Record<string, string>> = {}): Promise<CloneReport> {
-    const { clock, sql } = this.#deps;
+    const { clock, sql, containers, creation, debts, meter } = this.#deps;
     if (!Number.isInteger(count) || count < 1 || count > COUNT_MAX)
       throw refused(`${String(count)} copies cannot be made at once`, `choose from 1 to ${String(COUNT_MAX)}`);
     const startedMs = clock.monotonicMs();
     const original = { ...(await this.#check(id)), labels };
-    const { snapshot, imageDir, filesDir, row } = original;
+    const { snapshot, imageDir, filesDir, row, host } = original;
+    const source = new MoveSource({ clock, meter }, host, row);
+    const waiting = [...(await this.#reserve(original, count))];
     try {
-      const { pausedMs, imageBytes } = await this.#deps.containers.locks.run(id, async () => await this.#save(original));
-      const clones = await this.#makeAll(original, count);
+      const { pausedMs, imageBytes } = await containers.locks.run(id, async () => await this.#save(original, source));
+      const clones = await this.#makeAll(original, waiting);
       return { container: row.id, clones, pausedMs, imageBytes, totalMs: Math.round(clock.monotonicMs() - startedMs) };
     } finally {
-      await rm(imageDir, { recursive: true, force: true });
-      await rm(filesDir, { recursive: true, force: true });
-      await forgetSnapshot(sql, snapshot.id);
-      await this.#limitAgain(id);
-    }
-  }
-
-  /** The save lifted the original's memory limit; the image, which counts, is gone. */
-  async #limitAgain(id: string): Promise<void> {
-    const row = await this.#deps.containers.find(id);
-    if (row === undefined) return;
-    try {
-      await limitMemory(this.#deps.clock, this.#deps.containers.hostOf(row), row);
-    } catch (error) {
-      this.#deps.log.error(
-        { container: id, reason: reasonOf(error) },
-        'a container is without its memory limit after it was copied',
-      );
+      for (const copy of waiting) await creation.giveUpCopy(copy);
+      const wayBack = stepsAfterSave(source, [imageDir, filesDir]);
+      await containers.locks.run(id, async () => {
+        await debts.take(row, wayBack, async () => await forgetSnapshot(sql, snapshot.id));
+      });
     }
   }
 
@@ -149,32 +144,35 @@ export class Clones {
   }
 
   /** Memory and files of one moment. The original goes on right after it. */
-  async #save({ row, host, inspect, snapshot, imageDir, filesDir }: Original): Promise<SavedBeside> {
-    const { clock, meter, sql, activator } = this.#deps;
-    const source = new MoveSource({ clock, meter }, host, row);
+  async #save({ row, inspect, snapshot, imageDir, filesDir }: Original, source: MoveSource): Promise<SavedBeside> {
+    const { sql, debts } = this.#deps;
+    if (!(await debts.settle(row.id)))
+      throw refused('what its last save left is not in order yet', 'see the log of the daemon, and try again in a moment');
     const tree = { from: upperOf(inspect), to: filesDir };
     await mkdir(filesDir, { recursive: true, mode: 0o700 });
     const { sinceMs } = await copyLive(tree);
     await beginSnapshot(sql, snapshot);
     const finishFiles = async (): Promise<void> => await finishTree(tree, sinceMs);
     try {
-      return await saveBeside({ clock, activator }, source, { id: row.id, imageDir, finishFiles });
+      return await saveBeside(this.#deps, source, { row, imageDir, finishFiles });
     } catch (error) {
       throw failed(`container ${row.name} goes on, and no copy was made: ${reasonOf(error)}`, error);
     }
   }
 
-  async #makeAll(original: Original, count: number): Promise<readonly string[]> {
+  /** Takes from `waiting` what it makes. What is left there when it fails is nothing yet. */
+  async #makeAll(original: Original, waiting: ReservedCopy[]): Promise<readonly string[]> {
+    const { row } = original;
+    const count = waiting.length;
     const ready: string[] = [];
     const failures: unknown[] = [];
-    let next = 0;
-    const names = await this.#freeNames(original, count);
     const work = async (): Promise<void> => {
-      for (let name = names[next]; name !== undefined && failures.length === 0; name = names[next]) {
-        next += 1;
+      while (failures.length === 0) {
+        const copy = waiting.shift();
+        if (copy === undefined) return;
         try {
-          await this.#make(original, name);
-          ready.push(name);
+          await this.#make(original, copy);
+          ready.push(copy.row.name);
         } catch (error) {
           failures.push(error);
         }
@@ -183,13 +181,26 @@ export class Clones {
     await Promise.all(Array.from({ length: AT_ONCE }, work));
     if (failures.length === 0) return ready;
     throw failed(
-      `${String(ready.length)} of ${String(count)} copies of ${original.row.name} are ready${ready.length === 0 ? '' : ` (${ready.join(', ')})`}: ${reasonOf(failures[0])}`,
+      `${String(ready.length)} of ${String(count)} copies of ${row.name} are ready${ready.length === 0 ? '' : ` (${ready.join(', ')})`}: ${reasonOf(failures[0])}`,
       failures[0],
     );
   }
 
+  async #reserve(original: Original, count: number): Promise<readonly ReservedCopy[]> {
+    const { row, tenant } = original;
+    try {
+      const names = await this.#freeNames(original, count);
+      return await this.#deps.creation.reserveCopies(row, { tenant, names, spec: this.#specOf(original) });
+    } catch (error) {
+      throw refused(
+        `container ${row.name} cannot have ${String(count)} copies: ${reasonOf(error)}`,
+        'ask for fewer, or remove others',
+      );
+    }
+  }
+
   async #freeNames({ row }: Original, count: number): Promise<readonly string[]> {
-    const taken = new Set((await this.#deps.containers.listOf(row.tenant)).map(({ name }) => name));
+    const taken = new Set((await listContainersOf(this.#deps.sql, row.tenant)).map(({ name }) => name));
     const names: string[] = [];
     for (let number = 2; names.length < count; number += 1) {
       const name = `${row.name}-${String(number)}`;
@@ -198,37 +209,50 @@ export class Clones {
     return names;
   }
 
-  async #make(original: Original, name: string): Promise<void> {
-    const { containers, creation, activator } = this.#deps;
-    const { row, tenant } = original;
-    const spec = this.#specOf(original);
-    const id = await creation.createCopy(row, { tenant, name, spec });
+  async #make(original: Original, copy: ReservedCopy): Promise<void> {
+    const { containers, creation } = this.#deps;
+    const { id, tenant } = copy.row;
+    await creation.makeCopy(copy, async (made) => await this.#revive(original, copy.spec, made));
+    await containers.announceLife(tenant);
+    await containers.sync(id); // It may have ended before anybody knew of it.
+  }
+
+  /** Lets a copy go on from the image. Nobody is sent to it before it serves: routes and names come with its state. */
+  async #revive(
+    { filesDir, imageDir, tenant, snapshot }: Original,
+    spec: ContainerSpec,
+    made: ContainerRow,
+  ): Promise<ContainerLife> {
+    const { containers, clock } = this.#deps;
+    const host = containers.hostOf(made);
+    const created = await this.#inspect(made);
+    await runCommand('rsync', ['-aHAXS', '--numeric-ids', `${filesDir}/`, `${upperOf(created)}/`], {
+      timeoutMs: COPY_TIMEOUT_MS,
+    });
+    const giveBack = await containers.takeForStart(tenant, made);
     try {
-      const made = await containers.find(id);
-      if (made === undefined) throw new Error('it was removed while it was made');
-      const inspect = await containers.inspect(made);
-      if (inspect === undefined) throw new Error('its engine lost it');
-      const host = containers.hostOf(made);
-      await runCommand('rsync', ['-aHAXS', '--numeric-ids', `${original.filesDir}/`, `${upperOf(inspect)}/`], {
-        timeoutMs: COPY_TIMEOUT_MS,
-      });
-      await stageImage(host.runtimeDir, made.engineId, original.imageDir);
-      // Its routes come with its start; nobody is sent to it before it serves.
-      await activator.freeze([id], { ...SAVE_HOLD, drainMs: 0 });
-      await containers.start(tenant, made);
-      const running = await containers.find(id);
-      if (running?.state !== 'running') throw new Error('the restored copy does not run');
-      const probe = { spec, address: running.address, check: async () => undefined };
+      await stageImage(host.runtimeDir, made.engineId, imageDir);
+      await host.client.call({ method: 'POST', path: ['containers', made.engineId, 'start'], patienceMs: START_PATIENCE_MS });
+      const life = lifeOf(await this.#inspect(made), made);
+      if (life.state !== 'running') throw new Error('the restored copy does not run');
+      const check = async (): Promise<void> => {
+        if (!(await hasSandbox(host, made))) throw new Error('the restored copy ended');
+      };
       // Where the original did not answer there is nothing to wait for.
-      if (original.snapshot.serves && !(await untilServes(this.#deps.clock, probe)))
+      if (snapshot.serves && !(await untilServes(clock, { spec, address: life.address, check })))
         throw new Error('the restored copy does not answer on its port');
+      return life;
     } catch (error) {
-      const left = await containers.find(id);
-      if (left !== undefined) await containers.remove(left, { force: true, volumes: true }).catch(() => undefined);
+      await giveBack();
+      await unstageImage(host.runtimeDir, made.engineId);
       throw error;
-    } finally {
-      await activator.thaw([id]);
     }
+  }
+
+  async #inspect(made: ContainerRow): Promise<EngineInspect> {
+    const inspect = await this.#deps.containers.inspectEngine(made);
+    if (inspect === undefined) throw new Error('its engine lost it');
+    return inspect;
   }
 
   /** Copies stand behind the original's hosts: what it has by its name is written down for them. */

@@ -29,14 +29,13 @@ import type { Sql } from '#state/sql.ts';
 import type { Containers } from '#caas/containers.ts';
 import { lifeOf } from '#caas/container-life.ts';
 import type { EngineInspect } from '#caas/engine/engine-answers.ts';
-import { EngineError } from '#caas/engine/engine-client.ts';
 import { cgroupPrefixOf } from '#caas/host.ts';
 import type { Host } from '#caas/host.ts';
 import type { HostLoads } from '#caas/host-loads.ts';
 import type { Meter } from '#caas/meter.ts';
 import { LogCopy } from '#caas/migration/log-copy.ts';
 import { untilServes } from '#caas/migration/migration-probe.ts';
-import { removeCopy } from '#caas/engine/engine-copy.ts';
+import { removeCopy, removeNamed } from '#caas/engine/engine-copy.ts';
 import { MoveTimes } from '#caas/migration/move-times.ts';
 import type { PhaseTime } from '#caas/migration/move-times.ts';
 import type { NetworkFabric } from '#caas/networks/network-fabric.ts';
@@ -309,7 +308,7 @@ export class Restores {
     defer('volumes', async () => await dropVolumesOf(target, volumes, 'next'));
     const directories = await makeVolumes(target, volumes);
     const name = `${containers.engineNameOf(target, row.id)}-r${String(row.incarnation + 1)}`;
-    await removeNamed(target, name);
+    await removeNamed(target, name); // What an earlier attempt left.
     const mounts = engineMountsOf(
       target,
       spec.mounts,
@@ -412,15 +411,6 @@ interface Revived {
   readonly address: string;
   readonly lanAddress: string;
   readonly carriedStart: string;
-}
-
-/** What an earlier attempt left. */
-async function removeNamed(host: Host, name: string): Promise<void> {
-  try {
-    await host.client.call({ method: 'DELETE', path: ['containers', name], query: { force: true, v: true } });
-  } catch (error) {
-    if (!(error instanceof EngineError && error.status === 404)) throw error;
-  }
 }
 
 function refused(message: string, mend: string): EcluseError {

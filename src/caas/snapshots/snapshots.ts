@@ -27,11 +27,12 @@ import type { Meter } from '#caas/meter.ts';
 import { copyLive, finishTree } from '#caas/migration/file-sync.ts';
 import { probeOnce } from '#caas/migration/migration-probe.ts';
 import { MoveSource, untilQuiet } from '#caas/migration/move-source.ts';
-import { saveBeside } from '#caas/migration/save-beside.ts';
+import { saveBeside, stepsAfterSave } from '#caas/migration/save-beside.ts';
 import { parseStoredSpec } from '#caas/spec/container-spec.ts';
 import type { ContainerSpec } from '#caas/spec/container-spec.ts';
 import { ensureEngineVolume } from '#caas/volumes/volume-data.ts';
 import { diskBytesOf, OWN_FILES, packTree, volumeArchive } from './file-archive.ts';
+import type { SaveDebts } from './save-debts.ts';
 import { roomRefusalOf, snapshotRefusalOf, surplusOf } from './snapshot-check.ts';
 import { snapshotRowOf } from './snapshot-row.ts';
 import { upperOf } from './upper-directory.ts';
@@ -47,6 +48,7 @@ export interface SnapshotsDeps {
   readonly meter: Meter;
   readonly activator: Activator;
   readonly vault: SnapshotVault;
+  readonly debts: SaveDebts;
   /** Memory-backed, for images. */
   readonly imageFolder: string;
   /** On disk, for files on their way. */
@@ -97,9 +99,11 @@ export class Snapshots {
 
   /** Takes one. Errors: ECLUSE_SNAPSHOT_REFUSED (nothing was touched), ECLUSE_SNAPSHOT_FAILED (the container goes on). */
   async take(id: string, kind: Exclude<SnapshotKind, 'sleep'>): Promise<SnapshotReport> {
-    const { clock, containers, log } = this.#deps;
+    const { clock, containers, log, debts } = this.#deps;
     const startedMs = clock.monotonicMs();
     return await containers.locks.run(id, async () => {
+      if (!(await debts.settle(id)))
+        throw refused('what its last save left is not in order yet', 'see the log of the daemon, and try again in a moment');
       const subject = await this.#check(id, kind);
       const made = await this.#make(subject);
       await this.#dropSurplus(id, kind);
@@ -165,9 +169,10 @@ export class Snapshots {
 
   /** Saves, seals and writes down. The container goes on in any case. */
   async #make(subject: Subject): Promise<Made> {
-    const { clock, meter, sql, vault, log } = this.#deps;
+    const { clock, meter, sql, vault, debts } = this.#deps;
     const { row, host, snapshot, imageDir, stagingDir } = subject;
     const source = new MoveSource({ clock, meter }, host, row);
+    const wayBack = stepsAfterSave(source, [imageDir, stagingDir]);
     const archives = join(stagingDir, 'archives');
     try {
       await mkdir(archives, { recursive: true, mode: 0o700 });
@@ -180,24 +185,22 @@ export class Snapshots {
       const bytes = { imageBytes: saved.imageBytes, fileBytes: keptBytes };
       if ((await keepSnapshot(sql, snapshot, bytes, clock.nowMs())).kind === 'conflict')
         throw new Error('the snapshot was removed from the store meanwhile');
+      await debts.take(row, wayBack);
       return { ...saved, keptBytes };
     } catch (error) {
-      await vault.remove(snapshot.id);
-      await forgetSnapshot(sql, snapshot.id);
+      const undo = async (): Promise<void> => {
+        await vault.remove(snapshot.id);
+        await forgetSnapshot(sql, snapshot.id);
+      };
+      await debts.take(row, wayBack, undo);
       throw failed(`container ${row.name} goes on, and no snapshot was kept: ${reasonOf(error)}`, error);
-    } finally {
-      await rm(imageDir, { recursive: true, force: true });
-      await rm(stagingDir, { recursive: true, force: true });
-      await source.limitAgain().catch((error: unknown) => {
-        log.error({ container: row.id, reason: reasonOf(error) }, 'a container is without its memory limit after a snapshot');
-      });
     }
   }
 
   /** Memory, files and volumes of one moment. The container goes on right after it. */
   async #save(subject: Subject, source: MoveSource): Promise<Pick<Made, 'pausedMs' | 'imageBytes'>> {
-    const { clock, sql, activator } = this.#deps;
-    const { trees, snapshot, imageDir, stagingDir } = subject;
+    const { sql } = this.#deps;
+    const { row, trees, snapshot, imageDir, stagingDir } = subject;
     const copies: { readonly from: string; readonly to: string; readonly sinceMs: number }[] = [];
     for (const { archive, from } of trees) {
       const tree = { from, to: join(stagingDir, archive) };
@@ -209,7 +212,7 @@ export class Snapshots {
       const ends = await Promise.allSettled(copies.map(async (tree) => await finishTree(tree, tree.sinceMs)));
       for (const end of ends) if (end.status === 'rejected') throw end.reason;
     };
-    return await saveBeside({ clock, activator }, source, { id: snapshot.container, imageDir, finishFiles });
+    return await saveBeside(this.#deps, source, { row, imageDir, finishFiles });
   }
 
   /** A snapshot whose image is only where its container is could not be restored when that host is gone. */

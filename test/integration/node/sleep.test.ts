@@ -187,6 +187,15 @@ describe('sleep', () => {
     expect((await node.ecluse('clone', 'data', '--count', '101')).stderr).toMatch(/count/);
     await docker('rm', '-f', 'data');
     await docker('volume', 'rm', 'vol');
+    // All of them, or none: the tenant may have 8 GiB.
+    await docker('run', '-d', '--name', 'big', '-m', '1g', 'hello');
+    const before = await docker('ps', '-aq');
+    const refused = await node.ecluse('clone', 'big', '--count', '20');
+    expect(refused.stderr).toMatch(/container big cannot have 20 copies: .*its quota is 8589934592/);
+    expect(refused.exitCode).toBe(1);
+    expect(await docker('ps', '-aq')).toBe(before);
+    expect(await done('clone', 'big', '--count', '1')).toMatch(/^demo\/big was paused for .*big-2/);
+    await docker('rm', '-f', 'big', 'big-2');
   });
 });
 
