@@ -38,12 +38,12 @@ function records(): readonly ExchangeRecord[] {
     generation: 1,
   }));
   const routes = Array.from({ length: ROUTES }, (_, index) => {
-    const service = {
-      id: `shop-${String(index)}`,
+    return {
+      pattern: { kind: 'prefix', prefix: '' },
+      conditions: undefined,
+      route: { host: `app${String(index)}.example.test`, path: '/', serviceId: `shop-${String(index)}` },
       tenant: `tenant-${String(index % 5)}`,
-      endpoints: endpoints.slice(2 * index, 2 * index + 2),
     };
-    return { prefix: '', route: { host: `app${String(index)}.example.test`, pathPrefix: '/', serviceId: service.id }, service };
   });
   return Array.from({ length: RECORDS }, (_, index) => {
     const route = routes[index % ROUTES];
@@ -60,7 +60,7 @@ function records(): readonly ExchangeRecord[] {
       requestId: Buffer.from(`0192d3c47a51${String(index).padStart(12, '0')}`),
       configVersion: 4711,
       route,
-      endpoint: route?.service.endpoints[(index >> 4) & 1],
+      endpoint: endpoints[2 * (index % ROUTES) + ((index >> 4) & 1)],
       status: index % 10 === 0 ? 304 : 200,
       downstreamInBytes: 400 + index,
       downstreamOutBytes: 12_000 + 37 * index,
@@ -81,10 +81,10 @@ function lineObject(record: ExchangeRecord, totalMs: number): object {
     requestId: record.requestId.toString('latin1'),
     traceId: null,
     configVersion: record.configVersion,
-    route: route === undefined ? null : `${route.route.host}${route.route.pathPrefix}`,
-    service: route?.service.id ?? null,
+    route: route === undefined ? null : `${route.route.host}${route.route.path}`,
+    service: route?.route.serviceId ?? null,
     endpoint: record.endpoint?.id ?? null,
-    tenant: route?.service.tenant ?? null,
+    tenant: route?.tenant ?? null,
     client: record.client,
     method: head.toString('latin1', 0, record.methodEnd),
     host: record.host,
@@ -109,8 +109,8 @@ function lineObject(record: ExchangeRecord, totalMs: number): object {
 function lineTemplate(record: ExchangeRecord, totalMs: number): string {
   const { head, route, tls } = record;
   const path = head.toString('latin1', record.pathStart, record.pathEnd);
-  const names = `"route":"${route?.route.host ?? ''}${route?.route.pathPrefix ?? ''}","service":"${route?.service.id ?? ''}"`;
-  const who = `"endpoint":"${record.endpoint?.id ?? ''}","tenant":"${route?.service.tenant ?? ''}","client":"${record.client}"`;
+  const names = `"route":"${route?.route.host ?? ''}${route?.route.path ?? ''}","service":"${route?.route.serviceId ?? ''}"`;
+  const who = `"endpoint":"${record.endpoint?.id ?? ''}","tenant":"${route?.tenant ?? ''}","client":"${record.client}"`;
   const what = `"method":"${head.toString('latin1', 0, record.methodEnd)}","host":"${record.host}","path":"${path}","status":${String(record.status)}`;
   const down = `"downstreamInBytes":${String(record.downstreamInBytes)},"downstreamOutBytes":${String(record.downstreamOutBytes)}`;
   const up = `"upstreamInBytes":${String(record.upstreamInBytes)},"upstreamOutBytes":${String(record.upstreamOutBytes)}`;

@@ -343,7 +343,7 @@ export class NodeOperations implements NodeControl {
     if (tenant === undefined || https === undefined) return [];
     const wanted = wantedRoutes(row.name, parseStoredSpec(row.spec), tenant, this.#parts.config.domain);
     const port = https.port === 443 ? '' : `:${String(this.#parts.pool.listening.https?.port ?? https.port)}`;
-    return wanted.kind === 'refused' ? [] : wanted.routes.map((route) => `https://${route.host}${port}${route.pathPrefix}`);
+    return wanted.kind === 'refused' ? [] : wanted.routes.map((route) => `https://${route.host}${port}${route.path}`);
   }
 }
 

@@ -59,7 +59,7 @@ async function boot(message: ToWorker & { readonly kind: 'boot' }): Promise<void
   );
   const state: Running = { plane, listener: undefined };
   running = state;
-  const refused = plane.prepare(edge);
+  const refused = plane.prepareWhole(edge);
   if (refused !== undefined) {
     send({ kind: 'refused', seq, reason: refused });
     return;
@@ -102,7 +102,7 @@ async function handle({ plane, listener }: Running, message: Exclude<ToWorker, {
   const { seq } = message;
   switch (message.kind) {
     case 'prepare': {
-      const reason = plane.prepare(message.edge);
+      const reason = plane.prepare(message.change);
       // Later messages do not wait for this: a commit that overtakes it finds the ports on their way.
       if (reason === undefined) await plane.ports.opened();
       send(reason === undefined ? { kind: 'ack', seq } : { kind: 'refused', seq, reason });

@@ -57,7 +57,7 @@ export function edgeConfig(ports: readonly number[]): EdgeConfig {
     config: {
       version: 1,
       services: hosts.map((host, index) => ({ id: host, tenant: `t${String(index)}`, endpoints: endpointsOf(host) })),
-      routes: hosts.map((host) => ({ host, pathPrefix: '/', serviceId: host })),
+      routes: hosts.map((host) => ({ host, path: '/', serviceId: host })),
     },
     certificates: [],
   };

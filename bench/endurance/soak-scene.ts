@@ -71,14 +71,14 @@ function soakConfig(version: number, { fast, odd, certificates }: Parts): EdgeCo
     { id: 'odd', tenant: 't1', endpoints: [endpoint('odd-0', of(odd, version)), endpoint('odd-1', of(odd, version + 1))] },
   ];
   const routes: Route[] = [
-    { host: BENCH_HOST, pathPrefix: '/', serviceId: 'fast' },
-    { host: BENCH_HOST, pathPrefix: '/odd', serviceId: 'odd' },
-    { host: BENCH_HOST, pathPrefix: '/planned', serviceId: 'odd' },
+    { host: BENCH_HOST, path: '/', serviceId: 'fast' },
+    { host: BENCH_HOST, path: '/odd', serviceId: 'odd' },
+    { host: BENCH_HOST, path: '/planned', serviceId: 'odd' },
   ];
   for (let index = 0; index < (version % 2) * PASSING_TENANTS; index += 1) {
     const name = `passing-${String(index)}-of-${String(version)}`;
     services.push({ id: name, tenant: name, endpoints: [endpoint(name, of(fast, index))] });
-    routes.push({ host: `${name}.test`, pathPrefix: '/', serviceId: name });
+    routes.push({ host: `${name}.test`, path: '/', serviceId: name });
   }
   const certificate = certificates[Math.floor(version / 3) % certificates.length];
   return { config: { version, services, routes }, certificates: certificate === undefined ? [] : [certificate] };

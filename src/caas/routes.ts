@@ -12,7 +12,7 @@ export interface RoutedContainer {
 
 export interface WantedRoute {
   readonly host: string;
-  readonly pathPrefix: string;
+  readonly path: string;
   readonly port: number;
 }
 
@@ -74,14 +74,14 @@ export function wantedRoutes(name: string, spec: ContainerSpec, tenant: Tenant, 
     const exposed = spec.tcpPorts.length === 0 ? 'exposes no port' : `exposes the ports ${spec.tcpPorts.join(', ')}`;
     return refused('host', `it needs ecluse.http.port beside it: the container ${exposed}`);
   }
-  const path = labels['ecluse.http.path'] ?? '/';
-  if (!isPathPrefix(path)) return refused('path', `"${path.slice(0, 60)}" is no path prefix`);
+  const wanted = labels['ecluse.http.path'] ?? '/';
+  if (!isPathPrefix(wanted)) return refused('path', `"${wanted.slice(0, 60)}" is no path prefix`);
   const hosts = hostLabel?.split(',').map((host) => host.trim().toLowerCase()) ?? [defaultHost(name, tenant.name, domain)];
   if (hosts.length > HOSTS_MAX) return refused('host', `more than ${String(HOSTS_MAX)} hosts`);
   const refusal = hosts.map((host) => hostRefusal(host, tenant, domain)).find((reason) => reason !== undefined);
   if (refusal !== undefined) return refused('host', refusal);
-  const pathPrefix = path === '/' ? path : path.replace(/\/+$/, '');
-  return { kind: 'routes', routes: hosts.map((host) => ({ host, pathPrefix, port })) };
+  const path = wanted === '/' ? wanted : wanted.replace(/\/+$/, '');
+  return { kind: 'routes', routes: hosts.map((host) => ({ host, path, port })) };
 }
 
 /** A host among `wanted` that a container of another tenant has already, by label or by default; undefined: none. */
@@ -127,12 +127,12 @@ export function routesOf(
       continue;
     const wanted = wantedRoutes(container.row.name, container.spec, tenant, domain);
     if (wanted.kind === 'refused') continue;
-    for (const { host, pathPrefix, port } of wanted.routes) {
-      const key = `${host} ${pathPrefix}`;
+    for (const { host, path, port } of wanted.routes) {
+      const key = `${host} ${path}`;
       const known = routes.get(key);
       if (known !== undefined && known.tenant !== tenant.name) continue;
-      const serviceId = `${tenant.name}/${host}${pathPrefix}`;
-      if (known === undefined) routes.set(key, { host, pathPrefix, serviceId, tenant: tenant.name });
+      const serviceId = `${tenant.name}/${host}${path}`;
+      if (known === undefined) routes.set(key, { host, path, serviceId, tenant: tenant.name });
       const service = services.get(serviceId) ?? { tenant: tenant.name, endpoints: [] };
       const endpoint = endpointOf(container, port);
       if (endpoint !== undefined) service.endpoints.push(endpoint);
@@ -143,6 +143,6 @@ export function routesOf(
   return {
     version,
     services: serviceList,
-    routes: [...routes.values()].map(({ host, pathPrefix, serviceId }) => ({ host, pathPrefix, serviceId })),
+    routes: [...routes.values()].map(({ host, path, serviceId }) => ({ host, path, serviceId })),
   };
 }

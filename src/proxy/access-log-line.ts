@@ -212,11 +212,11 @@ function keepRouteTexts(record: ExchangeRecord): RouteTexts {
 }
 
 function makeRouteTexts({ configVersion, route, endpoint }: ExchangeRecord): RouteTexts {
-  const path = route === undefined ? undefined : `${route.route.host}${route.route.pathPrefix}`;
+  const path = route === undefined ? undefined : `${route.route.host}${route.route.path}`;
   const names = [
     `,"configVersion":${JSON.stringify(configVersion)},"route":${jsonText(path, ROUTE_LENGTH_MAX)}`,
-    `"service":${jsonText(route?.service.id)},"endpoint":${jsonText(endpoint?.id)}`,
-    `"tenant":${jsonText(route?.service.tenant)},"client":"`,
+    `"service":${jsonText(route?.route.serviceId)},"endpoint":${jsonText(endpoint?.id)}`,
+    `"tenant":${jsonText(route?.tenant)},"client":"`,
   ];
   const host = jsonText(route?.route.host);
   return {

@@ -4,8 +4,9 @@
  * A change is prepared beside and committed by swapping one reference. An exchange keeps the service that it matched, but picks
  * endpoints from the current table, because an address that was current at match can be gone after a hold.
  */
-import { compileRoutes } from '#routing/compile.ts';
-import type { Endpoint, RouteTable, Service } from '#routing/route-table.ts';
+import { EMPTY_TABLE, compileRoutes, tableWith } from '#routing/compile.ts';
+import type { CompileResult } from '#routing/compile.ts';
+import type { RouteTable, Service } from '#routing/route-table.ts';
 import { CertificateIndex } from '#tls/sni.ts';
 import type { HostCertificate } from '#tls/certificate.ts';
 import type { Clock } from '#clock';
@@ -24,8 +25,9 @@ import { WAKE_AGAIN_MS } from './limits.ts';
 import { LoadSum } from './loads.ts';
 import type { EndpointLoad } from './loads.ts';
 import { Metrics } from './metrics.ts';
+import { isSameEndpoint } from './ports/port-table.ts';
 import { Ports } from './ports/ports.ts';
-import type { EdgeConfig, FreezeOptions, FreezeResult } from './protocol.ts';
+import type { EdgeChange, EdgeConfig, FreezeOptions, FreezeResult } from './protocol.ts';
 import { settle } from './record.ts';
 import type { ExchangeRecord } from './record.ts';
 import { TimingWheel } from './timing-wheel.ts';
@@ -51,14 +53,6 @@ export interface DataPlaneOptions {
   /** This worker's. */
   readonly limits: EdgeLimits;
 }
-
-const EMPTY_TABLE: RouteTable = {
-  version: 0,
-  services: new Map(),
-  byExactHost: new Map(),
-  byWildcardHost: new Map(),
-  byAnyHost: [],
-};
 
 export class DataPlane implements AsyncDisposable {
   readonly log: Log;
@@ -164,14 +158,23 @@ export class DataPlane implements AsyncDisposable {
     return this.serviceOf(serviceId)?.endpoints.some((endpoint) => !avoid.has(endpoint.id)) ?? false;
   }
 
-  /** Compiles a change beside the current one. Returns why it cannot be served, or undefined. */
-  prepare(edge: EdgeConfig): string | undefined {
-    const compiled = compileRoutes(edge.config);
+  /** Compiles what a worker begins with. Returns why it cannot be served, or undefined. */
+  prepareWhole({ config, certificates }: EdgeConfig): string | undefined {
+    return this.#prepare(compileRoutes(config), config.ports ?? [], certificates);
+  }
+
+  /** Compiles a change beside the current version. Returns why it cannot be served, or undefined. */
+  prepare({ routes, ports, certificates }: EdgeChange): string | undefined {
+    return this.#prepare(tableWith(this.table, routes), ports, certificates);
+  }
+
+  #prepare(compiled: CompileResult, ports: EdgeChange['ports'], certificates: EdgeChange['certificates']): string | undefined {
     if (compiled.kind === 'rejected') return compiled.reason;
-    const certificates = this.#snapshot.certificates.prepare(edge.certificates);
-    if (certificates.kind === 'refused') return certificates.reason;
-    this.#prepared = { table: compiled.table, certificates: certificates.index };
-    this.ports.prepare(edge.config);
+    const current = this.#snapshot.certificates;
+    const prepared = certificates === undefined ? undefined : current.prepare(certificates);
+    if (prepared?.kind === 'refused') return prepared.reason;
+    this.#prepared = { table: compiled.table, certificates: prepared?.index ?? current };
+    this.ports.prepare(compiled.table.version, ports);
     return undefined;
   }
 
@@ -180,9 +183,12 @@ export class DataPlane implements AsyncDisposable {
     if (this.#prepared?.table.version !== version) return false;
     this.#snapshot = this.#prepared;
     this.#prepared = undefined;
-    this.endpoints.keepOnly(endpointsOf(this.#snapshot.table));
+    const { endpoints } = this.#snapshot.table;
+    this.endpoints.keepOnly((endpoint) => endpoints.get(endpoint.id)?.some((one) => isSameEndpoint(one, endpoint)) === true);
     this.ports.commit(version);
-    this.wakes.keepOnly(asleepAmong([...endpointsOf(this.#snapshot.table), ...this.ports.endpoints()]));
+    const published = asleepAmong(this.ports.endpoints());
+    const isAsleep = (id: string): boolean => endpoints.get(id)?.some(({ state }) => state === 'asleep') === true;
+    this.wakes.keepOnly((id) => published.has(id) || isAsleep(id));
     this.holds.release();
     return true;
   }
@@ -347,8 +353,4 @@ export class DataPlane implements AsyncDisposable {
       },
     };
   }
-}
-
-function* endpointsOf(table: RouteTable): Generator<Endpoint> {
-  for (const service of table.services.values()) yield* service.endpoints;
 }

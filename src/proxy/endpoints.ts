@@ -183,13 +183,11 @@ export class Endpoints<C extends IdleConnection> implements Disposable {
     this.#retireWhere((pool) => endpointIds.has(pool.endpoint.id));
   }
 
-  /** Retires everything that is not one of `endpoints`. */
-  keepOnly(endpoints: Iterable<Endpoint>): void {
-    this.#byObject.clear(); // A new table has new objects for the endpoints that stay.
+  /** Retires everything that is not wanted any more. */
+  keepOnly(isWanted: (endpoint: Endpoint) => boolean): void {
+    this.#byObject.clear(); // A new table has new objects for what changed.
     if (this.#pools.size === 0) return;
-    const wanted = new Set<string>();
-    for (const endpoint of endpoints) wanted.add(addressKey(endpoint));
-    this.#retireWhere((pool) => !wanted.has(addressKey(pool.endpoint)));
+    this.#retireWhere((pool) => !isWanted(pool.endpoint));
     const pooled = new Set([...this.#pools.values()].map(({ endpoint }) => endpoint.id));
     for (const [id, load] of this.#loads) {
       if (load.visits.size === 0 && !pooled.has(id)) this.#loads.delete(id);

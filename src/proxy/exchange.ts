@@ -7,13 +7,14 @@
  */
 import { findRoute, isKnownHost, soleRoute } from '#routing/match.ts';
 import { normalPath } from '#routing/path-prefix.ts';
-import type { CompiledRoute, Endpoint, RouteTable } from '#routing/route-table.ts';
+import type { CompiledRoute, Endpoint, RouteTable, Service } from '#routing/route-table.ts';
 import type { TenantBudget } from './budget.ts';
 import type { Upstream } from './connection/upstream.ts';
 import type { DataPlane } from './data-plane.ts';
 import type { EndpointPool, StreamTally, Visit, VisitList } from './endpoints.ts';
 import { statusOf } from './error-response.ts';
 import type { ExchangeError } from './error-response.ts';
+import { HeadFacts } from './head-facts.ts';
 import type { HoldRequest } from './hold.ts';
 import { ATTEMPTS_MAX, RETRY_AFTER_SECONDS } from './limits.ts';
 import { settle } from './record.ts';
@@ -50,6 +51,7 @@ export interface ExchangePort {
 export class Exchange implements Visit, HoldRequest {
   readonly #plane: DataPlane;
   readonly #port: ExchangePort;
+  readonly #facts: HeadFacts;
   visitOf: VisitList | undefined = undefined;
   visitAfter: Visit | undefined = undefined;
   visitBefore: Visit | undefined = undefined;
@@ -61,6 +63,7 @@ export class Exchange implements Visit, HoldRequest {
   #routedIn: RouteTable | undefined;
   #routedHost = '';
   #sole: CompiledRoute | undefined;
+  #soleService: Service | undefined;
   #pool: EndpointPool<Upstream> | undefined;
   #budget: TenantBudget | undefined;
   /** The tenant that the connection counts for; empty: none. */
@@ -76,6 +79,7 @@ export class Exchange implements Visit, HoldRequest {
   constructor(plane: DataPlane, port: ExchangePort) {
     this.#plane = plane;
     this.#port = port;
+    this.#facts = new HeadFacts(port.record);
   }
 
   get active(): boolean {
@@ -104,16 +108,19 @@ export class Exchange implements Visit, HoldRequest {
       this.#routedIn = table;
       this.#routedHost = host;
       this.#sole = soleRoute(table, host);
+      this.#soleService = this.#sole === undefined ? undefined : table.services.get(this.#sole.route.serviceId);
       record.route = undefined;
     }
     record.host = host;
     const known = repeated ? record.route : undefined;
-    const route = this.#sole ?? known ?? findRoute(table, host, normalPath(this.#port.requestPath()));
+    const route = this.#sole ?? known ?? findRoute(table, host, normalPath(this.#port.requestPath()), this.#facts);
     if (route === undefined) return isKnownHost(table, host) ? 'unknown-path' : 'unknown-host';
     this.#route = route;
     record.route = route;
-    this.serviceId = route.service.id;
-    this.tenant = route.service.tenant;
+    if (this.#sole !== undefined) record.service = this.#soleService;
+    else if (route !== known) record.service = table.services.get(route.route.serviceId);
+    this.serviceId = route.route.serviceId;
+    this.tenant = route.tenant;
     return undefined;
   }
 

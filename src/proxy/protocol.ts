@@ -7,7 +7,7 @@
 import type { EdgeLimits } from './edge-limits.ts';
 import type { EndpointLoad } from './loads.ts';
 import type { FreezeSpan, Frozen } from '#routing/activator.ts';
-import type { RouteConfig } from '#routing/route-table.ts';
+import type { PublishedPort, RouteConfig, RouteDelta } from '#routing/route-table.ts';
 import type { HostCertificate } from '#tls/certificate.ts';
 
 export interface ListenAddress {
@@ -24,6 +24,15 @@ export interface ListenAddresses {
 export interface EdgeConfig {
   readonly config: RouteConfig;
   readonly certificates: readonly HostCertificate[];
+}
+
+/** From one version to the next. */
+export interface EdgeChange {
+  readonly routes: RouteDelta;
+  /** All of them. Undefined: as before. */
+  readonly ports: readonly PublishedPort[] | undefined;
+  /** All of them. Undefined: as before. */
+  readonly certificates: readonly HostCertificate[] | undefined;
 }
 
 export type FreezeOptions = FreezeSpan;
@@ -62,7 +71,7 @@ export type ToWorker =
       readonly freezes: readonly { readonly endpointIds: readonly string[]; readonly deadlineMs: number }[];
       readonly failedWakes: readonly FailedWake[];
     }
-  | { readonly kind: 'prepare'; readonly seq: number; readonly edge: EdgeConfig }
+  | { readonly kind: 'prepare'; readonly seq: number; readonly change: EdgeChange }
   /** `thaw`: endpoints whose requests go on in the same turn, to where the new version says. */
   | { readonly kind: 'commit'; readonly seq: number; readonly version: number; readonly thaw: readonly string[] }
   | { readonly kind: 'abort'; readonly seq: number; readonly version: number }

@@ -3,7 +3,7 @@
  *
  * PERF: one record for each client connection, used for one exchange after the other (`resetRecord`); numbers and references, no closures.
  */
-import type { CompiledRoute, Endpoint } from '#routing/route-table.ts';
+import type { CompiledRoute, Endpoint, Service } from '#routing/route-table.ts';
 import type { ExchangeError } from './error-response.ts';
 import type { Account } from './traffic.ts';
 
@@ -39,6 +39,8 @@ export interface ExchangeRecord {
   /** The config version that matched the request. */
   configVersion: number;
   route: CompiledRoute | undefined;
+  /** What the route led to when it was matched. */
+  service: Service | undefined;
   endpoint: Endpoint | undefined;
   account: Account | undefined;
 
@@ -94,6 +96,7 @@ export function createRecord(client: string, tls: TlsFacts | undefined): Exchang
     requestId: NOTHING,
     configVersion: 0,
     route: undefined,
+    service: undefined,
     endpoint: undefined,
     account: undefined,
     status: 0,
@@ -124,6 +127,7 @@ export function resetRecord(record: ExchangeRecord): void {
   record.traceIdStart = -1;
   record.host = '';
   record.route = undefined;
+  record.service = undefined;
   resetOutcome(record);
 }
 

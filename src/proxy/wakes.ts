@@ -65,10 +65,9 @@ export class Wakes {
   }
 
   /** Forgets everything about endpoints that do not sleep any more, and what is over. */
-  keepOnly(asleep: ReadonlySet<string>): void {
-    for (const [key, { endpointIds }] of this.#asked) if (!endpointIds.every((id) => asleep.has(id))) this.#asked.delete(key);
-    for (const id of this.#failedUntilMs.keys())
-      if (!asleep.has(id) || this.failedForMs(id) === 0) this.#failedUntilMs.delete(id);
+  keepOnly(isAsleep: (endpointId: string) => boolean): void {
+    for (const [key, { endpointIds }] of this.#asked) if (!endpointIds.every((id) => isAsleep(id))) this.#asked.delete(key);
+    for (const id of this.#failedUntilMs.keys()) if (!isAsleep(id) || this.failedForMs(id) === 0) this.#failedUntilMs.delete(id);
   }
 }
 

@@ -7,6 +7,7 @@
  */
 import cluster from 'node:cluster';
 import { compileRoutes } from '#routing/compile.ts';
+import { deltaBetween } from '#routing/delta.ts';
 import type { EndpointUse } from '#routing/activator.ts';
 import type { RouteConfig } from '#routing/route-table.ts';
 import type { HostCertificate } from '#tls/certificate.ts';
@@ -31,6 +32,7 @@ import { aggregateMetrics } from './metrics.ts';
 import { listenError, probeAddresses } from './port-probe.ts';
 import { NOTHING_FROZEN } from './protocol.ts';
 import type {
+  EdgeChange,
   EdgeConfig,
   FreezeOptions,
   FreezeResult,
@@ -235,8 +237,9 @@ export class WorkerPool implements AsyncDisposable {
     const participants = this.#booted();
     const compiled = participants.length === 0 ? compileRoutes(edge.config) : undefined;
     if (compiled?.kind === 'rejected') throw configRefused(version, compiled.reason);
+    const change = changeBetween(this.#committed, edge);
     const replies = await Promise.allSettled(
-      participants.map(async ({ process }) => await process.ask({ kind: 'prepare', edge }, WORKER_ACK_TIMEOUT_MS)),
+      participants.map(async ({ process }) => await process.ask({ kind: 'prepare', change }, WORKER_ACK_TIMEOUT_MS)),
     );
     const reason = replies.map(refusalOf).find((text) => text !== undefined);
     if (reason !== undefined) {
@@ -248,7 +251,7 @@ export class WorkerPool implements AsyncDisposable {
     this.#keepOnly(edge.config);
     // Who booted meanwhile has the old version and has not prepared this one.
     const late = this.#booted().filter((member) => !participants.includes(member));
-    for (const { process } of late) process.tell({ kind: 'prepare', edge });
+    for (const { process } of late) process.tell({ kind: 'prepare', change });
     await Promise.all(
       [...participants, ...late].map(async (member) => {
         await this.#commit(member, version, thaw);
@@ -259,7 +262,8 @@ export class WorkerPool implements AsyncDisposable {
   /** Forgets endpoints that are gone. */
   #keepOnly({ services, ports = [] }: RouteConfig): void {
     const endpoints = [...services.flatMap((service) => service.endpoints), ...ports.map(({ endpoint }) => endpoint)];
-    this.#wakes.keepOnly(asleepAmong(endpoints));
+    const asleep = asleepAmong(endpoints);
+    this.#wakes.keepOnly((id) => asleep.has(id));
     this.#loads.keepOnly(new Set(endpoints.map(({ id }) => id)));
   }
 
@@ -403,6 +407,18 @@ export class WorkerPool implements AsyncDisposable {
     const key = http !== undefined && reply.reason.includes(`:${String(http.port)}`) ? 'listen.http' : 'listen.https';
     throw listenError(key === 'listen.http' ? http : https, key, { code: reply.code, reason: reply.reason });
   }
+}
+
+function isSame(one: unknown, other: unknown): boolean {
+  return one === other || JSON.stringify(one) === JSON.stringify(other);
+}
+
+function changeBetween(before: EdgeConfig, after: EdgeConfig): EdgeChange {
+  return {
+    routes: deltaBetween(before.config, after.config),
+    ports: isSame(before.config.ports, after.config.ports) ? undefined : (after.config.ports ?? []),
+    certificates: isSame(before.certificates, after.certificates) ? undefined : after.certificates,
+  };
 }
 
 function sumOfFreezes(one: FreezeResult, other: FreezeResult): FreezeResult {

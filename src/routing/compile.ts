@@ -1,41 +1,105 @@
-/** Turns a config of routes into the table that requests are matched against. All or nothing: a table is never half right. */
+/**
+ * Turns a config of routes into the table that requests are matched against, and a change of it into the next table. All or nothing: a table is never
+ * half right. The work of a change is that of the hosts and services that it names, not of the table.
+ */
 import { parseRouteHost } from './host-name.ts';
-import { parsePathPrefix } from './path-prefix.ts';
-import type { CompiledRoute, Route, RouteConfig, RouteTable, Service } from './route-table.ts';
+import { parsePathPattern } from './path-pattern.ts';
+import type { PathPattern } from './path-pattern.ts';
+import { compareConditions, conditionsKey, parseConditions } from './route-conditions.ts';
+import type { CompiledRoute, Endpoint, Route, RouteConfig, RouteDelta, RouteTable, Service } from './route-table.ts';
+import { ShardedMap } from './sharded-map.ts';
 
 export type CompileResult =
   | { readonly kind: 'compiled'; readonly table: RouteTable }
   | { readonly kind: 'rejected'; readonly reason: string };
 
+export const EMPTY_TABLE: RouteTable = {
+  version: 0,
+  services: ShardedMap.empty(),
+  hosts: ShardedMap.empty(),
+  uses: ShardedMap.empty(),
+  endpoints: ShardedMap.empty(),
+};
+
 const PORT_MAX = 65_535;
 
-/** Compiles `config`; the first fault rejects all of it. */
-export function compileRoutes(config: RouteConfig): CompileResult {
-  const services = new Map<string, Service>();
-  for (const service of config.services) {
-    const fault = services.has(service.id) ? `service "${service.id}" is defined twice` : endpointFault(service);
-    if (fault !== undefined) return { kind: 'rejected', reason: fault };
-    services.set(service.id, service);
-  }
-  const draft: Draft = { byExactHost: new Map(), byWildcardHost: new Map(), byAnyHost: [] };
-  for (const route of config.routes) {
-    const fault = addRoute(draft, services, route);
-    if (fault !== undefined) return { kind: 'rejected', reason: fault };
-  }
-  const lists = [...draft.byExactHost.values(), ...draft.byWildcardHost.values(), draft.byAnyHost];
-  for (const list of lists) {
-    const duplicate = sortByPrefix(list);
-    if (duplicate !== undefined) {
-      return { kind: 'rejected', reason: `route ${duplicate.host}${duplicate.pathPrefix} is defined twice` };
-    }
-  }
-  return { kind: 'compiled', table: { version: config.version, services, ...draft } };
+function rejected(reason: string): CompileResult {
+  return { kind: 'rejected', reason };
 }
 
-interface Draft {
-  readonly byExactHost: Map<string, CompiledRoute[]>;
-  readonly byWildcardHost: Map<string, CompiledRoute[]>;
-  readonly byAnyHost: CompiledRoute[];
+/** Compiles `config`; the first fault rejects all of it. */
+export function compileRoutes({ version, services, routes }: RouteConfig): CompileResult {
+  const hosts = [...Map.groupBy(routes, ({ host }) => host)].map(([host, ofHost]) => ({ host, routes: ofHost }));
+  return tableWith(EMPTY_TABLE, { base: 0, version, services, removedServices: [], hosts });
+}
+
+/** The table after a change; the first fault rejects all of it. `table` stays as it is. */
+export function tableWith(table: RouteTable, delta: RouteDelta): CompileResult {
+  if (delta.base !== table.version)
+    return rejected(`the change is to version ${String(delta.base)}, and this is version ${String(table.version)}`);
+  const services = servicesWith(table, delta);
+  if (typeof services === 'string') return rejected(services);
+  const hosts = new Map<string, readonly CompiledRoute[] | undefined>();
+  const used = new Map<string, number>();
+  for (const { host, routes } of delta.hosts) {
+    if (hosts.has(host)) return rejected(`host ${host} is in the change twice`);
+    const compiled = compileHost(host, routes, services);
+    if (typeof compiled === 'string') return rejected(compiled);
+    for (const { route } of table.hosts.get(host) ?? []) count(used, route.serviceId, -1);
+    for (const { route } of compiled) count(used, route.serviceId, 1);
+    hosts.set(host, compiled.length === 0 ? undefined : compiled);
+  }
+  const uses = new Map<string, number | undefined>();
+  for (const [id, difference] of used) {
+    const now = (table.uses.get(id) ?? 0) + difference;
+    uses.set(id, now === 0 ? undefined : now);
+  }
+  const next = {
+    version: delta.version,
+    services,
+    hosts: table.hosts.with(hosts),
+    uses: table.uses.with(uses),
+    endpoints: endpointsWith(table, delta),
+  };
+  const missing = delta.removedServices.find((id) => (next.uses.get(id) ?? 0) > 0);
+  if (missing !== undefined) return rejected(`service "${missing}" is removed, and routes lead to it`);
+  return { kind: 'compiled', table: next };
+}
+
+function count(sums: Map<string, number>, key: string, difference: number): void {
+  sums.set(key, (sums.get(key) ?? 0) + difference);
+}
+
+function servicesWith(table: RouteTable, { services, removedServices }: RouteDelta): ShardedMap<Service> | string {
+  const changes = new Map<string, Service | undefined>();
+  for (const service of services) {
+    if (changes.has(service.id)) return `service "${service.id}" is defined twice`;
+    const fault = endpointFault(service);
+    if (fault !== undefined) return fault;
+    // Routes say whose their service is, so that it is known where the service has gone.
+    const before = table.services.get(service.id);
+    if (before !== undefined && before.tenant !== service.tenant) return `service "${service.id}" cannot change its tenant`;
+    changes.set(service.id, service);
+  }
+  for (const id of removedServices) {
+    if (changes.has(id)) return `service "${id}" is both defined and removed`;
+    if (table.services.get(id) === undefined) return `service "${id}" is removed, and is not there`;
+    changes.set(id, undefined);
+  }
+  return table.services.with(changes);
+}
+
+function endpointsWith(table: RouteTable, { services, removedServices }: RouteDelta): ShardedMap<readonly Endpoint[]> {
+  const changes = new Map<string, readonly Endpoint[] | undefined>();
+  const change = (id: string, next: (list: readonly Endpoint[]) => readonly Endpoint[]): void => {
+    const list = next((changes.has(id) ? changes.get(id) : table.endpoints.get(id)) ?? []);
+    changes.set(id, list.length === 0 ? undefined : list);
+  };
+  for (const id of [...services.map((service) => service.id), ...removedServices])
+    for (const endpoint of table.services.get(id)?.endpoints ?? [])
+      change(endpoint.id, (list) => list.toSpliced(list.indexOf(endpoint), 1)); // Once for each service.
+  for (const service of services) for (const endpoint of service.endpoints) change(endpoint.id, (list) => [...list, endpoint]);
+  return table.endpoints.with(changes);
 }
 
 function endpointFault(service: Service): string | undefined {
@@ -50,41 +114,72 @@ function endpointFault(service: Service): string | undefined {
   return undefined;
 }
 
-function addRoute(draft: Draft, services: ReadonlyMap<string, Service>, route: Route): string | undefined {
-  const service = services.get(route.serviceId);
-  if (service === undefined) return `route ${route.host}${route.pathPrefix} leads to unknown service "${route.serviceId}"`;
-  const path = parsePathPrefix(route.pathPrefix);
-  if (path.kind === 'invalid') return path.reason;
-  const compiled: CompiledRoute = { prefix: path.prefix, route, service };
-  const host = parseRouteHost(route.host);
-  switch (host.kind) {
-    case 'invalid':
-      return host.reason;
-    case 'any':
-      draft.byAnyHost.push(compiled);
-      return undefined;
-    case 'exact':
-      pushUnder(draft.byExactHost, host.name, compiled);
-      return undefined;
-    case 'wildcard':
-      pushUnder(draft.byWildcardHost, host.suffix, compiled);
-      return undefined;
+/** All routes of a host, those first that are asked first. A text says what is wrong. */
+function compileHost(host: string, routes: readonly Route[], services: ShardedMap<Service>): readonly CompiledRoute[] | string {
+  const read = parseRouteHost(host);
+  if (read.kind === 'invalid') return read.reason;
+  const list: CompiledRoute[] = [];
+  for (const route of routes) {
+    if (route.host !== host) return `route ${nameOf(route)} is listed under host ${host}`;
+    const service = services.get(route.serviceId);
+    if (service === undefined) return `route ${nameOf(route)} leads to unknown service "${route.serviceId}"`;
+    const pattern = parsePathPattern(route.path);
+    if (pattern.kind === 'invalid') return pattern.reason;
+    const reading = parseConditions(route.methods, route.headers);
+    if (reading.kind === 'invalid') return `route ${nameOf(route)}: ${reading.reason}`;
+    list.push({ pattern, conditions: reading.conditions, route, tenant: service.tenant });
   }
+  const duplicate = sort(list);
+  return duplicate === undefined ? list : `route ${nameOf(duplicate)} is defined twice`;
 }
 
-function pushUnder(lists: Map<string, CompiledRoute[]>, key: string, compiled: CompiledRoute): void {
-  const list = lists.get(key);
-  if (list === undefined) lists.set(key, [compiled]);
-  else list.push(compiled);
+function nameOf({ host, path }: Route): string {
+  return `${host}${path}`;
 }
 
-/** Sorts the longest prefix first; returns the route of a prefix that occurs twice. */
-function sortByPrefix(list: CompiledRoute[]): Route | undefined {
-  const prefixes = new Set<string>();
-  for (const compiled of list) {
-    if (prefixes.has(compiled.prefix)) return compiled.route;
-    prefixes.add(compiled.prefix);
+/**
+ * Puts first what is to be asked first: exact paths, then the longest prefix, then expressions in the order in which they were written; of one path what
+ * asks for more. Returns the second of two routes that no request can tell apart.
+ */
+function sort(list: CompiledRoute[]): Route | undefined {
+  const keys = new Set<string>();
+  const written = new Map<string, number>();
+  for (const { pattern, conditions, route } of list) {
+    const key = `${patternKey(pattern)}\n${conditionsKey(conditions)}`;
+    if (keys.has(key)) return route;
+    keys.add(key);
+    if (pattern.kind === 'expression' && !written.has(pattern.source)) written.set(pattern.source, written.size);
   }
-  list.sort((a, b) => b.prefix.length - a.prefix.length);
+  list.sort(
+    (one, other) => comparePatterns(one.pattern, other.pattern, written) || compareConditions(one.conditions, other.conditions),
+  );
   return undefined;
+}
+
+const RANK = { exact: 0, prefix: 1, expression: 2 } as const;
+
+function comparePatterns(one: PathPattern, other: PathPattern, written: ReadonlyMap<string, number>): number {
+  if (one.kind === 'prefix' && other.kind === 'prefix')
+    return other.prefix.length - one.prefix.length || order(one.prefix, other.prefix);
+  if (one.kind === 'exact' && other.kind === 'exact') return order(one.path, other.path);
+  if (one.kind === 'expression' && other.kind === 'expression')
+    return (written.get(one.source) ?? 0) - (written.get(other.source) ?? 0);
+  return RANK[one.kind] - RANK[other.kind];
+}
+
+/** Of no meaning to requests, which meet one of the two at most; but routes of one path must stand together. */
+function order(one: string, other: string): number {
+  if (one === other) return 0;
+  return one < other ? -1 : 1;
+}
+
+function patternKey(pattern: PathPattern): string {
+  switch (pattern.kind) {
+    case 'exact':
+      return `=${pattern.path}`;
+    case 'prefix':
+      return pattern.prefix;
+    case 'expression':
+      return `~${pattern.source}`;
+  }
 }

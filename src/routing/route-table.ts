@@ -2,6 +2,10 @@
  * What routing knows: plain, structured-cloneable data. It crosses process borders, so it holds no functions and no class instances.
  */
 
+import type { PathPattern } from './path-pattern.ts';
+import type { RouteConditions } from './route-conditions.ts';
+import type { ShardedMap } from './sharded-map.ts';
+
 /** One address a service can be reached at. */
 export interface Endpoint {
   readonly id: string;
@@ -28,8 +32,15 @@ export interface Service {
 export interface Route {
   /** Exact, or `*.example.com` (one label), or `*`. */
   readonly host: string;
-  /** A prefix by segments: `/x` and `/x/` are the same and match `/x` and `/x/…`, not `/xy`. */
-  readonly pathPrefix: string;
+  /**
+   * A prefix by segments: `/x` and `/x/` are the same and match `/x` and `/x/…`, not `/xy`. Or `=/x`, that path alone. Or `~` and an expression of
+   * RE2, found anywhere in the path unless it has anchors.
+   */
+  readonly path: string;
+  /** Those it is for. Absent: all. */
+  readonly methods?: readonly string[] | undefined;
+  /** Header fields and the values that they must have. Absent: none. */
+  readonly headers?: Readonly<Record<string, string>> | undefined;
   readonly serviceId: string;
   /** Whether CONNECT is passed on to the endpoint. Absent: it is refused. */
   readonly connect?: boolean | undefined;
@@ -54,19 +65,35 @@ export interface RouteConfig {
   readonly ports?: readonly PublishedPort[] | undefined;
 }
 
-/** A route with its service resolved. `prefix` has no trailing slash, so the root is the empty string. */
-export interface CompiledRoute {
-  readonly prefix: string;
-  readonly route: Route;
-  readonly service: Service;
+/** What changes from one version to the next. */
+export interface RouteDelta {
+  /** The version that it changes. */
+  readonly base: number;
+  readonly version: number;
+  /** New, or as they are from now on. */
+  readonly services: readonly Service[];
+  readonly removedServices: readonly string[];
+  /** All routes of each host that changed; none: it has none any more. */
+  readonly hosts: readonly { readonly host: string; readonly routes: readonly Route[] }[];
 }
 
-/** The immutable, compiled set of all routes of one config version. Each list has its longest prefix first. */
+export interface CompiledRoute {
+  readonly pattern: PathPattern;
+  /** Undefined: every request to host and path meets them. */
+  readonly conditions: RouteConditions | undefined;
+  readonly route: Route;
+  /** Of its service, which is looked up when it is matched: a service that changes touches no route. */
+  readonly tenant: string;
+}
+
+/** The immutable, compiled set of all routes of one config version. */
 export interface RouteTable {
   readonly version: number;
-  readonly services: ReadonlyMap<string, Service>;
-  readonly byExactHost: ReadonlyMap<string, readonly CompiledRoute[]>;
-  /** Keyed by what follows `*.`. */
-  readonly byWildcardHost: ReadonlyMap<string, readonly CompiledRoute[]>;
-  readonly byAnyHost: readonly CompiledRoute[];
+  readonly services: ShardedMap<Service>;
+  /** By host as routes name it: exact, `*.example.com`, `*`. Each list has what is asked first first (`compile.ts`). */
+  readonly hosts: ShardedMap<readonly CompiledRoute[]>;
+  /** How many routes lead to a service. */
+  readonly uses: ShardedMap<number>;
+  /** By id, once for each service that has it. */
+  readonly endpoints: ShardedMap<readonly Endpoint[]>;
 }

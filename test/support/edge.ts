@@ -92,7 +92,7 @@ export function configOf(endpoints: readonly Endpoint[], version = 1): RouteConf
   return {
     version,
     services: [{ id: 'app', tenant: 'acme', endpoints }],
-    routes: [{ host: 'app.test', pathPrefix: '/', serviceId: 'app' }],
+    routes: [{ host: 'app.test', path: '/', serviceId: 'app' }],
   };
 }
 

@@ -74,7 +74,7 @@ async function openEdge(all: readonly Lane[]): Promise<Edge> {
     config: {
       version: 1,
       services: named.map(([host, endpoint]) => ({ id: host, tenant: 'acme', endpoints: [endpoint.endpoint()] })),
-      routes: named.map(([host]) => ({ host, pathPrefix: '/', serviceId: host })),
+      routes: named.map(([host]) => ({ host, path: '/', serviceId: host })),
     },
     certificates: [certificate],
   });

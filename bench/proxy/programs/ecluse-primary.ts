@@ -76,8 +76,8 @@ function configOf({ hosts, endpointPorts, websocketPort }: z.infer<typeof SPEC>)
     { id: 'bench-ws', tenant: 'tenant-0', endpoints: [endpointOf('bench-ws-0', websocketPort)] },
   ];
   const routes: Route[] = [
-    { host: benchHost, pathPrefix: '/', serviceId: 'bench' },
-    { host: benchHost, pathPrefix: '/ws', serviceId: 'bench-ws' },
+    { host: benchHost, path: '/', serviceId: 'bench' },
+    { host: benchHost, path: '/ws', serviceId: 'bench-ws' },
   ];
   for (const [index, host] of hosts.entries()) {
     if (index === 0) continue;
@@ -87,7 +87,7 @@ function configOf({ hosts, endpointPorts, websocketPort }: z.infer<typeof SPEC>)
       const tenant = `tenant-${String(Math.floor(number / SERVICES_PER_TENANT))}`;
       services.push({ id, tenant, endpoints: [endpointOf(`${id}-0`, endpointPorts[0] ?? 0)] });
     }
-    routes.push({ host, pathPrefix: '/', serviceId: id });
+    routes.push({ host, path: '/', serviceId: id });
   }
   return { version: 1, services, routes };
 }

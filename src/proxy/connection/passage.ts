@@ -108,7 +108,7 @@ export class Passage implements UpstreamUser, ExchangePassage {
     this.#bodyBytesSent = 0;
     this.#events = undefined;
     this.#ending = undefined;
-    const own = this.record.route?.service.sendProxy !== undefined;
+    const own = this.record.service?.sendProxy !== undefined;
     let idle = own ? undefined : pool.idle.pop();
     while (idle?.wire.closed === true) idle = pool.idle.pop();
     if (idle === undefined) {

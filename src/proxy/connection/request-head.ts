@@ -56,7 +56,7 @@ export class RequestHead {
 
   /** PROXY protocol to endpoints that want it: the connection is this client's alone then. */
   #introduce(upstream: Upstream): void {
-    const version = this.#client.record.route?.service.sendProxy;
+    const version = this.#client.record.service?.sendProxy;
     if (version === undefined) return;
     upstream.keepToOneClient();
     const header = writeProxyHeader(version, this.#client.peer.proxyFacts());

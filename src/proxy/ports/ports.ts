@@ -4,7 +4,7 @@
  * A version's ports are opened when it is prepared and closed when one without them is committed. A port that cannot be listened on never refuses a
  * version, which is other tenants' too: it is logged, counted (`ecluse_published_ports_unbound`) and tried again.
  */
-import type { Endpoint, PublishedPort, RouteConfig } from '#routing/route-table.ts';
+import type { Endpoint, PublishedPort } from '#routing/route-table.ts';
 import { codeOf, reasonOf } from '#errors';
 import type { Log } from '#log';
 import type { FreezeOptions, FreezeResult, ListenAddress } from '#proxy/protocol.ts';
@@ -80,9 +80,9 @@ export class Ports implements Disposable {
     this.#reserved = addresses.filter((address) => address !== undefined);
   }
 
-  /** What `commit` may make current. `opened` opens what it has and the current version has not. */
-  prepare(config: RouteConfig): void {
-    this.#prepared = { version: config.version, table: tableOf(config.ports) };
+  /** What `commit` may make current; undefined: what is current. `opened` opens what it has and the current version has not. */
+  prepare(version: number, ports: readonly PublishedPort[] | undefined): void {
+    this.#prepared = { version, table: ports === undefined ? this.#current : tableOf(ports) };
   }
 
   /** Listens on all ports that are current or prepared, as far as that is possible. Never rejects. */

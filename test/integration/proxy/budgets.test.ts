@@ -57,7 +57,7 @@ class Scene implements AsyncDisposable {
         tenant: name,
         endpoints: [endpoint.endpoint({ id: `of-${name}` })],
       })),
-      routes: ['acme', 'other'].map((name) => ({ host: `${name}.test`, pathPrefix: '/', serviceId: name })),
+      routes: ['acme', 'other'].map((name) => ({ host: `${name}.test`, path: '/', serviceId: name })),
     };
     const edge = stack.use(await startEdge({ config, limits: { tenant: { ...EDGE_LIMITS.tenant, ...tenant } } }));
     return new Scene(edge, endpoint, waiting, stack.move());

@@ -32,9 +32,9 @@ describe('CONNECT', () => {
         version: 1,
         services,
         routes: [
-          { host: 'tunnel.test', pathPrefix: '/', serviceId: 'app', connect: true },
-          { host: 'refused.test', pathPrefix: '/', serviceId: 'app', connect: true },
-          { host: 'plain.test', pathPrefix: '/', serviceId: 'app' },
+          { host: 'tunnel.test', path: '/', serviceId: 'app', connect: true },
+          { host: 'refused.test', path: '/', serviceId: 'app', connect: true },
+          { host: 'plain.test', path: '/', serviceId: 'app' },
         ],
       },
     });

@@ -63,7 +63,7 @@ describe('an exchange with one endpoint', () => {
       config: {
         ...config,
         services: [...config.services, { id: 'raw', tenant: 'umbrella', endpoints: [raw.endpoint({ hostName: 'beta' })] }],
-        routes: [...config.routes, { host: 'app.test', pathPrefix: '/raw', serviceId: 'raw' }],
+        routes: [...config.routes, { host: 'app.test', path: '/raw', serviceId: 'raw' }],
       },
     });
   });

@@ -63,7 +63,7 @@ async function metric(edge: Edge, line: string): Promise<void> {
 
 /** A WebSocket of Node's own names the address as its host. */
 function anyHost(config: RouteConfig): RouteConfig {
-  return { ...config, routes: [...config.routes, { host: '*', pathPrefix: '/', serviceId: 'app' }] };
+  return { ...config, routes: [...config.routes, { host: '*', path: '/', serviceId: 'app' }] };
 }
 
 function url(edge: Edge): string {

@@ -332,7 +332,7 @@ describe('endpoints that want a header', () => {
         sendProxy,
         endpoints: [endpoint.endpoint({ id: `e${String(sendProxy)}` })],
       })),
-      routes: [1, 2].map((version) => ({ host: `v${String(version)}.test`, pathPrefix: '/', serviceId: `v${String(version)}` })),
+      routes: [1, 2].map((version) => ({ host: `v${String(version)}.test`, path: '/', serviceId: `v${String(version)}` })),
     };
     edge = await startEdge({ config });
     behindProxy = await startEdge({ config, trust: { trustedProxies: ['127.0.0.1'], proxyProtocol: true } });

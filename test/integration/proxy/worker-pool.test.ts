@@ -42,7 +42,7 @@ describe('WorkerPool', () => {
 
   test('open() refuses an initial config that cannot be served', async () => {
     const config = configOf([]);
-    const opened = startEdge({ config: { ...config, routes: [{ host: 'BAD', pathPrefix: '/', serviceId: 'app' }] } });
+    const opened = startEdge({ config: { ...config, routes: [{ host: 'BAD', path: '/', serviceId: 'app' }] } });
     await expect(opened).rejects.toMatchObject({ code: 'ECLUSE_CONFIG_REFUSED' });
   });
 
@@ -106,7 +106,7 @@ describe('WorkerPool', () => {
     const [exact, wildcard, other] = await Promise.all(['app.test', '*.wild.test', '*'].map(makeCertificate));
     await using upstream = await startUpstream((request, response) => response.end(String(request.headers['x-forwarded-proto'])));
     const config = configOf([upstream.endpoint()]);
-    const routes = [...config.routes, { host: '*', pathPrefix: '/', serviceId: 'app' }];
+    const routes = [...config.routes, { host: '*', path: '/', serviceId: 'app' }];
     const certificates = [exact, wildcard].filter((certificate) => certificate !== undefined);
     await using edge = await startEdge({ config: { ...config, routes }, certificates });
     const names = async (serverName: string): Promise<string> => {

@@ -15,16 +15,16 @@ function wanted(labels: Readonly<Record<string, string>>, ports: readonly number
 
 describe('wantedRoutes()', () => {
   test('gives one port a default host, and several or none nothing', () => {
-    expect(wanted({})).toEqual([{ host: 'web-acme.localhost', pathPrefix: '/', port: 80 }]);
+    expect(wanted({})).toEqual([{ host: 'web-acme.localhost', path: '/', port: 80 }]);
     expect(wanted({}, [])).toEqual([]);
     expect(wanted({}, [80, 81])).toEqual([]);
-    expect(wanted({ 'ecluse.http.port': '81' }, [80, 81])).toEqual([{ host: 'web-acme.localhost', pathPrefix: '/', port: 81 }]);
+    expect(wanted({ 'ecluse.http.port': '81' }, [80, 81])).toEqual([{ host: 'web-acme.localhost', path: '/', port: 81 }]);
   });
 
   test('takes hosts in the tenant’s domains, and paths', () => {
     const labels = { 'ecluse.http.host': 'Shop.test, a.shop.test,x-acme.localhost', 'ecluse.http.path': '/api/' };
     const hosts = ['shop.test', 'a.shop.test', 'x-acme.localhost'];
-    expect(wanted(labels)).toEqual(hosts.map((host) => ({ host, pathPrefix: '/api', port: 80 })));
+    expect(wanted(labels)).toEqual(hosts.map((host) => ({ host, path: '/api', port: 80 })));
   });
 
   test('refuses the rest and says which label', () => {
@@ -98,7 +98,7 @@ describe('two tenants', () => {
           endpoints: [{ id: theirs.row.id, address: '10.90.1.2', port: 80, hostName: 'a', generation: 1 }],
         },
       ],
-      routes: [{ host: 'aa-b-c.localhost', pathPrefix: '/', serviceId: 'b-c/aa-b-c.localhost/' }],
+      routes: [{ host: 'aa-b-c.localhost', path: '/', serviceId: 'b-c/aa-b-c.localhost/' }],
     });
   });
 });

@@ -29,10 +29,10 @@ function reference(record: ExchangeRecord, totalMs: number): object {
     requestId: record.requestId.toString('latin1').slice(0, 128),
     traceId: traceIdStart < 0 ? null : latin1(traceIdStart, traceIdStart + 32),
     configVersion: record.configVersion,
-    route: route === undefined ? null : `${route.route.host}${route.route.pathPrefix}`.slice(0, 2048),
-    service: cut(route?.service.id),
+    route: route === undefined ? null : `${route.route.host}${route.route.path}`.slice(0, 2048),
+    service: cut(route?.route.serviceId),
     endpoint: cut(record.endpoint?.id),
-    tenant: cut(route?.service.tenant),
+    tenant: cut(route?.tenant),
     client: cut(record.client),
     method: latin1(0, record.methodEnd).slice(0, 64),
     host: record.host === '' ? null : cut(record.host),
@@ -70,7 +70,12 @@ function ordinary(fields: Partial<ExchangeRecord> = {}): ExchangeRecord {
     host: 'shop.test',
     requestId: Buffer.from('r-1'),
     configVersion: 7,
-    route: { prefix: '', route: { host: 'shop.test', pathPrefix: '/', serviceId: 'shop' }, service },
+    route: {
+      pattern: { kind: 'prefix' as const, prefix: '' },
+      conditions: undefined,
+      route: { host: 'shop.test', path: '/', serviceId: 'shop' },
+      tenant: service.tenant,
+    },
     endpoint,
     status: 200,
     downstreamInBytes: 98,
@@ -114,10 +119,11 @@ const endpoints = fc.record({
   hostName: fc.constant('h'),
   generation: fc.constant(1),
 });
-const routes = fc.record({ host: text, pathPrefix: text, id: text, tenant: text }).map(({ host, pathPrefix, id, tenant }) => ({
-  prefix: '',
-  route: { host, pathPrefix, serviceId: id },
-  service: { id, tenant, endpoints: [] },
+const routes = fc.record({ host: text, path: text, id: text, tenant: text }).map(({ host, path, id, tenant }) => ({
+  pattern: { kind: 'prefix' as const, prefix: '' },
+  conditions: undefined,
+  route: { host, path, serviceId: id },
+  tenant,
 }));
 const heads = fc
   .record({ head: bytes, cuts: fc.tuple(fc.nat(), fc.nat(), fc.nat()), trace: fc.option(fc.nat(), { nil: undefined }) })
@@ -189,9 +195,10 @@ describe('a line', () => {
     });
     const tls = [undefined, { version: 'TLSv1.2', sni: undefined, alpn: 'http/1.1' }];
     const allRoutes = [0, 1].map((index) => ({
-      prefix: '',
-      route: { host: `${String(index)}.test`, pathPrefix: '/', serviceId: 's' },
-      service: { id: `s${String(index)}`, tenant: 't', endpoints: [] },
+      pattern: { kind: 'prefix' as const, prefix: '' },
+      conditions: undefined,
+      route: { host: `${String(index)}.test`, path: '/', serviceId: 's' },
+      tenant: 't',
     }));
     const allEndpoints = [0, 1].map((index) => ({
       id: `e${String(index)}`,
@@ -265,9 +272,10 @@ describe('a line', () => {
       tls: { version: worst, sni: worst, alpn: worst },
       requestId: Buffer.alloc(5000, 'a'),
       route: {
-        prefix: '',
-        route: { host: worst, pathPrefix: worst, serviceId: worst },
-        service: { id: worst, tenant: worst, endpoints: [] },
+        pattern: { kind: 'prefix' as const, prefix: '' },
+        conditions: undefined,
+        route: { host: worst, path: worst, serviceId: worst },
+        tenant: worst,
       },
       endpoint: { id: worst, address: '::1', port: 1, hostName: 'h', generation: 1 },
       startWallMs: Number.NaN,

@@ -1,6 +1,7 @@
 /** Pools of connections, and what is under way at endpoints. */
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { Counters } from '#proxy/counters.ts';
+import { isSameEndpoint } from '#proxy/ports/port-table.ts';
 import { Endpoints } from '#proxy/endpoints.ts';
 import type { Emptying, IdleConnection, StreamTally, Visit } from '#proxy/endpoints.ts';
 import { Traffic } from '#proxy/traffic.ts';
@@ -130,7 +131,7 @@ describe('Endpoints', () => {
     stays.idle.push(kept);
     moves.idle.push(closed);
     const fresh = [endpoint('a'), endpoint('b', { generation: 2, address: '10.0.0.9' })];
-    endpoints.keepOnly(fresh);
+    endpoints.keepOnly((pooled) => fresh.some((one) => isSameEndpoint(one, pooled)));
     expect([stays.retired, moves.retired, goes.retired]).toEqual([false, true, true]);
     expect([kept.closed, closed.closed]).toEqual([0, 1]);
     expect(fresh.map((each) => endpoints.poolOf('acme', each) === stays)).toEqual([true, false]);
@@ -141,9 +142,9 @@ describe('Endpoints', () => {
     const here = visit();
     const pool = endpoints.poolOf('acme', endpoint('a'));
     endpoints.enter(pool, here);
-    endpoints.keepOnly([]);
+    endpoints.keepOnly(() => false);
     expect([pool.retired, endpoints.countOf('a')]).toEqual([true, 1]);
-    endpoints.keepOnly([endpoint('a', { generation: 2 })]);
+    endpoints.keepOnly((pooled) => isSameEndpoint(pooled, endpoint('a', { generation: 2 })));
     expect(endpoints.countOf('a')).toBe(1);
     expect(endpoints.poolOf('acme', endpoint('a', { generation: 2 })).load.visits.size).toBe(1);
     endpoints.leave(pool, here);

@@ -50,7 +50,7 @@ describe('Wakes', () => {
     wakes.ask(['a']);
     wakes.ask(['b']);
     wakes.failed(['c', 'd'], 500);
-    wakes.keepOnly(new Set(['b', 'd']));
+    wakes.keepOnly((id) => id === 'b' || id === 'd');
     wakes.ask(['a']);
     wakes.ask(['b']);
     expect(told).toEqual(['a', 'b', 'a']);

@@ -147,24 +147,28 @@ describe('HeadReader', () => {
   test.each([
     ['in one read', 1],
     ['in several reads', 4],
-  ])('heads that are not whole, each begun %s, may hold 64 MiB of a worker; then they are refused', (_, reads) => {
-    const reading = createHeadReading('request', EDGE_LIMITS);
-    const part = Buffer.from(`GET / HTTP/1.1\r\nHost: a\r\n${`X: ${'y'.repeat(997)}\r\n`.repeat(29)}`, 'latin1');
-    const readers: HeadReader[] = [];
-    let refused = 0;
-    for (let client = 0; client < 2_500; client += 1) {
-      const reader = new HeadReader(reading);
-      let result = NEED_MORE;
-      for (let read = 0; read < reads && result === NEED_MORE; read += 1)
-        result = reader.read(part, Math.floor((part.length * read) / reads), Math.floor((part.length * (read + 1)) / reads));
-      if (result === REFUSED.overloaded) {
-        refused += 1;
-        reader.release();
-      } else readers.push(reader);
-      expect(reading.unfinishedBytes).toBeLessThan(65 * MIB);
-    }
-    expect(refused).toBeGreaterThan(0);
-    for (const reader of readers) reader.release();
-    expect(reading.unfinishedBytes).toBe(0);
-  });
+  ])(
+    'heads that are not whole, each begun %s, may hold 64 MiB of a worker; then they are refused',
+    { timeout: 10_000 },
+    (_, reads) => {
+      const reading = createHeadReading('request', EDGE_LIMITS);
+      const part = Buffer.from(`GET / HTTP/1.1\r\nHost: a\r\n${`X: ${'y'.repeat(997)}\r\n`.repeat(29)}`, 'latin1');
+      const readers: HeadReader[] = [];
+      let refused = 0;
+      for (let client = 0; client < 2_500; client += 1) {
+        const reader = new HeadReader(reading);
+        let result = NEED_MORE;
+        for (let read = 0; read < reads && result === NEED_MORE; read += 1)
+          result = reader.read(part, Math.floor((part.length * read) / reads), Math.floor((part.length * (read + 1)) / reads));
+        if (result === REFUSED.overloaded) {
+          refused += 1;
+          reader.release();
+        } else readers.push(reader);
+        expect(reading.unfinishedBytes).toBeLessThan(65 * MIB);
+      }
+      expect(refused).toBeGreaterThan(0);
+      for (const reader of readers) reader.release();
+      expect(reading.unfinishedBytes).toBe(0);
+    },
+  );
 });
