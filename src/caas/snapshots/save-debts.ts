@@ -38,6 +38,8 @@ export class SaveDebts implements AsyncDisposable {
   /** By container. */
   readonly #debts = new Map<string, Debt>();
   #loop: AsyncDisposable | undefined;
+  /** The node stops: a loop would keep its process alive, and its store is closed. */
+  #isOver = false;
 
   constructor(deps: SaveDebtsDeps) {
     this.#deps = deps;
@@ -52,6 +54,7 @@ export class SaveDebts implements AsyncDisposable {
     const lasts = [...(owed?.last ?? []), ...(last === undefined ? [] : [last])];
     this.#debts.set(row.id, { row, steps: [...(owed?.steps ?? []), ...steps], last: lasts });
     if (await this.settle(row.id)) return;
+    if (this.#isOver) return; // The next start finds what is left.
     this.#loop ??= startLoop(this.#deps, { name: 'saves', periodMs: PERIOD_MS, round: async () => await this.#round() });
   }
 
@@ -98,6 +101,7 @@ export class SaveDebts implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    this.#isOver = true;
     await this.#loop?.[Symbol.asyncDispose]();
     this.#loop = undefined;
   }

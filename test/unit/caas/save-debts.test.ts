@@ -123,6 +123,14 @@ describe('SaveDebts', () => {
     expect(done).toEqual(['one', 'two', 'first last', 'second last']);
   });
 
+  test('starts nothing after its end that would keep the process alive', async () => {
+    await debts[Symbol.asyncDispose]();
+    broken = new Set(['one']);
+    await take([step('one'), step('two')], step('last'));
+    expect(done).toEqual(['one', 'two']);
+    expect(wake).toEqual([]);
+  });
+
   test('touches nothing of a container that is gone or was made anew, but takes the last step', async () => {
     broken = new Set(['one']);
     await take([step('one')], step('last'));
