@@ -49,6 +49,7 @@ function objection(
   held: readonly HostLoad[],
 ): { readonly text: string; readonly stay: Stay | undefined } | undefined {
   const { policy, facts, budget } = draft;
+  if (held.length === 1) return { text: 'it is the last one with containers', stay: undefined };
   const mean = meanWithout(held, load);
   if (mean > policy.fleetFillMilli) {
     return {

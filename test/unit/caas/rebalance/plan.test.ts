@@ -153,6 +153,15 @@ describe('planRebalance() gives hosts up', () => {
     expect(plan.hosts.map(({ host, verdict }) => `${host} ${verdict}`)).toEqual(['d empty', 'a emptying', 'b emptying']);
   });
 
+  test('not the last one that has containers', () => {
+    const plan = planRebalance(factsOf([hostOf('a'), hostOf('b')], many(2, 'a')), DEFAULT_POLICY);
+    expect(plan.moves).toEqual([]);
+    expect(plan.hosts.find(({ host }) => host === 'a')).toMatchObject({
+      verdict: 'kept',
+      text: 'it is the last one with containers',
+    });
+  });
+
   test('not while a container on it must stay', () => {
     const pinned = [
       ...fleet,
