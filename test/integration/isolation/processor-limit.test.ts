@@ -1,4 +1,6 @@
 /** The processor limit of a container while the node saves or restores it: the real wrapper and a real cgroup, with a program in runsc's place. */
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { existsSync } from 'node:fs';
 import { chmod, mkdir, mkdtemp, readFile, rm, rmdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -71,6 +73,18 @@ for word in "$@"; do [ "$before" != --image-path ] || image=$word; before=$word;
   test('has it again where the save fails', async () => {
     await runsc('[ "$image" = "" ] || { echo no save >&2; exit 1; }');
     await expect(save()).rejects.toThrow('no save');
+    expect(await quota()).toBe(QUOTA_US);
+  });
+
+  test('has it again where the save takes too long and is given up', async () => {
+    await runsc('[ "$image" = "" ] || sleep 30');
+    const words = ['--ecluse-dir', folder, '--root', folder, 'save', '--image-path', join(folder, 'images', 'one'), ID];
+    const child = spawn(WRAPPER_FILE, words, { stdio: ['pipe', 'ignore', 'ignore'], detached: true });
+    const ended = once(child, 'close');
+    child.stdin.end('go\n');
+    await expect.poll(quota, { timeout: 10_000 }).not.toBe(QUOTA_US);
+    if (child.pid !== undefined) process.kill(-child.pid, 'SIGTERM');
+    await ended;
     expect(await quota()).toBe(QUOTA_US);
   });
 
