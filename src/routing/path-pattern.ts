@@ -15,7 +15,10 @@ export type PathPattern =
 export type PathPatternReading = PathPattern | { readonly kind: 'invalid'; readonly reason: string };
 
 const SOURCE_LENGTH_MAX = 256;
-/** Steps for each character of a path, at most: with the limit below, 5 ms for the worst path on a slow core. */
+/**
+ * Steps for each character of a path, at most. The worst of five nasty expressions, `(a?){40}a{40}` of 202 steps, took 0.4 ms for paths of the length below
+ * (95th percentile of 60), and 17 ms once, when it made its states (2026-11, a busy machine).
+ */
 const PROGRAM_SIZE_MAX = 250;
 /** Longer paths match no expression. */
 const MATCHED_LENGTH_MAX = 2048;

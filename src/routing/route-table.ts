@@ -1,5 +1,6 @@
 /**
- * What routing knows: plain, structured-cloneable data. It crosses process borders, so it holds no functions and no class instances.
+ * What routing knows. Services, routes, ports, configs and deltas are plain, structured-cloneable data that crosses process borders; the compiled table is
+ * each worker's own.
  */
 
 import type { PathPattern } from './path-pattern.ts';
@@ -77,6 +78,7 @@ export interface RouteDelta {
   readonly hosts: readonly { readonly host: string; readonly routes: readonly Route[] }[];
 }
 
+/** A route as it is asked about. */
 export interface CompiledRoute {
   readonly pattern: PathPattern;
   /** Undefined: every request to host and path meets them. */

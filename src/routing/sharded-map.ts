@@ -2,8 +2,8 @@
  * An immutable map whose changed copies share what did not change: a table of routes is changed many times a minute, under the eyes of requests.
  *
  * Entries are in shards by a hash of their key (FNV-1a, draft-eastlake-fnv §2). A copy has the list of shards anew and those that the change touches.
- * COST: with n entries and c changes, SHARDS references and c · n / SHARDS entries are copied; a `Map` of 100 000 entries takes 10 ms, in which a worker
- * serves nobody.
+ * COST: with n entries and c changes, SHARDS references and c · n / SHARDS entries are copied; copying a `Map` of 100 000 hosts took 20 ms (2026-11, median of 15, a busy
+ * machine), in which a worker serves nobody.
  */
 
 /** With a hundred thousand entries a shard has a hundred; with none a map has eight KiB. A power of two. */

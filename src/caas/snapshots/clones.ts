@@ -11,7 +11,6 @@ import { join } from 'node:path';
 import { runCommand } from '#command';
 import type { Clock } from '#clock';
 import { EcluseError, reasonOf } from '#errors';
-import type { Log } from '#log';
 import { checkImageRoom, stageImage, unstageImage } from '#isolation/checkpoint.ts';
 import type { Activator } from '#routing/activator.ts';
 import { listContainersOf } from '#state/containers.ts';
@@ -42,7 +41,6 @@ import { snapshotRowOf } from './snapshot-row.ts';
 import { upperOf } from './upper-directory.ts';
 
 export interface ClonesDeps {
-  readonly log: Log;
   readonly clock: Clock;
   readonly sql: Sql;
   readonly containers: Containers;
