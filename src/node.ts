@@ -54,8 +54,12 @@ import { NodeMetrics } from './node-metrics.ts';
 import { Tenants } from './node-tenants.ts';
 import { packageVersion } from './version.ts';
 
-/** Containers get this long to end by themselves when the node stops; the whole stop is promised within 10 s. */
-const STOP_GRACE_SECONDS = 3;
+/**
+ * For connections to end, and then for containers, when the node stops. The whole stop is promised within 10 s, and engines, networks and
+ * what is killed at last take 2.5 s of them on a slow machine.
+ */
+const STOP_BUDGET_MS = 6_000;
+const STOP_GRACE_SECONDS_MIN = 2;
 const SERVER_CERTIFICATE_DAYS = 90;
 /** Twice a day: certificates live for 90 days and are renewed 30 days before their end. */
 const RENEWAL_PERIOD_MS = 12 * 3_600_000;
@@ -290,9 +294,11 @@ async function openNode(config: NodeConfig, log: Log, say: Say): Promise<Running
   const plane = await openContainerPlane({ log, clock, sql, cgroups, hosts, fabric, authority, activator: edge }, config, stack);
   const { containers, meter, migrations, sockets, volumes } = plane;
   const recovery = { log, clock, sql, hosts, containers, volumes };
+  let drainMs = 0;
   stack.defer(async () => {
     say('stopping containers');
-    await stopAll(recovery, STOP_GRACE_SECONDS);
+    const leftSeconds = Math.round((STOP_BUDGET_MS - drainMs) / 1000); // Engines count whole seconds.
+    await stopAll(recovery, Math.max(leftSeconds, STOP_GRACE_SECONDS_MIN));
   });
   stack.use(migrations); // What is owed is put right no more: it could start what was stopped.
   await plane.recover();
@@ -305,7 +311,9 @@ async function openNode(config: NodeConfig, log: Log, say: Say): Promise<Running
   const pool = await openPool(config, { log, edge, meter });
   stack.defer(async () => {
     say('draining connections');
+    const sinceMs = clock.monotonicMs();
     await pool.dispose();
+    drainMs = clock.monotonicMs() - sinceMs;
   });
   stack.use(watchIdle({ log, clock, containers, sleepers: plane.sleepers, useOf: (id) => pool.pool.useOf(id) }));
   stack.use(watchSnapshots({ log, clock, containers, snapshots: plane.snapshots }));

@@ -1,6 +1,7 @@
 /** Freeze and thaw of endpoints, through real workers. */
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { connect } from 'node:net';
+import type { Socket } from 'node:net';
 import { describe, expect, test } from 'vitest';
 import { configOf, eventually, startEdge } from '../../support/edge.ts';
 import type { Edge } from '../../support/edge.ts';
@@ -63,11 +64,14 @@ describe('WorkerPool.freeze() and thaw()', () => {
   });
 
   test('release requests in the order in which they came', async () => {
-    const order: string[] = [];
+    // In the order in which their connections were accepted: which of them is read first is the kernel's choice.
+    const sockets: Socket[] = [];
+    const waiting = new Map<Socket, { readonly path: string; readonly response: ServerResponse }>();
     await using upstream = await startUpstream((request, response) => {
-      order.push(request.url ?? '');
-      response.end();
+      waiting.set(request.socket, { path: request.url ?? '', response });
+      if (waiting.size === 10) for (const one of waiting.values()) one.response.end();
     });
+    upstream.server.on('connection', (socket: Socket) => sockets.push(socket));
     await using edge = await startEdge({ config: configOf([upstream.endpoint({ id: 'c1' })]) });
     await edge.pool.freeze(['c1'], LONG);
     const answers: Promise<unknown>[] = [];
@@ -77,7 +81,9 @@ describe('WorkerPool.freeze() and thaw()', () => {
     }
     await edge.pool.thaw(['c1']);
     await Promise.all(answers);
-    expect(order).toEqual(Array.from({ length: 10 }, (_, index) => `/${String(index)}`));
+    expect(sockets.map((socket) => waiting.get(socket)?.path)).toEqual(
+      Array.from({ length: 10 }, (_, index) => `/${String(index)}`),
+    );
   });
 
   test('answer 503 with Retry-After at the deadline and after it', async () => {
