@@ -58,7 +58,7 @@ import { packageVersion } from './version.ts';
  * For connections to end, and then for containers, when the node stops. The whole stop is promised within 10 s, and engines, networks and
  * what is killed at last take 2.5 s of them on a slow machine.
  */
-const STOP_BUDGET_MS = 6_000;
+const STOP_BUDGET_MS = 5_000;
 const STOP_GRACE_SECONDS_MIN = 2;
 const SERVER_CERTIFICATE_DAYS = 90;
 /** Twice a day: certificates live for 90 days and are renewed 30 days before their end. */

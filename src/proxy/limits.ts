@@ -42,7 +42,7 @@ export const TRAFFIC_PERIOD_MS = 1_000;
 export const WORKER_ACK_TIMEOUT_MS = 10_000;
 export const WORKER_START_TIMEOUT_MS = 20_000;
 /** A stop is promised within ten seconds, and containers get their time after this. */
-export const WORKER_DRAIN_MS = 4_000;
+export const WORKER_DRAIN_MS = 3_000;
 export const WORKER_BACKOFF_FIRST_MS = 100;
 export const WORKER_BACKOFF_MAX_MS = 5_000;
 /** A worker that lived that long was healthy: the next back-off starts anew. */

@@ -58,8 +58,11 @@ async function open(node: TestNode, path: string, options: { readonly host?: str
     timeout: 20_000,
   });
   const response = new Promise<IncomingMessage>((resolve, reject) => {
-    outgoing.once('response', resolve);
-    outgoing.once('error', reject);
+    outgoing.once('response', (incoming) => {
+      incoming.on('error', () => undefined); // Whoever reads it is told; it may break before anybody does.
+      resolve(incoming);
+    });
+    outgoing.on('error', reject);
     outgoing.once('timeout', () => outgoing.destroy(new Error('no answer')));
   });
   return { outgoing, response };
