@@ -43,7 +43,7 @@ export type RemoteCommand = Remote &
     | { readonly kind: 'tenant-rm'; readonly name: string }
     | { readonly kind: 'tenant-env'; readonly name: string }
     | { readonly kind: 'host-ls' }
-    | { readonly kind: 'host-drain'; readonly host: string; readonly dryRun: boolean }
+    | { readonly kind: 'host-drain'; readonly host: string; readonly dryRun: boolean; readonly endSessions: boolean }
     | { readonly kind: 'host-undrain'; readonly host: string }
     | { readonly kind: 'rebalance'; readonly dryRun: boolean }
     | { readonly kind: 'ps'; readonly all: boolean; readonly tenant: string | undefined }
@@ -58,7 +58,7 @@ export type RemoteCommand = Remote &
         readonly format: 'table' | 'csv' | 'json';
       }
     | { readonly kind: 'explain-container'; readonly container: string }
-    | { readonly kind: 'migrate'; readonly container: string; readonly to: string }
+    | { readonly kind: 'migrate'; readonly container: string; readonly to: string; readonly endSessions: boolean }
     | { readonly kind: 'migrate-cancel'; readonly container: string }
     | { readonly kind: 'suspend'; readonly container: string }
     | { readonly kind: 'wake'; readonly container: string }

@@ -1,6 +1,6 @@
 /** `ps`, `explain container` and `migrate`: containers of all tenants. */
 import type { AdminClient } from '#admin/client.ts';
-import type { ContainerExplanation, ContainerView } from '#admin/node-control.ts';
+import type { ContainerExplanation, ContainerView, MigrateOrder } from '#admin/node-control.ts';
 import type { MigrationReport } from '#caas/migration/move.ts';
 import { formatBytes, formatDuration } from '#units';
 import { writeJson } from './cli-output.ts';
@@ -68,9 +68,10 @@ function explanationText({ tenant, name, host, placement }: ContainerExplanation
 export async function migrateContainer(
   client: AdminClient,
   output: Output,
-  options: { readonly json: boolean; readonly container: string; readonly to: string },
+  options: { readonly json: boolean; readonly container: string } & MigrateOrder,
 ): Promise<void> {
-  const report = await client.migrate(options.container, options.to, ({ phase, detail, elapsedMs }) => {
+  const { to, endSessions } = options;
+  const report = await client.migrate(options.container, { to, endSessions }, ({ phase, detail, elapsedMs }) => {
     // Progress is for somebody who waits; a script gets the report alone.
     if (output.isNoteScreen)
       output.note(plainText(`${spanText(elapsedMs).padStart(9)}  ${phase}${detail === '' ? '' : `: ${detail}`}`));

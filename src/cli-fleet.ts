@@ -21,7 +21,7 @@ export async function runFleetCommand(command: FleetCommand, client: AdminClient
   };
   switch (command.kind) {
     case 'host-drain': {
-      const report = await client.drainHost(command.host, { dryRun: command.dryRun }, say);
+      const report = await client.drainHost(command.host, { dryRun: command.dryRun, endSessions: command.endSessions }, say);
       tell(report, drainLines(report, command.dryRun));
       return;
     }

@@ -18,6 +18,7 @@ const REMOTE_FLAGS: readonly FlagSpec[] = [
   DATA_FLAG,
   { name: 'admin', value: 'PATH', about: "the daemon's admin socket, where it is not that of the data directory" },
 ];
+const END_SESSIONS_FLAG: FlagSpec = { name: 'end-sessions', about: 'end exec sessions, which keep a container otherwise' };
 const DRY_RUN_FLAG: FlagSpec = { name: 'dry-run', about: 'print the plan with its reasons, and change nothing' };
 const TENANT_FLAG: FlagSpec = { name: 'tenant', value: 'T', about: 'only what belongs to this tenant' };
 const TENANT_SETTING_FLAGS: readonly FlagSpec[] = [
@@ -143,7 +144,7 @@ function migrateOf(given: Given): Command {
   }
   if (to === undefined)
     throw usageError('migrate needs a host to move the container to', 'add --to HOST; see the hosts with: ecluse host ls');
-  return { kind: 'migrate', ...remote(given), container: given.operand(0), to };
+  return { kind: 'migrate', ...remote(given), container: given.operand(0), to, endSessions: given.has('end-sessions') };
 }
 
 export const COMMAND_SPECS: readonly CommandSpec[] = [
@@ -252,8 +253,14 @@ export const COMMAND_SPECS: readonly CommandSpec[] = [
     words: 'host drain',
     operands: ['HOST'],
     about: 'take a host out of use and move what runs there away',
-    flags: [DRY_RUN_FLAG, ...REMOTE_FLAGS],
-    command: (given) => ({ kind: 'host-drain', ...remote(given), host: given.operand(0), dryRun: given.has('dry-run') }),
+    flags: [DRY_RUN_FLAG, END_SESSIONS_FLAG, ...REMOTE_FLAGS],
+    command: (given) => ({
+      kind: 'host-drain',
+      ...remote(given),
+      host: given.operand(0),
+      dryRun: given.has('dry-run'),
+      endSessions: given.has('end-sessions'),
+    }),
   },
   {
     words: 'host undrain',
@@ -313,6 +320,7 @@ export const COMMAND_SPECS: readonly CommandSpec[] = [
     flags: [
       { name: 'to', value: 'HOST', about: 'the host to move it to' },
       { name: 'cancel', about: 'call off the move that is under way' },
+      END_SESSIONS_FLAG,
       ...REMOTE_FLAGS,
     ],
     command: migrateOf,

@@ -2,6 +2,8 @@
 import type { Clock } from '#clock';
 import { EcluseError } from '#errors';
 import type {
+  DrainHostOrder,
+  MigrateOrder,
   ContainerReading,
   ContainerView,
   NodeControl,
@@ -214,10 +216,14 @@ export class NodeOperations implements NodeControl {
     return sumUsage(await readLedger(this.#parts.sql, query), query.by);
   }
 
-  async migrate(reference: string, target: string, onProgress: (progress: MigrationProgress) => void): Promise<MigrationReport> {
+  async migrate(
+    reference: string,
+    { to, endSessions }: MigrateOrder,
+    onProgress: (progress: MigrationProgress) => void,
+  ): Promise<MigrationReport> {
     const row = await this.#find(reference);
     try {
-      const report = await this.#parts.migrations.migrate(row.id, target, onProgress);
+      const report = await this.#parts.migrations.migrate(row.id, to, onProgress, { cause: 'order', endSessions });
       this.#parts.metrics?.countMigration('done');
       return { ...report, container: `${row.tenant}/${row.name}` };
     } catch (error) {
@@ -248,11 +254,15 @@ export class NodeOperations implements NodeControl {
     return { ...(await this.#parts.clones.clone(row.id, count)), container: `${row.tenant}/${row.name}` };
   }
 
-  async drainHost(name: string, { dryRun }: PlanOrder, onProgress: (progress: FleetProgress) => void): Promise<DrainReport> {
+  async drainHost(
+    name: string,
+    { dryRun, endSessions }: DrainHostOrder,
+    onProgress: (progress: FleetProgress) => void,
+  ): Promise<DrainReport> {
     const say = (text: string): void => {
       onProgress({ text });
     };
-    return await this.#parts.fleet.drain(name, { dryRun, say });
+    return await this.#parts.fleet.drain(name, { dryRun, endSessions, say });
   }
 
   async undrainHost(name: string): Promise<{ readonly host: string; readonly state: HostState }> {

@@ -1,6 +1,6 @@
 /** What moves and multiplies containers by itself: drains, the rebalancer and the scaler, wired over the container side of a node. */
 import { drainHost, undrainHost } from '#caas/rebalance/drain.ts';
-import type { DrainReport } from '#caas/rebalance/drain.ts';
+import type { DrainOrder, DrainReport } from '#caas/rebalance/drain.ts';
 import { Rebalancer } from '#caas/rebalance/rebalancer.ts';
 import type { RebalanceReport, RebalanceSettings, RebalancerDeps } from '#caas/rebalance/rebalancer.ts';
 import type { Say } from '#caas/rebalance/plan-execution.ts';
@@ -19,7 +19,7 @@ export interface Order {
 }
 
 export interface Fleet {
-  readonly drain: (host: string, order: Order) => Promise<DrainReport>;
+  readonly drain: (host: string, order: DrainOrder) => Promise<DrainReport>;
   readonly undrain: (host: string) => Promise<{ readonly host: string; readonly state: HostState }>;
   readonly rebalance: (order: Order) => Promise<RebalanceReport>;
 }

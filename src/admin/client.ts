@@ -86,10 +86,10 @@ export function createAdminClient(socketPath: string): AdminClient {
       const path = withQuery('usage', { tenant, since: String(sinceMs), until: String(untilMs), by });
       return (await ask<{ usage: readonly UsageTotal[] }>({ method: 'GET', path, bigints: USAGE_BIGINTS })).usage;
     },
-    migrate: async (container, target, onProgress) =>
+    migrate: async (container, order, onProgress) =>
       await tellLines<MigrationProgress, MigrationReport>(
         socketPath,
-        { path: `containers/${encodeURIComponent(container)}/migrate`, body: { to: target } },
+        { path: `containers/${encodeURIComponent(container)}/migrate`, body: order },
         onProgress,
       ),
     drainHost: async (host, body, onProgress) =>

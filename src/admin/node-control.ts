@@ -153,6 +153,14 @@ export interface PlanOrder {
   readonly dryRun: boolean;
 }
 
+export interface MigrateOrder {
+  readonly to: string;
+  /** Whether open exec sessions are ended for it; otherwise they keep the container where it is. */
+  readonly endSessions: boolean;
+}
+
+export interface DrainHostOrder extends PlanOrder, Pick<MigrateOrder, 'endSessions'> {}
+
 /** A line of what is being done. */
 export interface FleetProgress {
   readonly text: string;
@@ -171,7 +179,7 @@ export interface NodeControl {
   readings(): Promise<readonly ContainerReading[]>;
   usage(query: UsageQuery): Promise<readonly UsageTotal[]>;
   /** `container`: an id, a prefix of one, NAME where it is the only one, or TENANT/NAME. */
-  migrate(container: string, target: string, onProgress: (progress: MigrationProgress) => void): Promise<MigrationReport>;
+  migrate(container: string, order: MigrateOrder, onProgress: (progress: MigrationProgress) => void): Promise<MigrationReport>;
   /** Calls a move off that was not committed. */
   cancelMigration(container: string): Promise<void>;
   /** Puts a container to sleep: its memory on disk, no process, woken by the next request. */
@@ -180,7 +188,7 @@ export interface NodeControl {
   /** Makes warm copies of a running container. */
   clone(container: string, count: number): Promise<CloneReport>;
   /** Takes a host out of use and moves what runs there away. */
-  drainHost(host: string, order: PlanOrder, onProgress: (progress: FleetProgress) => void): Promise<DrainReport>;
+  drainHost(host: string, order: DrainHostOrder, onProgress: (progress: FleetProgress) => void): Promise<DrainReport>;
   undrainHost(host: string): Promise<{ readonly host: string; readonly state: HostState }>;
   /** Plans the moves that are worth their cost, and makes them. */
   rebalance(order: PlanOrder, onProgress: (progress: FleetProgress) => void): Promise<RebalanceReport>;

@@ -43,9 +43,10 @@ export const tenantChangeSchema = z.strictObject({
 /** A hundred copies take a minute; what a tenant may have in all is its quota's matter. */
 export const cloneRequestSchema = z.strictObject({ count: z.int().min(1).max(100) });
 
-export const migrateRequestSchema = z.strictObject({ to: z.string().min(1).max(64) });
+export const migrateRequestSchema = z.strictObject({ to: z.string().min(1).max(64), endSessions: z.boolean().prefault(false) });
 
 export const planOrderSchema = z.strictObject({ dryRun: z.boolean().prefault(false) });
+export const drainRequestSchema = planOrderSchema.extend({ endSessions: z.boolean().prefault(false) });
 /** Absent: a host is chosen. */
 export const restoreRequestSchema = z.strictObject({ to: z.string().min(1).max(64).exactOptional() });
 

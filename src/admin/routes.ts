@@ -11,6 +11,7 @@ import {
   changesQuerySchema,
   containersQuerySchema,
   cloneRequestSchema,
+  drainRequestSchema,
   migrateRequestSchema,
   parseRequest,
   planOrderSchema,
@@ -135,7 +136,7 @@ export const ADMIN_ROUTES: readonly AdminRoute[] = [
     method: 'POST',
     path: 'hosts/{name}/drain',
     handle: async (exchange, { control }) => {
-      const order = parseRequest(planOrderSchema, await readJson(exchange), 'body');
+      const order = parseRequest(drainRequestSchema, await readJson(exchange), 'body');
       await tellLines(exchange, async (say) => await control.drainHost(captured(exchange, 'name'), order, say));
     },
   },
@@ -223,8 +224,8 @@ function captured(exchange: Exchange, name: string): string {
 }
 
 async function migrate(exchange: Exchange, { control }: RouteContext): Promise<void> {
-  const { to } = parseRequest(migrateRequestSchema, await readJson(exchange), 'body');
-  await tellLines(exchange, async (say) => await control.migrate(captured(exchange, 'ref'), to, say));
+  const order = parseRequest(migrateRequestSchema, await readJson(exchange), 'body');
+  await tellLines(exchange, async (say) => await control.migrate(captured(exchange, 'ref'), order, say));
 }
 
 /**

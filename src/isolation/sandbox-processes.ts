@@ -26,6 +26,8 @@ export interface SandboxProcess {
   readonly rssKiB: number;
   readonly pgid: number;
   readonly sid: number;
+  /** Its open files that are the host's (`host:[12]`): the streams of the container, or of an exec session. Empty where this runsc does not tell. */
+  readonly hostFiles: readonly string[];
 }
 
 const TIMEOUT_MS = 20_000;
@@ -38,6 +40,7 @@ const procSchema = z.object({
     vm_rss: z.number().optional(),
   }),
   stat: z.object({ pgid: z.int(), sid: z.int() }).optional(),
+  fdlist: z.array(z.object({ path: z.string() })).nullish(),
 });
 type ProcEntry = z.infer<typeof procSchema>;
 
@@ -54,11 +57,11 @@ function readProcDump(text: string): ReadonlyMap<number, ProcEntry> {
 
 const TABLE_ROW = /^(\d+)\s+(\d+)\s+(\d+)\s+(\d+)\s+(\S+)\s+(\S+)\s+(\S+)\s+(.*)$/;
 
-type Detail = Pick<SandboxProcess, 'gid' | 'args' | 'vszKiB' | 'rssKiB' | 'pgid' | 'sid'>;
+type Detail = Pick<SandboxProcess, 'gid' | 'args' | 'vszKiB' | 'rssKiB' | 'pgid' | 'sid' | 'hostFiles'>;
 
 function detailOf(pid: number, entry: ProcEntry | undefined): Detail {
-  if (entry === undefined) return { gid: 0, args: [], vszKiB: 0, rssKiB: 0, pgid: pid, sid: pid };
-  const { args, status, stat } = entry;
+  if (entry === undefined) return { gid: 0, args: [], vszKiB: 0, rssKiB: 0, pgid: pid, sid: pid, hostFiles: [] };
+  const { args, status, stat, fdlist } = entry;
   return {
     gid: status.gid?.effective ?? 0,
     args: args ?? [],
@@ -66,6 +69,7 @@ function detailOf(pid: number, entry: ProcEntry | undefined): Detail {
     rssKiB: status.vm_rss ?? 0,
     pgid: stat?.pgid ?? pid,
     sid: stat?.sid ?? pid,
+    hostFiles: (fdlist ?? []).map(({ path }) => path).filter((path) => path.startsWith('host:[')),
   };
 }
 

@@ -169,10 +169,10 @@ export function createTestControl(sql: Sql): NodeControl {
         heldMs: 0n,
       },
     ],
-    migrate: async (container, target, onProgress) => {
+    migrate: async (container, { to }, onProgress) => {
       if (container !== 'acme/web') throw notFound(`no container is called ${container}`);
       onProgress({ phase: 'copy', detail: '3 MiB', elapsedMs: 10 });
-      if (target === 'broken')
+      if (to === 'broken')
         throw new EcluseError({
           code: 'ECLUSE_MIGRATION_FAILED',
           source: 'runtime',
@@ -180,7 +180,7 @@ export function createTestControl(sql: Sql): NodeControl {
           mend: 'try again',
         });
       onProgress({ phase: 'restore', detail: '', elapsedMs: 20 });
-      return { ...REPORT, to: target };
+      return { ...REPORT, to };
     },
     cancelMigration: async (container) => {
       if (container !== 'acme/web') throw notFound(`no container is called ${container}`);

@@ -125,7 +125,7 @@ async function act(scene: FaultScene, { step }: RoundPlan, { before, hit, phases
       hitting = hit();
       await (step === 'wake' ? client.wake(reference) : client.suspend(reference));
     } else {
-      await client.migrate(reference, otherHost(before.host), (progress) => {
+      await client.migrate(reference, { to: otherHost(before.host), endSessions: false }, (progress) => {
         phases.heard(progress);
         if (progress.phase === step) hitting ??= hit();
       });

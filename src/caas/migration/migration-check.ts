@@ -17,6 +17,8 @@ export interface MigrationQuestion {
   readonly target: HostCapabilities;
   /** A volume that another container has as well. */
   readonly sharedVolume: string | undefined;
+  /** Whether open exec sessions are ended for it, and so keep nothing. */
+  readonly endSessions: boolean;
 }
 
 export interface Refusal {
@@ -46,7 +48,9 @@ function labelRefusal({ row, spec, cause }: MigrationQuestion): Refusal | undefi
 
 /** What keeps it on its host as it is now, wherever it would go, or undefined. */
 export function stuckReasonOf(
-  question: Pick<MigrationQuestion, 'row' | 'spec' | 'inspect' | 'sharedVolume'> & { readonly source: { readonly name: string } },
+  question: Pick<MigrationQuestion, 'row' | 'spec' | 'inspect' | 'sharedVolume' | 'endSessions'> & {
+    readonly source: { readonly name: string };
+  },
 ): Refusal | undefined {
   const { row, inspect, source } = question;
   if (inspect === undefined) return { why: `host ${source.name} does not know the container`, mend: 'see: ecluse ps -a' };
@@ -54,10 +58,10 @@ export function stuckReasonOf(
     return { why: `container ${row.name} is ${row.state}`, mend: 'only running containers move' };
   }
   // A runtime that ends them at the restore is not enough: the source's engine does not close their streams, and clients would wait for ever.
-  if ((inspect.ExecIDs ?? []).length > 0) {
+  if ((inspect.ExecIDs ?? []).length > 0 && !question.endSessions) {
     return {
       why: `container ${row.name} has open exec sessions, whose streams cannot be carried`,
-      mend: 'end them and try again',
+      mend: 'end them and try again, or have them ended with --end-sessions',
     };
   }
   if (question.sharedVolume !== undefined) {
@@ -70,10 +74,10 @@ export function stuckReasonOf(
 }
 
 /** What the runtimes and the machines of the two hosts are against. */
-function strategyRefusal({ row, spec, inspect, source, target }: MigrationQuestion): Refusal | undefined {
+function strategyRefusal({ row, spec, inspect, source, target, endSessions }: MigrationQuestion): Refusal | undefined {
   const strategy = strategyOf(source, target, {
     name: row.name,
-    openExecs: inspect?.ExecIDs?.length ?? 0,
+    openExecs: endSessions ? 0 : (inspect?.ExecIDs?.length ?? 0),
     tty: spec.config.Tty,
     openStdin: spec.config.OpenStdin,
     endpointSocket: spec.mounts.some((mount) => mount.kind === 'endpoint-socket'),

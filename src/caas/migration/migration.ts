@@ -24,6 +24,7 @@ import {
   setMigrationState,
   setMigrationTarget,
 } from '#state/migrations.ts';
+import { killSessions } from '#isolation/sandbox-sessions.ts';
 import { addressOf } from '#caas/engine/engine-answers.ts';
 import type { EngineInspect } from '#caas/engine/engine-answers.ts';
 import { removeCopy } from '#caas/engine/engine-copy.ts';
@@ -31,15 +32,14 @@ import { withoutRestart } from '#caas/engine/restart-policy.ts';
 import { dropForeignVolumes, placeVolumeWrites, prepareVolumes, sharedVolumeOf } from '#caas/volumes/volume-moves.ts';
 import type { VolumeMove } from '#caas/volumes/volume-moves.ts';
 import { bothDone } from './both-done.ts';
-import type { MoveCause } from './migration-check.ts';
 import { probeOnce } from './migration-probe.ts';
 import { MoveDebts } from './move-debts.ts';
-import { moveFailed, moveRefused } from './move-error.ts';
-import { MoveSource, untilQuiet } from './move-source.ts';
+import { moveFailed, moveReason, moveRefused } from './move-error.ts';
+import { isHealthCheckOf, MoveSource, untilQuiet } from './move-source.ts';
 import { SAVE_HOLD } from './save-beside.ts';
 import { MoveTarget } from './move-target.ts';
 import { checkMove, QUIET_LIMIT_MS } from './move.ts';
-import type { MigrationDeps, MigrationReport, Move } from './move.ts';
+import type { MigrationDeps, MigrationReport, Move, MoveOrder } from './move.ts';
 import { MoveTimes } from './move-times.ts';
 import { backgroundOf } from './strategy.ts';
 import { Turns } from './turns.ts';
@@ -82,7 +82,7 @@ export class Migrations implements AsyncDisposable {
     id: string,
     targetName: string,
     onProgress: (progress: MigrationProgress) => void,
-    cause: MoveCause = 'order',
+    { cause, endSessions }: MoveOrder = { cause: 'order', endSessions: false },
   ): Promise<MigrationReport> {
     const { clock, containers } = this.#deps;
     if (this.#underWay.has(id))
@@ -104,7 +104,7 @@ export class Migrations implements AsyncDisposable {
                 'what its last move left is not in order yet',
                 'see the log of the daemon, and try again in a moment',
               );
-            const move = await checkMove(this.#deps, id, targetName, { times, cause, signal: cancel.signal });
+            const move = await checkMove(this.#deps, id, targetName, { times, cause, endSessions, signal: cancel.signal });
             const outcome = await this.#runUnheard(move);
             const { source, target } = move;
             const report = { container: id, from: source.name, to: target.name, totalMs: times.totalMs(), ...outcome };
@@ -151,8 +151,9 @@ export class Migrations implements AsyncDisposable {
       crossing = await this.#cross(move, prepared, undo);
     } catch (error) {
       times.phase('roll back', `to ${source.name}`);
+      this.#deps.log.warn({ container: row.id, to: move.target.name, reason: reasonOf(error) }, 'a move goes back');
       await undo.disposeAsync();
-      throw moveFailed(`container ${row.name} stays on ${source.name}: ${reasonOf(error)}`, error);
+      throw moveFailed(`container ${row.name} stays on ${source.name}: ${moveReason(error)}`, error);
     }
     undo.move(); // There is nothing to undo any more.
     return await this.#finish(move, crossing);
@@ -206,6 +207,10 @@ export class Migrations implements AsyncDisposable {
     this.#deferLogged(undo, move, 'warmth', async () => {
       await warmth[Symbol.asyncDispose]();
     });
+    if (move.endSessions) {
+      times.phase('sessions', 'of exec end');
+      await killSessions(source.runsc, { runscRoot: source.runscRoot, engineId: row.engineId }, isHealthCheckOf(spec));
+    }
     const isQuiet = await untilQuiet(clock, async () => await containers.inspect(row), QUIET_LIMIT_MS);
     if (!isQuiet) throw new Error('a command that was executed in the container does not end');
     return { copy, volumes, servesBefore, transfer, warmth };

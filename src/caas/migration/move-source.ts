@@ -5,11 +5,13 @@ import { PreparedSave } from '#isolation/checkpoint.ts';
 import type { SandboxPlace, SaveUnderWay } from '#isolation/checkpoint.ts';
 import { forgetFinalCounters } from '#isolation/runtime-settings.ts';
 import type { ContainerRow } from '#state/containers.ts';
+import type { SandboxProcess } from '#isolation/sandbox-processes.ts';
 import type { EngineInspect } from '#caas/engine/engine-answers.ts';
 import { correctPaused, endHeld, letGoOn, limitMemory, removePaused } from '#caas/engine/engine-copy.ts';
 import { bothDone } from './both-done.ts';
 import { forbidRestart, restartAsAllowed } from '#caas/engine/restart-policy.ts';
 import type { Host } from '#caas/host.ts';
+import type { ContainerSpec } from '#caas/spec/container-spec.ts';
 import type { Meter } from '#caas/meter.ts';
 
 export interface SourceDeps {
@@ -108,4 +110,14 @@ export async function untilQuiet(
 ): Promise<boolean> {
   const isQuiet = async (): Promise<true | undefined> => (((await inspect())?.ExecIDs ?? []).length === 0 ? true : undefined);
   return (await waitFor(clock, isQuiet, { limitMs, stepMs: 20 })) === true;
+}
+
+/** Tells the command of a container's health check, which ends by itself, from what tenants execute. */
+export function isHealthCheckOf({ config }: ContainerSpec): (process: Pick<SandboxProcess, 'args'>) => boolean {
+  const [kind, ...words] = config.Healthcheck?.Test ?? [];
+  if (kind === undefined || kind === 'NONE') return () => false;
+  // Words of a shell: the shell is the image's, and the last word is ours.
+  const count = kind === 'CMD-SHELL' ? 1 : words.length;
+  const wanted = (kind === 'CMD' || kind === 'CMD-SHELL' ? words : [kind, ...words]).slice(-count).join('\0');
+  return ({ args }) => args.slice(-count).join('\0') === wanted;
 }

@@ -84,6 +84,14 @@ export interface Move {
   readonly times: MoveTimes;
   readonly signal: AbortSignal;
   readonly cause: MoveCause;
+  readonly endSessions: boolean;
+}
+
+/** Why a move is made, and what may be done for it. */
+export interface MoveOrder {
+  readonly cause: MoveCause;
+  /** Whether exec sessions, which cannot be carried, are ended before it; otherwise they keep the container where it is. */
+  readonly endSessions: boolean;
 }
 
 /** Everything that can be known before something is touched. Error: ECLUSE_MIGRATION_REFUSED. */
@@ -91,7 +99,7 @@ export async function checkMove(
   deps: MigrationDeps,
   id: string,
   targetName: string,
-  run: Pick<Move, 'times' | 'signal' | 'cause'>,
+  run: Pick<Move, 'times' | 'signal' | 'cause' | 'endSessions'>,
 ): Promise<Move> {
   const { containers, hosts, meter, sql, imageFolder } = deps;
   // A first interval after a restart of the node renews the incarnation; that must have happened before the row is read.
@@ -103,9 +111,10 @@ export async function checkMove(
     throw moveRefused(`host ${targetName} does not exist`, `choose one of: ${[...hosts.keys()].join(', ')}`);
   const source = containers.hostOf(row);
   const spec = parseStoredSpec(row.spec);
-  const sourceInspect = await inspectQuiet(deps, row, spec);
+  const sourceInspect = run.endSessions ? await containers.inspect(row) : await inspectQuiet(deps, row, spec);
   const refusal = refusalOf({
     cause: run.cause,
+    endSessions: run.endSessions,
     row,
     spec,
     inspect: sourceInspect,

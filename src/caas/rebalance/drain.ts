@@ -60,15 +60,19 @@ async function hostRow(sql: Sql, name: string): Promise<HostRow> {
   });
 }
 
+export interface DrainOrder {
+  readonly dryRun: boolean;
+  /** Whether exec sessions are ended for it; otherwise they keep their containers there. */
+  readonly endSessions: boolean;
+  readonly say: Say;
+}
+
 /** Closes the host and moves what runs there away. `dryRun`: nothing is changed, and the report has the plan. */
-export async function drainHost(
-  deps: DrainDeps,
-  name: string,
-  { dryRun, say }: { readonly dryRun: boolean; readonly say: Say },
-): Promise<DrainReport> {
+export async function drainHost(deps: DrainDeps, name: string, { dryRun, endSessions, say }: DrainOrder): Promise<DrainReport> {
   const before = await hostRow(deps.sql, name);
+  const question = { ofHost: name, endSessions };
   if (dryRun) {
-    const plan = planDrain(name, await readFleet(deps, name), DEFAULT_POLICY);
+    const plan = planDrain(name, await readFleet(deps, question), DEFAULT_POLICY);
     return { host: name, state: before.state, moves: plan.moves.map(plannedOf), left: await leftOn(deps, name, plan) };
   }
   if (before.state !== 'draining') await change(deps, name, { from: before.state, to: 'draining' });
@@ -76,13 +80,13 @@ export async function drainHost(
   const tried = new Set<string>();
   let stays: readonly Stay[] = [];
   for (let round = 0; round < ROUNDS_MAX; round += 1) {
-    const plan = planDrain(name, await readFleet(deps, name), DEFAULT_POLICY);
+    const plan = planDrain(name, await readFleet(deps, question), DEFAULT_POLICY);
     ({ stays } = plan);
     const fresh = plan.moves.filter((move) => !tried.has(move.container));
     if (fresh.length === 0) break;
     for (const { container } of fresh) tried.add(container);
     const goOn = async (): Promise<boolean> => (await hostRow(deps.sql, name)).state === 'draining';
-    moves.push(...(await carryOut(deps, fresh, { cause: 'drain', goOn, say })));
+    moves.push(...(await carryOut(deps, fresh, { cause: 'drain', endSessions, goOn, say })));
   }
   const left = await leftOn(deps, name, { moves: [], stays }, moves);
   if (left.every(({ runs }) => !runs))

@@ -43,17 +43,29 @@ async function hostFacts(host: Host, states: ReadonlyMap<string, FleetHost['stat
 }
 
 /** Why it cannot leave its host as it is now. One that sleeps is woken for its move, so only what it shares can keep it. */
-async function stuckOf({ sql, containers }: FleetReaderDeps, row: ContainerRow): Promise<string | undefined> {
+async function stuckOf(
+  { sql, containers }: FleetReaderDeps,
+  row: ContainerRow,
+  endSessions: boolean,
+): Promise<string | undefined> {
   const spec = parseStoredSpec(row.spec);
   const sharedVolume = await sharedVolumeOf(sql, row.id, row.tenant, spec.mounts);
   if (row.snapshot !== '')
     return sharedVolume === undefined ? undefined : `it shares the volume ${sharedVolume} with another container`;
   const inspect = await containers.inspectEngine(row).catch(() => undefined); // An engine that is down: it is not known there.
-  return stuckReasonOf({ row, spec, inspect, sharedVolume, source: { name: row.host } })?.why;
+  return stuckReasonOf({ row, spec, inspect, sharedVolume, endSessions, source: { name: row.host } })?.why;
 }
 
-/** The facts of this moment. `ofHost`: only containers there are asked of their engine what keeps them; undefined: all are. */
-export async function readFleet(deps: FleetReaderDeps, ofHost?: string): Promise<FleetFacts> {
+export interface FleetQuestion {
+  /** Only containers there are asked of their engine what keeps them; undefined: all are. */
+  readonly ofHost?: string;
+  /** Whether exec sessions would be ended for a move. */
+  readonly endSessions?: boolean;
+}
+
+/** The facts of this moment. */
+export async function readFleet(deps: FleetReaderDeps, question: FleetQuestion = {}): Promise<FleetFacts> {
+  const { ofHost, endSessions = false } = question;
   const { clock, sql } = deps;
   const nowMs = clock.nowMs();
   const states = new Map((await listHosts(sql)).map(({ name, state }) => [name, state]));
@@ -72,7 +84,7 @@ export async function readFleet(deps: FleetReaderDeps, ofHost?: string): Promise
       host: row.host,
       service: serviceOf(spec),
       label: migrateLabelOf(spec.config.Labels ?? undefined),
-      stuck: ofHost === undefined || ofHost === row.host ? await stuckOf(deps, row) : undefined,
+      stuck: ofHost === undefined || ofHost === row.host ? await stuckOf(deps, row, endSessions) : undefined,
       migratingTo: onTheWay.get(row.id),
       movedMs: row.carriedStart === '' ? undefined : movedMs.get(row.id),
       usage: deps.windows.summaryOf(row.id, nowMs),

@@ -3,7 +3,7 @@
  * moves at once would only pause longer. Containers that sleep are woken for their move and put to sleep again.
  */
 import { reasonOf } from '#errors';
-import type { MoveCause } from '#caas/migration/migration-check.ts';
+import type { MoveOrder } from '#caas/migration/move.ts';
 import type { Migrations } from '#caas/migration/migration.ts';
 import type { Containers } from '#caas/containers.ts';
 import type { Sleepers } from '#caas/sleep/sleepers.ts';
@@ -39,8 +39,7 @@ export function plannedOf(move: Move): MoveOutcome {
   return { container: `${tenant}/${name}`, from, to, why: why.text, outcome: 'planned' };
 }
 
-export interface ExecutionOrder {
-  readonly cause: MoveCause;
+export interface ExecutionOrder extends MoveOrder {
   /** Asked before each move: false ends the work with what is done. */
   readonly goOn: () => Promise<boolean>;
   readonly say: Say;
@@ -50,7 +49,7 @@ export interface ExecutionOrder {
 export async function carryOut(
   deps: ExecutionDeps,
   moves: readonly Move[],
-  { cause, goOn, say }: ExecutionOrder,
+  { cause, endSessions, goOn, say }: ExecutionOrder,
 ): Promise<readonly MoveOutcome[]> {
   const outcomes: MoveOutcome[] = [];
   for (const move of moves.toSorted((one, other) => one.wave - other.wave)) {
@@ -58,7 +57,7 @@ export async function carryOut(
     const planned = plannedOf(move);
     say(`${planned.container}: ${move.from} to ${move.to}: ${planned.why}`);
     try {
-      const { pausedMs, heldMs } = await moveOne(deps, move, cause);
+      const { pausedMs, heldMs } = await moveOne(deps, move, { cause, endSessions });
       deps.countMove('done');
       say(`${planned.container} is on ${move.to}, paused for ${String(pausedMs)} ms`);
       outcomes.push({ ...planned, outcome: 'moved', pausedMs, heldMs });
@@ -74,12 +73,12 @@ export async function carryOut(
 async function moveOne(
   { containers, migrations, sleepers }: ExecutionDeps,
   { container, to }: Move,
-  cause: MoveCause,
+  order: MoveOrder,
 ): Promise<{ readonly pausedMs: number; readonly heldMs: number }> {
   const slept = (await containers.find(container))?.snapshot !== '';
   if (slept) await sleepers.wake(container);
   try {
-    return await migrations.migrate(container, to, () => undefined, cause);
+    return await migrations.migrate(container, to, () => undefined, order);
   } finally {
     // One that is busy by now stays awake; its label or its operator puts it to sleep later.
     if (slept) await sleepers.suspend(container).catch(() => undefined);

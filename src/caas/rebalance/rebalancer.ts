@@ -83,7 +83,9 @@ export class Rebalancer implements AsyncDisposable {
     const planned = plan.moves.map(plannedOf);
     await this.#writeDown(planned, dryRun);
     const goOn = async (): Promise<boolean> => await Promise.resolve(signal?.aborted !== true);
-    const moves = dryRun ? planned : await carryOut(this.#deps, plan.moves, { cause: 'rebalance', goOn, say });
+    const moves = dryRun
+      ? planned
+      : await carryOut(this.#deps, plan.moves, { cause: 'rebalance', endSessions: false, goOn, say });
     return { moves, stays: plan.stays, hosts: plan.hosts, hostsWanted: plan.hostsWanted };
   }
 

@@ -91,14 +91,14 @@ describe('AdminClient', () => {
     await using admin = await startAdmin();
     const client = createAdminClient(admin.socketPath);
     const heard: MigrationProgress[] = [];
-    const report = await client.migrate('acme/web', 'b', (progress) => heard.push(progress));
+    const report = await client.migrate('acme/web', { to: 'b', endSessions: false }, (progress) => heard.push(progress));
     expect(report).toMatchObject({ to: 'b', pausedMs: 312 });
     expect(heard.map(({ phase }) => phase)).toEqual(['copy', 'restore']);
-    await expect(client.migrate('nobody/web', 'b', () => undefined)).rejects.toMatchObject({
+    await expect(client.migrate('nobody/web', { to: 'b', endSessions: false }, () => undefined)).rejects.toMatchObject({
       code: 'ECLUSE_NOT_FOUND',
       status: 404,
     });
-    await expect(client.migrate('acme/web', 'broken', () => undefined)).rejects.toMatchObject({
+    await expect(client.migrate('acme/web', { to: 'broken', endSessions: false }, () => undefined)).rejects.toMatchObject({
       code: 'ECLUSE_MIGRATION_FAILED',
       mend: 'try again',
     });
@@ -115,13 +115,20 @@ describe('AdminClient', () => {
     await using admin = await startAdmin();
     const client = createAdminClient(admin.socketPath);
     const heard: string[] = [];
-    const report = await client.drainHost('a', { dryRun: false }, ({ text }) => heard.push(text));
+    const report = await client.drainHost('a', { dryRun: false, endSessions: false }, ({ text }) => heard.push(text));
     expect(report).toMatchObject({ host: 'a', state: 'draining', left: [{ container: 'acme/db', runs: true }] });
     expect(heard).toEqual(['acme/web: a to b: host a is drained']);
-    expect(await client.drainHost('a', { dryRun: true }, () => undefined)).toMatchObject({ moves: [{ outcome: 'planned' }] });
-    await expect(client.drainHost('x', { dryRun: false }, () => undefined)).rejects.toMatchObject({ status: 404 });
+    expect(await client.drainHost('a', { dryRun: true, endSessions: false }, () => undefined)).toMatchObject({
+      moves: [{ outcome: 'planned' }],
+    });
+    await expect(client.drainHost('x', { dryRun: false, endSessions: false }, () => undefined)).rejects.toMatchObject({
+      status: 404,
+    });
     expect(await client.undrainHost('a')).toEqual({ host: 'a', state: 'active' });
-    expect(await client.rebalance({ dryRun: true }, () => undefined)).toMatchObject({ moves: [], hostsWanted: 0 });
+    expect(await client.rebalance({ dryRun: true }, () => undefined)).toMatchObject({
+      moves: [],
+      hostsWanted: 0,
+    });
   });
 
   test('says so when the daemon dies in the middle of a migration', async () => {
@@ -132,7 +139,9 @@ describe('AdminClient', () => {
     const folder = await mkdtemp(join(tmpdir(), 'ecluse-admin-'));
     const socketPath = join(folder, 's');
     await listening(dying, socketPath);
-    await expect(createAdminClient(socketPath).migrate('x', 'b', () => undefined)).rejects.toMatchObject({
+    await expect(
+      createAdminClient(socketPath).migrate('x', { to: 'b', endSessions: false }, () => undefined),
+    ).rejects.toMatchObject({
       code: 'ECLUSE_ADMIN_CONNECTION',
     });
     dying.close();

@@ -1,4 +1,5 @@
 import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -173,6 +174,58 @@ describe('migrate', () => {
     }
     await node.docker('demo', ['rm', '-f', 'writer']);
     await node.docker('demo', ['volume', 'rm', 'data']);
+  });
+
+  test('ends exec sessions where it is told to, and is kept by them otherwise', async () => {
+    const made = await node.docker('demo', [
+      'run',
+      '-d',
+      '--name',
+      'busy',
+      'hello',
+      '/bin/sh',
+      '-c',
+      'sleep 1001 & while :; do sleep 1; done',
+    ]);
+    expect(made.stderr).toBe('');
+    // One that ignores every signal, one with a terminal, and one that ended and left a process with its streams and a daemon without.
+    const stubborn = ['exec', '-i', 'busy', '/bin/sh', '-c', 'trap "" TERM HUP INT; echo begun; while :; do sleep 1; done'];
+    const session = spawn('docker', stubborn, { env: node.dockerEnv('demo'), stdio: ['pipe', 'pipe', 'inherit'] });
+    const ended = once(session, 'exit');
+    await once(session.stdout, 'data');
+    await node.docker('demo', ['exec', '-d', '-t', 'busy', '/bin/sleep', '1002']);
+    const left = 'sleep 1003 & sleep 1004 </dev/null >/dev/null 2>&1 &';
+    await node.docker('demo', ['exec', 'busy', '/bin/sh', '-c', left]);
+    const top = async (): Promise<string> => (await node.docker('demo', ['top', 'busy'])).stdout;
+    expect(await top()).toMatch(/sleep 1002[^]*sleep 1003[^]*sleep 1004|sleep 1003[^]*sleep 1004[^]*sleep 1002/);
+    const onB = (await node.ecluse('ps')).stdout.split('\n').some((line) => / busy +\S+ +b /.test(line));
+    const [here, there] = onB ? ['b', 'a'] : ['a', 'b'];
+
+    const refused = await node.ecluse('migrate', 'busy', '--to', there);
+    expect(refused.stderr).toContain('open exec sessions');
+    expect(refused.stderr).toContain('--end-sessions');
+    const stays = await node.ecluse('host', 'drain', here, '--dry-run');
+    expect(stays.stdout).toMatch(/busy keeps the host busy: container busy has open exec sessions/);
+    const goes = await node.ecluse('host', 'drain', here, '--dry-run', '--end-sessions');
+    expect(goes.stdout).toMatch(/busy would move/);
+
+    const moved = await node.ecluse('migrate', 'busy', '--to', there, '--end-sessions');
+    expect(moved.stderr).not.toContain('ecluse: ');
+    expect(moved.exitCode).toBe(0);
+    expect(await ended).toEqual([137, null]);
+    // gVisor ends whatever an exec session started when it restores, daemons too; what the container itself started goes on.
+    const after = await top();
+    expect(after).toContain('sleep 1001');
+    expect(after).not.toMatch(/sleep 100[234]|trap/);
+
+    // What an ended session left is not seen from outside: the attempt says what it is, and changes nothing.
+    await node.docker('demo', ['exec', 'busy', '/bin/sh', '-c', 'sleep 1005 &']);
+    const failed = await node.ecluse('migrate', 'busy', '--to', here);
+    expect(failed.exitCode).toBe(1);
+    expect(failed.stderr).toContain('still holds the streams of that session');
+    expect(failed.stderr.length).toBeLessThan(500);
+    expect(await top()).toContain('sleep 1005');
+    await node.docker('demo', ['rm', '-f', 'busy']);
   });
 
   test('refuses a container whose volume another one has', async () => {
