@@ -1,5 +1,6 @@
 /** What a command line asks for: plain data, made by `cli.ts` and carried out by `cli-run.ts`. */
 import type { UsageGrouping } from '#caas/usage.ts';
+import type { RouteMatchSettings } from '#routing/operator/schema.ts';
 
 /** How to find the daemon. Undefined: ECLUSE_DATA, then the default. */
 export interface DaemonAddress {
@@ -29,45 +30,84 @@ interface Remote {
   readonly json: boolean;
 }
 
-export type RemoteCommand = Remote &
+/** How a change of the edge's settings is made. */
+export interface ChangeFlags {
+  /** Undefined: whatever there is. */
+  readonly ifVersion: number | undefined;
+  readonly dryRun: boolean;
+  readonly note: string;
+}
+
+export type EdgeCommand = Remote &
   (
-    | { readonly kind: 'status' }
-    | { readonly kind: 'tenant-add'; readonly name: string; readonly settings: TenantSettings }
-    | { readonly kind: 'tenant-ls' }
-    | {
-        readonly kind: 'tenant-set';
+    | ({ readonly kind: 'apply'; readonly files: readonly string[] } & ChangeFlags)
+    | ({ readonly kind: 'rollback'; readonly to: number } & ChangeFlags)
+    | { readonly kind: 'history'; readonly last: number }
+    | { readonly kind: 'diff-since'; readonly since: number }
+    | { readonly kind: 'config-show' }
+    | { readonly kind: 'config-lint' }
+    | { readonly kind: 'route-ls'; readonly host: string | undefined }
+    | ({ readonly kind: 'route-add'; readonly match: RouteMatchSettings; readonly service: string } & ChangeFlags)
+    | ({ readonly kind: 'route-rm'; readonly match: RouteMatchSettings } & ChangeFlags)
+    | { readonly kind: 'service-ls' }
+    | ({
+        readonly kind: 'service-set';
         readonly name: string;
-        readonly settings: TenantSettings;
-        readonly state: 'active' | 'suspended' | undefined;
-      }
-    | { readonly kind: 'tenant-rm'; readonly name: string }
-    | { readonly kind: 'tenant-env'; readonly name: string }
-    | { readonly kind: 'host-ls' }
-    | { readonly kind: 'host-drain'; readonly host: string; readonly dryRun: boolean; readonly endSessions: boolean }
-    | { readonly kind: 'host-undrain'; readonly host: string }
-    | { readonly kind: 'rebalance'; readonly dryRun: boolean }
-    | { readonly kind: 'ps'; readonly all: boolean; readonly tenant: string | undefined }
-    | { readonly kind: 'top'; readonly once: boolean }
-    | { readonly kind: 'events'; readonly follow: boolean; readonly last: number }
+        readonly endpoints: readonly string[];
+        readonly sendProxy: 1 | 2 | undefined;
+      } & ChangeFlags)
+    | ({ readonly kind: 'service-rm'; readonly name: string } & ChangeFlags)
     | {
-        readonly kind: 'usage';
-        readonly tenant: string | undefined;
-        readonly since: Moment;
-        readonly until: Moment;
-        readonly by: UsageGrouping;
-        readonly format: 'table' | 'csv' | 'json';
+        readonly kind: 'explain';
+        readonly host: string;
+        readonly target: string;
+        readonly method: string;
+        readonly headers: Readonly<Record<string, string>>;
+        readonly version: number | undefined;
       }
-    | { readonly kind: 'explain-container'; readonly container: string }
-    | { readonly kind: 'migrate'; readonly container: string; readonly to: string; readonly endSessions: boolean }
-    | { readonly kind: 'migrate-cancel'; readonly container: string }
-    | { readonly kind: 'suspend'; readonly container: string }
-    | { readonly kind: 'wake'; readonly container: string }
-    | { readonly kind: 'clone'; readonly container: string; readonly count: number }
-    | { readonly kind: 'snapshot'; readonly container: string }
-    | { readonly kind: 'snapshot-ls' }
-    | { readonly kind: 'snapshot-rm'; readonly snapshot: string }
-    | { readonly kind: 'restore'; readonly reference: string; readonly to: string | undefined }
   );
+
+export type RemoteCommand =
+  | EdgeCommand
+  | (Remote &
+      (
+        | { readonly kind: 'status' }
+        | { readonly kind: 'tenant-add'; readonly name: string; readonly settings: TenantSettings }
+        | { readonly kind: 'tenant-ls' }
+        | {
+            readonly kind: 'tenant-set';
+            readonly name: string;
+            readonly settings: TenantSettings;
+            readonly state: 'active' | 'suspended' | undefined;
+          }
+        | { readonly kind: 'tenant-rm'; readonly name: string }
+        | { readonly kind: 'tenant-env'; readonly name: string }
+        | { readonly kind: 'host-ls' }
+        | { readonly kind: 'host-drain'; readonly host: string; readonly dryRun: boolean; readonly endSessions: boolean }
+        | { readonly kind: 'host-undrain'; readonly host: string }
+        | { readonly kind: 'rebalance'; readonly dryRun: boolean }
+        | { readonly kind: 'ps'; readonly all: boolean; readonly tenant: string | undefined }
+        | { readonly kind: 'top'; readonly once: boolean }
+        | { readonly kind: 'events'; readonly follow: boolean; readonly last: number }
+        | {
+            readonly kind: 'usage';
+            readonly tenant: string | undefined;
+            readonly since: Moment;
+            readonly until: Moment;
+            readonly by: UsageGrouping;
+            readonly format: 'table' | 'csv' | 'json';
+          }
+        | { readonly kind: 'explain-container'; readonly container: string }
+        | { readonly kind: 'migrate'; readonly container: string; readonly to: string; readonly endSessions: boolean }
+        | { readonly kind: 'migrate-cancel'; readonly container: string }
+        | { readonly kind: 'suspend'; readonly container: string }
+        | { readonly kind: 'wake'; readonly container: string }
+        | { readonly kind: 'clone'; readonly container: string; readonly count: number }
+        | { readonly kind: 'snapshot'; readonly container: string }
+        | { readonly kind: 'snapshot-ls' }
+        | { readonly kind: 'snapshot-rm'; readonly snapshot: string }
+        | { readonly kind: 'restore'; readonly reference: string; readonly to: string | undefined }
+      ));
 
 export interface UpCommand {
   readonly kind: 'up';

@@ -7,7 +7,7 @@ import type { AdminClient } from '#admin/client.ts';
 import { EcluseError, codeOf, errorLine, reasonOf } from '#errors';
 import { DATA_DIR_DEFAULT, adminSocketOf } from '#node-paths';
 import { parseCommandLine } from './cli.ts';
-import type { Command, DaemonAddress, RemoteCommand, UpCommand } from './cli-command.ts';
+import type { Command, DaemonAddress, EdgeCommand, RemoteCommand, UpCommand } from './cli-command.ts';
 import { processOutput } from './cli-output.ts';
 import type { Output } from './cli-output.ts';
 
@@ -112,6 +112,10 @@ function socketOf({ dataDir, adminSocket }: DaemonAddress): string {
 async function runRemote(command: RemoteCommand, output: Output): Promise<void> {
   const { createAdminClient } = await import('#admin/client.ts');
   const client = createAdminClient(socketOf(command.daemon));
+  if (isOfEdge(command)) {
+    await (await import('./cli-edge.ts')).runEdgeCommand(command, client, output);
+    return;
+  }
   if (!isOfNode(command)) {
     await runOnObjects(command, client, output);
     return;
@@ -140,11 +144,31 @@ async function runRemote(command: RemoteCommand, output: Output): Promise<void> 
   }
 }
 
+const OF_EDGE: readonly RemoteCommand['kind'][] = [
+  'apply',
+  'rollback',
+  'history',
+  'diff-since',
+  'config-show',
+  'config-lint',
+  'route-ls',
+  'route-add',
+  'route-rm',
+  'service-ls',
+  'service-set',
+  'service-rm',
+  'explain',
+] satisfies readonly EdgeCommand['kind'][];
+
+function isOfEdge(command: RemoteCommand): command is EdgeCommand {
+  return OF_EDGE.includes(command.kind);
+}
+
 const OF_NODE = ['status', 'host-ls', 'host-drain', 'host-undrain', 'rebalance', 'events', 'top', 'usage'] as const;
 type NodeCommand = Extract<RemoteCommand, { readonly kind: (typeof OF_NODE)[number] }>;
-type ObjectCommand = Exclude<RemoteCommand, NodeCommand>;
+type ObjectCommand = Exclude<RemoteCommand, NodeCommand | EdgeCommand>;
 
-function isOfNode(command: RemoteCommand): command is NodeCommand {
+function isOfNode(command: Exclude<RemoteCommand, EdgeCommand>): command is NodeCommand {
   return OF_NODE.some((kind) => kind === command.kind);
 }
 

@@ -17,11 +17,13 @@ export interface Given {
   readonly text: (flag: string) => string | undefined;
   readonly texts: (flag: string) => readonly string[] | undefined;
   readonly operand: (index: number) => string;
+  readonly operands: readonly string[];
 }
 
 export interface CommandSpec {
   /** `tenant add`. */
   readonly words: string;
+  /** The last one may end with `…`: there may be more of it. */
   readonly operands: readonly string[];
   readonly about: string;
   readonly flags: readonly FlagSpec[];
@@ -37,13 +39,6 @@ export function usageError(message: string, mend?: string): EcluseError {
 
 /** Commands of the design that later versions bring. */
 export const COMMANDS_TO_COME: ReadonlySet<string> = new Set([
-  'apply',
-  'diff',
-  'history',
-  'rollback',
-  'route',
-  'service',
-  'explain',
   'cert',
   'logs',
   'invoice',

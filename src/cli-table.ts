@@ -1,25 +1,15 @@
 /** The table of commands: their words, operands and flags, what help says of them, and what they mean. Pure. */
 import { EcluseError } from '#errors';
 import { parseDurationMs, parseSizeBytes } from '#units';
-import type { Command, DaemonAddress, Moment, TenantSettings } from './cli-command.ts';
+import type { Command, Moment, TenantSettings } from './cli-command.ts';
+import { countOf, DATA_FLAG, DRY_RUN_FLAG, JSON_FLAG, remote, REMOTE_FLAGS } from './cli-flags.ts';
 import { usageError } from './cli-spec.ts';
+import { EDGE_COMMAND_SPECS } from './cli-table-edge.ts';
 import type { CommandSpec, FlagSpec, Given } from './cli-spec.ts';
 import { parseListenAddress } from './listen-address.ts';
 import { nearestWord } from './suggest.ts';
 
-const JSON_FLAG: FlagSpec = { name: 'json', about: 'print JSON for programs' };
-const DATA_FLAG: FlagSpec = {
-  name: 'data',
-  value: 'DIR',
-  about: "the node's data directory (default: $ECLUSE_DATA, or /var/lib/ecluse)",
-};
-const REMOTE_FLAGS: readonly FlagSpec[] = [
-  JSON_FLAG,
-  DATA_FLAG,
-  { name: 'admin', value: 'PATH', about: "the daemon's admin socket, where it is not that of the data directory" },
-];
 const END_SESSIONS_FLAG: FlagSpec = { name: 'end-sessions', about: 'end exec sessions, which keep a container otherwise' };
-const DRY_RUN_FLAG: FlagSpec = { name: 'dry-run', about: 'print the plan with its reasons, and change nothing' };
 const TENANT_FLAG: FlagSpec = { name: 'tenant', value: 'T', about: 'only what belongs to this tenant' };
 const TENANT_SETTING_FLAGS: readonly FlagSpec[] = [
   { name: 'memory', value: 'SIZE', about: 'the sum of the memory limits of its containers, like 4g' },
@@ -33,10 +23,6 @@ const TENANT_SETTING_FLAGS: readonly FlagSpec[] = [
   { name: 'domain', value: 'D', repeats: true, about: 'a domain that its routes may use; once for each' },
 ];
 
-function remote({ has, text }: Given): { readonly daemon: DaemonAddress; readonly json: boolean } {
-  return { daemon: { dataDir: text('data'), adminSocket: text('admin') }, json: has('json') };
-}
-
 function oneOf<T extends string>(flag: string, text: string, allowed: readonly T[]): T {
   const found = allowed.find((value) => value === text);
   if (found !== undefined) return found;
@@ -45,12 +31,6 @@ function oneOf<T extends string>(flag: string, text: string, allowed: readonly T
     `--${flag} cannot be "${text}"`,
     meant === undefined ? `use one of ${allowed.join(', ')}` : `did you mean ${meant}?`,
   );
-}
-
-function countOf(flag: string, text: string, least: number): number {
-  const value = /^\d{1,7}$/.test(text) ? Number(text) : Number.NaN;
-  if (value >= least) return value;
-  throw usageError(`--${flag} cannot be "${text}"`, `use a whole number of at least ${String(least)}`);
 }
 
 /** `0.5` of a processor is 500 thousandths. */
@@ -396,6 +376,7 @@ export const COMMAND_SPECS: readonly CommandSpec[] = [
     ],
     command: usageOf,
   },
+  ...EDGE_COMMAND_SPECS,
   {
     words: 'version',
     operands: [],

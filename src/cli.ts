@@ -106,8 +106,9 @@ function parseFlags(
 
 function checkOperands(spec: CommandSpec, given: readonly string[]): void {
   const missing = spec.operands[given.length];
-  if (missing !== undefined) throw usageError(`${spec.words} needs ${missing}`, `see: ecluse help ${spec.words}`);
-  const surplus = given[spec.operands.length];
+  if (missing !== undefined)
+    throw usageError(`${spec.words} needs ${missing.replace('…', '')}`, `see: ecluse help ${spec.words}`);
+  const surplus = spec.operands.at(-1)?.endsWith('…') === true ? undefined : given[spec.operands.length];
   if (surplus !== undefined) throw usageError(`${spec.words} does not take "${surplus}"`, `see: ecluse help ${spec.words}`);
   if (given.includes('')) throw usageError(`${spec.words} has an empty operand`);
 }
@@ -121,6 +122,7 @@ function givenOf(values: Values, positionals: readonly string[]): Given {
       return Array.isArray(value) ? value.map(String) : undefined;
     },
     operand: (index) => positionals[index] ?? '',
+    operands: positionals,
   };
 }
 

@@ -4,14 +4,10 @@
  * Precedence: flag, then file, then default. Defaults live in the schema only. Everything that is wrong with a file is said at once,
  * one line a problem, with the line of the file and the key that was probably meant.
  */
-import { open } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
-import { LineCounter, isNode, parseDocument } from 'yaml';
-import type { Document } from 'yaml';
 import * as z from 'zod';
 import { adminSocketOf, checkEngineSocketPath, checkSocketPath } from './node-paths.ts';
-import { EcluseError, codeOf, reasonOf } from '#errors';
 import { caasKeys } from '#caas/config.ts';
 import type { RebalanceSettings } from '#caas/rebalance/rebalancer.ts';
 import { edgeFault, edgeKeys, edgeLimitsOf } from '#proxy/config.ts';
@@ -20,6 +16,8 @@ import { CONFIG_DESCRIPTION, WORKERS_MAX, configSchema } from './config-schema.t
 import type { ConfigProfile } from './config-schema.ts';
 import type { ListenAddress } from './listen-address.ts';
 import { nearestWord } from './suggest.ts';
+import { configInvalid, placedProblem, readYamlFile } from './yaml-file.ts';
+import type { YamlFile } from './yaml-file.ts';
 
 export interface NodeConfig {
   /** Absolute. */
@@ -66,8 +64,6 @@ export interface ConfigRequest {
 }
 
 const FILE_BYTES_MAX = 1024 * 1024;
-/** More problems than these are one mistake, seen many times. */
-const PROBLEMS_MAX = 20;
 
 /** All keys: those of the kernel and those of folders. */
 function fileSchema(profile: ConfigProfile) {
@@ -88,13 +84,16 @@ export function configJsonSchema(): object {
 
 /** Reads and checks everything. Errors: ECLUSE_CONFIG_INVALID, whose message has one line a problem. */
 export async function loadConfig(request: ConfigRequest): Promise<NodeConfig> {
-  const file = request.file === undefined ? undefined : await readConfigFile(request.file);
+  const file =
+    request.file === undefined
+      ? undefined
+      : await readYamlFile(request.file, { bytesMax: FILE_BYTES_MAX, mend: 'check what --config says' });
   const written = file?.value ?? {};
   const overridden = Object.fromEntries(Object.entries(request.overrides).filter(([, text]) => text !== undefined));
   const asked = Object.keys(overridden).length === 0 ? written : withListen(written, overridden);
   const profile: ConfigProfile = request.demo ? 'demo' : 'node';
   const parsed = fileSchema(profile).safeParse(asked, { error: plainMessage });
-  if (!parsed.success) throw invalid(inOrder(parsed.error.issues.flatMap((issue) => problemsOf(issue, file))));
+  if (!parsed.success) throw configInvalid(inOrder(parsed.error.issues.flatMap((issue) => problemsOf(issue, file))));
   const { data } = parsed;
   const base = request.file === undefined ? process.cwd() : dirname(resolve(request.file));
   const dataDir = request.dataDir === undefined ? resolve(base, data.data) : resolve(request.dataDir);
@@ -124,13 +123,6 @@ export async function loadConfig(request: ConfigRequest): Promise<NodeConfig> {
   };
 }
 
-interface ConfigFile {
-  readonly name: string;
-  readonly value: unknown;
-  readonly document: Document;
-  readonly lines: LineCounter;
-}
-
 function isMapping(value: unknown): value is Readonly<Record<string, unknown>> {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
@@ -140,88 +132,6 @@ function withListen(written: unknown, listen: Readonly<Record<string, unknown>>)
   if (!isMapping(written)) return written;
   const before = written['listen'] ?? {};
   return isMapping(before) ? { ...written, listen: { ...before, ...listen } } : written;
-}
-
-function invalid(problems: readonly string[], mend?: string, cause?: unknown): EcluseError {
-  const shown = problems.slice(0, PROBLEMS_MAX);
-  if (problems.length > shown.length) shown.push(`and ${String(problems.length - shown.length)} more problems`);
-  const message = shown.join('\n');
-  return new EcluseError({
-    code: 'ECLUSE_CONFIG_INVALID',
-    source: 'config',
-    message,
-    status: 400,
-    cause,
-    ...(mend === undefined ? {} : { mend }),
-  });
-}
-
-/** Reads at most one byte more than is allowed, from whatever the path is: a pipe (`--config <(…)`) has no size to ask for. */
-async function readBounded(path: string): Promise<Buffer> {
-  await using handle = await open(path);
-  const buffer = Buffer.alloc(FILE_BYTES_MAX + 1);
-  let length = 0;
-  while (length < buffer.length) {
-    const { bytesRead } = await handle.read(buffer, length, buffer.length - length);
-    if (bytesRead === 0) break;
-    length += bytesRead;
-  }
-  return buffer.subarray(0, length);
-}
-
-async function readText(path: string): Promise<string> {
-  let bytes: Buffer;
-  try {
-    bytes = await readBounded(path);
-  } catch (error) {
-    const why: Readonly<Record<string, string>> = {
-      ENOENT: 'no such file',
-      EISDIR: 'it is a directory',
-      EACCES: 'this user may not read it',
-    };
-    throw invalid([`${path}: ${why[codeOf(error) ?? ''] ?? reasonOf(error)}`], 'check what --config says', error);
-  }
-  if (bytes.length > FILE_BYTES_MAX) {
-    throw invalid([`${path}: the file has more than 1 MiB`], 'check what --config says: a configuration is much smaller');
-  }
-  try {
-    return new TextDecoder('utf-8', { fatal: true }).decode(bytes);
-  } catch (error) {
-    throw invalid([`${path}: the file is not UTF-8 text`], 'check what --config says', error);
-  }
-}
-
-async function readConfigFile(path: string): Promise<ConfigFile> {
-  const text = await readText(path);
-  const lines = new LineCounter();
-  const document = parseDocument(text, { lineCounter: lines, logLevel: 'error', prettyErrors: false });
-  const faults = document.errors.map((error) => {
-    const { line, col } = lines.linePos(error.pos[0]);
-    return `${path}:${String(line)}: not YAML: ${reasonOf(error)} (column ${String(col)})`;
-  });
-  if (faults.length > 0) throw invalid(faults);
-  try {
-    // An empty file is an empty mapping: every key is optional.
-    return { name: path, value: document.toJS() ?? {}, document, lines };
-  } catch (error) {
-    throw invalid([`${path}: not YAML: ${reasonOf(error)}`], undefined, error);
-  }
-}
-
-/** `hosts[0].engine`, as people write it. */
-function pathText(path: readonly PropertyKey[]): string {
-  return path
-    .map((step, index) => (typeof step === 'number' ? `[${String(step)}]` : `${index === 0 ? '' : '.'}${String(step)}`))
-    .join('');
-}
-
-/** The line of a value, or of the nearest thing around it; 0 where the file has none (a flag set it). */
-function lineOf(path: readonly PropertyKey[], file: ConfigFile | undefined): number {
-  if (file === undefined) return 0;
-  const node = path.length === 0 ? file.document.contents : file.document.getIn(path, true);
-  const start = isNode(node) ? node.range?.[0] : undefined;
-  if (start !== undefined) return file.lines.linePos(start).line;
-  return path.length === 0 ? 0 : lineOf(path.slice(0, -1), file);
 }
 
 function valueAt(root: unknown, path: readonly PropertyKey[]): unknown {
@@ -251,12 +161,8 @@ function inOrder(problems: readonly Problem[]): readonly string[] {
   return problems.toSorted((one, other) => one.line - other.line).map((problem) => problem.text);
 }
 
-function problemsOf(issue: z.core.$ZodIssue, file: ConfigFile | undefined): readonly Problem[] {
-  const problem = (path: readonly PropertyKey[], why: string): Problem => {
-    const line = lineOf(path, file);
-    const place = `${file?.name ?? 'command line'}${line === 0 ? '' : `:${String(line)}`}`;
-    return { line, text: path.length === 0 ? `${place}: ${why}` : `${place}: ${pathText(path)}: ${why}` };
-  };
+function problemsOf(issue: z.core.$ZodIssue, file: YamlFile | undefined): readonly Problem[] {
+  const problem = (path: readonly PropertyKey[], why: string): Problem => placedProblem(file, path, why);
   if (issue.code !== 'unrecognized_keys') return [problem(issue.path, issue.message)];
   return issue.keys.map((key) => {
     const known = keysAt(issue.path);

@@ -9,3 +9,10 @@ export function tryJson(text: string): unknown {
     return undefined;
   }
 }
+
+/** `hosts[0].engine`, as people write it. */
+export function pathText(path: readonly PropertyKey[]): string {
+  return path
+    .map((step, index) => (typeof step === 'number' ? `[${String(step)}]` : `${index === 0 ? '' : '.'}${String(step)}`))
+    .join('');
+}

@@ -46,7 +46,9 @@ import { readLedger } from '#state/ledger.ts';
 import type { Sql } from '#state/sql.ts';
 import type { Tenant } from '#state/tenants.ts';
 import type { NodeConfig } from '#config';
+import type { EdgeControl } from '#admin/edge-control.ts';
 import type { Edge } from './node-edge.ts';
+import { EdgeSettingsControl } from './node-edge-settings.ts';
 import type { Fleet } from './node-fleet.ts';
 import type { NodeMetrics } from './node-metrics.ts';
 import type { Tenants } from './node-tenants.ts';
@@ -94,10 +96,13 @@ async function hostStatus(host: Host, rows: readonly ContainerRow[], use: HostSt
 }
 
 export class NodeOperations implements NodeControl {
+  readonly edge: EdgeControl;
   readonly #parts: NodeParts;
 
   constructor(parts: NodeParts) {
     this.#parts = parts;
+    const { clock, sql, edge, pool } = parts;
+    this.edge = new EdgeSettingsControl({ clock, sql, edge, workers: () => pool.status(), table: () => pool.table });
   }
 
   async status(): Promise<NodeStatus> {

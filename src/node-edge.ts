@@ -1,15 +1,28 @@
 /** The edge as the control plane moves it: routes from the store, certificates for their hosts, and the workers that serve them. */
 import type { Clock } from '#clock';
-import { reasonOf } from '#errors';
+import * as z from 'zod';
+import { EcluseError, reasonOf } from '#errors';
+import { KeyedLock } from '#lifecycle';
 import type { Log } from '#log';
 import { parseStoredSpec } from '#caas/spec/container-spec.ts';
 import { publishedOf } from '#caas/ports/port-routes.ts';
 import { routesOf } from '#caas/routes.ts';
-import type { EdgeConfig } from '#proxy/protocol.ts';
+import type { EdgeChange, EdgeConfig } from '#proxy/protocol.ts';
 import { NOTHING_FROZEN } from '#proxy/protocol.ts';
 import type { WorkerPool } from '#proxy/worker-pool.ts';
 import type { Activator, EndpointUse, FreezeSpan, Frozen, Waker } from '#routing/activator.ts';
+import { deltaBetween } from '#routing/delta.ts';
+import { mergeRoutes } from '#routing/merge.ts';
+import { routeOf, serviceIdOf, serviceOf } from '#routing/operator/compile-settings.ts';
+import { routeSchema, serviceSchema } from '#routing/operator/schema.ts';
+import { inverseOf, isEmptyPatch, NO_SETTINGS, settingsWith } from '#routing/operator/settings.ts';
+import type { EdgePatch, EdgeSettings } from '#routing/operator/settings.ts';
+import { tableWith } from '#routing/compile.ts';
+import { normaliseRequestHost } from '#routing/host-name.ts';
+import type { Route, RouteConfig, RouteDelta, RouteTable, Service } from '#routing/route-table.ts';
 import { listContainers } from '#state/containers.ts';
+import { CONFIG_VERSION_KEY, readEdgeSettings, readOperatorVersion } from '#state/edge-settings.ts';
+import type { StoredSettings } from '#state/edge-settings.ts';
 import { listAllPorts } from '#state/published-ports.ts';
 import { readSetting, writeSetting } from '#state/settings.ts';
 import type { Sql } from '#state/sql.ts';
@@ -27,14 +40,50 @@ export interface EdgeDeps {
   readonly wake: Waker['wake'] | undefined;
 }
 
-const VERSION_KEY = 'config_version';
 /** Where nobody wakes containers, that does not change soon. */
 const NO_WAKER_RETRY_MS = 60_000;
+/** `*` is what clients get that name no host we know: they see a certificate of the internal CA and a 404. */
+const DEFAULT_HOST = '*';
+
+/** What containers want of the edge. */
+interface FromContainers {
+  readonly config: RouteConfig;
+  readonly byHost: ReadonlyMap<string, readonly Route[]>;
+}
+
+interface Sources {
+  readonly containers: FromContainers;
+  readonly settings: EdgeSettings;
+}
+
+export interface SettingsChanged {
+  readonly before: EdgeSettings;
+  readonly patch: EdgePatch;
+}
+
+/** What goes to the workers, before it is a delta: which services and hosts differ from what they have. */
+interface Difference {
+  readonly services: readonly Service[];
+  readonly removedServices: readonly string[];
+  readonly hosts: readonly string[];
+}
+
+const NOTHING: FromContainers = { config: { version: 0, services: [], routes: [], ports: [] }, byHost: new Map() };
 
 export class Edge implements Activator {
   readonly #deps: EdgeDeps;
+  /** Publications and operators' changes, one after the other. */
+  readonly #turns = new KeyedLock();
+  /** What the workers have. */
+  readonly #certificates = new Map<string, HostCertificate>();
+  #version = 0;
+  #containers = NOTHING;
+  #settings = NO_SETTINGS;
   #pool: WorkerPool | undefined;
-  #published = '';
+  /** In which version operators changed something last; 0: they never did. */
+  #settingsVersion = 0;
+  /** Whether the next publication looks for certificates that are due. */
+  #renews = false;
   #running: Promise<void> | undefined;
   #again: Promise<void> | undefined;
   /** Endpoints whose requests go on with the next publication. */
@@ -44,31 +93,47 @@ export class Edge implements Activator {
     this.#deps = deps;
   }
 
-  /** The configuration of this moment, under the next version number. */
-  async compose(): Promise<EdgeConfig> {
-    const { sql, certificates, domain } = this.#deps;
-    const tenants = new Map((await listTenants(sql)).map((tenant) => [tenant.name, tenant]));
-    const containers = (await listContainers(sql)).map((row) => ({ row, spec: parseStoredSpec(row.spec) }));
-    const version = Number((await readSetting(sql, VERSION_KEY)) ?? '0') + 1;
-    const ports = publishedOf(
-      await listAllPorts(sql),
-      containers.map(({ row }) => row),
-      tenants,
-    );
-    const config = { ...routesOf(containers, tenants, domain, version), ports };
-    const served: HostCertificate[] = [];
-    // `*` is what clients get that name no host we know: they see a certificate of the internal CA and a 404.
-    for (const host of new Set(['*', ...config.routes.map((route) => route.host)]))
-      served.push(await certificates.certificateFor(host));
-    return { config, certificates: served };
+  /** What operators wrote, as the workers have it. */
+  get settings(): EdgeSettings {
+    return this.#settings;
   }
 
-  /** What workers boot with. */
+  get settingsVersion(): number {
+    return this.#settingsVersion;
+  }
+
+  /** The version that the workers serve. */
+  get version(): number {
+    return this.#version;
+  }
+
+  /** What workers boot with: what the store says now, under the next version number. */
   async initial(): Promise<EdgeConfig> {
-    const edge = await this.compose();
-    this.#published = contentOf(edge);
-    await writeSetting(this.#deps.sql, VERSION_KEY, String(edge.config.version));
-    return edge;
+    const { sql } = this.#deps;
+    this.#settings = settingsOf(await readEdgeSettings(sql));
+    this.#settingsVersion = await readOperatorVersion(sql);
+    this.#containers = await this.#readContainers();
+    this.#version = Number((await readSetting(sql, CONFIG_VERSION_KEY)) ?? '0') + 1;
+    const hosts = new Set([...[...this.#settings.hosts.entries()].map(([host]) => host), ...this.#containers.byHost.keys()]);
+    for (const host of [DEFAULT_HOST, ...hosts]) this.#certificates.set(host, await this.#deps.certificates.certificateFor(host));
+    await writeSetting(sql, CONFIG_VERSION_KEY, String(this.#version));
+    const { services, ports } = this.#containers.config;
+    const config = {
+      version: this.#version,
+      services: [...services, ...[...this.#settings.services.entries()].map(([name, service]) => serviceOf(name, service))],
+      routes: [...hosts].flatMap((host) => routesOfHost(host, this.#settings, this.#containers)),
+      ports,
+    };
+    return { config, certificates: [...this.#certificates.values()] };
+  }
+
+  async #readContainers(): Promise<FromContainers> {
+    const { sql, domain } = this.#deps;
+    const tenants = new Map((await listTenants(sql)).map((tenant) => [tenant.name, tenant]));
+    const containers = (await listContainers(sql)).map((row) => ({ row, spec: parseStoredSpec(row.spec) }));
+    const rows = containers.map(({ row }) => row);
+    const config = { ...routesOf(containers, tenants, domain, 0), ports: publishedOf(await listAllPorts(sql), rows, tenants) };
+    return { config, byHost: Map.groupBy(config.routes, ({ host }) => host) };
   }
 
   /** From now on changes go to these workers; undefined: to nobody, because they are being drained. */
@@ -77,12 +142,15 @@ export class Edge implements Activator {
   }
 
   /**
-   * Brings the workers to what the store says. Calls during a change wait for one further change together: a thousand containers that start at
-   * once make two versions, not a thousand.
+   * Brings the workers to what the store says of containers. Calls during a change wait for one further change together: a thousand containers that
+   * start at once make two versions, not a thousand.
    */
   async publish(): Promise<void> {
     if (this.#running === undefined) {
-      this.#running = this.#publishNow().finally(() => {
+      const publishing = this.#turns.run('change', async () => {
+        await this.#publishNow();
+      });
+      this.#running = publishing.finally(() => {
         this.#running = undefined;
       });
       await this.#running;
@@ -90,6 +158,12 @@ export class Edge implements Activator {
     }
     this.#again ??= this.#publishAfter(this.#running);
     await this.#again;
+  }
+
+  /** Makes certificates that end soon anew, and brings them to the workers. */
+  async renew(): Promise<void> {
+    this.#renews = true;
+    await this.publish();
   }
 
   async #publishAfter(running: Promise<void>): Promise<void> {
@@ -104,16 +178,111 @@ export class Edge implements Activator {
     // Before the store is read: who comes later means what the store says later.
     const thaw = [...this.#toThaw];
     this.#toThaw.clear();
-    const edge = await this.compose();
-    const content = contentOf(edge);
-    if (content === this.#published) {
+    const before = this.#containers;
+    const after = await this.#readContainers();
+    const { services, removedServices, hosts } = deltaBetween(before.config, after.config);
+    const difference = { services, removedServices, hosts: hosts.map(({ host }) => host) };
+    const ports =
+      JSON.stringify(before.config.ports) === JSON.stringify(after.config.ports) ? undefined : (after.config.ports ?? []);
+    const renewed = this.#renews ? this.#certificates.keys() : [];
+    const change = await this.#changeTo(difference, { containers: after, settings: this.#settings }, renewed);
+    if (isNothing(change) && ports === undefined) {
+      this.#renews = false;
       if (thaw.length > 0) await pool.thaw(thaw);
       return;
     }
-    await pool.apply(edge.config, edge.certificates, thaw);
-    this.#published = content;
-    await writeSetting(this.#deps.sql, VERSION_KEY, String(edge.config.version));
-    this.#deps.log.debug({ version: edge.config.version, routes: edge.config.routes.length }, 'routes published');
+    await pool.change({ ...change, ports }, { thaw });
+    this.#renews = false;
+    this.#containers = after;
+    this.#taken(change);
+    await writeSetting(this.#deps.sql, CONFIG_VERSION_KEY, String(this.#version));
+    this.#deps.log.debug({ version: this.#version, hosts: change.routes.hosts.length }, 'routes published');
+  }
+
+  /**
+   * Changes what operators wrote, on all workers or on none. `make` sees what is there and says what changes; `persist` makes the version last, when
+   * every worker is ready for it; without it nothing is changed, and what is wrong is said all the same. Returns the patch, which is empty where nothing
+   * differs. Errors: those of both, ECLUSE_CONFIG_REFUSED, ECLUSE_EDGE_CLOSED.
+   */
+  async changeSettings(
+    make: (settings: EdgeSettings) => Promise<EdgePatch>,
+    persist: ((version: number, patch: EdgePatch, inverse: EdgePatch) => Promise<void>) | undefined,
+  ): Promise<SettingsChanged> {
+    return await this.#turns.run('change', async () => {
+      const pool = this.#pool;
+      if (pool === undefined) throw edgeClosed();
+      const before = this.#settings;
+      const patch = await make(before);
+      if (isEmptyPatch(patch)) return { before, patch };
+      const after = settingsWith(before, patch);
+      const difference = differenceOf(patch);
+      const next = { containers: this.#containers, settings: after };
+      if (persist === undefined) {
+        pool.check(this.#routesTo(difference, next));
+        return { before, patch };
+      }
+      const change = await this.#changeTo(difference, next);
+      await pool.change(
+        { ...change, ports: undefined },
+        {
+          persist: async () => {
+            await persist(change.routes.version, patch, inverseOf(before, patch));
+          },
+        },
+      );
+      this.#settings = after;
+      this.#settingsVersion = change.routes.version;
+      this.#taken(change);
+      return { before, patch };
+    });
+  }
+
+  /** The routes of containers, by host. */
+  get containerRoutes(): ReadonlyMap<string, readonly Route[]> {
+    return this.#containers.byHost;
+  }
+
+  /** `table` as it would be with a patch of operators' settings. */
+  tableAs(table: RouteTable, patch: EdgePatch, version: number): RouteTable {
+    const settings = settingsWith(this.#settings, patch);
+    const delta = this.#routesTo(differenceOf(patch), { containers: this.#containers, settings });
+    const compiled = tableWith(table, { ...delta, base: table.version, version });
+    if (compiled.kind === 'rejected') throw new Error(`version ${String(version)} does not hold together: ${compiled.reason}`);
+    return compiled.table;
+  }
+
+  /** The host whose certificate a handshake for `serverName` gets: exact, then wildcard, then the default (as `CertificateIndex`). */
+  certificateHostOf(serverName: string): string {
+    const name = normaliseRequestHost(serverName) ?? DEFAULT_HOST;
+    const wildcard = `*${name.slice(name.indexOf('.'))}`;
+    return [name, wildcard].find((host) => this.#certificates.has(host)) ?? DEFAULT_HOST;
+  }
+
+  #routesTo({ services, removedServices, hosts }: Difference, { settings, containers }: Sources): RouteDelta {
+    const lists = hosts.map((host) => ({ host, routes: routesOfHost(host, settings, containers) }));
+    return { base: this.#version, version: this.#version + 1, services, removedServices, hosts: lists };
+  }
+
+  /** The next version: what differs, and the certificates that hosts then need. `renewed`: hosts whose certificates may be due. */
+  async #changeTo(difference: Difference, next: Sources, renewed: Iterable<string> = []): Promise<Omit<EdgeChange, 'ports'>> {
+    const routes = this.#routesTo(difference, next);
+    const gone = new Set(
+      routes.hosts.filter((one) => one.routes.length === 0 && one.host !== DEFAULT_HOST).map(({ host }) => host),
+    );
+    const certificates: HostCertificate[] = [];
+    for (const host of new Set([...renewed, ...difference.hosts])) {
+      if (gone.has(host)) continue;
+      const certificate = await this.#deps.certificates.certificateFor(host);
+      if (this.#certificates.get(host)?.certPem !== certificate.certPem) certificates.push(certificate);
+    }
+    return { routes, certificates, removedCertificates: [...gone].filter((host) => this.#certificates.has(host)) };
+  }
+
+  /** The workers have it. */
+  #taken({ routes, certificates, removedCertificates }: Omit<EdgeChange, 'ports'>): void {
+    this.#version = routes.version;
+    for (const host of removedCertificates) this.#certificates.delete(host);
+    for (const certificate of certificates) this.#certificates.set(certificate.host, certificate);
   }
 
   async freeze(endpointIds: readonly string[], span: FreezeSpan): Promise<Frozen> {
@@ -153,12 +322,38 @@ export class Edge implements Activator {
   }
 }
 
-/** What a configuration says, apart from its number. */
-function contentOf(edge: EdgeConfig): string {
-  return JSON.stringify([
-    edge.config.services,
-    edge.config.routes,
-    edge.config.ports,
-    edge.certificates.map((certificate) => certificate.certPem),
-  ]);
+function differenceOf(patch: EdgePatch): Difference {
+  const services = Object.entries(patch.services);
+  return {
+    services: services.flatMap(([name, service]) => (service === null ? [] : [serviceOf(name, service)])),
+    removedServices: services.filter(([, service]) => service === null).map(([name]) => serviceIdOf(name)),
+    hosts: Object.keys(patch.hosts),
+  };
+}
+
+/** Operators come first: where both have the same host and path, the operator's route has it. */
+function routesOfHost(host: string, settings: EdgeSettings, containers: FromContainers): readonly Route[] {
+  return mergeRoutes((settings.hosts.get(host) ?? []).map(routeOf), containers.byHost.get(host) ?? []);
+}
+
+function isNothing({ routes, certificates, removedCertificates }: Omit<EdgeChange, 'ports'>): boolean {
+  const parts = [routes.services, routes.removedServices, routes.hosts, certificates, removedCertificates];
+  return parts.every((part) => part.length === 0);
+}
+
+function settingsOf({ services, hosts }: StoredSettings): EdgeSettings {
+  return settingsWith(NO_SETTINGS, {
+    services: Object.fromEntries(services.map(([name, body]) => [name, serviceSchema.parse(JSON.parse(body))])),
+    hosts: Object.fromEntries(hosts.map(([host, routes]) => [host, z.array(routeSchema).parse(JSON.parse(routes))])),
+  });
+}
+
+function edgeClosed(): EcluseError {
+  return new EcluseError({
+    code: 'ECLUSE_EDGE_CLOSED',
+    source: 'usage',
+    status: 503,
+    message: 'the node is starting or stopping, and takes no change of routes',
+    mend: 'try again when it is ready',
+  });
 }

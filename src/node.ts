@@ -193,7 +193,7 @@ function startRenewal(deps: EndpointDeps & { readonly log: Log; readonly edge: E
       name: 'certificates',
       periodMs: RENEWAL_PERIOD_MS,
       round: async () => {
-        await deps.edge.publish();
+        await deps.edge.renew();
         await followAddresses(config, deps);
       },
     },

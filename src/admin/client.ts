@@ -19,7 +19,10 @@ import type { UsageTotal } from '#caas/usage.ts';
 import { EcluseError, codeOf, reasonOf } from '#errors';
 import { checkSocketPath } from '#node-paths';
 import type { Change } from '#state/change-log.ts';
+import type { DiffEntry } from '#routing/operator/diff.ts';
+import type { LintFinding } from '#routing/operator/lint.ts';
 import { errorFromApi } from './api-error.ts';
+import type { ChangeRequest, EdgeControl, EdgeExplanation, SettingsReport, SettingsView, VersionView } from './edge-control.ts';
 import { exactJson, parseExactJson } from './exact-json.ts';
 import { ANSWER_BYTES_MAX, ANSWER_TIMEOUT_MS, LIFECYCLE_TIMEOUT_MS } from './limits.ts';
 import type {
@@ -53,9 +56,10 @@ const USAGE_BIGINTS: ReadonlySet<string> = new Set([
 const NO_BIGINTS: ReadonlySet<string> = new Set();
 
 interface Call {
-  readonly method: 'GET' | 'POST' | 'PATCH' | 'DELETE';
+  readonly method: 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE';
   readonly path: string;
   readonly body?: object;
+  readonly headers?: Readonly<Record<string, string>>;
   readonly bigints?: ReadonlySet<string>;
   /** Silence that is no fault; absent: two minutes. */
   readonly patienceMs?: number;
@@ -120,11 +124,41 @@ export function createAdminClient(socketPath: string): AdminClient {
         body: target === undefined ? {} : { to: target },
         patienceMs: LIFECYCLE_TIMEOUT_MS,
       }),
+    edge: edgeClient(ask),
     changes: async (cursor, limit) =>
       (await get<{ changes: readonly Change[] }>('changes', { after: String(cursor), limit: String(limit) })).changes,
     latestChanges: async (count) =>
       (await get<{ changes: readonly Change[] }>('changes', { latest: '1', limit: String(count) })).changes,
     follow: (after) => follow(socketPath, after),
+  };
+}
+
+function edgeClient(ask: <T>(call: Call) => Promise<T>): EdgeControl {
+  const change = async (call: Call, { ifVersion, dryRun, note }: ChangeRequest): Promise<SettingsReport> =>
+    await ask<SettingsReport>({
+      ...call,
+      path: withQuery(call.path, { dryRun: dryRun ? '1' : undefined, note: note === '' ? undefined : note }),
+      ...(ifVersion === undefined ? {} : { headers: { 'if-match': `"${String(ifVersion)}"` } }),
+    });
+  const get = async <T>(path: string, query: Readonly<Record<string, string | undefined>> = {}): Promise<T> =>
+    await ask<T>({ method: 'GET', path: withQuery(path, query) });
+  return {
+    settings: async () => await get<SettingsView>('config'),
+    apply: async (document, request) => await change({ method: 'PUT', path: 'config', body: document }, request),
+    transact: async (operations, request) => await change({ method: 'POST', path: 'tx', body: { operations } }, request),
+    rollback: async (to, request) => await change({ method: 'POST', path: 'config/rollback', body: { to } }, request),
+    history: async (limit) =>
+      (await get<{ versions: readonly VersionView[] }>('config/history', { limit: String(limit) })).versions,
+    diff: async (since) => (await get<{ diff: readonly DiffEntry[] }>('config/diff', { since: String(since) })).diff,
+    lint: async () => (await get<{ findings: readonly LintFinding[] }>('config/lint')).findings,
+    explain: async ({ host, target, method, headers }, version) =>
+      await get<EdgeExplanation>('explain', {
+        host,
+        target,
+        method,
+        headers: JSON.stringify(headers),
+        version: version === undefined ? undefined : String(version),
+      }),
   };
 }
 
@@ -180,6 +214,7 @@ async function send(socketPath: string, call: Call, timeoutMs: number): Promise<
       agent: false,
       headers: {
         host: 'ecluse',
+        ...call.headers,
         ...(body === undefined ? {} : { 'content-type': 'application/json', 'content-length': Buffer.byteLength(body) }),
       },
     });

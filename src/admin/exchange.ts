@@ -14,17 +14,17 @@ export interface Exchange {
 }
 
 /** The body as JSON. Errors: ECLUSE_REQUEST_INVALID, ECLUSE_REQUEST_TOO_LARGE. */
-export async function readJson({ request }: Exchange): Promise<unknown> {
+export async function readJson({ request }: Exchange, bytesMax = BODY_BYTES_MAX): Promise<unknown> {
   const chunks: Buffer[] = [];
   let length = 0;
   for await (const chunk of request) {
     if (!Buffer.isBuffer(chunk)) continue; // Nobody sets an encoding, so every chunk is one.
     length += chunk.length;
-    if (length > BODY_BYTES_MAX) {
+    if (length > bytesMax) {
       throw new EcluseError({
         code: 'ECLUSE_REQUEST_TOO_LARGE',
         source: 'usage',
-        message: `the body of the request has more than ${String(BODY_BYTES_MAX)} bytes`,
+        message: `the body of the request has more than ${String(bytesMax)} bytes`,
         status: 413,
       });
     }

@@ -2,6 +2,8 @@
 
 /** No request of ours has a body near this. */
 export const BODY_BYTES_MAX = 1024 * 1024;
+/** A hundred thousand routes are 20 MB. */
+export const CONFIG_BYTES_MAX = 32 * 1024 * 1024;
 /** A client on the same machine that takes longer to send its request is stuck. */
 export const REQUEST_TIMEOUT_MS = 30_000;
 /** One operator's scripts and dashboards; bounds file descriptors. */

@@ -2,6 +2,7 @@
  * What an operator can see and change of a running node: implemented by the node, called by the admin API, and offered again on the
  * other side of the socket by the client. Everything but `onProgress` is plain data.
  */
+import type { EdgeControl } from './edge-control.ts';
 import type { PlacementRecord } from '#caas/placement.ts';
 import type { DrainReport } from '#caas/rebalance/drain.ts';
 import type { RebalanceReport } from '#caas/rebalance/rebalancer.ts';
@@ -167,6 +168,8 @@ export interface FleetProgress {
 }
 
 export interface NodeControl {
+  readonly edge: EdgeControl;
+
   status(): Promise<NodeStatus>;
   tenants(): Promise<readonly TenantView[]>;
   addTenant(request: TenantRequest): Promise<TenantView>;

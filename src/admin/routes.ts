@@ -1,6 +1,7 @@
 /** The routes of the admin API: which method and path calls what of the node. */
 import type { Clock } from '#clock';
 import { EcluseError } from '#errors';
+import { CONFIG_ROUTES } from './config-routes.ts';
 import { latestChanges } from './event-stream.ts';
 import type { EventStreams } from './event-stream.ts';
 import { exactJson } from './exact-json.ts';
@@ -28,7 +29,7 @@ export interface RouteContext {
 }
 
 export interface AdminRoute {
-  readonly method: 'GET' | 'POST' | 'PATCH' | 'DELETE';
+  readonly method: 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE';
   /** Segments after `/v1`; `{name}` captures one. */
   readonly path: string;
   readonly handle: (exchange: Exchange, context: RouteContext) => Promise<void>;
@@ -217,6 +218,7 @@ export const ADMIN_ROUTES: readonly AdminRoute[] = [
       await streams.serve(exchange);
     },
   },
+  ...CONFIG_ROUTES,
 ];
 
 function captured(exchange: Exchange, name: string): string {

@@ -160,20 +160,22 @@ export class DataPlane implements AsyncDisposable {
 
   /** Compiles what a worker begins with. Returns why it cannot be served, or undefined. */
   prepareWhole({ config, certificates }: EdgeConfig): string | undefined {
-    return this.#prepare(compileRoutes(config), config.ports ?? [], certificates);
+    return this.#prepare(compileRoutes(config), { ports: config.ports ?? [], certificates, removedCertificates: [] });
   }
 
   /** Compiles a change beside the current version. Returns why it cannot be served, or undefined. */
-  prepare({ routes, ports, certificates }: EdgeChange): string | undefined {
-    return this.#prepare(tableWith(this.table, routes), ports, certificates);
+  prepare(change: EdgeChange): string | undefined {
+    return this.#prepare(tableWith(this.table, change.routes), change);
   }
 
-  #prepare(compiled: CompileResult, ports: EdgeChange['ports'], certificates: EdgeChange['certificates']): string | undefined {
+  #prepare(
+    compiled: CompileResult,
+    { ports, certificates, removedCertificates }: Omit<EdgeChange, 'routes'>,
+  ): string | undefined {
     if (compiled.kind === 'rejected') return compiled.reason;
-    const current = this.#snapshot.certificates;
-    const prepared = certificates === undefined ? undefined : current.prepare(certificates);
-    if (prepared?.kind === 'refused') return prepared.reason;
-    this.#prepared = { table: compiled.table, certificates: prepared?.index ?? current };
+    const prepared = this.#snapshot.certificates.prepare(certificates, removedCertificates);
+    if (prepared.kind === 'refused') return prepared.reason;
+    this.#prepared = { table: compiled.table, certificates: prepared.index };
     this.ports.prepare(compiled.table.version, ports);
     return undefined;
   }

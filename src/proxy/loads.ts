@@ -49,8 +49,8 @@ export class Loads<W extends object> {
   }
 
   /** Forgets endpoints that are not there any more. */
-  keepOnly(endpointIds: ReadonlySet<string>): void {
-    for (const id of this.#usedMs.keys()) if (!endpointIds.has(id)) this.#usedMs.delete(id);
+  keepOnly(isThere: (endpointId: string) => boolean): void {
+    for (const id of this.#usedMs.keys()) if (!isThere(id)) this.#usedMs.delete(id);
   }
 }
 

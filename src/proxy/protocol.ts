@@ -31,8 +31,10 @@ export interface EdgeChange {
   readonly routes: RouteDelta;
   /** All of them. Undefined: as before. */
   readonly ports: readonly PublishedPort[] | undefined;
-  /** All of them. Undefined: as before. */
-  readonly certificates: readonly HostCertificate[] | undefined;
+  /** New, or as they are from now on. */
+  readonly certificates: readonly HostCertificate[];
+  /** Hosts that have none any more. */
+  readonly removedCertificates: readonly string[];
 }
 
 export type FreezeOptions = FreezeSpan;

@@ -6,11 +6,9 @@
  * misses no later change.
  */
 import cluster from 'node:cluster';
-import { compileRoutes } from '#routing/compile.ts';
-import { deltaBetween } from '#routing/delta.ts';
+import { tableWith } from '#routing/compile.ts';
 import type { EndpointUse } from '#routing/activator.ts';
-import type { RouteConfig } from '#routing/route-table.ts';
-import type { HostCertificate } from '#tls/certificate.ts';
+import type { RouteDelta, RouteTable } from '#routing/route-table.ts';
 import type { Clock } from '#clock';
 import { EcluseError, reasonOf } from '#errors';
 import { KeyedLock } from '#lifecycle';
@@ -25,6 +23,8 @@ import {
   WORKER_START_TIMEOUT_MS,
 } from './limits.ts';
 import { shareLimits } from './budget.ts';
+import { committedOf, committedWith, configRefused, edgeConfigOf } from './committed.ts';
+import type { Committed } from './committed.ts';
 import { EDGE_LIMITS } from './edge-limits.ts';
 import type { EdgeLimits } from './edge-limits.ts';
 import { Loads } from './loads.ts';
@@ -77,6 +77,13 @@ export interface WorkerStatus {
   readonly version: number;
 }
 
+export interface ChangeOptions {
+  /** Endpoints that are thawed in the same turn as they get their new address. */
+  readonly thaw?: readonly string[];
+  /** Makes the change last, when every worker is ready for it and before any serves it. Where it throws, the old version stays. */
+  readonly persist?: () => Promise<void>;
+}
+
 interface Member {
   readonly process: WorkerProcess;
   readonly startMs: number;
@@ -105,13 +112,13 @@ export class WorkerPool implements AsyncDisposable {
   readonly #freezes = new Map<string, number>();
   readonly #wakes: Wakes;
   readonly #loads: Loads<Member>;
-  #committed: EdgeConfig;
+  #committed: Committed;
 
   private constructor(deps: WorkerPoolDeps, options: WorkerPoolOptions, listen: ListenAddresses) {
     this.#deps = deps;
     this.#options = options;
     this.#listen = listen;
-    this.#committed = options.initial;
+    this.#committed = committedOf(options.initial);
     this.#loads = new Loads(deps.clock);
     this.#wakes = new Wakes(deps.clock, { againMs: WAKE_SAME_MS, tell: options.onWake });
   }
@@ -150,7 +157,7 @@ export class WorkerPool implements AsyncDisposable {
 
   /** The version that is committed. */
   get version(): number {
-    return this.#committed.config.version;
+    return this.#committed.table.version;
   }
 
   status(): WorkerStatus[] {
@@ -161,16 +168,22 @@ export class WorkerPool implements AsyncDisposable {
     }));
   }
 
-  /** Brings all workers to a new version, or none: then it throws ECLUSE_CONFIG_REFUSED and the old version stays. */
-  async apply(
-    config: RouteConfig,
-    certificates: readonly HostCertificate[],
-    /** Endpoints that are thawed in the same turn as they get their new address. */
-    thaw: readonly string[] = [],
-  ): Promise<void> {
-    await this.#changes.run('apply', async () => {
-      await this.#apply({ config, certificates }, thaw);
+  /** Brings all workers to a new version, or none: then it throws ECLUSE_CONFIG_REFUSED and the old version stays. The work is that of the change. */
+  async change(change: EdgeChange, options: ChangeOptions = {}): Promise<void> {
+    await this.#changes.run('change', async () => {
+      await this.#change(change, options);
     });
+  }
+
+  /** Whether a change of what is committed holds together. Errors: ECLUSE_CONFIG_REFUSED. */
+  check(delta: RouteDelta): void {
+    const compiled = tableWith(this.#committed.table, delta);
+    if (compiled.kind === 'rejected') throw configRefused(delta.version, compiled.reason);
+  }
+
+  /** What is committed, compiled. */
+  get table(): RouteTable {
+    return this.#committed.table;
   }
 
   /** Holds new requests for the endpoints on all workers; returns when nothing is under way there. */
@@ -232,23 +245,26 @@ export class WorkerPool implements AsyncDisposable {
     await Promise.all(this.#slots);
   }
 
-  async #apply(edge: EdgeConfig, thaw: readonly string[]): Promise<void> {
-    const { version } = edge.config;
+  async #change(change: EdgeChange, { thaw = [], persist }: ChangeOptions): Promise<void> {
+    const { version } = change.routes;
+    const compiled = tableWith(this.#committed.table, change.routes);
+    if (compiled.kind === 'rejected') throw configRefused(version, compiled.reason);
+    const next = committedWith(this.#committed, compiled.table, change);
     const participants = this.#booted();
-    const compiled = participants.length === 0 ? compileRoutes(edge.config) : undefined;
-    if (compiled?.kind === 'rejected') throw configRefused(version, compiled.reason);
-    const change = changeBetween(this.#committed, edge);
     const replies = await Promise.allSettled(
       participants.map(async ({ process }) => await process.ask({ kind: 'prepare', change }, WORKER_ACK_TIMEOUT_MS)),
     );
-    const reason = replies.map(refusalOf).find((text) => text !== undefined);
-    if (reason !== undefined) {
+    try {
+      const reason = replies.map(refusalOf).find((text) => text !== undefined);
+      if (reason !== undefined) throw configRefused(version, reason);
+      await persist?.();
+    } catch (error) {
       for (const { process } of participants) process.tell({ kind: 'abort', version });
-      throw configRefused(version, reason);
+      throw error;
     }
-    this.#committed = edge;
+    this.#committed = next;
     for (const id of thaw) this.#freezes.delete(id);
-    this.#keepOnly(edge.config);
+    this.#keepOnly(next);
     // Who booted meanwhile has the old version and has not prepared this one.
     const late = this.#booted().filter((member) => !participants.includes(member));
     for (const { process } of late) process.tell({ kind: 'prepare', change });
@@ -260,11 +276,12 @@ export class WorkerPool implements AsyncDisposable {
   }
 
   /** Forgets endpoints that are gone. */
-  #keepOnly({ services, ports = [] }: RouteConfig): void {
-    const endpoints = [...services.flatMap((service) => service.endpoints), ...ports.map(({ endpoint }) => endpoint)];
-    const asleep = asleepAmong(endpoints);
-    this.#wakes.keepOnly((id) => asleep.has(id));
-    this.#loads.keepOnly(new Set(endpoints.map(({ id }) => id)));
+  #keepOnly({ table, ports }: Committed): void {
+    const published = ports.map(({ endpoint }) => endpoint);
+    const asleep = asleepAmong(published);
+    const ids = new Set(published.map(({ id }) => id));
+    this.#wakes.keepOnly((id) => asleep.has(id) || table.endpoints.get(id)?.some(({ state }) => state === 'asleep') === true);
+    this.#loads.keepOnly((id) => ids.has(id) || table.endpoints.get(id) !== undefined);
   }
 
   async #commit(member: Member, version: number, thaw: readonly string[]): Promise<void> {
@@ -395,7 +412,7 @@ export class WorkerPool implements AsyncDisposable {
       {
         kind: 'boot',
         options: { listen: this.#listen, limits: shares, trust, accessLogFile, logLevel },
-        edge: this.#committed,
+        edge: edgeConfigOf(this.#committed),
         freezes: [...this.#freezes].map(([id, endMs]) => ({ endpointIds: [id], deadlineMs: Math.max(0, endMs - nowMs) })),
         failedWakes: [...this.#wakes.failures()],
       },
@@ -407,18 +424,6 @@ export class WorkerPool implements AsyncDisposable {
     const key = http !== undefined && reply.reason.includes(`:${String(http.port)}`) ? 'listen.http' : 'listen.https';
     throw listenError(key === 'listen.http' ? http : https, key, { code: reply.code, reason: reply.reason });
   }
-}
-
-function isSame(one: unknown, other: unknown): boolean {
-  return one === other || JSON.stringify(one) === JSON.stringify(other);
-}
-
-function changeBetween(before: EdgeConfig, after: EdgeConfig): EdgeChange {
-  return {
-    routes: deltaBetween(before.config, after.config),
-    ports: isSame(before.config.ports, after.config.ports) ? undefined : (after.config.ports ?? []),
-    certificates: isSame(before.certificates, after.certificates) ? undefined : after.certificates,
-  };
 }
 
 function sumOfFreezes(one: FreezeResult, other: FreezeResult): FreezeResult {
@@ -436,15 +441,6 @@ function refusalOf(result: PromiseSettledResult<Reply>): string | undefined {
   // A worker that dies takes no part: its successor boots at what is committed. One that hangs does.
   const error: unknown = result.reason;
   return error instanceof EcluseError && error.code === 'ECLUSE_WORKER_GONE' ? undefined : reasonOf(error);
-}
-
-function configRefused(version: number, reason: string): EcluseError {
-  return new EcluseError({
-    code: 'ECLUSE_CONFIG_REFUSED',
-    source: 'config',
-    message: `config version ${String(version)} was refused: ${reason}`,
-    status: 400,
-  });
 }
 
 function startFailed(what: string): EcluseError {

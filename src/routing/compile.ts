@@ -7,7 +7,7 @@ import { parsePathPattern } from './path-pattern.ts';
 import type { PathPattern } from './path-pattern.ts';
 import { compareConditions, conditionsKey, parseConditions } from './route-conditions.ts';
 import type { CompiledRoute, Endpoint, Route, RouteConfig, RouteDelta, RouteTable, Service } from './route-table.ts';
-import { ShardedMap } from './sharded-map.ts';
+import { ShardedMap } from '#sharded-map';
 
 export type CompileResult =
   | { readonly kind: 'compiled'; readonly table: RouteTable }
@@ -31,6 +31,15 @@ function rejected(reason: string): CompileResult {
 export function compileRoutes({ version, services, routes }: RouteConfig): CompileResult {
   const hosts = [...Map.groupBy(routes, ({ host }) => host)].map(([host, ofHost]) => ({ host, routes: ofHost }));
   return tableWith(EMPTY_TABLE, { base: 0, version, services, removedServices: [], hosts });
+}
+
+/** What a table was compiled from. Expressions of a host are in the order in which they were written, all else in that of the table. */
+export function configOf({ version, services, hosts }: RouteTable): RouteConfig {
+  return {
+    version,
+    services: [...services.values()],
+    routes: [...hosts.values()].flatMap((compiled) => compiled.map(({ route }) => route)),
+  };
 }
 
 /** The table after a change; the first fault rejects all of it. `table` stays as it is. */

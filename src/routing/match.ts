@@ -28,6 +28,11 @@ export function findRoute(table: RouteTable, host: string, path: string, facts: 
   );
 }
 
+/** The routes that a host's requests are matched against, level by level, each in the order in which it is asked. */
+export function levelsOf(table: RouteTable, host: string): readonly (readonly CompiledRoute[])[] {
+  return [table.hosts.get(host), ofWildcard(table, host), table.hosts.get('*')].filter((level) => level !== undefined);
+}
+
 /** Whether there is a route for any request to `host`. */
 export function isKnownHost(table: RouteTable, host: string): boolean {
   return (table.hosts.get(host) ?? ofWildcard(table, host) ?? table.hosts.get('*')) !== undefined;

@@ -5,7 +5,7 @@
 
 import type { PathPattern } from './path-pattern.ts';
 import type { RouteConditions } from './route-conditions.ts';
-import type { ShardedMap } from './sharded-map.ts';
+import type { ShardedMap } from '#sharded-map';
 
 /** One address a service can be reached at. */
 export interface Endpoint {

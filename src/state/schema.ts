@@ -77,4 +77,13 @@ export const SCHEMA_VERSIONS: readonly (readonly string[])[] = [
     `CREATE INDEX snapshot_container ON snapshot (container)`,
   ],
   [`ALTER TABLE host ADD COLUMN state TEXT NOT NULL DEFAULT 'active'`],
+  [
+    // What operators wrote of the edge: JSON, checked by routing/operator/schema.ts. The routes of a host are one row, because their order counts.
+    `CREATE TABLE edge_service (name TEXT PRIMARY KEY, body TEXT NOT NULL)`,
+    `CREATE TABLE edge_host (host TEXT PRIMARY KEY, routes TEXT NOT NULL)`,
+    // Each with what takes it back, so that any of them can be gone back to.
+    `CREATE TABLE config_version (
+       version BIGINT PRIMARY KEY, at_ms BIGINT NOT NULL, cause TEXT NOT NULL, note TEXT NOT NULL, bytes BIGINT NOT NULL,
+       patch TEXT NOT NULL, inverse TEXT NOT NULL)`,
+  ],
 ];

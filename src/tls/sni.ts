@@ -1,13 +1,14 @@
 /**
  * Which certificate answers a TLS handshake.
  *
- * An index is immutable: a change of certificates prepares a new one and swaps the reference. What is costly, the parsed
- * `SecureContext`, is kept in a cache that the indexes of one worker share, so that a change costs what changed.
+ * An index is immutable: a change of certificates prepares a new one and swaps the reference. What does not change is shared, and what is costly, the
+ * parsed `SecureContext`, is kept in a cache that the indexes of one worker share, so that a change costs what changed.
  */
 import { createSecureContext } from 'node:tls';
 import type { SecureContext } from 'node:tls';
 import { LRUCache } from 'lru-cache';
 import { reasonOf } from '#errors';
+import { ShardedMap } from '#sharded-map';
 import type { HostCertificate } from './certificate.ts';
 
 /** A context is some 50 KB in OpenSSL; the busiest thousand stay, the rest is made again in well under a millisecond. */
@@ -27,38 +28,33 @@ export type PreparedIndex =
 
 export class CertificateIndex {
   readonly #contexts: ContextCache;
-  readonly #byHost: ReadonlyMap<string, Entry>;
-  /** Keys of certificates that OpenSSL has accepted. */
-  readonly #proven: ReadonlySet<string>;
+  readonly #byHost: ShardedMap<Entry>;
 
-  private constructor(contexts: ContextCache, byHost: ReadonlyMap<string, Entry>, proven: ReadonlySet<string>) {
+  private constructor(contexts: ContextCache, byHost: ShardedMap<Entry>) {
     this.#contexts = contexts;
     this.#byHost = byHost;
-    this.#proven = proven;
   }
 
   static empty(): CertificateIndex {
-    return new CertificateIndex(new LRUCache({ max: CONTEXTS_MAX }), new Map(), new Set());
+    return new CertificateIndex(new LRUCache({ max: CONTEXTS_MAX }), ShardedMap.empty());
   }
 
-  /** An index of exactly `certificates`. Each new one is loaded once here, so that a broken one is refused and not met by a client. */
-  prepare(certificates: readonly HostCertificate[]): PreparedIndex {
-    const byHost = new Map<string, Entry>();
-    const proven = new Set<string>();
-    for (const certificate of certificates) {
-      if (byHost.has(certificate.host)) return { kind: 'refused', reason: `two certificates for host "${certificate.host}"` };
+  /** An index with `changed` and without `removed`. Each new one is loaded once here, so that a broken one is refused and not met by a client. */
+  prepare(changed: readonly HostCertificate[], removed: readonly string[] = []): PreparedIndex {
+    const changes = new Map<string, Entry | undefined>(removed.map((host) => [host, undefined]));
+    for (const certificate of changed) {
+      const { host } = certificate;
+      if (changes.has(host)) return { kind: 'refused', reason: `two certificates for host "${host}"` };
       const key = `${certificate.certPem}\n${certificate.keyPem}`;
-      byHost.set(certificate.host, { certificate, key });
-      if (!this.#proven.has(key)) {
-        try {
-          this.#contexts.set(key, load(certificate));
-        } catch (error) {
-          return { kind: 'refused', reason: `certificate for host "${certificate.host}" cannot be used: ${reasonOf(error)}` };
-        }
+      changes.set(host, { certificate, key });
+      if (this.#byHost.get(host)?.key === key) continue;
+      try {
+        this.#contexts.set(key, load(certificate));
+      } catch (error) {
+        return { kind: 'refused', reason: `certificate for host "${host}" cannot be used: ${reasonOf(error)}` };
       }
-      proven.add(key);
     }
-    return { kind: 'prepared', index: new CertificateIndex(this.#contexts, byHost, proven) };
+    return { kind: 'prepared', index: new CertificateIndex(this.#contexts, this.#byHost.with(changes)) };
   }
 
   /** The context for a server name: exact, then wildcard, then the default. Undefined: the handshake cannot be answered. */

@@ -111,6 +111,18 @@ function notFound(message: string): EcluseError {
   return new EcluseError({ code: 'ECLUSE_NOT_FOUND', source: 'usage', message, mend: 'see: ecluse tenant ls', status: 404 });
 }
 
+const noEdge = async (): Promise<never> => await Promise.reject(notFound('this node has no edge'));
+const NO_EDGE: NodeControl['edge'] = {
+  settings: noEdge,
+  apply: noEdge,
+  transact: noEdge,
+  rollback: noEdge,
+  history: noEdge,
+  diff: noEdge,
+  explain: noEdge,
+  lint: noEdge,
+};
+
 export function createTestControl(sql: Sql): NodeControl {
   const existing = async (name: string): Promise<Tenant> => {
     const tenant = await findTenant(sql, name);
@@ -119,6 +131,7 @@ export function createTestControl(sql: Sql): NodeControl {
   };
   let readings = 0;
   return {
+    edge: NO_EDGE,
     status: async () => STATUS,
     tenants: async () => (await listTenants(sql)).map((tenant) => ({ ...tenant, containers: 0 })),
     addTenant: async ({ name, quota, domains }) => {

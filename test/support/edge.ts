@@ -7,13 +7,16 @@ import type { HostCertificate } from '#tls/certificate.ts';
 import type { AccessLogLine } from '#proxy/access-log-schema.ts';
 import { EDGE_LIMITS } from '#proxy/edge-limits.ts';
 import type { EdgeLimits } from '#proxy/edge-limits.ts';
-import type { TrafficDelta, TrustOptions } from '#proxy/protocol.ts';
+import type { EdgeChange, EdgeConfig, TrafficDelta, TrustOptions } from '#proxy/protocol.ts';
+import { deltaBetween } from '#routing/delta.ts';
 import { WorkerPool } from '#proxy/worker-pool.ts';
 import { systemClock, waitFor } from '#clock';
 import { createLog } from '#log';
 
 export interface Edge extends AsyncDisposable {
   readonly pool: WorkerPool;
+  /** Changes what was applied last into this. */
+  readonly apply: (config: RouteConfig, certificates: readonly HostCertificate[], thaw?: readonly string[]) => Promise<void>;
   readonly httpPort: number;
   readonly httpsPort: number;
   readonly accessLogFile: string;
@@ -66,8 +69,13 @@ async function openEdge(options: EdgeOptions, directory: string): Promise<Edge> 
       },
     },
   );
+  let applied: EdgeConfig = { config: options.config, certificates: options.certificates ?? [] };
   return {
     pool,
+    apply: async (config, certificates, thaw = []) => {
+      await pool.change(changeBetween(applied, { config, certificates }), { thaw });
+      applied = { config, certificates };
+    },
     httpPort: pool.listening.http?.port ?? 0,
     httpsPort: pool.listening.https?.port ?? 0,
     accessLogFile,
@@ -84,6 +92,17 @@ async function openEdge(options: EdgeOptions, directory: string): Promise<Edge> 
       await pool[Symbol.asyncDispose]();
       await rm(directory, { recursive: true, force: true });
     },
+  };
+}
+
+/** All that differs between two whole configurations. */
+export function changeBetween(before: EdgeConfig, after: EdgeConfig): EdgeChange {
+  const wanted = new Set(after.certificates.map(({ host }) => host));
+  return {
+    routes: deltaBetween(before.config, after.config),
+    ports: after.config.ports ?? [],
+    certificates: after.certificates,
+    removedCertificates: before.certificates.map(({ host }) => host).filter((host) => !wanted.has(host)),
   };
 }
 

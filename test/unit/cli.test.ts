@@ -50,7 +50,66 @@ describe('parseCommandLine()', () => {
       'doctor --fix --quiet --for-tests',
       { kind: 'doctor', fix: true, quiet: true, forTests: true, json: false, dataDir: undefined },
     ],
-    ['route ls', { kind: 'not-implemented', name: 'route' }],
+    ['route ls', { kind: 'route-ls', host: undefined, json: false, daemon }],
+    [
+      'route add shop.test/api shop -X GET -X POST -H x-beta:1 --dry-run',
+      {
+        kind: 'route-add',
+        match: { host: 'shop.test', path: '/api', methods: ['GET', 'POST'], headers: { 'x-beta': '1' } },
+        service: 'shop',
+        ifVersion: undefined,
+        dryRun: true,
+        note: '',
+        json: false,
+        daemon,
+      },
+    ],
+    [
+      'route rm *.shop.test~^/v[0-9]+ --if-version 7 --note x',
+      {
+        kind: 'route-rm',
+        match: { host: '*.shop.test', path: '~^/v[0-9]+' },
+        ifVersion: 7,
+        dryRun: false,
+        note: 'x',
+        json: false,
+        daemon,
+      },
+    ],
+    [
+      'service set shop http://127.0.0.1:1 http://127.0.0.1:2',
+      {
+        kind: 'service-set',
+        name: 'shop',
+        endpoints: ['http://127.0.0.1:1', 'http://127.0.0.1:2'],
+        sendProxy: undefined,
+        ifVersion: undefined,
+        dryRun: false,
+        note: '',
+        json: false,
+        daemon,
+      },
+    ],
+    ['apply a b', { kind: 'apply', files: ['a', 'b'], ifVersion: undefined, dryRun: false, note: '', json: false, daemon }],
+    ['diff a', { kind: 'apply', files: ['a'], ifVersion: undefined, dryRun: true, note: '', json: false, daemon }],
+    ['rollback 4', { kind: 'rollback', to: 4, ifVersion: undefined, dryRun: false, note: '', json: false, daemon }],
+    [
+      'explain https://shop.test/a?b=c -X PUT -H A:b',
+      {
+        kind: 'explain',
+        host: 'shop.test',
+        target: '/a?b=c',
+        method: 'PUT',
+        headers: { a: 'b' },
+        version: undefined,
+        json: false,
+        daemon,
+      },
+    ],
+    [
+      'explain shop.test --version 3',
+      { kind: 'explain', host: 'shop.test', target: '/', method: 'GET', headers: {}, version: 3, json: false, daemon },
+    ],
     ['host drain b --dry-run', { kind: 'host-drain', host: 'b', dryRun: true, endSessions: false, json: false, daemon }],
     ['host undrain b', { kind: 'host-undrain', host: 'b', json: false, daemon }],
     ['rebalance', { kind: 'rebalance', dryRun: false, json: false, daemon }],
@@ -139,12 +198,12 @@ test('help names every command that exists, and none that is to come', () => {
     .split('\n')
     .filter((line) => line.startsWith('  '));
   const shown = COMMAND_SPECS.filter(({ hidden }) => hidden !== true);
-  // `explain container` exists, `explain URL` is to come: what is listed is compared whole, not by its first word.
+  // `explain container` and `explain URL`: what is listed is compared whole, not by its first word.
   expect(listed.map((line) => line.trim().split('  ')[0])).toEqual(
     shown.map(({ words, operands }) => [words, ...operands].join(' ')),
   );
   for (const words of COMMANDS_TO_COME) expect(COMMAND_SPECS.map((spec) => spec.words)).not.toContain(words);
-  expect(parse('explain https://shop.test/')).toEqual({ kind: 'not-implemented', name: 'explain' });
+  expect(parse('cert ls')).toEqual({ kind: 'not-implemented', name: 'cert' });
   expect(helpText('ps')).toContain('-a, --all');
   expect(helpText('tenant')).toContain('tenant env NAME');
 });

@@ -8,6 +8,7 @@ import { z } from 'zod';
 import { EDGE_LIMITS } from '#proxy/edge-limits.ts';
 import type { EdgeLimits } from '#proxy/edge-limits.ts';
 import type { EdgeConfig } from '#proxy/protocol.ts';
+import { changeBetween } from '../../../test/support/edge.ts';
 import { WorkerPool } from '#proxy/worker-pool.ts';
 import { systemClock } from '#clock';
 import { createLog } from '#log';
@@ -50,6 +51,7 @@ const pool = await WorkerPool.open(
   },
 );
 
+let applied = spec.initial;
 answerCommands(async (given) => {
   const command = COMMAND.parse(given);
   switch (command.kind) {
@@ -63,7 +65,8 @@ answerCommands(async (given) => {
       await pool.reopenAccessLog();
       return {};
     case 'apply':
-      await pool.apply(command.edge.config, command.edge.certificates);
+      await pool.change(changeBetween(applied, command.edge));
+      applied = command.edge;
       return {};
   }
 });

@@ -155,7 +155,7 @@ describe('WorkerPool.freeze() and WebSockets', () => {
     const client = await openWebSocket(url(edge));
     const frozen = await edge.pool.freeze(['c1'], { ...SHORT, streams: 'carry' });
     expect(frozen).toMatchObject(NOTHING);
-    await edge.pool.apply(anyHost(configOf([{ ...at, generation: 2 }], 2)), []);
+    await edge.apply(anyHost(configOf([{ ...at, generation: 2 }], 2)), []);
     await edge.pool.thaw(['c1']);
     endpoint.sessions[0]?.socket.write(textFrame('still here'));
     await eventually(() => (client.messages.length === 2 ? true : undefined));

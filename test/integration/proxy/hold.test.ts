@@ -51,7 +51,7 @@ describe('WorkerPool.freeze() and thaw()', () => {
     expect(frozen.cut).toBe(0);
     const atFreeze = seen.old.length;
     await heldRequests(edge, 8);
-    await edge.pool.apply(configOf([{ ...next.endpoint({ id: 'c1' }), generation: 2 }], 2), []);
+    await edge.apply(configOf([{ ...next.endpoint({ id: 'c1' }), generation: 2 }], 2), []);
     expect(seen.next.length).toBe(0);
     await edge.pool.thaw(['c1']);
     await eventually(() => (seen.next.length > 100 ? true : undefined));
@@ -211,7 +211,7 @@ describe('WorkerPool.freeze() and thaw()', () => {
     const freezing = edge.pool.freeze(['c1'], LONG);
     process.kill(second, 'SIGKILL');
     await freezing;
-    await edge.pool.apply(configOf([{ ...at, generation: 2 }], 2), []);
+    await edge.apply(configOf([{ ...at, generation: 2 }], 2), []);
     await eventually(() => {
       const now = edge.pool.status();
       return now.length === 2 && now.every(({ pid, state }) => !before.includes(pid) && state === 'listening') ? true : undefined;

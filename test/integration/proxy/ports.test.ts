@@ -35,7 +35,7 @@ function echo(socket: Socket): void {
 }
 
 async function apply(edge: Edge, ports: readonly PublishedPort[], version: number): Promise<void> {
-  await edge.pool.apply(withPorts(ports, version), []);
+  await edge.apply(withPorts(ports, version), []);
 }
 
 /** Whether something is accepted there at all. */

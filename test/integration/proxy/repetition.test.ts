@@ -77,10 +77,10 @@ describe('a head that comes again', () => {
     const get = 'GET /moved HTTP/1.1\r\nHost: app.test\r\n\r\n';
     expect(await inTurn(socket, [get, get, get])).toEqual(['one', 'one', 'one']);
     version += 1;
-    await edge.pool.apply(configOf([two.endpoint({ id: 'c2' })], version), []);
+    await edge.apply(configOf([two.endpoint({ id: 'c2' })], version), []);
     expect(await inTurn(socket, [get, get])).toEqual(['two', 'two']);
     version += 1;
-    await edge.pool.apply(configOf([one.endpoint({ id: 'c1' })], version), []);
+    await edge.apply(configOf([one.endpoint({ id: 'c1' })], version), []);
     expect(await inTurn(socket, [get, get])).toEqual(['one', 'one']);
     socket.destroy();
   });

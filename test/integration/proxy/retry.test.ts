@@ -49,7 +49,7 @@ test('a service whose only endpoint refuses connections is answered 502, one wit
   await gone[Symbol.asyncDispose]();
   await using edge = await startEdge({ config: configOf([dead]) });
   expect((await ask({ port: edge.httpPort })).headers['proxy-status']).toBe('ecluse; error=connection_refused');
-  await edge.pool.apply(configOf([], 2), []);
+  await edge.apply(configOf([], 2), []);
   expect((await ask({ port: edge.httpPort })).status).toBe(503);
 });
 

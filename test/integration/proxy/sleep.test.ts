@@ -43,7 +43,7 @@ describe('a service that sleeps', () => {
     const { length: wakes } = edge.wakes;
     expect(wakes).toBeLessThanOrEqual(1 + Math.floor((performance.now() - startMs) / WAKE_SAME_MS));
     expect(edge.wakes[0]).toEqual(['c1']);
-    await edge.pool.apply(configOf([upstream.endpoint({ id: 'c1', generation: 2 })], 2), []);
+    await edge.apply(configOf([upstream.endpoint({ id: 'c1', generation: 2 })], 2), []);
     const all = await Promise.all(answers);
     expect(new Set(all.map(({ status }) => status))).toEqual(new Set([200]));
     expect(all.every(({ body }, index) => body.toString() === `/${String(index)}`)).toBe(true);
@@ -59,7 +59,7 @@ describe('a service that sleeps', () => {
     const body = 'x'.repeat(300_000);
     const answer = ask({ port: edge.httpPort, method: 'POST', headers: { 'transfer-encoding': 'chunked' }, body });
     await held(edge, 1);
-    await edge.pool.apply(configOf([upstream.endpoint({ id: 'c1', generation: 2 })], 2), []);
+    await edge.apply(configOf([upstream.endpoint({ id: 'c1', generation: 2 })], 2), []);
     expect((await answer).status).toBe(200);
     expect(bodies).toEqual([body]);
   });
@@ -116,11 +116,11 @@ describe('a service that sleeps', () => {
     await edge.pool.freeze(['c1'], { deadlineMs: 30_000, drainMs: 1_000 });
     const answer = ask({ port: edge.httpPort });
     await held(edge, 1);
-    await edge.pool.apply(configOf([ASLEEP], 2), []);
+    await edge.apply(configOf([ASLEEP], 2), []);
     expect(edge.wakes).toEqual([]);
     await edge.pool.thaw(['c1']);
     await eventually(() => (edge.wakes.length > 0 ? true : undefined));
-    await edge.pool.apply(configOf([upstream.endpoint({ id: 'c1', generation: 2 })], 3), []);
+    await edge.apply(configOf([upstream.endpoint({ id: 'c1', generation: 2 })], 3), []);
     expect((await answer).status).toBe(200);
     expect(edge.wakes).toEqual([['c1']]);
   });
@@ -144,10 +144,10 @@ describe('a service that sleeps', () => {
     await eventually(() => (edge.wakes.length > 1 ? true : undefined));
     expect(edge.wakes).toEqual([['c1'], ['c2']]);
     const awake = { ...ASLEEP, address: '127.0.0.1', generation: 2, state: undefined };
-    await edge.pool.apply(config(2, { ...awake, port: upstream.port }, { ...awake, id: 'c2', port: echo.port }), []);
+    await edge.apply(config(2, { ...awake, port: upstream.port }, { ...awake, id: 'c2', port: echo.port }), []);
     expect((await Promise.all(answers)).map(({ bytes }) => bytes.toString())).toEqual(['1', '2', '3']);
     await eventually(() => (client.received.length > 0 ? true : undefined));
-    await edge.pool.apply(config(3, ASLEEP, { ...ASLEEP, id: 'c2' }), []);
+    await edge.apply(config(3, ASLEEP, { ...ASLEEP, id: 'c2' }), []);
     const refused = talk(tcp, 'x');
     await eventually(() => (edge.wakes.length > 2 ? true : undefined));
     await edge.pool.wakeFailed(['c1'], 60_000);

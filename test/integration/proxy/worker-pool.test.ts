@@ -50,13 +50,13 @@ describe('WorkerPool', () => {
     await using upstream = await startUpstream((_request, response) => response.end('ok'));
     await using edge = await startEdge({ config: configOf([upstream.endpoint()]), workers: 2 });
     const broken = { ...configOf([upstream.endpoint()], 2), services: [] };
-    const error: unknown = await edge.pool.apply(broken, []).catch((thrown: unknown) => thrown);
+    const error: unknown = await edge.apply(broken, []).catch((thrown: unknown) => thrown);
     expect(codeOf(error)).toBe('ECLUSE_CONFIG_REFUSED');
     const badCertificate = { host: 'app.test', certPem: 'no', keyPem: 'no' };
-    await expect(edge.pool.apply(configOf([], 2), [badCertificate])).rejects.toThrow('app.test');
+    await expect(edge.apply(configOf([], 2), [badCertificate])).rejects.toThrow('app.test');
     expect(edge.pool.status().map((worker) => worker.version)).toEqual([1, 1]);
     expect((await ask({ port: edge.httpPort })).status).toBe(200);
-    await edge.pool.apply({ ...configOf([upstream.endpoint()], 3), routes: [] }, []);
+    await edge.apply({ ...configOf([upstream.endpoint()], 3), routes: [] }, []);
     expect(edge.pool.status().map((worker) => worker.version)).toEqual([3, 3]);
     expect((await ask({ port: edge.httpPort })).status).toBe(404);
   });
@@ -64,7 +64,7 @@ describe('WorkerPool', () => {
   test('replaces a worker that was killed, at the committed version', async () => {
     await using upstream = await startUpstream((_request, response) => response.end('ok'));
     await using edge = await startEdge({ config: configOf([]), workers: 2 });
-    await edge.pool.apply(configOf([upstream.endpoint()], 5), []);
+    await edge.apply(configOf([upstream.endpoint()], 5), []);
     const [killed] = edge.pool.status();
     process.kill(killed?.pid ?? 0, 'SIGKILL');
     const status = await eventually(() => {
@@ -116,7 +116,7 @@ describe('WorkerPool', () => {
     expect(await names('app.test')).toBe('https');
     expect(await names('a.wild.test')).toBe('https');
     await expect(names('unknown.test')).rejects.toThrow(/disconnected|reset|alert/);
-    await edge.pool.apply({ ...config, routes, version: 2 }, [...certificates, ...(other === undefined ? [] : [other])]);
+    await edge.apply({ ...config, routes, version: 2 }, [...certificates, ...(other === undefined ? [] : [other])]);
     expect(await names('unknown.test')).toBe('https');
     const lines = await edge.accessLog(3);
     expect(lines.map(({ sni, tlsVersion }) => [sni, tlsVersion])).toContainEqual(['a.wild.test', 'TLSv1.3']);

@@ -1,6 +1,6 @@
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { ShardedMap } from '#routing/sharded-map.ts';
+import { ShardedMap } from '#sharded-map';
 
 const key = fc.oneof(fc.constantFrom('a', 'b', 'c', '__proto__', ''), fc.string());
 const change = fc.array(fc.tuple(key, fc.option(fc.nat(), { nil: undefined })), { maxLength: 20 });

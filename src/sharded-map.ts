@@ -68,4 +68,8 @@ export class ShardedMap<V> {
   *values(): Generator<V> {
     for (const shard of this.#shards) yield* shard.values();
   }
+
+  *entries(): Generator<readonly [string, V]> {
+    for (const shard of this.#shards) yield* shard.entries();
+  }
 }

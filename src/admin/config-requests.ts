@@ -1,0 +1,124 @@
+/** Changes of the edge's settings, as they come: everything that is wrong with one is said at once, each with its path. */
+import * as z from 'zod';
+import { EcluseError } from '#errors';
+import { documentSchema, transactionSchema } from '#routing/operator/schema.ts';
+import type { EdgeDocument, Operation } from '#routing/operator/schema.ts';
+import { pathText } from '#json';
+import { nearestWord } from '#suggest';
+import { badRequest } from './api-error.ts';
+
+/** More problems than these are one mistake, seen many times. */
+const PROBLEMS_MAX = 20;
+const NOTE_CHARS_MAX = 500;
+
+const flag = z.enum(['', '0', '1', 'false', 'true']).transform((text) => text !== '0' && text !== 'false');
+const version = z
+  .string()
+  .regex(/^\d{1,15}$/, 'a version is a whole number')
+  .transform(Number);
+
+export const changeQuerySchema = z.strictObject({
+  dryRun: flag.prefault('0'),
+  note: z.string().max(NOTE_CHARS_MAX).prefault(''),
+});
+export const rollbackSchema = z.strictObject({ to: z.int().min(0) });
+export const historyQuerySchema = z.strictObject({ limit: version.pipe(z.int().min(1).max(1000)).prefault('50') });
+export const diffQuerySchema = z.strictObject({ since: version });
+export const explainQuerySchema = z.strictObject({
+  host: z.string().min(1).max(300),
+  target: z.string().min(1).max(16_384).prefault('/'),
+  method: z.string().min(1).max(64).prefault('GET'),
+  /** JSON: fields by name. */
+  headers: z
+    .string()
+    .max(65_536)
+    .prefault('{}')
+    .transform((text, context) => {
+      try {
+        return JSON.parse(text) as unknown;
+      } catch {
+        context.addIssue({ code: 'custom', message: 'it is not JSON' });
+        return z.NEVER;
+      }
+    })
+    .pipe(
+      z.record(
+        z.string().transform((name) => name.toLowerCase()),
+        z.string(),
+      ),
+    ),
+  version: version.optional(),
+});
+
+export function parseDocument(value: unknown): EdgeDocument {
+  return parseConfig(documentSchema, value);
+}
+
+export function parseOperations(value: unknown): readonly Operation[] {
+  return parseConfig(transactionSchema, value).operations;
+}
+
+/** The value of `If-Match`: `"12"`, 12, or `*`. */
+export function parseIfMatch(header: string | undefined): number | undefined {
+  if (header === undefined || header.trim() === '*') return undefined;
+  const found = /^\s*(?:W\/)?"?(\d{1,15})"?\s*$/.exec(header)?.[1];
+  if (found === undefined) throw badRequest(`If-Match cannot be ${header.slice(0, 60)}`, 'send the ETag of /v1/config');
+  return Number(found);
+}
+
+/** Errors: ECLUSE_CONFIG_INVALID, with one line a problem. */
+function parseConfig<S extends z.ZodType>(schema: S, value: unknown): z.infer<S> {
+  const parsed = schema.safeParse(value);
+  if (parsed.success) return parsed.data;
+  const lines = problemLines(parsed.error.issues);
+  const shown = lines.slice(0, PROBLEMS_MAX);
+  if (lines.length > shown.length) shown.push(`and ${String(lines.length - shown.length)} more problems`);
+  throw new EcluseError({
+    code: 'ECLUSE_CONFIG_INVALID',
+    source: 'config',
+    status: 400,
+    message: shown.join('\n'),
+    mend: 'nothing was changed; mend that and try again',
+  });
+}
+
+export interface ConfigProblem {
+  readonly path: readonly PropertyKey[];
+  readonly message: string;
+}
+
+/** Keys that are known anywhere in what operators write, for a word that was meant. */
+const KEYS = [
+  'services',
+  'routes',
+  'endpoints',
+  'sendProxy',
+  'match',
+  'host',
+  'path',
+  'methods',
+  'headers',
+  'service',
+  'operations',
+  'op',
+  'name',
+  'route',
+];
+
+export function problemsOf(issues: readonly z.core.$ZodIssue[]): readonly ConfigProblem[] {
+  return issues.flatMap((issue): readonly ConfigProblem[] => {
+    if (issue.code === 'unrecognized_keys') {
+      return issue.keys.map((key) => {
+        const meant = nearestWord(key, KEYS);
+        return { path: [...issue.path, key], message: `unknown key${meant === undefined ? '' : `; did you mean ${meant}?`}` };
+      });
+    }
+    // What is wrong with a key of a mapping is said of the key.
+    if (issue.code === 'invalid_key') return issue.issues.map(({ message }) => ({ path: issue.path, message }));
+    return [{ path: issue.path, message: issue.message }];
+  });
+}
+
+function problemLines(issues: readonly z.core.$ZodIssue[]): string[] {
+  return problemsOf(issues).map(({ path, message }) => (path.length === 0 ? message : `${pathText(path)}: ${message}`));
+}

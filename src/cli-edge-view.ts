@@ -1,0 +1,125 @@
+/** `history`, `config show`, `explain` and their kin: what there is of the edge. */
+import { stringify } from 'yaml';
+import * as z from 'zod';
+import type { AdminClient } from '#admin/client.ts';
+import type { EdgeExplanation, VersionView } from '#admin/edge-control.ts';
+import type { DiffEntry } from '#routing/operator/diff.ts';
+import { routeName } from '#routing/operator/diff.ts';
+import type { LintFinding } from '#routing/operator/lint.ts';
+import type { ChangeFlags, EdgeCommand } from './cli-command.ts';
+import { writeJson } from './cli-output.ts';
+import type { Output } from './cli-output.ts';
+import { plainText, tableText } from './cli-text.ts';
+
+type ViewCommand = Exclude<EdgeCommand, ChangeFlags>;
+
+export async function showEdge(command: ViewCommand, { edge }: AdminClient, output: Output): Promise<void> {
+  const tell = (value: unknown, text: string): void => {
+    if (command.json) writeJson(output, value);
+    else output.write(text);
+  };
+  switch (command.kind) {
+    case 'history': {
+      const versions = await edge.history(command.last);
+      tell(versions, historyText(versions));
+      return;
+    }
+    case 'diff-since': {
+      const diff = await edge.diff(command.since);
+      tell(diff, diff.length === 0 ? 'nothing\n' : diffText(diff));
+      return;
+    }
+    case 'config-show': {
+      const view = await edge.settings();
+      tell(view, `# version ${String(view.version)}\n${stringify(view.document)}`);
+      return;
+    }
+    case 'config-lint': {
+      const findings = await edge.lint();
+      tell(findings, lintText(findings));
+      return;
+    }
+    case 'route-ls': {
+      const { routes } = (await edge.settings()).document;
+      const wanted = routes.filter(({ match }) => command.host === undefined || match.host === command.host);
+      const rows = wanted.map(({ match, service }) => [routeName(match), service]);
+      tell(wanted, tableText(['ROUTE', 'SERVICE'], rows));
+      return;
+    }
+    case 'service-ls': {
+      const { services } = (await edge.settings()).document;
+      const rows = Object.entries(services).map(([name, { endpoints }]) => [name, endpoints.join(' ')]);
+      tell(services, tableText(['SERVICE', 'ENDPOINTS'], rows));
+      return;
+    }
+    case 'explain': {
+      const { host, target, method, headers, version } = command;
+      const explanation = await edge.explain({ host, target, method, headers }, version);
+      tell(explanation, explainText(explanation));
+      return;
+    }
+  }
+}
+
+function lintText(findings: readonly LintFinding[]): string {
+  if (findings.length === 0) return 'nothing to say\n';
+  return findings.map(({ at, message }) => `${plainText(at)}: ${plainText(message)}\n`).join('');
+}
+
+const SIGNS = { added: '+', removed: '-', changed: '~' } as const;
+
+export function diffText(diff: readonly DiffEntry[]): string {
+  return diff
+    .map(({ change, kind, name, before, after }) => {
+      const from = before === undefined ? '' : ` ${detailOf(before)}`;
+      const to = after === undefined ? '' : `${before === undefined ? '' : ' →'} ${detailOf(after)}`;
+      return `${SIGNS[change]} ${kind} ${plainText(name)}:${plainText(from)}${plainText(to)}\n`;
+    })
+    .join('');
+}
+
+const detailSchema = z.object({ endpoints: z.array(z.string()).default([]), service: z.string().optional() });
+
+/** A service by its endpoints, a route by its service. */
+function detailOf(value: unknown): string {
+  const { endpoints, service } = detailSchema.parse(value);
+  return service ?? (endpoints.length === 0 ? 'no endpoint' : endpoints.join(' '));
+}
+
+function historyText(versions: readonly VersionView[]): string {
+  const rows = versions.map(({ version, atMs, cause, note, services, hosts }) => [
+    String(version),
+    new Date(atMs).toISOString(),
+    cause,
+    String(services),
+    String(hosts),
+    plainText(note),
+  ]);
+  return tableText(['VERSION', 'TIME', 'CAUSE', 'SERVICES', 'HOSTS', 'NOTE'], rows);
+}
+
+function explainText({
+  version,
+  host,
+  path,
+  route,
+  tenant,
+  outcome,
+  endpoints,
+  certificate,
+  candidates,
+  serviceId,
+}: EdgeExplanation): string {
+  const lines = [
+    `request: ${host ?? '?'} ${path}, at version ${String(version)}`,
+    `outcome: ${outcome}`,
+    ...(route === undefined ? [] : [`route: ${routeName(route)}`, `service: ${serviceId ?? ''} of ${tenant ?? ''}`]),
+    ...endpoints.map(({ address, port, hostName, state }) => {
+      const where = hostName === '' ? '' : ` on ${hostName}`;
+      return `endpoint: ${address}:${String(port)}${where}${state === 'asleep' ? ', asleep' : ''}`;
+    }),
+    `certificate: ${certificate === '*' ? "the node's default" : certificate}`,
+    ...candidates.map((candidate) => `  ${routeName(candidate.route)}: ${candidate.verdict}`),
+  ];
+  return `${lines.map(plainText).join('\n')}\n`;
+}

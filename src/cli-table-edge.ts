@@ -1,0 +1,200 @@
+/** The commands for the edge's settings: services, routes, versions, and where a request goes. Pure. */
+import type { ChangeFlags, Command } from './cli-command.ts';
+import { countOf, DRY_RUN_FLAG, remote, REMOTE_FLAGS } from './cli-flags.ts';
+import { usageError } from './cli-spec.ts';
+import type { CommandSpec, FlagSpec, Given } from './cli-spec.ts';
+
+const CHANGE_FLAGS: readonly FlagSpec[] = [
+  { ...DRY_RUN_FLAG, about: 'print what would change, and change nothing' },
+  { name: 'if-version', value: 'N', about: 'only if nobody changed the routes since this version' },
+  { name: 'note', value: 'TEXT', about: 'why, for the history' },
+  ...REMOTE_FLAGS,
+];
+const MATCH_FLAGS: readonly FlagSpec[] = [
+  { name: 'method', short: 'X', value: 'M', repeats: true, about: 'only for this method; once for each' },
+  { name: 'header', short: 'H', value: 'NAME:VALUE', repeats: true, about: 'only with this field; once for each' },
+];
+
+function changeOf(given: Given): ChangeFlags {
+  const version = given.text('if-version');
+  return {
+    ifVersion: version === undefined ? undefined : countOf('if-version', version, 0),
+    dryRun: given.has('dry-run'),
+    note: given.text('note') ?? '',
+  };
+}
+
+function headersOf(given: Given): Readonly<Record<string, string>> {
+  return Object.fromEntries(
+    (given.texts('header') ?? []).map((text) => {
+      const found = /^([^:\s]+):\s*(.*)$/.exec(text);
+      if (found === null) throw usageError(`--header cannot be "${text}"`, 'write NAME:VALUE');
+      return [(found[1] ?? '').toLowerCase(), found[2] ?? ''];
+    }),
+  );
+}
+
+/** `HOST`, `HOST/path`, `HOST=/path` or `HOST~expression`. */
+function matchOf(given: Given) {
+  const found = /^([^/=~]+)([/=~].*)?$/.exec(given.operand(0));
+  if (found === null)
+    throw usageError(`"${given.operand(0)}" names no route`, 'write HOST, HOST/PREFIX, HOST=/PATH or HOST~EXPRESSION');
+  const [, host = '', path] = found;
+  const methods = given.texts('method');
+  const headers = headersOf(given);
+  return {
+    host,
+    ...(path === undefined ? {} : { path }),
+    ...(methods === undefined ? {} : { methods: [...methods] }),
+    ...(Object.keys(headers).length === 0 ? {} : { headers }),
+  };
+}
+
+function explainOf(given: Given): Command {
+  const text = given.operand(0);
+  const found = /^(?:https?:\/\/)?([^/?#]+)([^#]*)/i.exec(text);
+  if (found === null) throw usageError(`"${text}" is no URL`, 'write it like https://shop.example.com/api/cart');
+  const [, host = '', rest = ''] = found;
+  const version = given.text('version');
+  return {
+    kind: 'explain',
+    ...remote(given),
+    host,
+    target: rest.startsWith('/') ? rest : `/${rest}`,
+    method: given.texts('method')?.at(-1) ?? 'GET',
+    headers: headersOf(given),
+    version: version === undefined ? undefined : countOf('version', version, 0),
+  };
+}
+
+function serviceOf(given: Given): Command {
+  const [name = '', ...endpoints] = given.operands;
+  const proxy = given.text('send-proxy');
+  if (proxy !== undefined && proxy !== '1' && proxy !== '2') throw usageError(`--send-proxy cannot be "${proxy}"`, 'use 1 or 2');
+  const sendProxy = proxy === undefined ? undefined : proxy === '1' ? 1 : 2;
+  return { kind: 'service-set', ...remote(given), ...changeOf(given), name, endpoints, sendProxy };
+}
+
+const VERSION_OPERAND = 'VERSION';
+
+export const EDGE_COMMAND_SPECS: readonly CommandSpec[] = [
+  {
+    words: 'apply',
+    operands: ['FILE…'],
+    about: 'make services and routes what the files say, in one version; what they do not say goes',
+    flags: CHANGE_FLAGS,
+    command: (given) => ({ kind: 'apply', ...remote(given), ...changeOf(given), files: given.operands }),
+  },
+  {
+    words: 'diff',
+    operands: ['FILE…'],
+    about: 'show what apply would change',
+    flags: REMOTE_FLAGS,
+    command: (given) => ({
+      kind: 'apply',
+      ...remote(given),
+      ifVersion: undefined,
+      note: '',
+      dryRun: true,
+      files: given.operands,
+    }),
+  },
+  {
+    words: 'history',
+    operands: [],
+    about: 'list the versions of services and routes, the newest first',
+    flags: [{ name: 'last', value: 'N', about: 'how many (default: 20)' }, ...REMOTE_FLAGS],
+    command: (given) => ({ kind: 'history', ...remote(given), last: countOf('last', given.text('last') ?? '20', 1) }),
+  },
+  {
+    words: 'rollback',
+    operands: [VERSION_OPERAND],
+    about: 'make services and routes what they were at a version, under a new one',
+    flags: CHANGE_FLAGS,
+    command: (given) => ({ kind: 'rollback', ...remote(given), ...changeOf(given), to: countOf('version', given.operand(0), 0) }),
+  },
+  {
+    words: 'config show',
+    operands: [],
+    about: 'print all services and routes, as apply takes them',
+    flags: REMOTE_FLAGS,
+    command: (given) => ({ kind: 'config-show', ...remote(given) }),
+  },
+  {
+    words: 'config diff',
+    operands: [VERSION_OPERAND],
+    about: 'show what changed since a version',
+    flags: REMOTE_FLAGS,
+    command: (given) => ({ kind: 'diff-since', ...remote(given), since: countOf('version', given.operand(0), 0) }),
+  },
+  {
+    words: 'config lint',
+    operands: [],
+    about: 'say what is hardly meant: routes that are never asked, services without endpoints',
+    flags: REMOTE_FLAGS,
+    command: (given) => ({ kind: 'config-lint', ...remote(given) }),
+  },
+  {
+    words: 'route ls',
+    operands: [],
+    about: 'list the routes that operators wrote',
+    flags: [{ name: 'host', value: 'HOST', about: 'only of this host' }, ...REMOTE_FLAGS],
+    command: (given) => ({ kind: 'route-ls', ...remote(given), host: given.text('host') }),
+  },
+  {
+    words: 'route add',
+    operands: ['ROUTE', 'SERVICE'],
+    about: 'add a route (HOST, HOST/PREFIX, HOST=/PATH, HOST~EXPRESSION), or lead it to another service',
+    flags: [...MATCH_FLAGS, ...CHANGE_FLAGS],
+    command: (given) => ({
+      kind: 'route-add',
+      ...remote(given),
+      ...changeOf(given),
+      match: matchOf(given),
+      service: given.operand(1),
+    }),
+  },
+  {
+    words: 'route rm',
+    operands: ['ROUTE'],
+    about: 'remove a route; its methods and fields belong to its name',
+    flags: [...MATCH_FLAGS, ...CHANGE_FLAGS],
+    command: (given) => ({ kind: 'route-rm', ...remote(given), ...changeOf(given), match: matchOf(given) }),
+  },
+  {
+    words: 'service ls',
+    operands: [],
+    about: 'list the services that operators wrote',
+    flags: REMOTE_FLAGS,
+    command: (given) => ({ kind: 'service-ls', ...remote(given) }),
+  },
+  {
+    words: 'service set',
+    operands: ['NAME', 'ENDPOINT…'],
+    about: 'make a service, or change where it is served: http://ADDRESS:PORT …',
+    flags: [
+      { name: 'send-proxy', value: 'V', about: 'begin connections with the PROXY protocol, version 1 or 2' },
+      ...CHANGE_FLAGS,
+    ],
+    command: serviceOf,
+  },
+  {
+    words: 'service rm',
+    operands: ['NAME'],
+    about: 'remove a service that no route leads to',
+    flags: CHANGE_FLAGS,
+    command: (given) => ({ kind: 'service-rm', ...remote(given), ...changeOf(given), name: given.operand(0) }),
+  },
+  {
+    words: 'explain',
+    operands: ['URL'],
+    about: 'show which route, endpoint and certificate would answer, and why not the others',
+    flags: [
+      { name: 'method', short: 'X', value: 'M', repeats: true, about: 'of the request (default: GET)' },
+      { name: 'header', short: 'H', value: 'NAME:VALUE', repeats: true, about: 'of the request; once for each' },
+      { name: 'version', value: 'N', about: 'with the routes of operators as they were at a version' },
+      ...REMOTE_FLAGS,
+    ],
+    command: explainOf,
+  },
+];

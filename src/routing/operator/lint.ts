@@ -1,0 +1,67 @@
+/** What is allowed and hardly meant. Pure. */
+import { routeName } from './diff.ts';
+import type { RouteSettings } from './schema.ts';
+import type { EdgeSettings } from './settings.ts';
+import { routeKeyOf } from '#routing/merge.ts';
+import { hasPrefix, parsePathPrefix } from '#routing/path-prefix.ts';
+import type { Route } from '#routing/route-table.ts';
+
+export interface LintFinding {
+  /** `services.NAME`, or a route's name. */
+  readonly at: string;
+  readonly message: string;
+}
+
+/** More are one mistake, seen many times. */
+const FINDINGS_MAX = 1000;
+
+/** `containerRoutes`: by host, those that containers' labels ask for. */
+export function lintSettings(
+  settings: EdgeSettings,
+  containerRoutes: ReadonlyMap<string, readonly Route[]>,
+): readonly LintFinding[] {
+  const findings: LintFinding[] = [];
+  for (const [name, { endpoints }] of settings.services.entries()) {
+    const uses = settings.uses.get(name) ?? 0;
+    if (uses === 0) findings.push({ at: `services.${name}`, message: 'no route leads to it' });
+    else if (endpoints.length === 0)
+      findings.push({ at: `services.${name}`, message: `it has no endpoint: ${String(uses)} routes answer 503` });
+  }
+  for (const [host, routes] of settings.hosts.entries()) {
+    findings.push(...shadowed(routes), ...hidden(routes, containerRoutes.get(host) ?? []));
+    if (findings.length > FINDINGS_MAX) break;
+  }
+  return findings.slice(0, FINDINGS_MAX);
+}
+
+/** Expressions come after all prefixes: below a prefix that takes every request they are never asked. */
+function shadowed(routes: readonly RouteSettings[]): readonly LintFinding[] {
+  const takers = routes.flatMap(({ match }) => {
+    const { path = '/', methods, headers = {} } = match;
+    if (!path.startsWith('/') || methods !== undefined || Object.keys(headers).length > 0) return [];
+    const read = parsePathPrefix(path);
+    return read.kind === 'prefix' ? [{ match, prefix: read.prefix }] : [];
+  });
+  return routes.flatMap(({ match }) => {
+    const { path = '/' } = match;
+    if (!path.startsWith('~')) return [];
+    const literal = /^~\^(\/[\w\-./]*\/)/.exec(path)?.[1]?.replaceAll('\\', '') ?? '';
+    const taker = takers.find(
+      ({ prefix }) => prefix === '' || (literal !== '' && !literal.includes('.') && hasPrefix(literal, prefix)),
+    );
+    if (taker === undefined) return [];
+    return [{ at: routeName(match), message: `never asked: ${routeName(taker.match)} takes all of its requests before it` }];
+  });
+}
+
+function hidden(routes: readonly RouteSettings[], ofContainers: readonly Route[]): readonly LintFinding[] {
+  if (ofContainers.length === 0) return [];
+  const keys = new Map(ofContainers.map((route) => [routeKeyOf(route), route]));
+  return routes.flatMap(({ match }) => {
+    const { path = '/', methods, headers } = match;
+    const route = keys.get(routeKeyOf({ path, methods, headers }));
+    return route === undefined
+      ? []
+      : [{ at: routeName(match), message: `it hides the route of containers to ${route.serviceId}` }];
+  });
+}

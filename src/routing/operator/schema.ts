@@ -1,0 +1,110 @@
+/**
+ * What an operator writes: services and routes, as in a file for `ecluse apply` (DESIGN §2.3). Addresses are IP addresses: a name would be looked up on
+ * the way of a request.
+ */
+import { isIP } from 'node:net';
+import * as z from 'zod';
+import { parseRouteHost } from '#routing/host-name.ts';
+import { parsePathPattern } from '#routing/path-pattern.ts';
+import { parseConditions } from '#routing/route-conditions.ts';
+
+/** Each is asked in turn where it is an expression, and a change of one sends all of its host to the workers. */
+export const ROUTES_PER_HOST_MAX = 1000;
+/** A table of so many takes a worker 150 MiB and 2 s at its start. */
+export const ROUTES_MAX = 200_000;
+export const SERVICES_MAX = 200_000;
+const ENDPOINTS_MAX = 1000;
+const SERVICE_NAME = /^[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$/;
+
+const serviceName = z
+  .string()
+  .regex(SERVICE_NAME, 'a service has a name of letters, digits, dots, hyphens and underscores, 63 at most')
+  .describe('A service of this file.');
+
+/** `http://127.0.0.1:9001`. */
+function endpointFault(text: string): string | undefined {
+  const found = /^http:\/\/(\[[0-9a-fA-F:.]+\]|[0-9.]+)(?::([0-9]{1,5}))?\/?$/.exec(text);
+  const address = found?.[1]?.replaceAll(/[[\]]/g, '');
+  if (address === undefined) return 'write http://ADDRESS:PORT, with an IP address and nothing behind it';
+  if (isIP(address) === 0) return `${address} is no IP address`;
+  const port = Number(found?.[2] ?? '80');
+  return port >= 1 && port <= 65_535 ? undefined : `${String(port)} is no port`;
+}
+
+function faultOf<T>(check: (value: T) => string | undefined) {
+  return (value: T, context: z.core.$RefinementCtx<T>): void => {
+    const message = check(value);
+    if (message !== undefined) context.addIssue({ code: 'custom', message });
+  };
+}
+
+const endpoint = z.string().max(80).superRefine(faultOf(endpointFault)).describe('http://ADDRESS:PORT');
+
+export const serviceSchema = z.strictObject({
+  endpoints: z
+    .array(endpoint)
+    .max(ENDPOINTS_MAX)
+    .refine((list) => new Set(list).size === list.length, 'an endpoint is there twice')
+    .describe('Where it is served; none: its routes answer 503.'),
+  sendProxy: z
+    .union([z.literal(1), z.literal(2)])
+    .exactOptional()
+    .describe('The version of the PROXY protocol that its endpoints want.'),
+});
+
+const matchShape = {
+  host: z
+    .string()
+    .superRefine(
+      faultOf((text) => {
+        const read = parseRouteHost(text);
+        return read.kind === 'invalid' ? read.reason : undefined;
+      }),
+    )
+    .describe('Exact, *.example.com (one label), or *.'),
+  path: z
+    .string()
+    .superRefine(
+      faultOf((text) => {
+        const read = parsePathPattern(text);
+        return read.kind === 'invalid' ? read.reason : undefined;
+      }),
+    )
+    .exactOptional()
+    .describe('A prefix by segments (/x), one path (=/x), or an expression of RE2 (~^/v[0-9]+/). Default: /.'),
+  methods: z.array(z.string()).exactOptional().describe('Default: all.'),
+  headers: z.record(z.string(), z.string()).exactOptional().describe('Fields and the values that they must have.'),
+};
+
+const matchSchema = z.strictObject(matchShape).superRefine(
+  faultOf(({ methods, headers }) => {
+    const read = parseConditions(methods, headers);
+    return read.kind === 'invalid' ? read.reason : undefined;
+  }),
+);
+
+export const routeSchema = z.strictObject({ match: matchSchema, service: serviceName });
+
+/** All that operators wrote. */
+export const documentSchema = z.strictObject({
+  services: z.record(serviceName, serviceSchema).prefault({}),
+  routes: z.array(routeSchema).max(ROUTES_MAX).prefault([]),
+});
+
+/** One step of a transaction. */
+export const operationSchema = z.discriminatedUnion('op', [
+  z.strictObject({ op: z.literal('put-service'), name: serviceName, service: serviceSchema }),
+  z.strictObject({ op: z.literal('remove-service'), name: serviceName }),
+  z.strictObject({ op: z.literal('put-route'), route: routeSchema }),
+  z.strictObject({ op: z.literal('remove-route'), match: matchSchema }),
+]);
+
+/** As many as a script makes at once; a file has more, and is one document. */
+export const OPERATIONS_MAX = 10_000;
+export const transactionSchema = z.strictObject({ operations: z.array(operationSchema).min(1).max(OPERATIONS_MAX) });
+
+export type ServiceSettings = z.infer<typeof serviceSchema>;
+export type RouteSettings = z.infer<typeof routeSchema>;
+export type RouteMatchSettings = z.infer<typeof matchSchema>;
+export type EdgeDocument = z.infer<typeof documentSchema>;
+export type Operation = z.infer<typeof operationSchema>;
