@@ -223,6 +223,7 @@ describe('AccessLogFile', () => {
       expect(reports).toHaveLength(1);
     });
     await rename(file, `${file}.1`);
+    accessLog.reopen(); // As a rotation says it: by itself the old file is given up only when it is looked for next.
     full = false;
     await accessLog[Symbol.asyncDispose]();
     const old = await readFile(`${file}.1`, 'utf8');
