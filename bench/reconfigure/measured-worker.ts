@@ -1,0 +1,26 @@
+/**
+ * A worker of the edge that also watches itself: at SIGUSR2 it writes what its event loop and its memory were since the last time, and begins anew.
+ * Run with --expose-gc, so that memory is what is in use.
+ */
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { monitorEventLoopDelay } from 'node:perf_hooks';
+
+await import('../../src/worker.ts');
+
+/** The finest there is: delays are counted from the timer's own period. */
+const RESOLUTION_MS = 1;
+const late = monitorEventLoopDelay({ resolution: RESOLUTION_MS });
+late.enable();
+
+process.on('SIGUSR2', () => {
+  const stallMs = Math.max(0, late.max / 1e6 - RESOLUTION_MS);
+  const stallP99Ms = Math.max(0, late.percentile(99) / 1e6 - RESOLUTION_MS);
+  late.disable();
+  globalThis.gc?.();
+  const { heapUsed, rss, external } = process.memoryUsage();
+  const folder = process.env['ECLUSE_BENCH_FOLDER'] ?? '';
+  writeFileSync(join(folder, `${String(process.pid)}.json`), JSON.stringify({ stallMs, stallP99Ms, heapUsed, rss, external }));
+  late.reset();
+  late.enable();
+});
