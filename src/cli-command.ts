@@ -1,6 +1,6 @@
 /** What a command line asks for: plain data, made by `cli.ts` and carried out by `cli-run.ts`. */
 import type { UsageGrouping } from '#caas/usage.ts';
-import type { RouteMatchSettings } from '#routing/operator/schema.ts';
+import type { RouteMatchSettings, RouteSettings } from '#routing/operator/schema.ts';
 
 /** How to find the daemon. Undefined: ECLUSE_DATA, then the default. */
 export interface DaemonAddress {
@@ -40,14 +40,18 @@ export interface ChangeFlags {
 
 export type EdgeCommand = Remote &
   (
-    | ({ readonly kind: 'apply'; readonly files: readonly string[] } & ChangeFlags)
+    | ({
+        readonly kind: 'apply';
+        readonly files: readonly string[];
+        /** Goes on for ever. */ readonly watch: boolean;
+      } & ChangeFlags)
     | ({ readonly kind: 'rollback'; readonly to: number } & ChangeFlags)
     | { readonly kind: 'history'; readonly last: number }
     | { readonly kind: 'diff-since'; readonly since: number }
     | { readonly kind: 'config-show' }
     | { readonly kind: 'config-lint' }
     | { readonly kind: 'route-ls'; readonly host: string | undefined }
-    | ({ readonly kind: 'route-add'; readonly match: RouteMatchSettings; readonly service: string } & ChangeFlags)
+    | ({ readonly kind: 'route-add'; readonly route: RouteSettings } & ChangeFlags)
     | ({ readonly kind: 'route-rm'; readonly match: RouteMatchSettings } & ChangeFlags)
     | { readonly kind: 'service-ls' }
     | ({
@@ -135,7 +139,7 @@ export interface DoctorCommand {
 export type Command =
   | { readonly kind: 'help'; readonly topic: string }
   | { readonly kind: 'version'; readonly json: boolean }
-  | { readonly kind: 'config-schema' }
+  | { readonly kind: 'config-schema'; readonly of: 'node' | 'routes' }
   | { readonly kind: 'not-implemented'; readonly name: string }
   | UpCommand
   | DoctorCommand

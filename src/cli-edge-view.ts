@@ -5,6 +5,7 @@ import type { AdminClient } from '#admin/client.ts';
 import type { EdgeExplanation, VersionView } from '#admin/edge-control.ts';
 import type { DiffEntry } from '#routing/operator/diff.ts';
 import { routeName } from '#routing/operator/diff.ts';
+import type { SplitShare } from '#routing/route-table.ts';
 import type { LintFinding } from '#routing/operator/lint.ts';
 import type { ChangeFlags, EdgeCommand } from './cli-command.ts';
 import { writeJson } from './cli-output.ts';
@@ -25,8 +26,8 @@ export async function showEdge(command: ViewCommand, { edge }: AdminClient, outp
       return;
     }
     case 'diff-since': {
-      const diff = await edge.diff(command.since);
-      tell(diff, diff.length === 0 ? 'nothing\n' : diffText(diff));
+      const { diff, differences } = await edge.diff(command.since);
+      tell({ diff, differences }, diff.length === 0 ? 'nothing\n' : `${diffText(diff)}${moreText(diff.length, differences)}`);
       return;
     }
     case 'config-show': {
@@ -42,7 +43,7 @@ export async function showEdge(command: ViewCommand, { edge }: AdminClient, outp
     case 'route-ls': {
       const { routes } = (await edge.settings()).document;
       const wanted = routes.filter(({ match }) => command.host === undefined || match.host === command.host);
-      const rows = wanted.map(({ match, service }) => [routeName(match), service]);
+      const rows = wanted.map((route) => [routeName(route.match), leadsTo(route)]);
       tell(wanted, tableText(['ROUTE', 'SERVICE'], rows));
       return;
     }
@@ -66,6 +67,10 @@ function lintText(findings: readonly LintFinding[]): string {
   return findings.map(({ at, message }) => `${plainText(at)}: ${plainText(message)}\n`).join('');
 }
 
+export function moreText(shown: number, all: number): string {
+  return all > shown ? `and ${String(all - shown)} more\n` : '';
+}
+
 const SIGNS = { added: '+', removed: '-', changed: '~' } as const;
 
 export function diffText(diff: readonly DiffEntry[]): string {
@@ -73,17 +78,35 @@ export function diffText(diff: readonly DiffEntry[]): string {
     .map(({ change, kind, name, before, after }) => {
       const from = before === undefined ? '' : ` ${detailOf(before)}`;
       const to = after === undefined ? '' : `${before === undefined ? '' : ' →'} ${detailOf(after)}`;
+      if (kind === 'order') return `${SIGNS[change]} order of the routes of ${plainText(name)}\n`;
       return `${SIGNS[change]} ${kind} ${plainText(name)}:${plainText(from)}${plainText(to)}\n`;
     })
     .join('');
 }
 
-const detailSchema = z.object({ endpoints: z.array(z.string()).default([]), service: z.string().optional() });
+const shareSchema = z.object({ service: z.string(), weight: z.number() });
+const detailSchema = z.object({
+  endpoints: z.array(z.string()).default([]),
+  service: z.string().optional(),
+  split: z.array(shareSchema).optional(),
+});
+
+/** `shop`, or `shop=95,shop-next=5`. */
+function leadsTo({
+  service,
+  split,
+}: {
+  readonly service?: string | undefined;
+  readonly split?: readonly z.infer<typeof shareSchema>[] | undefined;
+}): string {
+  return split === undefined ? (service ?? '') : split.map((share) => `${share.service}=${String(share.weight)}`).join(',');
+}
 
 /** A service by its endpoints, a route by its service. */
 function detailOf(value: unknown): string {
-  const { endpoints, service } = detailSchema.parse(value);
-  return service ?? (endpoints.length === 0 ? 'no endpoint' : endpoints.join(' '));
+  const { endpoints, service, split } = detailSchema.parse(value);
+  if (service !== undefined || split !== undefined) return leadsTo({ service, split });
+  return endpoints.length === 0 ? 'no endpoint' : endpoints.join(' ');
 }
 
 function historyText(versions: readonly VersionView[]): string {
@@ -96,6 +119,10 @@ function historyText(versions: readonly VersionView[]): string {
     plainText(note),
   ]);
   return tableText(['VERSION', 'TIME', 'CAUSE', 'SERVICES', 'HOSTS', 'NOTE'], rows);
+}
+
+function shares(split: readonly SplitShare[]): string {
+  return split.map(({ serviceId, weight }) => `${serviceId}=${String(weight)}`).join(', ');
 }
 
 function explainText({
@@ -113,7 +140,12 @@ function explainText({
   const lines = [
     `request: ${host ?? '?'} ${path}, at version ${String(version)}`,
     `outcome: ${outcome}`,
-    ...(route === undefined ? [] : [`route: ${routeName(route)}`, `service: ${serviceId ?? ''} of ${tenant ?? ''}`]),
+    ...(route === undefined
+      ? []
+      : [
+          `route: ${routeName(route)}`,
+          `service: ${route.split === undefined ? (serviceId ?? '') : shares(route.split)} of ${tenant ?? ''}`,
+        ]),
     ...endpoints.map(({ address, port, hostName, state }) => {
       const where = hostName === '' ? '' : ` on ${hostName}`;
       return `endpoint: ${address}:${String(port)}${where}${state === 'asleep' ? ', asleep' : ''}`;

@@ -1,18 +1,24 @@
 /** `apply`, `rollback`, `route add`, `service set` and their kin: changes of what operators write of the edge. */
+import { stat } from 'node:fs/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { EcluseError, errorLine } from '#errors';
 import type { AdminClient } from '#admin/client.ts';
 import { problemsOf } from '#admin/config-requests.ts';
 import type { EdgeControl, SettingsReport } from '#admin/edge-control.ts';
-import { documentSchema } from '#routing/operator/schema.ts';
+import { documentSchema, hasPrototypeKey } from '#routing/operator/schema.ts';
 import type { EdgeDocument } from '#routing/operator/schema.ts';
 import type { ChangeFlags, EdgeCommand } from './cli-command.ts';
-import { diffText, showEdge } from './cli-edge-view.ts';
+import { diffText, moreText, showEdge } from './cli-edge-view.ts';
 import { writeJson } from './cli-output.ts';
 import type { Output } from './cli-output.ts';
 import { configInvalid, placedProblem, readYamlFile } from './yaml-file.ts';
 
 /** As much as the daemon takes. */
 const FILE_BYTES_MAX = 32 * 1024 * 1024;
+const WATCH_MS = 500;
+const RETRY_MS = 5000;
 
+type ApplyCommand = Extract<EdgeCommand, { readonly kind: 'apply' }>;
 type ChangeCommand = Extract<EdgeCommand, ChangeFlags>;
 
 export async function runEdgeCommand(command: EdgeCommand, client: AdminClient, output: Output): Promise<void> {
@@ -20,9 +26,49 @@ export async function runEdgeCommand(command: EdgeCommand, client: AdminClient, 
     await showEdge(command, client, output);
     return;
   }
+  if (command.kind === 'apply' && command.watch) {
+    await applyAgain(command, client.edge, output);
+    return;
+  }
   const report = await changeOf(command, client.edge);
   if (command.json) writeJson(output, report);
   else output.write(reportText(report));
+}
+
+/**
+ * Applies files now and whenever one of them changed, until somebody ends the program. A file that changes is left alone until it has been the same for
+ * one period: half of a file could be a whole one that says less.
+ */
+async function applyAgain(command: ApplyCommand, edge: EdgeControl, output: Output): Promise<never> {
+  let [applied, seen] = ['', ''];
+  for (;;) {
+    const now = await identityOf(command.files);
+    if (now !== applied && now === seen) {
+      applied = now;
+      try {
+        const report = await changeOf(command, edge);
+        if (command.json) writeJson(output, report);
+        else output.write(reportText(report));
+      } catch (error) {
+        output.note(`ecluse: ${errorLine(error)}`);
+        // What is served stays. A file that is wrong is tried again when it changes, a daemon that is away after a while.
+        if (!(error instanceof EcluseError) || error.source !== 'config') {
+          applied = '';
+          await sleep(RETRY_MS);
+        }
+      }
+    }
+    seen = now;
+    await sleep(WATCH_MS);
+  }
+}
+
+async function identityOf(files: readonly string[]): Promise<string> {
+  const parts = files.map(async (file) => {
+    const found = await stat(file).catch(() => undefined);
+    return found === undefined ? 'none' : `${String(found.ino)} ${String(found.size)} ${String(found.mtimeMs)}`;
+  });
+  return (await Promise.all(parts)).join('\n');
 }
 
 function isChange(command: EdgeCommand): command is ChangeCommand {
@@ -38,7 +84,7 @@ async function changeOf(command: ChangeCommand, edge: EdgeControl): Promise<Sett
     case 'rollback':
       return await edge.rollback(command.to, request);
     case 'route-add':
-      return await edge.transact([{ op: 'put-route', route: { match: command.match, service: command.service } }], request);
+      return await edge.transact([{ op: 'put-route', route: command.route }], request);
     case 'route-rm':
       return await edge.transact([{ op: 'remove-route', match: command.match }], request);
     case 'service-set': {
@@ -59,6 +105,7 @@ async function readDocument(paths: readonly string[]): Promise<EdgeDocument> {
       bytesMax: FILE_BYTES_MAX,
       mend: 'check the name of the file',
     });
+    if (hasPrototypeKey(file.value)) throw configInvalid([`${path}: the key __proto__ is no key of anything here`]);
     const parsed = documentSchema.safeParse(file.value);
     if (!parsed.success) {
       const problems = problemsOf(parsed.error.issues).map((problem) => placedProblem(file, problem.path, problem.message));
@@ -69,16 +116,15 @@ async function readDocument(paths: readonly string[]): Promise<EdgeDocument> {
         throw configInvalid([placedProblem(file, ['services', name], 'another of the files has it, too').text]);
       whole.services[name] = service;
     }
-    whole.routes.push(...parsed.data.routes);
+    for (const route of parsed.data.routes) whole.routes.push(route); // There may be more than a call takes arguments.
   }
   return whole;
 }
 
 function reportText({ version, changed, dryRun, diff, differences, workers }: SettingsReport): string {
   if (!changed) return `nothing differs; version ${String(version)} stays\n`;
-  const more = differences > diff.length ? `and ${String(differences - diff.length)} more\n` : '';
   const end = dryRun
     ? 'nothing was changed: it was a dry run\n'
     : `version ${String(version)} is served by ${String(workers.length)} workers\n`;
-  return `${diffText(diff)}${more}${end}`;
+  return `${diffText(diff)}${moreText(diff.length, differences)}${end}`;
 }

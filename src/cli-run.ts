@@ -69,7 +69,9 @@ async function runLocal(command: Exclude<Command, RemoteCommand>, output: Output
     }
     case 'config-schema': {
       const { configJsonSchema } = await import('./config.ts');
-      output.write(`${JSON.stringify(configJsonSchema(), undefined, 2)}\n`);
+      const { documentJsonSchema } = await import('#routing/operator/schema.ts');
+      const schema = command.of === 'routes' ? documentJsonSchema() : configJsonSchema();
+      output.write(`${JSON.stringify(schema, undefined, 2)}\n`);
       return DONE;
     }
     case 'not-implemented':

@@ -50,6 +50,17 @@ function matchOf(given: Given) {
   };
 }
 
+/** `shop`, or `shop=95,shop-next=5`. */
+function targetOf(text: string): { service: string } | { split: { service: string; weight: number }[] } {
+  if (!text.includes('=')) return { service: text };
+  const split = text.split(',').map((share) => {
+    const found = /^([^=]+)=(\d{1,5})$/.exec(share);
+    if (found === null) throw usageError(`"${share}" is no share of a split`, 'write SERVICE=WEIGHT,SERVICE=WEIGHT');
+    return { service: found[1] ?? '', weight: Number(found[2]) };
+  });
+  return { split };
+}
+
 function explainOf(given: Given): Command {
   const text = given.operand(0);
   const found = /^(?:https?:\/\/)?([^/?#]+)([^#]*)/i.exec(text);
@@ -75,6 +86,13 @@ function serviceOf(given: Given): Command {
   return { kind: 'service-set', ...remote(given), ...changeOf(given), name, endpoints, sendProxy };
 }
 
+function applyOf(given: Given): Command {
+  const [watch, change, files] = [given.has('watch'), changeOf(given), given.operands];
+  if (watch && (change.dryRun || change.ifVersion !== undefined)) throw usageError('--watch excludes --dry-run and --if-version');
+  if (watch && files.includes('-')) throw usageError('--watch needs files, and - is none');
+  return { kind: 'apply', ...remote(given), ...change, files, watch };
+}
+
 const VERSION_OPERAND = 'VERSION';
 
 export const EDGE_COMMAND_SPECS: readonly CommandSpec[] = [
@@ -82,8 +100,8 @@ export const EDGE_COMMAND_SPECS: readonly CommandSpec[] = [
     words: 'apply',
     operands: ['FILE…'],
     about: 'make services and routes what the files say, in one version; what they do not say goes',
-    flags: CHANGE_FLAGS,
-    command: (given) => ({ kind: 'apply', ...remote(given), ...changeOf(given), files: given.operands }),
+    flags: [{ name: 'watch', about: 'go on, and apply them again whenever one of them changes' }, ...CHANGE_FLAGS],
+    command: applyOf,
   },
   {
     words: 'diff',
@@ -96,6 +114,7 @@ export const EDGE_COMMAND_SPECS: readonly CommandSpec[] = [
       ifVersion: undefined,
       note: '',
       dryRun: true,
+      watch: false,
       files: given.operands,
     }),
   },
@@ -144,14 +163,13 @@ export const EDGE_COMMAND_SPECS: readonly CommandSpec[] = [
   {
     words: 'route add',
     operands: ['ROUTE', 'SERVICE'],
-    about: 'add a route (HOST, HOST/PREFIX, HOST=/PATH, HOST~EXPRESSION), or lead it to another service',
+    about: 'add a route (HOST, HOST/PREFIX, HOST=/PATH, HOST~EXPRESSION), or lead it to another service, or to A=95,B=5',
     flags: [...MATCH_FLAGS, ...CHANGE_FLAGS],
     command: (given) => ({
       kind: 'route-add',
       ...remote(given),
       ...changeOf(given),
-      match: matchOf(given),
-      service: given.operand(1),
+      route: { match: matchOf(given), ...targetOf(given.operand(1)) },
     }),
   },
   {

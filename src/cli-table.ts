@@ -388,8 +388,8 @@ export const COMMAND_SPECS: readonly CommandSpec[] = [
     words: 'config-schema',
     operands: [],
     about: 'print the JSON Schema of ecluse.yaml',
-    flags: [],
+    flags: [{ name: 'routes', about: 'that of the file for apply' }],
     hidden: true,
-    command: () => ({ kind: 'config-schema' }),
+    command: ({ has }) => ({ kind: 'config-schema', of: has('routes') ? 'routes' : 'node' }),
   },
 ];

@@ -3,7 +3,7 @@
 /** Columns side by side, three spaces apart, as docker prints them. */
 export function tableText(headers: readonly string[], rows: readonly (readonly string[])[]): string {
   const all = [headers, ...rows];
-  const widths = headers.map((_, column) => Math.max(...all.map((row) => widthOf(row[column] ?? ''))));
+  const widths = headers.map((_, column) => all.reduce((most, row) => Math.max(most, widthOf(row[column] ?? '')), 0));
   const lineOf = (row: readonly string[]): string =>
     row.map((cell, column) => cell + ' '.repeat((widths[column] ?? 0) - widthOf(cell))).join('   ');
   return all.map((row) => `${lineOf(row).trimEnd()}\n`).join('');

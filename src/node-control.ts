@@ -1,6 +1,7 @@
 /** What operators see and change, as the admin API asks for it. */
 import type { Clock } from '#clock';
 import { EcluseError } from '#errors';
+import type { Log } from '#log';
 import type {
   DrainHostOrder,
   MigrateOrder,
@@ -56,6 +57,7 @@ import { formatListenAddress } from './listen-address.ts';
 import { packageVersion } from './version.ts';
 
 export interface NodeParts {
+  readonly log: Log;
   readonly clock: Clock;
   readonly sql: Sql;
   readonly config: NodeConfig;
@@ -101,8 +103,8 @@ export class NodeOperations implements NodeControl {
 
   constructor(parts: NodeParts) {
     this.#parts = parts;
-    const { clock, sql, edge, pool } = parts;
-    this.edge = new EdgeSettingsControl({ clock, sql, edge, workers: () => pool.status(), table: () => pool.table });
+    const { clock, sql, edge, pool, log } = parts;
+    this.edge = new EdgeSettingsControl({ log, clock, sql, edge, workers: () => pool.status(), table: () => pool.table });
   }
 
   async status(): Promise<NodeStatus> {

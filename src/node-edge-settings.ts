@@ -1,31 +1,36 @@
 /** What operators do to the edge's settings: read, change in one version, look back, go back. */
-import * as z from 'zod';
 import type { Clock } from '#clock';
-import { EcluseError } from '#errors';
+import { EcluseError, reasonOf } from '#errors';
+import type { Log } from '#log';
 import { explainRequest } from '#routing/explain.ts';
 import type { Question } from '#routing/explain.ts';
 import { diffOf } from '#routing/operator/diff.ts';
-import type { DiffEntry } from '#routing/operator/diff.ts';
 import { lintSettings } from '#routing/operator/lint.ts';
 import type { LintFinding } from '#routing/operator/lint.ts';
 import type { RouteTable } from '#routing/route-table.ts';
-import { routeSchema, serviceSchema } from '#routing/operator/schema.ts';
 import type { EdgeDocument, Operation } from '#routing/operator/schema.ts';
 import {
   documentOf,
   inverseOf,
+  isEmptyPatch,
   patchOfOperations,
   patchOnto,
-  patchThen,
   patchToDocument,
   settingsWith,
 } from '#routing/operator/settings.ts';
 import type { EdgePatch, EdgeSettings, PatchReading, Problem } from '#routing/operator/settings.ts';
-import { listConfigVersions, oldestConfigVersion, writeConfigVersion } from '#state/edge-settings.ts';
+import {
+  forgetOldVersions,
+  listConfigPatches,
+  listConfigVersions,
+  newestForgotten,
+  writeConfigVersion,
+} from '#state/edge-settings.ts';
 import type { ConfigCause } from '#state/edge-settings.ts';
 import type { Sql } from '#state/sql.ts';
 import type {
   ChangeRequest,
+  DiffView,
   EdgeControl,
   EdgeExplanation,
   SettingsReport,
@@ -36,6 +41,7 @@ import type {
 import type { Edge } from './node-edge.ts';
 
 export interface EdgeSettingsDeps {
+  readonly log: Log;
   readonly clock: Clock;
   readonly sql: Sql;
   readonly edge: Edge;
@@ -47,11 +53,6 @@ export interface EdgeSettingsDeps {
 
 /** An answer is for people, or for a script that looks at the number first. */
 const DIFF_MAX = 1000;
-
-const patchSchema = z.strictObject({
-  services: z.record(z.string(), serviceSchema.nullable()),
-  hosts: z.record(z.string(), z.array(routeSchema)),
-});
 
 export class EdgeSettingsControl implements EdgeControl {
   readonly #deps: EdgeSettingsDeps;
@@ -90,20 +91,16 @@ export class EdgeSettingsControl implements EdgeControl {
   }
 
   /** What differs between an older version and now. */
-  async diff(since: number): Promise<readonly DiffEntry[]> {
+  async diff(since: number): Promise<DiffView> {
     const { settings } = this.#deps.edge;
     const back = await this.#patchBackTo(since, settings);
-    const then = settingsWith(settings, back);
-    return diffOf(then, inverseOf(settings, back)).slice(0, DIFF_MAX);
+    const diff = diffOf(settingsWith(settings, back), inverseOf(settings, back));
+    return { diff: diff.slice(0, DIFF_MAX), differences: diff.length };
   }
 
   /** The newest first. */
   async history(limit: number): Promise<readonly VersionView[]> {
-    const versions = await listConfigVersions(this.#deps.sql, { limit });
-    return versions.map(({ version, atMs, cause, note, patch }) => {
-      const { services, hosts } = readPatch(patch);
-      return { version, atMs, cause, note, services: Object.keys(services).length, hosts: Object.keys(hosts).length };
-    });
+    return await listConfigVersions(this.#deps.sql, limit);
   }
 
   async explain(question: Question, version: number | undefined): Promise<EdgeExplanation> {
@@ -120,13 +117,26 @@ export class EdgeSettingsControl implements EdgeControl {
 
   async #patchBackTo(to: number, settings: EdgeSettings): Promise<EdgePatch> {
     const { sql, edge } = this.#deps;
-    const oldest = await oldestConfigVersion(sql);
     if (to > edge.version) throw unknownVersion(to, `the newest is ${String(edge.version)}`);
-    if (oldest > 0 && to < oldest - 1)
-      throw unknownVersion(to, `it is not kept any more; ${String(oldest - 1)} is the oldest that can be gone back to`);
-    const later = await listConfigVersions(sql, { above: to });
-    const back = later.map(({ inverse }) => readPatch(inverse)).reduce(patchThen, { services: {}, hosts: {} });
+    const forgotten = await newestForgotten(sql);
+    if (to < forgotten)
+      throw unknownVersion(to, `it is not kept any more; ${String(forgotten)} is the oldest that can be gone back to`);
+    const back: { readonly services: EdgePatch['services']; readonly hosts: EdgePatch['hosts'] } = { services: {}, hosts: {} };
+    // The newest first: what an older version found there is what counts.
+    for (const { inverse } of await listConfigPatches(sql, to)) {
+      const { services, hosts } = readPatch(inverse);
+      Object.assign(back.services, services);
+      Object.assign(back.hosts, hosts);
+    }
     return patchOnto(settings, back);
+  }
+
+  /** What cannot be forgotten now is the next change's. */
+  async #forgetOld(): Promise<void> {
+    const { sql, log } = this.#deps;
+    await forgetOldVersions(sql).catch((error: unknown) => {
+      log.warn({ reason: reasonOf(error) }, 'old config versions are still kept');
+    });
   }
 
   async #change(
@@ -146,21 +156,31 @@ export class EdgeSettingsControl implements EdgeControl {
         hosts: Object.entries(patch.hosts).map(([host, list]) => [host, list.length === 0 ? null : JSON.stringify(list)]),
       });
     };
+    // Keys take their time: they are made before anybody has to wait for this change.
+    if (!dryRun) await edge.prepareCertificates(Object.keys((await makeIfSame(edge.settings)).hosts));
     const { before, patch } = await edge.changeSettings(makeIfSame, dryRun ? undefined : persist);
+    if (!dryRun) await this.#forgetOld();
     const diff = diffOf(before, patch);
     return {
       version: edge.settingsVersion,
-      changed: diff.length > 0,
+      changed: !isEmptyPatch(patch),
       dryRun,
       diff: diff.slice(0, DIFF_MAX),
       differences: diff.length,
-      workers: workers(),
+      workers: workers().filter(({ version }) => version >= edge.settingsVersion),
     };
   }
 }
 
+/** Of our own store: it was checked when it was written. */
 function readPatch(text: string): EdgePatch {
-  return patchSchema.parse(JSON.parse(text));
+  const value: unknown = JSON.parse(text);
+  if (isPatch(value)) return value;
+  throw new TypeError('state: a config version holds no patch');
+}
+
+function isPatch(value: unknown): value is EdgePatch {
+  return typeof value === 'object' && value !== null && 'services' in value && 'hosts' in value;
 }
 
 function patchOf(reading: PatchReading): EdgePatch {

@@ -45,6 +45,9 @@ const NO_WAKER_RETRY_MS = 60_000;
 /** `*` is what clients get that name no host we know: they see a certificate of the internal CA and a 404. */
 const DEFAULT_HOST = '*';
 
+/** Each is a key, a signature and two writes to the disk. */
+const CERTIFICATES_AT_ONCE = 4;
+
 /** What containers want of the edge. */
 interface FromContainers {
   readonly config: RouteConfig;
@@ -178,25 +181,46 @@ export class Edge implements Activator {
     // Before the store is read: who comes later means what the store says later.
     const thaw = [...this.#toThaw];
     this.#toThaw.clear();
+    const renews = this.#renews;
+    this.#renews = false;
+    try {
+      await this.#publishTo(pool, thaw, renews ? this.#certificates.keys() : []);
+    } catch (error) {
+      // The next publication is for who asked for this one as well.
+      for (const id of thaw) this.#toThaw.add(id);
+      this.#renews ||= renews;
+      throw error;
+    }
+  }
+
+  async #publishTo(pool: WorkerPool, thaw: readonly string[], renewed: Iterable<string>): Promise<void> {
     const before = this.#containers;
     const after = await this.#readContainers();
     const { services, removedServices, hosts } = deltaBetween(before.config, after.config);
     const difference = { services, removedServices, hosts: hosts.map(({ host }) => host) };
     const ports =
       JSON.stringify(before.config.ports) === JSON.stringify(after.config.ports) ? undefined : (after.config.ports ?? []);
-    const renewed = this.#renews ? this.#certificates.keys() : [];
     const change = await this.#changeTo(difference, { containers: after, settings: this.#settings }, renewed);
     if (isNothing(change) && ports === undefined) {
-      this.#renews = false;
       if (thaw.length > 0) await pool.thaw(thaw);
       return;
     }
-    await pool.change({ ...change, ports }, { thaw });
-    this.#renews = false;
+    const { version } = change.routes;
+    await pool.change(
+      { ...change, ports },
+      {
+        thaw,
+        persist: async () => {
+          // A store that is full keeps no container from its requests; its number is written with the next change.
+          await writeSetting(this.#deps.sql, CONFIG_VERSION_KEY, String(version)).catch((error: unknown) => {
+            this.#deps.log.error({ version, reason: reasonOf(error) }, 'the number of a config version was not written down');
+          });
+        },
+      },
+    );
     this.#containers = after;
     this.#taken(change);
-    await writeSetting(this.#deps.sql, CONFIG_VERSION_KEY, String(this.#version));
-    this.#deps.log.debug({ version: this.#version, hosts: change.routes.hosts.length }, 'routes published');
+    this.#deps.log.debug({ version, hosts: change.routes.hosts.length }, 'routes published');
   }
 
   /**
@@ -233,6 +257,7 @@ export class Edge implements Activator {
       this.#settings = after;
       this.#settingsVersion = change.routes.version;
       this.#taken(change);
+      for (const host of change.removedCertificates) await this.#forget(host);
       return { before, patch };
     });
   }
@@ -249,6 +274,21 @@ export class Edge implements Activator {
     const compiled = tableWith(table, { ...delta, base: table.version, version });
     if (compiled.kind === 'rejected') throw new Error(`version ${String(version)} does not hold together: ${compiled.reason}`);
     return compiled.table;
+  }
+
+  /** Makes the certificates of hosts that have none, some at once. Errors: those of `HostCertificates`. */
+  async prepareCertificates(hosts: readonly string[]): Promise<void> {
+    const missing = hosts.filter((host) => !this.#certificates.has(host)).values();
+    const work = async (): Promise<void> => {
+      for (const host of missing) await this.#deps.certificates.certificateFor(host);
+    };
+    await Promise.all(Array.from({ length: CERTIFICATES_AT_ONCE }, work));
+  }
+
+  async #forget(host: string): Promise<void> {
+    await this.#deps.certificates.forget(host).catch((error: unknown) => {
+      this.#deps.log.warn({ host, reason: reasonOf(error) }, 'the certificate of a host that is gone is still kept');
+    });
   }
 
   /** The host whose certificate a handshake for `serverName` gets: exact, then wildcard, then the default (as `CertificateIndex`). */
@@ -294,7 +334,8 @@ export class Edge implements Activator {
     try {
       await this.publish();
     } catch (error) {
-      // A table that workers refuse holds no request back.
+      // A table that workers refuse holds no request back. Nor may a later publication end a later freeze.
+      for (const id of endpointIds) this.#toThaw.delete(id);
       await this.#pool?.thaw(endpointIds);
       throw error;
     }

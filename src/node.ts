@@ -327,7 +327,7 @@ async function openNode(config: NodeConfig, log: Log, say: Say): Promise<Running
   if (metrics !== undefined) stack.use(metrics);
   const fleet = openFleet({ ...plane, log, clock, sql, hosts, activator: edge, metrics }, config.rebalance, stack);
   const tenants = openTenants(config, endpoint, { clock, sql, authority, volumes, hosts, events: plane.events });
-  const running = { clock, sql, config, hosts, tenants, fleet, pool: pool.pool, edge, metrics, startedMs };
+  const running = { log, clock, sql, config, hosts, tenants, fleet, pool: pool.pool, edge, metrics, startedMs };
   const parts: NodeParts = { ...plane, ...running };
   stack.use(await AdminApi.open({ control: new NodeOperations(parts), log }, { socketPath: config.listen.adminSocket }));
   stack.use(migrations); // Before all else, too: a move that is under way goes back while there is still everything that it needs.

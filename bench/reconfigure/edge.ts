@@ -52,7 +52,7 @@ export class MeasuredEdge implements AsyncDisposable {
       { log: createLog('warn'), clock: systemClock },
       {
         workers,
-        workerFile: resolve(import.meta.dirname, 'measured-worker.ts'),
+        workerFile: resolve(import.meta.dirname, 'programs/measured-worker.ts'),
         listen: { http: { host: '127.0.0.1', port: 0 }, https: undefined },
         accessLogFile: join(folder, 'access.log'),
         logLevel: 'warn',

@@ -34,7 +34,7 @@ export class Traffic implements AsyncDisposable {
   }
 
   private static spawn() {
-    return spawn(process.execPath, [join(import.meta.dirname, 'traffic.ts')], { stdio: ['pipe', 'pipe', 'inherit'] });
+    return spawn(process.execPath, [join(import.meta.dirname, 'programs/traffic.ts')], { stdio: ['pipe', 'pipe', 'inherit'] });
   }
 
   static async open(): Promise<Traffic> {

@@ -19,10 +19,17 @@ import type { UsageTotal } from '#caas/usage.ts';
 import { EcluseError, codeOf, reasonOf } from '#errors';
 import { checkSocketPath } from '#node-paths';
 import type { Change } from '#state/change-log.ts';
-import type { DiffEntry } from '#routing/operator/diff.ts';
 import type { LintFinding } from '#routing/operator/lint.ts';
 import { errorFromApi } from './api-error.ts';
-import type { ChangeRequest, EdgeControl, EdgeExplanation, SettingsReport, SettingsView, VersionView } from './edge-control.ts';
+import type {
+  ChangeRequest,
+  DiffView,
+  EdgeControl,
+  EdgeExplanation,
+  SettingsReport,
+  SettingsView,
+  VersionView,
+} from './edge-control.ts';
 import { exactJson, parseExactJson } from './exact-json.ts';
 import { ANSWER_BYTES_MAX, ANSWER_TIMEOUT_MS, LIFECYCLE_TIMEOUT_MS } from './limits.ts';
 import type {
@@ -149,7 +156,7 @@ function edgeClient(ask: <T>(call: Call) => Promise<T>): EdgeControl {
     rollback: async (to, request) => await change({ method: 'POST', path: 'config/rollback', body: { to } }, request),
     history: async (limit) =>
       (await get<{ versions: readonly VersionView[] }>('config/history', { limit: String(limit) })).versions,
-    diff: async (since) => (await get<{ diff: readonly DiffEntry[] }>('config/diff', { since: String(since) })).diff,
+    diff: async (since) => await get<DiffView>('config/diff', { since: String(since) }),
     lint: async () => (await get<{ findings: readonly LintFinding[] }>('config/lint')).findings,
     explain: async ({ host, target, method, headers }, version) =>
       await get<EdgeExplanation>('explain', {

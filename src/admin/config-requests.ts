@@ -1,7 +1,7 @@
 /** Changes of the edge's settings, as they come: everything that is wrong with one is said at once, each with its path. */
 import * as z from 'zod';
 import { EcluseError } from '#errors';
-import { documentSchema, transactionSchema } from '#routing/operator/schema.ts';
+import { documentSchema, hasPrototypeKey, transactionSchema } from '#routing/operator/schema.ts';
 import type { EdgeDocument, Operation } from '#routing/operator/schema.ts';
 import { pathText } from '#json';
 import { nearestWord } from '#suggest';
@@ -68,6 +68,7 @@ export function parseIfMatch(header: string | undefined): number | undefined {
 
 /** Errors: ECLUSE_CONFIG_INVALID, with one line a problem. */
 function parseConfig<S extends z.ZodType>(schema: S, value: unknown): z.infer<S> {
+  if (hasPrototypeKey(value)) throw badRequest('the key __proto__ is no key of anything here', 'leave it out');
   const parsed = schema.safeParse(value);
   if (parsed.success) return parsed.data;
   const lines = problemLines(parsed.error.issues);

@@ -66,7 +66,7 @@ export const CONFIG_ROUTES: readonly AdminRoute[] = [
     path: 'config/diff',
     handle: async (exchange, { control }) => {
       const { since } = parseRequest(diffQuerySchema, queryOf(exchange), 'query');
-      sendJson(exchange, 200, { diff: await control.edge.diff(since) });
+      sendJson(exchange, 200, await control.edge.diff(since));
     },
   },
   {

@@ -32,7 +32,7 @@ export interface SettingsReport {
   readonly diff: readonly DiffEntry[];
   /** How many there are in all. */
   readonly differences: number;
-  /** What each worker serves now. */
+  /** Those that serve it. */
   readonly workers: readonly WorkerVersion[];
 }
 
@@ -44,6 +44,13 @@ export interface VersionView {
   /** How many of them changed. */
   readonly services: number;
   readonly hosts: number;
+}
+
+export interface DiffView {
+  /** The first of them. */
+  readonly diff: readonly DiffEntry[];
+  /** How many there are in all. */
+  readonly differences: number;
 }
 
 export interface EdgeExplanation extends Explanation {
@@ -62,7 +69,7 @@ export interface EdgeControl {
   /** The newest first. */
   history(limit: number): Promise<readonly VersionView[]>;
   /** What differs between an older version and now. */
-  diff(since: number): Promise<readonly DiffEntry[]>;
+  diff(since: number): Promise<DiffView>;
   /** `version`: with operators' settings as they were then; undefined: as they are. */
   explain(question: Question, version: number | undefined): Promise<EdgeExplanation>;
   lint(): Promise<readonly LintFinding[]>;

@@ -2,6 +2,7 @@
  * Exec sessions, as the sandbox has them: processes without a parent beside the first one, and whatever holds a stream of the host that is not the
  * container's own. A sandbox with such a stream cannot be restored (decision 017), also when the session itself ended long ago.
  */
+import { setTimeout as sleep } from 'node:timers/promises';
 import { tryCommand } from '#command';
 import { EcluseError } from '#errors';
 import type { RunscCapabilities } from './runsc-probe.ts';
@@ -9,8 +10,9 @@ import { sandboxProcesses } from './sandbox-processes.ts';
 import type { SandboxProcess } from './sandbox-processes.ts';
 
 const KILL_TIMEOUT_MS = 20_000;
-/** A program that starts others while it is being killed is met again in the next look. */
-const LOOKS_MAX = 5;
+/** A program that starts others while it is being killed, or takes its time to end, is met again in the next look. */
+const LOOKS_MAX = 40;
+const LOOK_MS = 100;
 const FIRST_PID = 1;
 /** The container's own standard streams, whatever its first process has closed of them. */
 const OWN_STREAMS = ['host:[1]', 'host:[2]', 'host:[3]'];
@@ -66,6 +68,7 @@ export async function killSessions(
       if (killed.exitCode === 0) ended += 1;
       else last = killed.stderr.trim().slice(-200); // It ended by itself, or the next look finds it again.
     }
+    await sleep(LOOK_MS);
   }
   throw new EcluseError({
     code: 'ECLUSE_SESSIONS_NOT_ENDED',

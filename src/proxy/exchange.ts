@@ -5,7 +5,7 @@
  * LIFECYCLE: idle → begin → (held →) carried → … → idle. Every exchange that began ends once, in `finish`, which accounts for it and writes
  * the access log. PERF: no promises, no closures and no objects on this path; one `Exchange` serves a whole connection.
  */
-import { findRoute, isKnownHost, soleRoute } from '#routing/match.ts';
+import { armOf, findRoute, isKnownHost, soleRoute } from '#routing/match.ts';
 import { normalPath } from '#routing/path-prefix.ts';
 import type { CompiledRoute, Endpoint, RouteTable, Service } from '#routing/route-table.ts';
 import type { TenantBudget } from './budget.ts';
@@ -113,11 +113,12 @@ export class Exchange implements Visit, HoldRequest {
     }
     record.host = host;
     const known = repeated ? record.route : undefined;
-    const route = this.#sole ?? known ?? findRoute(table, host, normalPath(this.#port.requestPath()), this.#facts);
+    let route = this.#sole ?? known?.whole ?? known ?? findRoute(table, host, normalPath(this.#port.requestPath()), this.#facts);
+    if (route?.arms !== undefined) route = armOf(route.arms, Math.random());
     if (route === undefined) return isKnownHost(table, host) ? 'unknown-path' : 'unknown-host';
     this.#route = route;
     record.route = route;
-    if (this.#sole !== undefined) record.service = this.#soleService;
+    if (route === this.#sole) record.service = this.#soleService;
     else if (route !== known) record.service = table.services.get(route.route.serviceId);
     this.serviceId = route.route.serviceId;
     this.tenant = route.tenant;

@@ -6,7 +6,7 @@ import { parseRouteHost } from './host-name.ts';
 import { parsePathPattern } from './path-pattern.ts';
 import type { PathPattern } from './path-pattern.ts';
 import { compareConditions, conditionsKey, parseConditions } from './route-conditions.ts';
-import type { CompiledRoute, Endpoint, Route, RouteConfig, RouteDelta, RouteTable, Service } from './route-table.ts';
+import type { CompiledRoute, Endpoint, Route, RouteConfig, RouteDelta, RouteTable, Service, SplitShare } from './route-table.ts';
 import { ShardedMap } from '#sharded-map';
 
 export type CompileResult =
@@ -54,8 +54,8 @@ export function tableWith(table: RouteTable, delta: RouteDelta): CompileResult {
     if (hosts.has(host)) return rejected(`host ${host} is in the change twice`);
     const compiled = compileHost(host, routes, services);
     if (typeof compiled === 'string') return rejected(compiled);
-    for (const { route } of table.hosts.get(host) ?? []) count(used, route.serviceId, -1);
-    for (const { route } of compiled) count(used, route.serviceId, 1);
+    countServices(used, table.hosts.get(host) ?? [], -1);
+    countServices(used, compiled, 1);
     hosts.set(host, compiled.length === 0 ? undefined : compiled);
   }
   const uses = new Map<string, number | undefined>();
@@ -75,8 +75,8 @@ export function tableWith(table: RouteTable, delta: RouteDelta): CompileResult {
   return { kind: 'compiled', table: next };
 }
 
-function count(sums: Map<string, number>, key: string, difference: number): void {
-  sums.set(key, (sums.get(key) ?? 0) + difference);
+function countServices(sums: Map<string, number>, routes: readonly CompiledRoute[], difference: number): void {
+  for (const { route } of routes) for (const id of servicesOfRoute(route)) sums.set(id, (sums.get(id) ?? 0) + difference);
 }
 
 function servicesWith(table: RouteTable, { services, removedServices }: RouteDelta): ShardedMap<Service> | string {
@@ -136,10 +136,48 @@ function compileHost(host: string, routes: readonly Route[], services: ShardedMa
     if (pattern.kind === 'invalid') return pattern.reason;
     const reading = parseConditions(route.methods, route.headers);
     if (reading.kind === 'invalid') return `route ${nameOf(route)}: ${reading.reason}`;
-    list.push({ pattern, conditions: reading.conditions, route, tenant: service.tenant });
+    const compiled = {
+      pattern,
+      conditions: reading.conditions,
+      route,
+      tenant: service.tenant,
+      arms: undefined,
+      whole: undefined,
+    };
+    const split = route.split === undefined ? compiled : splitRoute(compiled, route.split, services);
+    if (typeof split === 'string') return `route ${nameOf(route)}: ${split}`;
+    list.push(split);
   }
   const duplicate = sort(list);
   return duplicate === undefined ? list : `route ${nameOf(duplicate)} is defined twice`;
+}
+
+/** The services that a route leads to, each once. */
+export function servicesOfRoute({ serviceId, split }: Route): readonly string[] {
+  return split === undefined ? [serviceId] : split.map((share) => share.serviceId);
+}
+
+/** A text says what is wrong. */
+function splitRoute(
+  compiled: CompiledRoute,
+  split: readonly SplitShare[],
+  services: ShardedMap<Service>,
+): CompiledRoute | string {
+  if (new Set(split.map(({ serviceId }) => serviceId)).size !== split.length) return 'a service is in its split twice';
+  const list: { readonly upTo: number; readonly route: CompiledRoute }[] = [];
+  let total = 0;
+  const whole = { ...compiled, arms: { total: 0, list } };
+  for (const { serviceId, weight } of split) {
+    const service = services.get(serviceId);
+    if (service === undefined) return `its split leads to unknown service "${serviceId}"`;
+    if (!Number.isInteger(weight) || weight < 0) return `the weight of "${serviceId}" is ${String(weight)}`;
+    total += weight;
+    const route = { ...compiled.route, serviceId, split: undefined };
+    list.push({ upTo: total, route: { ...compiled, route, tenant: service.tenant, whole } });
+  }
+  if (total === 0) return 'the weights of its split are all 0';
+  whole.arms.total = total;
+  return whole;
 }
 
 function nameOf({ host, path }: Route): string {

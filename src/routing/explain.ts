@@ -1,4 +1,5 @@
 /** Why a request goes where it goes: every route that could have had it, in the order in which they are asked, with its verdict. Pure. */
+import { servicesOfRoute } from './compile.ts';
 import { normaliseRequestHost } from './host-name.ts';
 import { findRoute, levelsOf } from './match.ts';
 import { hasPrefix, pathOf } from './path-prefix.ts';
@@ -55,8 +56,13 @@ export function explainRequest(table: RouteTable, { host: header, target, method
   }
   if (found === undefined) return { ...base, ...nowhere, outcome: '404: no route is for it', candidates };
   const { route, tenant } = found;
-  const endpoints = table.services.get(route.serviceId)?.endpoints ?? [];
+  const endpoints = endpointsOf(table, route);
   return { ...base, route, tenant, serviceId: route.serviceId, endpoints, outcome: outcomeOf(endpoints), candidates };
+}
+
+/** All endpoints that a route may lead to. */
+function endpointsOf(table: RouteTable, route: Route): readonly Endpoint[] {
+  return servicesOfRoute(route).flatMap((id) => table.services.get(id)?.endpoints ?? []);
 }
 
 function outcomeOf(endpoints: readonly Endpoint[]): string {

@@ -9,7 +9,7 @@ import { hasPrefix } from './path-prefix.ts';
 import type { PathPattern } from './path-pattern.ts';
 import { meets } from './route-conditions.ts';
 import type { RequestFacts } from './route-conditions.ts';
-import type { CompiledRoute, RouteTable } from './route-table.ts';
+import type { CompiledRoute, RouteTable, SplitArms } from './route-table.ts';
 
 /** The route of a host that has one only, for all its paths and requests: nothing need be known of the request then. */
 export function soleRoute(table: RouteTable, host: string): CompiledRoute | undefined {
@@ -31,6 +31,12 @@ export function findRoute(table: RouteTable, host: string, path: string, facts: 
 /** The routes that a host's requests are matched against, level by level, each in the order in which it is asked. */
 export function levelsOf(table: RouteTable, host: string): readonly (readonly CompiledRoute[])[] {
   return [table.hosts.get(host), ofWildcard(table, host), table.hosts.get('*')].filter((level) => level !== undefined);
+}
+
+/** The arm of a split that a number in [0, 1) is for. */
+export function armOf({ total, list }: SplitArms, chance: number): CompiledRoute | undefined {
+  const at = chance * total;
+  return list.find(({ upTo }) => at < upTo)?.route;
 }
 
 /** Whether there is a route for any request to `host`. */

@@ -30,6 +30,12 @@ export interface Service {
   readonly sendProxy?: 1 | 2 | undefined;
 }
 
+export interface SplitShare {
+  readonly serviceId: string;
+  /** A whole number from 0. */
+  readonly weight: number;
+}
+
 export interface Route {
   /** Exact, or `*.example.com` (one label), or `*`. */
   readonly host: string;
@@ -42,7 +48,10 @@ export interface Route {
   readonly methods?: readonly string[] | undefined;
   /** Header fields and the values that they must have. Absent: none. */
   readonly headers?: Readonly<Record<string, string>> | undefined;
+  /** The first of `split`, where there is one. */
   readonly serviceId: string;
+  /** Its requests go to several services, each by its share of the weights. Absent: all go to `serviceId`. */
+  readonly split?: readonly SplitShare[] | undefined;
   /** Whether CONNECT is passed on to the endpoint. Absent: it is refused. */
   readonly connect?: boolean | undefined;
 }
@@ -86,6 +95,16 @@ export interface CompiledRoute {
   readonly route: Route;
   /** Of its service, which is looked up when it is matched: a service that changes touches no route. */
   readonly tenant: string;
+  /** For a route that is split: a request that matches goes on as one of these. */
+  readonly arms: SplitArms | undefined;
+  /** For an arm: the route that is split. */
+  readonly whole: CompiledRoute | undefined;
+}
+
+/** Each arm is a route to one service only. */
+export interface SplitArms {
+  readonly total: number;
+  readonly list: readonly { readonly upTo: number; readonly route: CompiledRoute }[];
 }
 
 /** The immutable, compiled set of all routes of one config version. */

@@ -3,11 +3,14 @@
  * taken back, its number and its line in the change log.
  */
 import { changeWrite } from './change-log.ts';
+import { readSetting } from './settings.ts';
 import { integerOf, textOf } from './sql.ts';
 import type { Sql, SqlWrite } from './sql.ts';
 
 /** The setting with the number of the version that was committed last. */
 export const CONFIG_VERSION_KEY = 'config_version';
+/** The setting with the newest version that is not kept any more. */
+const FORGOTTEN_KEY = 'config_forgotten';
 
 export interface StoredSettings {
   /** JSON by name. */
@@ -24,9 +27,18 @@ export interface ConfigVersion {
   readonly cause: ConfigCause;
   /** Why, in the operator's words; empty: none. */
   readonly note: string;
+}
+
+export interface ConfigPatch {
   /** JSON. */
   readonly patch: string;
   readonly inverse: string;
+}
+
+export interface ConfigVersionRow extends ConfigVersion {
+  /** How many of them changed. */
+  readonly services: number;
+  readonly hosts: number;
 }
 
 /** Null: it goes. */
@@ -54,27 +66,28 @@ export async function readOperatorVersion(sql: Sql): Promise<number> {
   return row === undefined || row['version'] === null ? 0 : integerOf(row, 'version');
 }
 
-/** Makes a version last. Throws where the store cannot. */
-export async function writeConfigVersion(sql: Sql, version: ConfigVersion, change: SettingsChange): Promise<void> {
+/** Makes a version last. Throws where the store cannot; then it holds nothing of it. */
+export async function writeConfigVersion(sql: Sql, version: ConfigVersion & ConfigPatch, change: SettingsChange): Promise<void> {
   const { version: number, atMs, cause, note, patch, inverse } = version;
+  const [services, hosts] = [change.services.length, change.hosts.length];
   const outcome = await sql.write([
     ...change.services.flatMap(([name, body]) => replaced('edge_service', ['name', 'body'], name, body)),
     ...change.hosts.flatMap(([host, routes]) => replaced('edge_host', ['host', 'routes'], host, routes)),
     {
-      sql: 'INSERT INTO config_version (version, at_ms, cause, note, bytes, patch, inverse) VALUES (?, ?, ?, ?, ?, ?, ?)',
-      values: [number, atMs, cause, note, patch.length + inverse.length, patch, inverse],
+      sql: 'INSERT INTO config_version (version, at_ms, cause, note, services, hosts, bytes, patch, inverse) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)',
+      values: [number, atMs, cause, note, services, hosts, patch.length + inverse.length, patch, inverse],
     },
-    { sql: 'DELETE FROM setting WHERE key = ?', values: [CONFIG_VERSION_KEY] },
-    { sql: 'INSERT INTO setting (key, value) VALUES (?, ?)', values: [CONFIG_VERSION_KEY, String(number)] },
-    changeWrite(atMs, 'config', String(number), {
-      cause,
-      note,
-      services: change.services.length,
-      hosts: change.hosts.length,
-    }),
+    ...settingWrites(CONFIG_VERSION_KEY, number),
+    changeWrite(atMs, 'config', String(number), { cause, note, services, hosts }),
   ]);
   if (outcome.kind === 'conflict') throw new Error(`config version ${String(number)} is in the store already`);
-  await forgetOldVersions(sql);
+}
+
+function settingWrites(key: string, value: number): readonly SqlWrite[] {
+  return [
+    { sql: 'DELETE FROM setting WHERE key = ?', values: [key] },
+    { sql: 'INSERT INTO setting (key, value) VALUES (?, ?)', values: [key, String(value)] },
+  ];
 }
 
 function replaced(
@@ -88,31 +101,48 @@ function replaced(
   return [remove, { sql: `INSERT INTO ${table} (${key}, ${value}) VALUES (?, ?)`, values: [name, body] }];
 }
 
-async function forgetOldVersions(sql: Sql): Promise<void> {
+/** Keeps as many versions as there is room for. */
+export async function forgetOldVersions(sql: Sql): Promise<void> {
   const rows = await sql.read('SELECT version, bytes FROM config_version ORDER BY version DESC LIMIT ?', [VERSIONS_MAX + 1]);
   let bytes = 0;
   for (const [index, row] of rows.entries()) {
     bytes += integerOf(row, 'bytes');
     if (index === 0 || (index < VERSIONS_MAX && bytes <= VERSION_BYTES_MAX)) continue;
-    await sql.write([{ sql: 'DELETE FROM config_version WHERE version <= ?', values: [integerOf(row, 'version')] }]);
+    const version = integerOf(row, 'version');
+    await sql.write([
+      { sql: 'DELETE FROM config_version WHERE version <= ?', values: [version] },
+      ...settingWrites(FORGOTTEN_KEY, version),
+    ]);
     return;
   }
 }
 
-/** The newest first. `above`: only those after this version. */
-export async function listConfigVersions(
-  sql: Sql,
-  { above = 0, limit = VERSIONS_MAX }: { readonly above?: number; readonly limit?: number } = {},
-): Promise<readonly ConfigVersion[]> {
+/** The newest first. */
+export async function listConfigVersions(sql: Sql, limit: number): Promise<readonly ConfigVersionRow[]> {
   const rows = await sql.read(
-    'SELECT version, at_ms, cause, note, patch, inverse FROM config_version WHERE version > ? ORDER BY version DESC LIMIT ?',
-    [above, limit],
+    'SELECT version, at_ms, cause, note, services, hosts FROM config_version ORDER BY version DESC LIMIT ?',
+    [limit],
   );
   return rows.map((row) => ({
     version: integerOf(row, 'version'),
     atMs: integerOf(row, 'at_ms'),
     cause: causeOf(textOf(row, 'cause')),
     note: textOf(row, 'note'),
+    services: integerOf(row, 'services'),
+    hosts: integerOf(row, 'hosts'),
+  }));
+}
+
+/** What the versions after `above` changed, the newest first. */
+export async function listConfigPatches(
+  sql: Sql,
+  above: number,
+): Promise<readonly (ConfigPatch & { readonly version: number })[]> {
+  const rows = await sql.read('SELECT version, patch, inverse FROM config_version WHERE version > ? ORDER BY version DESC', [
+    above,
+  ]);
+  return rows.map((row) => ({
+    version: integerOf(row, 'version'),
     patch: textOf(row, 'patch'),
     inverse: textOf(row, 'inverse'),
   }));
@@ -123,8 +153,7 @@ function causeOf(text: string): ConfigCause {
   throw new TypeError(`state: "${text}" is no cause of a version`);
 }
 
-/** The oldest version that is kept: what was before it can be gone back to, and nothing older. 0: there is none. */
-export async function oldestConfigVersion(sql: Sql): Promise<number> {
-  const [row] = await sql.read('SELECT MIN(version) AS version FROM config_version', []);
-  return row === undefined || row['version'] === null ? 0 : integerOf(row, 'version');
+/** The newest version that is not kept any more; nothing before it can be gone back to. 0: all are kept. */
+export async function newestForgotten(sql: Sql): Promise<number> {
+  return Number((await readSetting(sql, FORGOTTEN_KEY)) ?? '0');
 }

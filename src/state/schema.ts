@@ -83,7 +83,7 @@ export const SCHEMA_VERSIONS: readonly (readonly string[])[] = [
     `CREATE TABLE edge_host (host TEXT PRIMARY KEY, routes TEXT NOT NULL)`,
     // Each with what takes it back, so that any of them can be gone back to.
     `CREATE TABLE config_version (
-       version BIGINT PRIMARY KEY, at_ms BIGINT NOT NULL, cause TEXT NOT NULL, note TEXT NOT NULL, bytes BIGINT NOT NULL,
-       patch TEXT NOT NULL, inverse TEXT NOT NULL)`,
+       version BIGINT PRIMARY KEY, at_ms BIGINT NOT NULL, cause TEXT NOT NULL, note TEXT NOT NULL, services BIGINT NOT NULL,
+       hosts BIGINT NOT NULL, bytes BIGINT NOT NULL, patch TEXT NOT NULL, inverse TEXT NOT NULL)`,
   ],
 ];

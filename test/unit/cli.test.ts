@@ -55,10 +55,30 @@ describe('parseCommandLine()', () => {
       'route add shop.test/api shop -X GET -X POST -H x-beta:1 --dry-run',
       {
         kind: 'route-add',
-        match: { host: 'shop.test', path: '/api', methods: ['GET', 'POST'], headers: { 'x-beta': '1' } },
-        service: 'shop',
+        route: {
+          match: { host: 'shop.test', path: '/api', methods: ['GET', 'POST'], headers: { 'x-beta': '1' } },
+          service: 'shop',
+        },
         ifVersion: undefined,
         dryRun: true,
+        note: '',
+        json: false,
+        daemon,
+      },
+    ],
+    [
+      'route add shop.test shop=95,next=5',
+      {
+        kind: 'route-add',
+        route: {
+          match: { host: 'shop.test' },
+          split: [
+            { service: 'shop', weight: 95 },
+            { service: 'next', weight: 5 },
+          ],
+        },
+        ifVersion: undefined,
+        dryRun: false,
         note: '',
         json: false,
         daemon,
@@ -90,8 +110,11 @@ describe('parseCommandLine()', () => {
         daemon,
       },
     ],
-    ['apply a b', { kind: 'apply', files: ['a', 'b'], ifVersion: undefined, dryRun: false, note: '', json: false, daemon }],
-    ['diff a', { kind: 'apply', files: ['a'], ifVersion: undefined, dryRun: true, note: '', json: false, daemon }],
+    [
+      'apply a b',
+      { kind: 'apply', files: ['a', 'b'], watch: false, ifVersion: undefined, dryRun: false, note: '', json: false, daemon },
+    ],
+    ['diff a', { kind: 'apply', files: ['a'], watch: false, ifVersion: undefined, dryRun: true, note: '', json: false, daemon }],
     ['rollback 4', { kind: 'rollback', to: 4, ifVersion: undefined, dryRun: false, note: '', json: false, daemon }],
     [
       'explain https://shop.test/a?b=c -X PUT -H A:b',

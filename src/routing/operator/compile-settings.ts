@@ -1,5 +1,6 @@
 /** Operators' settings as routing takes them. Pure. */
 import type { Endpoint, Route, Service } from '#routing/route-table.ts';
+import { servicesOf } from './schema.ts';
 import type { RouteSettings, ServiceSettings } from './schema.ts';
 
 /** Whose traffic it is that goes to operators' own endpoints; no tenant can be called that. */
@@ -32,12 +33,15 @@ function endpointOf(service: string, url: string): Endpoint {
   };
 }
 
-export function routeOf({ match, service }: RouteSettings): Route {
+export function routeOf(settings: RouteSettings): Route {
+  const { match, split } = settings;
+  const [first = ''] = servicesOf(settings);
   return {
     host: match.host,
     path: match.path ?? '/',
     ...(match.methods === undefined ? {} : { methods: match.methods }),
     ...(match.headers === undefined ? {} : { headers: match.headers }),
-    serviceId: serviceIdOf(service),
+    serviceId: serviceIdOf(first),
+    ...(split === undefined ? {} : { split: split.map(({ service, weight }) => ({ serviceId: serviceIdOf(service), weight })) }),
   };
 }

@@ -6,8 +6,9 @@ import type { EdgePatch, EdgeSettings } from './settings.ts';
 
 export interface DiffEntry {
   readonly change: 'added' | 'removed' | 'changed';
-  readonly kind: 'service' | 'route';
-  /** A service's name, or a route's host and path with what else it asks for. */
+  /** `order`: the routes of a host are asked in another order. */
+  readonly kind: 'service' | 'route' | 'order';
+  /** A service's name, a route's host and path with what else it asks for, or a host. */
   readonly name: string;
   /** JSON, as it was; absent: it was not there. */
   readonly before?: unknown;
@@ -31,10 +32,14 @@ export function diffOf(settings: EdgeSettings, patch: EdgePatch): readonly DiffE
   const routes = Object.entries(patch.hosts).flatMap(([host, list]) => {
     const before = byKey(settings.hosts.get(host) ?? []);
     const after = byKey(list);
-    return [...new Set([...before.keys(), ...after.keys()])].flatMap((key) => {
+    const kept = [...before.keys()].filter((key) => after.has(key));
+    const isReordered = [...after.keys()].filter((key) => before.has(key)).some((key, index) => key !== kept[index]);
+    const order: readonly DiffEntry[] = isReordered ? [{ change: 'changed', kind: 'order', name: host }] : [];
+    const entries = [...new Set([...before.keys(), ...after.keys()])].flatMap((key) => {
       const name = routeName((after.get(key) ?? before.get(key))?.match ?? { host });
       return entryOf('route', name, before.get(key), after.get(key));
     });
+    return [...order, ...entries];
   });
   return [...services, ...routes].toSorted((one, other) => (one.name < other.name ? -1 : 1));
 }

@@ -45,13 +45,17 @@ function shadowed(routes: readonly RouteSettings[]): readonly LintFinding[] {
   return routes.flatMap(({ match }) => {
     const { path = '/' } = match;
     if (!path.startsWith('~')) return [];
-    const literal = /^~\^(\/[\w\-./]*\/)/.exec(path)?.[1]?.replaceAll('\\', '') ?? '';
-    const taker = takers.find(
-      ({ prefix }) => prefix === '' || (literal !== '' && !literal.includes('.') && hasPrefix(literal, prefix)),
-    );
+    const literal = literalOf(path.slice(1));
+    const taker = takers.find(({ prefix }) => prefix === '' || (literal !== '' && hasPrefix(literal, prefix)));
     if (taker === undefined) return [];
     return [{ at: routeName(match), message: `never asked: ${routeName(taker.match)} takes all of its requests before it` }];
   });
+}
+
+/** A path below which everything is that the expression is for; empty: nothing so simple is known. */
+function literalOf(expression: string): string {
+  if (expression.includes('|')) return '';
+  return /^\^((?:\/[\w-]+)+\/)(?![?*{])/.exec(expression)?.[1] ?? '';
 }
 
 function hidden(routes: readonly RouteSettings[], ofContainers: readonly Route[]): readonly LintFinding[] {

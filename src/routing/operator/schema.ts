@@ -14,6 +14,9 @@ export const ROUTES_PER_HOST_MAX = 1000;
 export const ROUTES_MAX = 200_000;
 export const SERVICES_MAX = 200_000;
 const ENDPOINTS_MAX = 1000;
+/** As many as somebody compares at once. */
+const SHARES_MAX = 16;
+const WEIGHT_MAX = 10_000;
 const SERVICE_NAME = /^[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$/;
 
 const serviceName = z
@@ -83,13 +86,45 @@ const matchSchema = z.strictObject(matchShape).superRefine(
   }),
 );
 
-export const routeSchema = z.strictObject({ match: matchSchema, service: serviceName });
+const shareSchema = z.strictObject({
+  service: serviceName,
+  weight: z.int().min(0).max(WEIGHT_MAX).describe('Its share of the sum of all.'),
+});
+
+const splitSchema = z
+  .array(shareSchema)
+  .min(1)
+  .max(SHARES_MAX)
+  .refine((shares) => new Set(shares.map(({ service }) => service)).size === shares.length, 'a service is there twice')
+  .refine((shares) => shares.some(({ weight }) => weight > 0), 'all weights are 0');
+
+export const routeSchema = z
+  .strictObject({
+    match: matchSchema.describe('Which requests it is for.'),
+    service: serviceName.exactOptional(),
+    split: splitSchema.exactOptional().describe('Several services instead of one, each with its share of the requests.'),
+  })
+  .refine(({ service, split }) => (service === undefined) !== (split === undefined), 'a route has either service or split');
 
 /** All that operators wrote. */
 export const documentSchema = z.strictObject({
-  services: z.record(serviceName, serviceSchema).prefault({}),
-  routes: z.array(routeSchema).max(ROUTES_MAX).prefault([]),
+  services: z.record(serviceName, serviceSchema).prefault({}).describe('By name.'),
+  routes: z
+    .array(routeSchema)
+    .max(ROUTES_MAX)
+    .prefault([])
+    .describe('Those of a host are asked in the order that the guide tells.'),
 });
+
+/** The JSON Schema of the file, for editors; kept in docs/routes.schema.json. */
+export function documentJsonSchema(): object {
+  return z.toJSONSchema(documentSchema, { io: 'input' });
+}
+
+/** Whether `__proto__` is a key anywhere: what parses leaves it out without a word. */
+export function hasPrototypeKey(value: unknown): boolean {
+  return JSON.stringify(value).includes('"__proto__":');
+}
 
 /** One step of a transaction. */
 export const operationSchema = z.discriminatedUnion('op', [
@@ -108,3 +143,8 @@ export type RouteSettings = z.infer<typeof routeSchema>;
 export type RouteMatchSettings = z.infer<typeof matchSchema>;
 export type EdgeDocument = z.infer<typeof documentSchema>;
 export type Operation = z.infer<typeof operationSchema>;
+
+/** The services that a route leads to, each once. */
+export function servicesOf({ service, split }: RouteSettings): readonly string[] {
+  return split === undefined ? [service ?? ''] : split.map((share) => share.service);
+}

@@ -5,7 +5,7 @@
 import { routeKeyOf } from '#routing/merge.ts';
 import { ShardedMap } from '#sharded-map';
 import type { EdgeDocument, Operation, RouteMatchSettings, RouteSettings, ServiceSettings } from './schema.ts';
-import { ROUTES_MAX, ROUTES_PER_HOST_MAX, SERVICES_MAX } from './schema.ts';
+import { ROUTES_MAX, ROUTES_PER_HOST_MAX, SERVICES_MAX, servicesOf } from './schema.ts';
 
 export interface EdgeSettings {
   readonly services: ShardedMap<ServiceSettings>;
@@ -53,7 +53,8 @@ export function settingsWith(settings: EdgeSettings, patch: EdgePatch): EdgeSett
   let { routes } = settings;
   const count = (list: readonly RouteSettings[], sign: number): void => {
     routes += sign * list.length;
-    for (const { service } of list) used.set(service, (used.get(service) ?? settings.uses.get(service) ?? 0) + sign);
+    for (const service of list.flatMap(servicesOf))
+      used.set(service, (used.get(service) ?? settings.uses.get(service) ?? 0) + sign);
   };
   for (const [host, list] of Object.entries(patch.hosts)) {
     count(settings.hosts.get(host) ?? [], -1);
@@ -76,11 +77,6 @@ export function inverseOf(settings: EdgeSettings, patch: EdgePatch): EdgePatch {
     services: Object.fromEntries(Object.keys(patch.services).map((name) => [name, settings.services.get(name) ?? null])),
     hosts: Object.fromEntries(Object.keys(patch.hosts).map((host) => [host, settings.hosts.get(host) ?? []])),
   };
-}
-
-/** Both, one after the other. */
-export function patchThen(first: EdgePatch, second: EdgePatch): EdgePatch {
-  return { services: { ...first.services, ...second.services }, hosts: { ...first.hosts, ...second.hosts } };
 }
 
 function isSame(one: unknown, other: unknown): boolean {
@@ -123,8 +119,12 @@ export function patchToDocument(settings: EdgeSettings, document: EdgeDocument):
     if (before !== undefined)
       problems.push({ path: `routes[${String(index)}].match`, message: `the same as routes[${String(before)}].match` });
     seen.set(key, index);
-    if (!Object.hasOwn(document.services, route.service))
-      problems.push({ path: `routes[${String(index)}].service`, message: `there is no service "${route.service}"` });
+    for (const service of servicesOf(route))
+      if (!Object.hasOwn(document.services, service))
+        problems.push({
+          path: `routes[${String(index)}].${route.split === undefined ? 'service' : 'split'}`,
+          message: `there is no service "${service}"`,
+        });
     const list = hosts.get(host) ?? [];
     list.push(route);
     hosts.set(host, list);
@@ -135,62 +135,95 @@ export function patchToDocument(settings: EdgeSettings, document: EdgeDocument):
   const services: Record<string, ServiceSettings | null> = { ...document.services };
   for (const [name] of settings.services.entries()) if (!Object.hasOwn(services, name)) services[name] = null;
   const lists: Record<string, readonly RouteSettings[]> = Object.fromEntries(hosts);
-  for (const [host] of settings.hosts.entries()) lists[host] ??= [];
+  for (const [host] of settings.hosts.entries()) if (!hosts.has(host)) lists[host] = [];
   return checked(settings, patchOnto(settings, { services, hosts: lists }));
 }
 
 /** What a list of operations changes, all or nothing. */
 export function patchOfOperations(settings: EdgeSettings, operations: readonly Operation[]): PatchReading {
-  const services = new Map<string, ServiceSettings | null>();
-  const hosts = new Map<string, readonly RouteSettings[]>();
+  const draft = new Draft(settings);
   const problems: Problem[] = [];
-  const serviceOf = (name: string): ServiceSettings | null => {
-    const changed = services.get(name);
-    return changed === undefined ? (settings.services.get(name) ?? null) : changed;
-  };
-  const routesOf = (host: string): readonly RouteSettings[] => hosts.get(host) ?? settings.hosts.get(host) ?? [];
   for (const [index, operation] of operations.entries()) {
-    const refuse = (key: string, message: string): void => {
-      problems.push({ path: `operations[${String(index)}].${key}`, message });
-    };
+    const fault = draft.take(operation);
+    if (fault !== undefined) problems.push({ path: `operations[${String(index)}].${fault.path}`, message: fault.message });
+    if (problems.length >= PROBLEMS_MAX) break;
+  }
+  problems.push(...draft.faults());
+  if (problems.length > 0) return { kind: 'refused', problems: problems.slice(0, PROBLEMS_MAX) };
+  return checked(settings, patchOnto(settings, draft.patch()));
+}
+
+/** Settings while operations are applied to them, one after the other. */
+class Draft {
+  readonly #settings: EdgeSettings;
+  readonly #services = new Map<string, ServiceSettings | null>();
+  /** By host: its routes by what they match, in their order. */
+  readonly #hosts = new Map<string, Map<string, RouteSettings>>();
+
+  constructor(settings: EdgeSettings) {
+    this.#settings = settings;
+  }
+
+  take(operation: Operation): Problem | undefined {
     switch (operation.op) {
       case 'put-service':
-        services.set(operation.name, operation.service);
-        break;
-      case 'remove-service':
-        if (serviceOf(operation.name) === null) refuse('name', `there is no service "${operation.name}"`);
-        services.set(operation.name, null);
-        break;
+        this.#services.set(operation.name, operation.service);
+        return undefined;
+      case 'remove-service': {
+        const { name } = operation;
+        if (this.#serviceOf(name) === null) return { path: 'name', message: `there is no service "${name}"` };
+        this.#services.set(name, null);
+        return undefined;
+      }
       case 'put-route': {
-        const { route } = operation;
-        const list = routesOf(route.match.host);
-        const at = list.findIndex(({ match }) => keyOf(match) === keyOf(route.match));
-        hosts.set(route.match.host, at === -1 ? [...list, route] : list.with(at, route));
-        break;
+        const { host } = operation.route.match;
+        const routes = this.#routesOf(host);
+        routes.set(keyOf(operation.route.match), operation.route);
+        const most = String(ROUTES_PER_HOST_MAX);
+        return routes.size <= ROUTES_PER_HOST_MAX
+          ? undefined
+          : { path: 'route', message: `${host} would have more than ${most} routes` };
       }
       case 'remove-route': {
         const { match } = operation;
-        const list = routesOf(match.host);
-        const rest = list.filter((route) => keyOf(route.match) !== keyOf(match));
-        if (rest.length === list.length) refuse('match', `there is no such route of ${match.host}`);
-        hosts.set(match.host, rest);
-        break;
+        if (this.#routesOf(match.host).delete(keyOf(match))) return undefined;
+        return { path: 'match', message: `there is no such route of ${match.host}` };
       }
     }
-    if (problems.length >= PROBLEMS_MAX) break;
   }
-  for (const [host, list] of hosts) {
-    problems.push(...hostProblems(host, list));
-    for (const route of list)
-      if (serviceOf(route.service) === null)
-        problems.push({
-          path: `the route of ${host}${route.match.path ?? '/'}`,
-          message: `there is no service "${route.service}"`,
-        });
+
+  /** Routes without their service. */
+  faults(): readonly Problem[] {
+    return [...this.#hosts].flatMap(([host, routes]) =>
+      [...routes.values()].flatMap((route) =>
+        servicesOf(route)
+          .filter((service) => this.#serviceOf(service) === null)
+          .map((service) => ({ path: `the route of ${routeText(host, route)}`, message: `there is no service "${service}"` })),
+      ),
+    );
   }
-  if (problems.length > 0) return { kind: 'refused', problems: problems.slice(0, PROBLEMS_MAX) };
-  const patch = { services: Object.fromEntries(services), hosts: Object.fromEntries(hosts) };
-  return checked(settings, patchOnto(settings, patch));
+
+  patch(): EdgePatch {
+    const hosts = [...this.#hosts].map(([host, routes]) => [host, [...routes.values()]] as const);
+    return { services: Object.fromEntries(this.#services), hosts: Object.fromEntries(hosts) };
+  }
+
+  #serviceOf(name: string): ServiceSettings | null {
+    const changed = this.#services.get(name);
+    return changed === undefined ? (this.#settings.services.get(name) ?? null) : changed;
+  }
+
+  #routesOf(host: string): Map<string, RouteSettings> {
+    const known = this.#hosts.get(host);
+    if (known !== undefined) return known;
+    const routes = new Map((this.#settings.hosts.get(host) ?? []).map((route) => [keyOf(route.match), route]));
+    this.#hosts.set(host, routes);
+    return routes;
+  }
+}
+
+function routeText(host: string, { match }: RouteSettings): string {
+  return `${host}${match.path ?? '/'}`;
 }
 
 function keyOf({ path = '/', methods, headers }: RouteMatchSettings): string {

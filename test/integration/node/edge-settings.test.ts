@@ -1,5 +1,7 @@
 /** What operators write of the edge, through a whole node: the file, the commands, the versions, and what is served meanwhile. */
-import { request as ask } from 'node:http';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { Agent, request as ask } from 'node:http';
 import type { ServerResponse } from 'node:http';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -9,7 +11,7 @@ import { adminSocketOf } from '#node-paths';
 import { ask as askHttp } from '../../support/http-client.ts';
 import { writeBusyboxImage } from '../../support/busybox-image.ts';
 import { expectNothingLeft } from '../../support/leftovers.ts';
-import { freePorts, freshDataDir, startNode } from '../../support/node.ts';
+import { ECLUSE, freePorts, freshDataDir, startNode } from '../../support/node.ts';
 import type { NodePorts, TestNode } from '../../support/node.ts';
 import { startUpstream } from '../../support/upstream.ts';
 import type { HttpUpstream } from '../../support/upstream.ts';
@@ -163,6 +165,68 @@ routes:
     expect(await refused('rollback', '99999')).toContain('there is no version 99999');
     await done('route', 'rm', '*.shop.test~^/v[0-9]+/');
     expect(await get('/v1/x', { host: 'a.shop.test' })).toBe('404');
+  });
+
+  test('a split gives each service its share, also to one connection that asks the same again and again', async () => {
+    await done('route', 'add', 'split.test', 'shop=3,beta=1');
+    expect(await done('explain', 'split.test')).toMatch(
+      /sent to one of 2 endpoints[^]*service: _operator\/shop=3, _operator\/beta=1/,
+    );
+    const agent = new Agent({ keepAlive: true, maxSockets: 1 });
+    const counts = { shop: 0, beta: 0 };
+    for (let count = 0; count < 400; count += 1) {
+      const body = await new Promise<string>((resolve, reject) => {
+        ask({ port: ports.http, path: '/same', headers: { host: 'split.test' }, agent }, (response) => {
+          let text = '';
+          response.setEncoding('utf8').on('data', (chunk: string) => (text += chunk));
+          response.once('end', () => {
+            resolve(text);
+          });
+        })
+          .on('error', reject)
+          .end();
+      });
+      counts[body === 'beta /same' ? 'beta' : 'shop'] += 1;
+    }
+    agent.destroy();
+    // 300 to 100; five times the standard deviation is 43.
+    expect(Math.abs(counts.beta - 100)).toBeLessThan(44);
+    expect(await refused('service', 'rm', 'beta')).toContain('routes lead to it');
+    expect(await refused('route', 'add', 'split.test', 'shop=1,none=1')).toContain('there is no service "none"');
+    expect(await refused('route', 'add', 'split.test', 'shop=0')).toContain('all weights are 0');
+    await done('route', 'rm', 'split.test');
+  });
+
+  test('apply --watch follows its file, and what is wrong in between changes nothing', { timeout: 60_000 }, async () => {
+    const path = await file(
+      'watched.yaml',
+      `services: { w: { endpoints: ["${url(shop)}"] } }\nroutes: [{ match: { host: w.test }, service: w }]\n`,
+    );
+    const before = await versionNow();
+    const watching = spawn(ECLUSE, ['apply', '--watch', path], {
+      env: { ...process.env, ECLUSE_DATA: dataDir },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
+    let said = '';
+    for (const stream of [watching.stdout, watching.stderr])
+      stream.setEncoding('utf8').on('data', (text: string) => (said += text));
+    const served = async (wanted: string): Promise<void> => {
+      await expect.poll(async () => await get('/', { host: 'w.test' }), { timeout: 15_000 }).toBe(wanted);
+    };
+    await served('shop /');
+    await writeFile(path, 'services: { w: ');
+    await expect.poll(() => said, { timeout: 15_000 }).toContain('not YAML');
+    await served('shop /');
+    await writeFile(
+      path,
+      `services: { w: { endpoints: ["${url(beta)}"] } }\nroutes: [{ match: { host: w.test }, service: w }]\n`,
+    );
+    await served('beta /');
+    watching.kill('SIGINT');
+    await once(watching, 'exit');
+    await done('rollback', String(before));
+    expect(await get('/', { host: 'w.test' })).toBe('404');
+    expect(await get('/x')).toBe('shop /x');
   });
 
   test('a hundred changes under requests fail none and cut no stream', { timeout: 60_000 }, async () => {

@@ -73,6 +73,8 @@ function ordinary(fields: Partial<ExchangeRecord> = {}): ExchangeRecord {
     route: {
       pattern: { kind: 'prefix' as const, prefix: '' },
       conditions: undefined,
+      arms: undefined,
+      whole: undefined,
       route: { host: 'shop.test', path: '/', serviceId: 'shop' },
       tenant: service.tenant,
     },
@@ -122,6 +124,8 @@ const endpoints = fc.record({
 const routes = fc.record({ host: text, path: text, id: text, tenant: text }).map(({ host, path, id, tenant }) => ({
   pattern: { kind: 'prefix' as const, prefix: '' },
   conditions: undefined,
+  arms: undefined,
+  whole: undefined,
   route: { host, path, serviceId: id },
   tenant,
 }));
@@ -197,6 +201,8 @@ describe('a line', () => {
     const allRoutes = [0, 1].map((index) => ({
       pattern: { kind: 'prefix' as const, prefix: '' },
       conditions: undefined,
+      arms: undefined,
+      whole: undefined,
       route: { host: `${String(index)}.test`, path: '/', serviceId: 's' },
       tenant: 't',
     }));
@@ -274,6 +280,8 @@ describe('a line', () => {
       route: {
         pattern: { kind: 'prefix' as const, prefix: '' },
         conditions: undefined,
+        arms: undefined,
+        whole: undefined,
         route: { host: worst, path: worst, serviceId: worst },
         tenant: worst,
       },

@@ -1,9 +1,11 @@
 /** Patches of operators' settings: what they make true, what they refuse, and how they are taken back. */
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { diffOf } from '#routing/operator/diff.ts';
 import { lintSettings } from '#routing/operator/lint.ts';
-import { documentSchema, operationSchema } from '#routing/operator/schema.ts';
+import { documentJsonSchema, documentSchema, hasPrototypeKey, operationSchema } from '#routing/operator/schema.ts';
 import type { EdgeDocument, Operation } from '#routing/operator/schema.ts';
 import {
   documentOf,
@@ -11,7 +13,6 @@ import {
   isEmptyPatch,
   NO_SETTINGS,
   patchOfOperations,
-  patchThen,
   patchToDocument,
   settingsWith,
 } from '#routing/operator/settings.ts';
@@ -80,7 +81,7 @@ function naive(document: EdgeDocument, operations: readonly Operation[]): EdgeDo
       routes = rest;
     }
   }
-  if (routes.some((route) => !services.has(route.service))) return 'refused';
+  if (routes.some((route) => !services.has(route.service ?? ''))) return 'refused';
   return { services: Object.fromEntries(services), routes };
 }
 
@@ -132,8 +133,7 @@ describe('settings', () => {
         const after = settingsWith(before, patch);
         expect(documentOf(after)).toEqual(wanted);
         expect(isEmptyPatch(patchOf(patchToDocument(after, wanted)))).toBe(true);
-        const there = inverseOf(before, patch);
-        expect(documentOf(settingsWith(before, patchThen(patch, there)))).toEqual(documentOf(before));
+        expect(documentOf(settingsWith(after, inverseOf(before, patch)))).toEqual(documentOf(before));
       }),
     );
   });
@@ -159,6 +159,8 @@ describe('settings', () => {
     expect(endpoint('http://127.0.0.1:70000')[0]).toContain('no port');
     expect(endpoint('http://127.0.0.1:80/x')[0]).toContain('nothing behind it');
     expect(faults({ services: { _operator: { endpoints: [] } } })).toHaveLength(1);
+    expect(hasPrototypeKey(JSON.parse('{"routes":[{"match":{"headers":{"__proto__":"x"}}}]}'))).toBe(true);
+    expect(hasPrototypeKey(SHOP)).toBe(false);
     const odd: unknown = JSON.parse('{"services":{"__proto__":{"endpoints":[]}}}');
     expect(Object.getPrototypeOf(documentSchema.parse(odd).services)).toBe(Object.prototype);
     expect(operationSchema.safeParse({ op: 'drop-everything' }).success).toBe(false);
@@ -187,7 +189,39 @@ describe('settings', () => {
       op: 'put-route',
       route: { match: { host: 'shop.test', path: `/${String(index)}` }, service: 'shop' },
     }));
-    expect(refused(...many)).toEqual(['the routes of shop.test: there are 1003, more than 1000']);
+    expect(refused(...many)[0]).toBe('operations[998].route: shop.test would have more than 1000 routes');
+  });
+
+  test('docs/routes.schema.json is that of the code (bin/ecluse config-schema --routes >docs/routes.schema.json; npx oxfmt docs)', async () => {
+    const kept: unknown = JSON.parse(await readFile(join(import.meta.dirname, '../../../../docs/routes.schema.json'), 'utf8'));
+    expect(kept).toEqual(JSON.parse(JSON.stringify(documentJsonSchema())));
+  });
+
+  test('a diff tells a change of order, which counts for expressions', () => {
+    const of = (...paths: readonly string[]): EdgeSettings =>
+      settingsOf({
+        services: { a: { endpoints: [] } },
+        routes: paths.map((path) => ({ match: { host: 'x.test', path }, service: 'a' })),
+      });
+    const before = of('~^/a', '~^/b', '/c');
+    const wanted = documentOf(of('~^/b', '~^/a', '/d'));
+    const diff = diffOf(before, patchOf(patchToDocument(before, wanted)));
+    expect(diff.map(({ change, kind, name }) => `${change} ${kind} ${name}`)).toEqual([
+      'changed order x.test',
+      'removed route x.test/c',
+      'added route x.test/d',
+    ]);
+  });
+
+  test('a host may be called like something that every object has', () => {
+    const settings = settingsOf({
+      services: { a: { endpoints: [] } },
+      routes: [{ match: { host: 'constructor' }, service: 'a' }],
+    });
+    expect(documentOf(settingsWith(settings, patchOf(patchToDocument(settings, { services: {}, routes: [] }))))).toEqual({
+      services: {},
+      routes: [],
+    });
   });
 
   test('lint says what is hardly meant', () => {
@@ -199,6 +233,8 @@ describe('settings', () => {
         { match: { host: 'api.test', path: '/v1' }, service: 'shop' },
         { match: { host: 'api.test', path: '~^/v1/[a-z]+' }, service: 'shop' },
         { match: { host: 'api.test', path: '~^/v2' }, service: 'shop' },
+        { match: { host: 'api.test', path: '~^/v1/?x' }, service: 'shop' },
+        { match: { host: 'api.test', path: '~^/v1/a/|^/b' }, service: 'shop' },
       ],
     });
     const containers = new Map([['shop.test', [{ host: 'shop.test', path: '/', serviceId: 'acme/shop' }]]]);

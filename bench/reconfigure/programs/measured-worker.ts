@@ -6,7 +6,7 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 
-await import('../../src/worker.ts');
+await import('../../../src/worker.ts');
 
 /** The finest there is: delays are counted from the timer's own period. */
 const RESOLUTION_MS = 1;
