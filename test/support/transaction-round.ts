@@ -177,7 +177,7 @@ export class TransactionScene implements AsyncDisposable {
     }
     violations.push(...(await this.#check(acknowledged, sent)));
     for (let count = 0; count < after; count += 1) await this.#change(null);
-    violations.push(...(await this.#check(this.#number, this.#number)));
+    violations.push(...(await this.#check(this.#acknowledged, this.#number)));
     const answers = await asking.stop();
     violations.push(...(await this.#checkLog()));
     return { blow, changes: this.#number - first, answers, violations };
