@@ -15,6 +15,8 @@ export interface Reconfigured extends AsyncDisposable {
   readonly port: number;
   /** Leads `localhost` to an endpoint; returns when the proxy says that it is done. */
   readonly lead: (endpointPort: number) => Promise<void>;
+  /** How it ended by itself; undefined: it runs. */
+  readonly ended: () => string | undefined;
 }
 
 export interface PeerOptions {
@@ -65,6 +67,7 @@ export async function startEcluse({ hosts, endpointPort, workers }: PeerOptions)
     lead: async (port) => {
       await edge.change([{ op: 'put-service', name: 'traffic', service: { endpoints: [urlOf(port)] } }]);
     },
+    ended: () => undefined,
     [Symbol.asyncDispose]: async () => {
       await edge[Symbol.asyncDispose]();
     },
@@ -136,6 +139,10 @@ async function startProgram(
   throw new Error(`${program} does not answer`);
 }
 
+function endOf({ exitCode, signalCode }: ChildProcess): string | undefined {
+  return exitCode === null && signalCode === null ? undefined : `exit ${String(exitCode)}, signal ${String(signalCode)}`;
+}
+
 async function endProgram(child: ChildProcess, folder: string): Promise<void> {
   child.kill('SIGTERM');
   const timer = setTimeout(() => child.kill('SIGKILL'), 3000);
@@ -156,6 +163,7 @@ export async function startNginx(options: PeerOptions): Promise<Reconfigured> {
       await writeFile(file, nginxText(options, folder, port, endpointPort));
       child.kill('SIGHUP');
     },
+    ended: () => endOf(child),
     [Symbol.asyncDispose]: async () => {
       await endProgram(child, folder);
     },
@@ -176,10 +184,27 @@ export async function startHaproxy(options: PeerOptions): Promise<Reconfigured> 
       await writeFile(file, haproxyText(options, folder, port, endpointPort));
       child.kill('SIGUSR2');
     },
+    ended: () => endOf(child),
     [Symbol.asyncDispose]: async () => {
       await endProgram(child, folder);
     },
   };
+}
+
+/** Caddy's admin listener starts anew with its configuration, and may close the connection instead of answering: what it serves then tells. */
+async function post(port: number, path: string, body: string): Promise<void> {
+  await new Promise<void>((resolve, reject) => {
+    const headers = { 'content-type': 'application/json', 'content-length': Buffer.byteLength(body) };
+    const outgoing = request({ host: '127.0.0.1', port, path, method: 'POST', agent: false, headers }, (response) => {
+      response.resume();
+      if (response.statusCode === 200) resolve();
+      else reject(new Error(`caddy answered ${String(response.statusCode)}`));
+    });
+    outgoing.once('error', () => {
+      resolve();
+    });
+    outgoing.end(body);
+  });
 }
 
 export async function startCaddy(options: PeerOptions): Promise<Reconfigured> {
@@ -192,13 +217,9 @@ export async function startCaddy(options: PeerOptions): Promise<Reconfigured> {
   return {
     port,
     lead: async (endpointPort) => {
-      const answer = await fetch(`http://127.0.0.1:${String(adminPort)}/load`, {
-        method: 'POST',
-        headers: { 'content-type': 'application/json' },
-        body: caddyText(options, port, adminPort, endpointPort),
-      });
-      if (!answer.ok) throw new Error(`caddy refused: ${await answer.text()}`);
+      await post(adminPort, '/load', caddyText(options, port, adminPort, endpointPort));
     },
+    ended: () => endOf(child),
     [Symbol.asyncDispose]: async () => {
       await endProgram(child, folder);
     },
