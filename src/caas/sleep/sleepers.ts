@@ -373,8 +373,9 @@ export class Sleepers implements AsyncDisposable {
       const check = async (): Promise<void> => {
         if (!(await hasSandbox(host, row))) throw new Error('the restored container ended');
       };
+      // It has run since the restore, and its files went on with it: memory that is older than they are would be no way back.
       if (snapshot.serves && !(await untilServes(clock, { spec, address, check })))
-        throw new Error('the restored container does not answer on its port');
+        log.warn({ container: row.id }, 'a container is awake, and does not answer on its port yet');
       const life = { address, carriedStart: inspect.State.StartedAt };
       if ((await wakeUp(sql, snapshot, life, clock.nowMs())).kind === 'conflict')
         throw new Error('the container changed in the store meanwhile');

@@ -128,6 +128,33 @@ describe('sleep', () => {
     expect(await readdir(join(node.dataDir, 'snapshots'))).toEqual(['node.key']);
   });
 
+  test(
+    'what woke and does not answer on its port goes on: its files are newer than what was kept',
+    { timeout: 120_000 },
+    async () => {
+      // It notices that time has jumped, stops listening, and counts on into a file.
+      const program = `const { appendFileSync } = require('node:fs');
+const server = require('node:http').createServer((request, response) => response.end('ok')).listen(8080);
+let [count, last] = [0, Date.now()];
+setInterval(() => {
+  if (Date.now() - last > 2000) server.close();
+  last = Date.now();
+  count += 1;
+  appendFileSync('/tmp/counted', count + '\\n');
+}, 100);`;
+      await docker('run', '-d', '--name', 'deaf', '--label', 'ecluse.http.host=deaf.localhost', 'hello', 'node', '-e', program);
+      await expect.poll(async () => (await ask(node, 'deaf.localhost', '/')).status, { timeout: 20_000 }).toBe(200);
+      await done('suspend', 'deaf');
+      await new Promise((resolve) => setTimeout(resolve, 3000));
+      await done('wake', 'deaf');
+      expect(await docker('inspect', '-f', '{{.State.Status}}', 'deaf')).toBe('running');
+      expect((await ask(node, 'deaf.localhost', '/')).status).toBe(502);
+      const counted = (await docker('exec', 'deaf', '/bin/busybox', 'cat', '/tmp/counted')).split('\n').map(Number);
+      expect(counted).toEqual(counted.map((_, index) => index + 1));
+      await docker('rm', '-f', 'deaf');
+    },
+  );
+
   test('refuses what cannot sleep, and touches nothing', { timeout: 60_000 }, async () => {
     await docker('run', '-d', '--rm', '--name', 'brief', 'hello', '/bin/sleep', '1000');
     expect((await node.ecluse('suspend', 'brief')).stderr).toContain('was started with --rm');
