@@ -197,7 +197,8 @@ describe('migrate', () => {
     const left = 'sleep 1003 & sleep 1004 </dev/null >/dev/null 2>&1 &';
     await node.docker('demo', ['exec', 'busy', '/bin/sh', '-c', left]);
     const top = async (): Promise<string> => (await node.docker('demo', ['top', 'busy'])).stdout;
-    expect(await top()).toMatch(/sleep 1002[^]*sleep 1003[^]*sleep 1004|sleep 1003[^]*sleep 1004[^]*sleep 1002/);
+    for (const seconds of ['1001', '1002', '1003', '1004'])
+      await expect.poll(top, { timeout: 10_000 }).toContain(`sleep ${seconds}`); // A detached one may not have begun yet.
     const onB = (await node.ecluse('ps')).stdout.split('\n').some((line) => / busy +\S+ +b /.test(line));
     const [here, there] = onB ? ['b', 'a'] : ['a', 'b'];
 
