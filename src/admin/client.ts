@@ -225,7 +225,10 @@ async function send(socketPath: string, call: Call, timeoutMs: number): Promise<
         ...(body === undefined ? {} : { 'content-type': 'application/json', 'content-length': Buffer.byteLength(body) }),
       },
     });
-    request.on('response', resolve);
+    request.on('response', (response) => {
+      response.on('error', () => undefined); // Whoever reads it is told; a daemon may die before anybody does.
+      resolve(response);
+    });
     request.on('error', (error) => {
       reject(connectionError(socketPath, error));
     });
