@@ -11,7 +11,7 @@ import type { Exchange } from './exchange.ts';
 import { CLOSE_GRACE_MS, CONNECTIONS_MAX, REQUEST_TIMEOUT_MS } from './limits.ts';
 import type { NodeControl } from './node-control.ts';
 import { findRoute } from './routes.ts';
-import type { RouteContext } from './routes.ts';
+import type { RouteContext } from './admin-route.ts';
 import { listenOnSocket } from './socket.ts';
 
 export interface AdminApiDeps {

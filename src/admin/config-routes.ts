@@ -1,4 +1,5 @@
 /** The routes of the admin API for the edge's settings. `If-Match` is the version that a change was made for, `ETag` the one that there is. */
+import type { AdminRoute } from './admin-route.ts';
 import {
   changeQuerySchema,
   diffQuerySchema,
@@ -14,7 +15,6 @@ import { queryOf, readJson, sendJson } from './exchange.ts';
 import type { Exchange } from './exchange.ts';
 import { CONFIG_BYTES_MAX } from './limits.ts';
 import { parseRequest } from './requests.ts';
-import type { AdminRoute } from './routes.ts';
 
 export const CONFIG_ROUTES: readonly AdminRoute[] = [
   {

@@ -1,13 +1,11 @@
 /** The routes of the admin API: which method and path calls what of the node. */
-import type { Clock } from '#clock';
 import { EcluseError } from '#errors';
+import type { AdminRoute, RouteContext } from './admin-route.ts';
 import { CONFIG_ROUTES } from './config-routes.ts';
 import { latestChanges } from './event-stream.ts';
-import type { EventStreams } from './event-stream.ts';
 import { exactJson } from './exact-json.ts';
 import { queryOf, readJson, sendJson } from './exchange.ts';
 import type { Exchange } from './exchange.ts';
-import type { NodeControl } from './node-control.ts';
 import {
   changesQuerySchema,
   containersQuerySchema,
@@ -21,19 +19,6 @@ import {
   tenantRequestSchema,
   usageQuerySchema,
 } from './requests.ts';
-
-export interface RouteContext {
-  readonly control: NodeControl;
-  readonly clock: Clock;
-  readonly streams: EventStreams;
-}
-
-export interface AdminRoute {
-  readonly method: 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE';
-  /** Segments after `/v1`; `{name}` captures one. */
-  readonly path: string;
-  readonly handle: (exchange: Exchange, context: RouteContext) => Promise<void>;
-}
 
 export const ADMIN_ROUTES: readonly AdminRoute[] = [
   {
