@@ -99,10 +99,11 @@ describe('a start gate', { timeout: 2 * LIMIT_MS }, () => {
       expect(wentOn).toEqual([`goes on --root ${folder} restore --detach --image-path ${join(folder, 'other')} ${ID}`]);
     });
 
-    test('ends the restore that it started ahead where it is called off', async () => {
+    test('ends the restore that it started ahead where it is called off', { timeout: 10_000 }, async () => {
       const gate = await StartGate.open(folder, ID, { imageDir: join(folder, 'image') });
       const starting = startThere();
       expect(await reached(gate)).toBe(true);
+      await expect.poll(hasRun, { timeout: 5000 }).toBe(true); // It is started beside the gate.
       await gate[Symbol.asyncDispose]();
       expect(await starting).toEqual(containing('the start was called off'));
       expect((await words()).filter((line) => line.startsWith('goes on'))).toEqual([]);
