@@ -100,6 +100,8 @@ const KEYS = [
   'methods',
   'headers',
   'service',
+  'split',
+  'weight',
   'operations',
   'op',
   'name',

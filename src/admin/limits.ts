@@ -2,7 +2,7 @@
 
 /** No request of ours has a body near this. */
 export const BODY_BYTES_MAX = 1024 * 1024;
-/** A hundred thousand routes are 20 MB. */
+/** A hundred thousand short routes are 8 MB (`npm run bench -- reconfigure`). */
 export const CONFIG_BYTES_MAX = 32 * 1024 * 1024;
 /** A client on the same machine that takes longer to send its request is stuck. */
 export const REQUEST_TIMEOUT_MS = 30_000;

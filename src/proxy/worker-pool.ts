@@ -225,7 +225,7 @@ export class WorkerPool implements AsyncDisposable {
     await this.#askAll({ kind: 'reopen-log' }, WORKER_ACK_TIMEOUT_MS);
   }
 
-  /** Stops accepting, gives what is under way four seconds, and ends the workers. */
+  /** Stops accepting, gives what is under way `WORKER_DRAIN_MS`, and ends the workers. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stop.abort();
     await Promise.all(

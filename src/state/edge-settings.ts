@@ -47,7 +47,7 @@ export interface SettingsChange {
   readonly hosts: readonly (readonly [host: string, routes: string | null])[];
 }
 
-/** Versions that are kept, and what their patches may take in all: the first file of a big edge is 20 MB alone. The newest stays in any case. */
+/** Versions that are kept, and what their patches may take in all: the first file of a big edge has 8 MB alone. The newest stays in any case. */
 const VERSIONS_MAX = 1000;
 const VERSION_BYTES_MAX = 128 * 1024 * 1024;
 

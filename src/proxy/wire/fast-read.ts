@@ -91,7 +91,7 @@ export async function proveTls(): Promise<boolean> {
   });
 }
 
-/** A busy machine failed a proof once (2026-11-30, TLS), and its worker was slower for all its life. */
+/** A proof failed once (2026-11-30, TLS, nobody knows why), and its worker would have been slower for all its life. */
 async function proveSoon(once: () => Promise<boolean>): Promise<boolean> {
   for (let tries = 1; tries < PROOF_TRIES; tries += 1) if (await once()) return true;
   return await once();
