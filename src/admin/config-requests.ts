@@ -3,15 +3,15 @@ import * as z from 'zod';
 import { EcluseError } from '#errors';
 import { documentSchema, hasPrototypeKey, transactionSchema } from '#routing/operator/schema.ts';
 import type { EdgeDocument, Operation } from '#routing/operator/schema.ts';
-import { pathText } from '#json';
+import { pathText, tryJson } from '#json';
 import { nearestWord } from '#suggest';
 import { badRequest } from './api-error.ts';
+import { flag } from './requests.ts';
 
 /** More problems than these are one mistake, seen many times. */
 const PROBLEMS_MAX = 20;
 const NOTE_CHARS_MAX = 500;
 
-const flag = z.enum(['', '0', '1', 'false', 'true']).transform((text) => text !== '0' && text !== 'false');
 const version = z
   .string()
   .regex(/^\d{1,15}$/, 'a version is a whole number')
@@ -33,14 +33,7 @@ export const explainQuerySchema = z.strictObject({
     .string()
     .max(65_536)
     .prefault('{}')
-    .transform((text, context) => {
-      try {
-        return JSON.parse(text) as unknown;
-      } catch {
-        context.addIssue({ code: 'custom', message: 'it is not JSON' });
-        return z.NEVER;
-      }
-    })
+    .transform(tryJson)
     .pipe(
       z.record(
         z.string().transform((name) => name.toLowerCase()),

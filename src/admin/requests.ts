@@ -51,7 +51,7 @@ export const drainRequestSchema = planOrderSchema.extend({ endSessions: z.boolea
 export const restoreRequestSchema = z.strictObject({ to: z.string().min(1).max(64).exactOptional() });
 
 /** A flag of a query: `?all`, `?all=1`, `?all=true`. */
-const flag = z.enum(['', '0', '1', 'false', 'true']).transform((text) => text !== '0' && text !== 'false');
+export const flag = z.enum(['', '0', '1', 'false', 'true']).transform((text) => text !== '0' && text !== 'false');
 
 const instant = z.string().transform((text, context) => {
   const atMs = /^\d{1,15}$/.test(text) ? Number(text) : Date.parse(text);
