@@ -8,7 +8,7 @@ import type { Clock } from '#clock';
 import { EcluseError, reasonOf } from '#errors';
 import { KeyedLock } from '#lifecycle';
 import type { Log } from '#log';
-import { unstageImage } from '#isolation/checkpoint.ts';
+import { unstage } from '#isolation/held-restore.ts';
 import { forgetFinalCounters, RUNTIME_NAME } from '#isolation/runtime-settings.ts';
 import type { Activator } from '#routing/activator.ts';
 import {
@@ -336,7 +336,7 @@ export class Containers {
         await undo?.();
         throw error;
       } finally {
-        await this.#syncLocked(current.id);
+        await this.syncLocked(current.id);
       }
     });
   }
@@ -411,7 +411,9 @@ export class Containers {
     // Beside each other: a client waits for all of it.
     const outcomes = await Promise.allSettled([
       host.cgroups.remove(host.cgroupOf(row.tenant, row.id)),
-      ...(row.engineId === '' ? [] : [forgetFinalCounters, unstageImage].map((forget) => forget(host.runtimeDir, row.engineId))),
+      ...(row.engineId === ''
+        ? []
+        : [forgetFinalCounters(host.runtimeDir, row.engineId), unstage({ runtimeDir: host.runtimeDir, engineId: row.engineId })]),
       options.anonymousVolumes ? this.#deps.volumes.removeAnonymousOf(row.tenant, mounts) : undefined,
       this.#deps.fabric.refresh(row.tenant),
       this.#deps.activator.publish(),
@@ -424,11 +426,12 @@ export class Containers {
   /** Takes over what the engine says about a container. */
   async sync(id: string): Promise<void> {
     await this.locks.run(id, async () => {
-      await this.#syncLocked(id);
+      await this.syncLocked(id);
     });
   }
 
-  async #syncLocked(id: string): Promise<void> {
+  /** As `sync`, for who holds the container's lock. */
+  async syncLocked(id: string): Promise<void> {
     const row = await findContainer(this.#deps.sql, id);
     if (row === undefined || row.state === 'creating' || row.snapshot !== '') return;
     const inspect = await this.inspect(row);

@@ -7,7 +7,8 @@ import { tryCommand } from '#command';
 import { EcluseError, reasonOf } from '#errors';
 import type { Cgroups } from './cgroup.ts';
 import { WRAPPER_FILE } from './runtime-settings.ts';
-import { STAGED_SUFFIXES } from './start-gate.ts';
+import { stagedFileOf } from './held-restore.ts';
+import type { RestorePlace } from './held-restore.ts';
 
 export interface SandboxPlace {
   /** The wrapper's directory of the host (`runtime-settings.ts`). */
@@ -196,14 +197,7 @@ function reasonIn(stderr: string): string | undefined {
   return line?.trim().slice(0, 1000);
 }
 
-/** Makes the next `start` of `engineId` a restore of `imageDir`. */
-export async function stageImage(runtimeDir: string, engineId: string, imageDir: string): Promise<void> {
-  await writeFile(join(runtimeDir, 'staged', engineId), imageDir);
-}
-
-/** Takes a staged image back, restored or not. The container must be gone: its start would be an ordinary one. */
-export async function unstageImage(runtimeDir: string, engineId: string): Promise<void> {
-  for (const suffix of STAGED_SUFFIXES) {
-    await rm(join(runtimeDir, 'staged', `${engineId}${suffix}`), { force: true });
-  }
+/** Makes the next `start` of a container a restore of `imageDir`. */
+export async function stageImage(place: RestorePlace, imageDir: string): Promise<void> {
+  await writeFile(stagedFileOf(place), imageDir);
 }

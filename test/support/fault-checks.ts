@@ -146,7 +146,7 @@ const AT_HOME = new Set(['docker', 'dockerd', 'containerd', 'containerd-shim-run
 async function leftOf(scene: FaultScene, place: Place): Promise<readonly string[]> {
   const found = await namesIn(imageFolderOf(scene));
   for (const host of HOSTS) {
-    found.push(...(await namesIn(join(scene.dataDir, 'hosts', host, 'runsc', 'staged'))));
+    for (const folder of ['staged', 'held']) found.push(...(await namesIn(join(scene.dataDir, 'hosts', host, 'runsc', folder))));
     if (host !== place.host) {
       found.push(...(await namesIn(join(scene.dataDir, 'hosts', host, 'runsc', 'final'))));
       const volumes = await engineSays(scene, host, ['volume', 'ls', '--quiet']);

@@ -4,10 +4,9 @@
 import { readFileSync } from 'node:fs';
 import type { Clock } from '#clock';
 import { waitFor } from '#clock';
-import { unstageImage } from '#isolation/checkpoint.ts';
 import { forgetFinalCounters } from '#isolation/runtime-settings.ts';
 import { resumeSandbox } from '#isolation/sandbox-pause.ts';
-import { callOffStart } from '#isolation/start-gate.ts';
+import { callOffStart, unstage } from '#isolation/held-restore.ts';
 import type { ContainerRow } from '#state/containers.ts';
 import type { Host } from '#caas/host.ts';
 import { createdSchema, inspectSchema } from './engine-answers.ts';
@@ -55,14 +54,15 @@ export async function correctPaused(host: Host, { engineId }: EngineCopy): Promi
 
 /** Removes a copy with everything that it has on its host. Whether its engine knows that it runs or not. */
 export async function removeCopy(host: Host, copy: EngineCopy): Promise<void> {
-  await callOffStart(host.runtimeDir, copy.engineId); // An engine removes nothing that it is starting.
+  const place = { runtimeDir: host.runtimeDir, engineId: copy.engineId };
+  await callOffStart(place); // An engine removes nothing that it is starting.
   await killSandbox(host, copy);
   try {
     await host.client.call({ method: 'DELETE', path: ['containers', copy.engineId], query: { force: true, v: true } });
   } catch (error) {
     if (!(error instanceof EngineError && error.status === 404)) throw error;
   }
-  await unstageImage(host.runtimeDir, copy.engineId);
+  await unstage(place);
   await host.cgroups.remove(host.cgroupOf(copy.tenant, copy.id));
 }
 
@@ -72,7 +72,7 @@ export async function removeNamed(host: Host, name: string): Promise<void> {
     const { json } = await host.client.call({ method: 'GET', path: ['containers', name, 'json'] });
     const { Id } = createdSchema.parse(json);
     await host.client.call({ method: 'DELETE', path: ['containers', Id], query: { force: true, v: true } });
-    await unstageImage(host.runtimeDir, Id);
+    await unstage({ runtimeDir: host.runtimeDir, engineId: Id });
     await forgetFinalCounters(host.runtimeDir, Id);
   } catch (error) {
     if (!(error instanceof EngineError && error.status === 404)) throw error;

@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import type { Clock } from '#clock';
 import { reasonOf } from '#errors';
 import type { Log } from '#log';
+import { unstage } from '#isolation/held-restore.ts';
 import { forgetFinalCounters } from '#isolation/runtime-settings.ts';
 import type { ContainerRow } from '#state/containers.ts';
 import { setMigrationState } from '#state/migrations.ts';
@@ -84,6 +85,7 @@ function finishing(
     steps.push([
       'policy',
       async () => {
+        await unstage({ runtimeDir: target.runtimeDir, engineId: row.engineId });
         await restartAsAllowed(target, row);
       },
     ]);

@@ -60,6 +60,7 @@ type Outcome = Omit<MigrationReport, 'container' | 'from' | 'to' | 'totalMs' | '
 interface Crossing {
   readonly heldFromMs: number;
   readonly transfer: ImageTransfer;
+  readonly copy: MoveTarget;
   readonly outcome: Omit<Outcome, 'heldMs'>;
 }
 
@@ -213,6 +214,7 @@ export class Migrations implements AsyncDisposable {
     }
     const isQuiet = await untilQuiet(clock, async () => await containers.inspect(row), QUIET_LIMIT_MS);
     if (!isQuiet) throw new Error('a command that was executed in the container does not end');
+    await copy.finishStart();
     return { copy, volumes, servesBefore, transfer, warmth };
   }
 
@@ -294,8 +296,8 @@ export class Migrations implements AsyncDisposable {
     const { cut, closedWebSockets, endedEventStreams, replayed } = frozen;
     const { beforeFreeze: bytesPreCopied, afterFreeze: bytesAfterFreeze } = prepared.transfer.sent();
     const sizes = { memoryBytes: move.memoryBytes, imageBytes, bytesPreCopied, bytesAfterFreeze };
-    const { transfer } = prepared;
-    return { heldFromMs, transfer, outcome: { pausedMs, ...sizes, cut, closedWebSockets, endedEventStreams, replayed } };
+    const { transfer, copy } = prepared;
+    return { heldFromMs, transfer, copy, outcome: { pausedMs, ...sizes, cut, closedWebSockets, endedEventStreams, replayed } };
   }
 
   async #commit(move: Move, { copy, volumes }: Prepared, restored: EngineInspect): Promise<void> {
@@ -342,7 +344,7 @@ export class Migrations implements AsyncDisposable {
   }
 
   /** The target has the container. Nothing that fails from here on changes that; it is put right later. */
-  async #finish(move: Move, { heldFromMs, transfer, outcome }: Crossing): Promise<Outcome> {
+  async #finish(move: Move, { heldFromMs, transfer, copy, outcome }: Crossing): Promise<Outcome> {
     const { clock, activator, fabric } = this.#deps;
     const { row, source, times } = move;
     times.phase('thaw', 'requests go on');
@@ -358,6 +360,9 @@ export class Migrations implements AsyncDisposable {
     times.phase('clean up', `the paused copy on ${source.name} goes`);
     await this.#attempt(move, 'transfer', async () => {
       await transfer[Symbol.asyncDispose]();
+    });
+    await this.#attempt(move, 'target', async () => {
+      await copy[Symbol.asyncDispose]();
     });
     this.#debts.owe(row.id);
     await this.#attempt(move, 'clean up', async () => {

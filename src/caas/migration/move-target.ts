@@ -4,15 +4,14 @@
  */
 import type { Clock } from '#clock';
 import { reasonOf } from '#errors';
-import { stageImage, unstageImage } from '#isolation/checkpoint.ts';
 import { forgetFinalCounters } from '#isolation/runtime-settings.ts';
-import { StartGate } from '#isolation/start-gate.ts';
-import type { RestoreAhead } from '#isolation/start-gate.ts';
+import { HeldRestore, unstage } from '#isolation/held-restore.ts';
+import type { RestoreAhead } from '#isolation/held-restore.ts';
 import type { ContainerRow } from '#state/containers.ts';
 import { inspectSchema } from '#caas/engine/engine-answers.ts';
 import type { EngineInspect } from '#caas/engine/engine-answers.ts';
 import type { ContainerSpec } from '#caas/spec/container-spec.ts';
-import { hasSandbox, killSandbox, removeCopy } from '#caas/engine/engine-copy.ts';
+import { endHeld, hasSandbox, killSandbox, removeCopy } from '#caas/engine/engine-copy.ts';
 import type { EngineCopy } from '#caas/engine/engine-copy.ts';
 import type { Host } from '#caas/host.ts';
 import type { VolumeMove } from '#caas/volumes/volume-moves.ts';
@@ -39,9 +38,11 @@ interface Layers {
 }
 
 interface StartUnderWay {
-  readonly gate: StartGate;
+  readonly held: HeldRestore;
   /** Settles when the engine answers; never rejects. */
   readonly ended: Promise<Error | undefined>;
+  /** What the engine says of it when it has started it. */
+  started: EngineInspect | undefined;
 }
 
 export class MoveTarget implements AsyncDisposable {
@@ -84,18 +85,32 @@ export class MoveTarget implements AsyncDisposable {
     await this.#log?.first();
   }
 
-  /** Lets the engine make the sandbox, and returns when it waits for its image. */
-  async prestart(ahead: RestoreAhead, signal: AbortSignal): Promise<void> {
+  /** Lets the engine make the sandbox, and returns when it waits for its image, its engine at a gate. */
+  async prestart(ahead: Omit<RestoreAhead, 'holdsEngine'>, signal: AbortSignal): Promise<void> {
     const { host } = this.#place;
-    const gate = await StartGate.open(host.runtimeDir, this.engineId, ahead);
-    const ended = this.#callStart();
-    this.#start = { gate, ended };
-    const failed = ended.then((failure) => {
+    const start = await this.#beginStart({ ...ahead, holdsEngine: true });
+    const failed = start.ended.then((failure) => {
       throw failure ?? new Error('the engine says that it started a container that was to wait');
     });
     failed.catch(() => undefined); // It matters only before the gate is reached.
-    const reached = await Promise.race([gate.reached(this.#clock, PRESTART_LIMIT_MS, signal), failed]);
+    const reached = await Promise.race([start.held.waits(this.#clock, PRESTART_LIMIT_MS, signal), failed]);
     if (!reached) throw new Error(`host ${host.name} made no sandbox within ${String(PRESTART_LIMIT_MS / 1000)} s`);
+  }
+
+  /** Lets the engine end its start, before anybody waits. From here on it says that the container runs; it does not yet. */
+  async finishStart(): Promise<void> {
+    if (this.#start !== undefined) await this.#finishStart(this.#start);
+  }
+
+  async #finishStart(start: StartUnderWay): Promise<EngineInspect> {
+    if (start.started !== undefined) return start.started;
+    start.held.letEngineGoOn();
+    const failure = await start.ended;
+    if (failure !== undefined) throw failure;
+    const started = await inspect(this.#place.host, this.engineId);
+    if (!started.State.Running) throw new Error(`the container does not start: ${started.State.Error}`);
+    start.started = started;
+    return started;
   }
 
   /** Files and volumes as they are now. The source is paused. False: the sandbox had to be given up for it, and a later start is a whole one. */
@@ -121,23 +136,12 @@ export class MoveTarget implements AsyncDisposable {
     await this.#log?.finish();
   }
 
-  /** Restores the image. Returns when the engine says that the container runs. */
+  /** Restores the image, and returns when it runs. */
   async restore(imageDir: string): Promise<EngineInspect> {
-    const { host, engineId } = this.#place;
-    if (this.#start === undefined) {
-      await unstageImage(host.runtimeDir, engineId); // A gate that was given up.
-      await stageImage(host.runtimeDir, engineId, imageDir);
-      const failure = await this.#callStart();
-      if (failure !== undefined) throw failure;
-    } else {
-      await this.#start.gate.release(imageDir);
-      const failure = await this.#start.ended;
-      this.#start = undefined;
-      if (failure !== undefined) throw failure;
-    }
-    const restored = await inspect(host, engineId);
-    if (!restored.State.Running) throw new Error(`the restored container does not run: ${restored.State.Error}`);
-    return restored;
+    const start = this.#start ?? (await this.#beginStart({ holdsEngine: false }));
+    const started = await this.#finishStart(start);
+    await start.held.restore(this.#clock, imageDir);
+    return started;
   }
 
   /** Waits until it serves as the source did. */
@@ -165,6 +169,14 @@ export class MoveTarget implements AsyncDisposable {
     this.#isOurs = false;
   }
 
+  async #beginStart(ahead: RestoreAhead): Promise<StartUnderWay> {
+    const { host } = this.#place;
+    const held = await HeldRestore.open({ runtimeDir: host.runtimeDir, engineId: this.engineId }, ahead);
+    const start = { held, ended: this.#callStart(), started: undefined };
+    this.#start = start;
+    return start;
+  }
+
   async #callStart(): Promise<Error | undefined> {
     try {
       await this.#place.host.client.call({
@@ -178,17 +190,25 @@ export class MoveTarget implements AsyncDisposable {
     }
   }
 
+  /** Its engine must have seen the end: what it believes to run it does not start again. */
   async #giveUpStart(): Promise<void> {
     const start = this.#start;
     this.#start = undefined;
-    await start?.gate[Symbol.asyncDispose]();
-    await start?.ended;
+    if (start === undefined) return;
+    await start.held[Symbol.asyncDispose]();
+    await start.ended;
+    if (start.started !== undefined) await endHeld(this.#clock, this.#place.host, this.#copy);
   }
 
+  /** Kept, it loses nothing but what was staged for its start. */
   async [Symbol.asyncDispose](): Promise<void> {
-    if (!this.#isOurs) return;
     const { host, engineId } = this.#place;
-    await this.#giveUpStart();
+    await this.#start?.held[Symbol.asyncDispose]();
+    if (!this.#isOurs) {
+      await unstage({ runtimeDir: host.runtimeDir, engineId });
+      return;
+    }
+    await this.#start?.ended;
     await removeCopy(host, this.#copy);
     await forgetFinalCounters(host.runtimeDir, engineId);
   }

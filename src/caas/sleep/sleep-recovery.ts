@@ -3,15 +3,16 @@ import type { Clock } from '#clock';
 import { reasonOf } from '#errors';
 import type { Log } from '#log';
 import type { SnapshotVault } from '#isolation/snapshot-vault.ts';
-import { callOffStart } from '#isolation/start-gate.ts';
+import { callOffStart, hasRun, unstage } from '#isolation/held-restore.ts';
 import type { ContainerRow } from '#state/containers.ts';
 import { forgetSnapshot, listSnapshots, sleepOn, wakeUp } from '#state/snapshots.ts';
 import type { SnapshotRow } from '#state/snapshots.ts';
 import type { Sql } from '#state/sql.ts';
 import type { Containers } from '#caas/containers.ts';
-import { correctPaused, endPaused, letGoOn, limitMemory } from '#caas/engine/engine-copy.ts';
+import { correctPaused, endPaused, hasSandbox, inspectCopy, letGoOn, limitMemory } from '#caas/engine/engine-copy.ts';
 import { restartAsAllowed } from '#caas/engine/restart-policy.ts';
 import type { Host } from '#caas/host.ts';
+import type { StartedLife } from './held-start.ts';
 
 export interface SleepRecoveryDeps {
   readonly log: Log;
@@ -59,25 +60,34 @@ async function unmake(
 }
 
 async function recoverSleep(deps: SleepRecoveryDeps, snapshot: SnapshotRow, row: ContainerRow | undefined): Promise<void> {
-  const { sql, clock, hosts, containers } = deps;
+  const { sql, clock, hosts } = deps;
   if (row?.snapshot !== snapshot.id) {
     await forgetSnapshot(sql, snapshot.id);
     return;
   }
   const host = hosts.get(row.host);
   if (host === undefined) return;
-  // Nobody holds its gate any more. What waits there ends.
-  await callOffStart(host.runtimeDir, row.engineId);
+  // Nobody holds its start any more: what waits ends.
+  const place = { runtimeDir: host.runtimeDir, engineId: row.engineId };
+  await callOffStart(place);
   if (snapshot.state === 'waking') {
-    const inspect = await containers.inspectEngine(row);
-    const [network] = Object.values(inspect?.NetworkSettings.Networks ?? {});
-    if (inspect?.State.Running === true && !inspect.State.Paused) {
-      const life = { address: network?.IPAddress ?? '', carriedStart: inspect.State.StartedAt };
+    const life = await lifeOfRun(clock, host, row);
+    if (life !== undefined) {
       await wakeUp(sql, snapshot, life, clock.nowMs());
+      await unstage(place);
       await restartAsAllowed(host, row);
       return;
     }
     await sleepOn(sql, snapshot.id);
   }
   await endPaused(clock, host, row); // It was to end when it had been saved.
+}
+
+/** How a container lives, or lived until it ended, that has run since it was told to wake. Undefined: it has not. */
+export async function lifeOfRun(clock: Clock, host: Host, row: ContainerRow): Promise<StartedLife | undefined> {
+  const place = { runtimeDir: host.runtimeDir, engineId: row.engineId };
+  if (!(await hasRun(clock, place, async () => await hasSandbox(host, row)))) return undefined;
+  const inspect = await inspectCopy(host, row.engineId);
+  const [network] = Object.values(inspect?.NetworkSettings.Networks ?? {});
+  return { address: network?.IPAddress ?? '', carriedStart: inspect?.State.StartedAt ?? '' };
 }

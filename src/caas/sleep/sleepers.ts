@@ -17,9 +17,10 @@ import { join } from 'node:path';
 import type { Clock } from '#clock';
 import { EcluseError, reasonOf } from '#errors';
 import type { Log } from '#log';
-import { checkImageRoom, stageImage, unstageImage } from '#isolation/checkpoint.ts';
+import { checkImageRoom } from '#isolation/checkpoint.ts';
+import { unstage } from '#isolation/held-restore.ts';
 import type { SnapshotVault } from '#isolation/snapshot-vault.ts';
-import { StartGate } from '#isolation/start-gate.ts';
+
 import type { Activator } from '#routing/activator.ts';
 import type { ContainerRow } from '#state/containers.ts';
 import {
@@ -35,11 +36,11 @@ import {
 import type { SnapshotRow } from '#state/snapshots.ts';
 import type { Sql } from '#state/sql.ts';
 import type { Containers } from '#caas/containers.ts';
-import { addressOf } from '#caas/engine/engine-answers.ts';
-import { hasSandbox, killSandbox } from '#caas/engine/engine-copy.ts';
+import { endHeld, hasSandbox } from '#caas/engine/engine-copy.ts';
 import { allowRestart, restartAsAllowed } from '#caas/engine/restart-policy.ts';
 import type { Host } from '#caas/host.ts';
 import type { Meter } from '#caas/meter.ts';
+import { bothDone } from '#caas/migration/both-done.ts';
 import { probeOnce, untilServes } from '#caas/migration/migration-probe.ts';
 import { MoveSource, untilQuiet } from '#caas/migration/move-source.ts';
 import { SAVE_HOLD } from '#caas/migration/save-beside.ts';
@@ -47,7 +48,10 @@ import type { SaveDebts } from '#caas/snapshots/save-debts.ts';
 import { snapshotRowOf } from '#caas/snapshots/snapshot-row.ts';
 import { parseStoredSpec } from '#caas/spec/container-spec.ts';
 import type { ContainerSpec } from '#caas/spec/container-spec.ts';
+import { beginStart, endStart, finishStart, reachedGate } from './held-start.ts';
+import type { HeldStart, StartedLife } from './held-start.ts';
 import { sleepRefusalOf } from './sleep-check.ts';
+import { lifeOfRun } from './sleep-recovery.ts';
 import { afterFailedWake } from './wake-backoff.ts';
 import type { FailedWakes } from './wake-backoff.ts';
 
@@ -76,24 +80,13 @@ export interface WakeReport {
 }
 
 const QUIET_LIMIT_MS = 10_000;
-const GATE_LIMIT_MS = 60_000;
-/** An engine holds a start open for as long as a light sleep lasts. */
-const START_PATIENCE_MS = 24 * 24 * 3_600_000;
 /** A sandbox that waits costs some 60 MB; beyond this many the longest asleep sleep deeply. */
 const LIGHT_MAX = 64;
-
-interface LightSleep {
-  readonly gate: StartGate;
-  /** Settles when the engine ends the start; never rejects. */
-  readonly ended: Promise<Error | undefined>;
-  /** Its engine died, or its sandbox was killed: nothing waits at the gate that could be woken. */
-  isOver: boolean;
-}
 
 export class Sleepers implements AsyncDisposable {
   readonly #deps: SleepersDeps;
   /** By container, the longest asleep first. */
-  readonly #light = new Map<string, LightSleep>();
+  readonly #light = new Map<string, HeldStart>();
   readonly #waking = new Map<string, Promise<WakeReport>>();
   readonly #failed = new Map<string, FailedWakes>();
 
@@ -232,19 +225,12 @@ export class Sleepers implements AsyncDisposable {
   /** Lets the engine start a sleeping container up to its gate, so that it wakes fast. Where that fails it sleeps deeply, which is no fault. */
   async #lighten(row: ContainerRow, host: Host, snapshotId: string): Promise<void> {
     try {
-      const gate = await StartGate.open(host.runtimeDir, row.engineId, { imageDir: join(this.#deps.imageFolder, snapshotId) });
-      const ended = callStart(host, row.engineId);
-      const reached = await Promise.race([
-        gate.reached(this.#deps.clock, GATE_LIMIT_MS, AbortSignal.timeout(GATE_LIMIT_MS)),
-        ended.then(() => false),
-      ]);
-      const light: LightSleep = { gate, ended, isOver: false };
-      void watchEnd(light);
-      if (!reached) {
-        await this.#endLight(row, host, light);
+      const start = await beginStart(host, row, { imageDir: join(this.#deps.imageFolder, snapshotId), holdsEngine: true });
+      if (!(await reachedGate(this.#deps.clock, start))) {
+        await endStart(host, row, start);
         return;
       }
-      this.#light.set(row.id, light);
+      this.#light.set(row.id, start);
     } catch (error) {
       this.#deps.log.warn({ container: row.id, reason: reasonOf(error) }, 'a sleeping container wakes slower than it could');
     }
@@ -254,20 +240,12 @@ export class Sleepers implements AsyncDisposable {
     }
   }
 
-  /** A gate that nobody passed must not be there at the next start, which would wait at it. */
-  async #endLight(row: ContainerRow, host: Host, { gate, ended }: LightSleep): Promise<void> {
-    await gate[Symbol.asyncDispose]();
-    await ended;
-    await killSandbox(host, row); // One that an engine has forgotten when it died.
-    await unstageImage(host.runtimeDir, row.engineId);
-  }
-
-  /** The gate that the container waits at; undefined: it sleeps deeply. */
-  async #takeLight(row: ContainerRow, host: Host): Promise<LightSleep | undefined> {
+  /** The start that waits at its gate; undefined: the container sleeps deeply. */
+  async #takeLight(row: ContainerRow, host: Host): Promise<HeldStart | undefined> {
     const light = this.#light.get(row.id);
     this.#light.delete(row.id);
     if (light?.isOver !== true) return light;
-    await this.#endLight(row, host, light);
+    await endStart(host, row, light);
     return undefined;
   }
 
@@ -276,7 +254,7 @@ export class Sleepers implements AsyncDisposable {
     const light = this.#light.get(id);
     if (light === undefined) return;
     this.#light.delete(id);
-    await light.gate[Symbol.asyncDispose]();
+    await light.held[Symbol.asyncDispose]();
     await light.ended;
   }
 
@@ -322,6 +300,7 @@ export class Sleepers implements AsyncDisposable {
   async #wakeLocked(id: string): Promise<WakeReport> {
     const { clock, containers, sql } = this.#deps;
     const startedMs = clock.monotonicMs();
+    await this.#deps.debts.settle(id); // It may run, and the store does not know yet.
     const row = await containers.find(id);
     if (row === undefined) throw refused(`container ${id.slice(0, 12)} does not exist`, 'see: ecluse ps -a');
     if (row.snapshot === '') return { container: id, totalMs: 0 };
@@ -329,13 +308,43 @@ export class Sleepers implements AsyncDisposable {
     if (snapshot === undefined) throw new Error(`the snapshot of container ${row.name} is not known`);
     containers.events.hush(id, clock.nowMs());
     try {
-      await this.#restore(row, snapshot);
+      const life = (await this.#lifeOfRun(row, snapshot)) ?? (await this.#restore(row, snapshot));
+      await this.#takeOver(row, snapshot, life);
       this.#failed.delete(id);
       return { container: id, totalMs: Math.round(clock.monotonicMs() - startedMs) };
+    } finally {
+      containers.events.loud(id, clock.nowMs());
+    }
+  }
+
+  /** A wake whose end the store was never told, in this daemon or an earlier one: it runs, or has run. */
+  async #lifeOfRun(row: ContainerRow, snapshot: SnapshotRow): Promise<StartedLife | undefined> {
+    if (snapshot.state !== 'waking') return undefined;
+    return await lifeOfRun(this.#deps.clock, this.#deps.containers.hostOf(row), row);
+  }
+
+  /**
+   * Its engine starts it, and then it is let run: not before the engine and the store have said all that they have to, because from then on its files
+   * go on, and memory that is older than they are would be no way back. Errors: ECLUSE_WAKE_FAILED, and it has not run.
+   */
+  async #restore(row: ContainerRow, snapshot: SnapshotRow): Promise<StartedLife> {
+    const { clock, containers, sql, vault, imageFolder } = this.#deps;
+    const host = containers.hostOf(row);
+    const imageDir = join(imageFolder, snapshot.id);
+    let start: HeldStart | undefined;
+    try {
+      start = (await this.#takeLight(row, host)) ?? (await beginStart(host, row, { imageDir, holdsEngine: false }));
+      const said = bothDone(finishStart(host, row, start), beginWake(sql, snapshot.id));
+      const [[life]] = await bothDone(said, vault.unseal(snapshot, imageDir));
+      await start.held.restore(clock, imageDir);
+      return life;
     } catch (error) {
-      await this.#sleepOn(row, snapshot);
-      const failed = afterFailedWake(this.#failed.get(id), clock.monotonicMs());
-      this.#failed.set(id, failed);
+      await this.#sleepOn(row, snapshot, [
+        async () => await start?.held[Symbol.asyncDispose](),
+        async () => await rm(imageDir, { recursive: true, force: true }),
+      ]);
+      const failed = afterFailedWake(this.#failed.get(row.id), clock.monotonicMs());
+      this.#failed.set(row.id, failed);
       throw new EcluseError({
         code: 'ECLUSE_WAKE_FAILED',
         source: 'runtime',
@@ -344,77 +353,76 @@ export class Sleepers implements AsyncDisposable {
         mend: `it sleeps on, and is tried again in ${String(failed.backOffMs / 1000)} s at the earliest; its tenant can start it anew: docker restart`,
         cause: error,
       });
-    } finally {
-      containers.events.loud(id, clock.nowMs());
     }
   }
 
-  async #restore(row: ContainerRow, snapshot: SnapshotRow): Promise<void> {
-    const { clock, containers, sql, vault, activator, imageFolder, log } = this.#deps;
+  /** It runs, and will not sleep on whatever fails from here on: what cannot be said now is owed. Errors: ECLUSE_WAKE_UNSAID. */
+  async #takeOver(row: ContainerRow, snapshot: SnapshotRow, life: StartedLife): Promise<void> {
+    const { clock, containers, sql, vault, activator, imageFolder, debts, log } = this.#deps;
     const host = containers.hostOf(row);
     const spec = parseStoredSpec(row.spec);
-    const imageDir = join(imageFolder, snapshot.id);
-    const light = await this.#takeLight(row, host);
-    const cleanUp = async (): Promise<void> => {
-      await light?.gate[Symbol.asyncDispose]();
-      await rm(imageDir, { recursive: true, force: true });
+    const check = async (): Promise<void> => {
+      if (!(await hasSandbox(host, row))) throw new Error('it ended');
     };
-    try {
-      await Promise.all([vault.unseal(snapshot, imageDir), beginWake(sql, snapshot.id)]);
-      if (light === undefined) {
-        await unstageImage(host.runtimeDir, row.engineId); // A gate that was left.
-        await stageImage(host.runtimeDir, row.engineId, imageDir);
-      } else await light.gate.release(imageDir);
-      const failure = await (light === undefined ? callStart(host, row.engineId) : light.ended);
-      if (failure !== undefined) throw failure;
-      const inspect = await containers.inspectEngine(row);
-      if (inspect?.State.Running !== true) throw new Error(`the restored container does not run: ${inspect?.State.Error ?? ''}`);
-      const address = addressOf(inspect);
-      const check = async (): Promise<void> => {
-        if (!(await hasSandbox(host, row))) throw new Error('the restored container ended');
-      };
-      // It has run since the restore, and its files went on with it: memory that is older than they are would be no way back.
-      if (snapshot.serves && !(await untilServes(clock, { spec, address, check })))
-        log.warn({ container: row.id }, 'a container is awake, and does not answer on its port yet');
-      const life = { address, carriedStart: inspect.State.StartedAt };
-      if ((await wakeUp(sql, snapshot, life, clock.nowMs())).kind === 'conflict')
-        throw new Error('the container changed in the store meanwhile');
-    } catch (error) {
-      await cleanUp();
-      throw error;
-    }
-    try {
-      await activator.publish();
-    } finally {
-      await cleanUp(); // Not before: somebody waits.
-    }
-    await this.#afterWake(row, snapshot).catch((error: unknown) => {
-      log.error({ container: row.id, reason: reasonOf(error) }, 'a container is awake, and something of its sleep is left');
+    if (snapshot.serves && !(await untilServes(clock, { spec, address: life.address, check }).catch(() => false)))
+      log.warn({ container: row.id }, 'a container is awake, and does not answer on its port yet');
+    await debts.take(row, [
+      async () => {
+        await wakeUp(sql, snapshot, life, clock.nowMs()); // A conflict: it was said before.
+      },
+      async () => {
+        await activator.publish();
+      },
+      // What nobody waits for.
+      async () => {
+        if (await this.#sleepsStill(row)) throw new Error('the store does not know that the container is awake');
+        await unstage({ runtimeDir: host.runtimeDir, engineId: row.engineId });
+        await rm(join(imageFolder, snapshot.id), { recursive: true, force: true });
+        await vault.remove(snapshot.id);
+      },
+      async () => {
+        await restartAsAllowed(host, row);
+        await containers.syncLocked(row.id); // Its end was no news while it slept.
+      },
+      async () => {
+        await containers.announceLife(row.tenant);
+      },
+    ]);
+    if (!(await this.#sleepsStill(row))) return;
+    throw new EcluseError({
+      code: 'ECLUSE_WAKE_UNSAID',
+      source: 'runtime',
+      status: 503,
+      message: `container ${row.name} runs, and the store could not be told`,
+      mend: 'nothing was lost; it is tried again every second, and requests are let in then. See the log of the daemon: a full disk is the usual reason',
     });
   }
 
-  /** What nobody waits for. */
-  async #afterWake(row: ContainerRow, snapshot: SnapshotRow): Promise<void> {
-    await this.#deps.vault.remove(snapshot.id);
-    await restartAsAllowed(this.#deps.containers.hostOf(row), row);
-    await this.#deps.containers.announceLife(row.tenant);
+  async #sleepsStill(row: ContainerRow): Promise<boolean> {
+    return (await this.#deps.containers.find(row.id))?.snapshot === row.snapshot;
   }
 
   /** Nothing of a wake that failed may run. */
-  async #sleepOn(row: ContainerRow, snapshot: SnapshotRow): Promise<void> {
-    try {
-      await killSandbox(this.#deps.containers.hostOf(row), row);
-      await sleepOn(this.#deps.sql, snapshot.id);
-    } catch (error) {
-      this.#deps.log.error({ container: row.id, reason: reasonOf(error) }, 'a step back from a wake failed');
-    }
+  async #sleepOn(row: ContainerRow, snapshot: SnapshotRow, cleanUp: readonly (() => Promise<unknown>)[]): Promise<void> {
+    const { clock, sql, containers } = this.#deps;
+    await this.#takeSteps(row.id, [
+      ...cleanUp,
+      async () => {
+        await endHeld(clock, containers.hostOf(row), row);
+      },
+      async () => {
+        await sleepOn(sql, snapshot.id);
+      },
+    ]);
   }
 
   /** Gives up what a sleeping container remembers: it goes, or starts anew. The caller holds its lock. */
   async forget(row: ContainerRow): Promise<void> {
     await this.settle(row.id);
     this.#failed.delete(row.id);
-    await unstageImage(this.#deps.containers.hostOf(row).runtimeDir, row.engineId);
+    await this.#deps.debts.settle(row.id);
+    if (!(await this.#sleepsStill(row))) return; // It was awake, and the store has heard of it only now.
+    await unstage({ runtimeDir: this.#deps.containers.hostOf(row).runtimeDir, engineId: row.engineId });
     await giveUpSleep(this.#deps.sql, row, this.#deps.clock.nowMs());
     await this.#deps.vault.remove(row.snapshot);
     await allowRestart(this.#deps.containers.hostOf(row), row);
@@ -424,20 +432,6 @@ export class Sleepers implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await Promise.all([...this.#light.keys()].map(async (id) => await this.settle(id)));
   }
-}
-
-async function callStart(host: Host, engineId: string): Promise<Error | undefined> {
-  try {
-    await host.client.call({ method: 'POST', path: ['containers', engineId, 'start'], patienceMs: START_PATIENCE_MS });
-    return undefined;
-  } catch (error) {
-    return error instanceof Error ? error : new Error(reasonOf(error));
-  }
-}
-
-async function watchEnd(light: LightSleep): Promise<void> {
-  await light.ended;
-  light.isOver = true;
 }
 
 function refused(message: string, mend: string): EcluseError {

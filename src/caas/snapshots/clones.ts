@@ -11,7 +11,8 @@ import { join } from 'node:path';
 import { runCommand } from '#command';
 import type { Clock } from '#clock';
 import { EcluseError, reasonOf } from '#errors';
-import { checkImageRoom, stageImage, unstageImage } from '#isolation/checkpoint.ts';
+import { checkImageRoom, stageImage } from '#isolation/checkpoint.ts';
+import { unstage } from '#isolation/held-restore.ts';
 import type { Activator } from '#routing/activator.ts';
 import { listContainersOf } from '#state/containers.ts';
 import type { ContainerLife, ContainerRow } from '#state/containers.ts';
@@ -228,8 +229,9 @@ export class Clones {
       timeoutMs: COPY_TIMEOUT_MS,
     });
     const giveBack = await containers.takeForStart(tenant, made);
+    const place = { runtimeDir: host.runtimeDir, engineId: made.engineId };
     try {
-      await stageImage(host.runtimeDir, made.engineId, imageDir);
+      await stageImage(place, imageDir);
       await host.client.call({ method: 'POST', path: ['containers', made.engineId, 'start'], patienceMs: START_PATIENCE_MS });
       const life = lifeOf(await this.#inspect(made), made);
       if (life.state !== 'running') throw new Error('the restored copy does not run');
@@ -242,7 +244,7 @@ export class Clones {
       return life;
     } catch (error) {
       await giveBack();
-      await unstageImage(host.runtimeDir, made.engineId);
+      await unstage(place);
       throw error;
     }
   }

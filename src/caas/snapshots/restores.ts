@@ -322,7 +322,7 @@ export class Restores {
     times.phase('restore', `on ${target.name}`);
     if (spec.networking.mode !== 'none' && (await ports.take(row, spec)) === 'taken')
       defer('ports', async () => await ports.release(row.id));
-    await stageImage(target.runtimeDir, engineId, imageDir);
+    await stageImage({ runtimeDir: target.runtimeDir, engineId }, imageDir);
     await target.client.call({ method: 'POST', path: ['containers', engineId, 'start'], patienceMs: START_PATIENCE_MS });
     const inspect = await this.#inspect(there);
     if (!inspect.State.Running) throw new Error(`the restored container does not run: ${inspect.State.Error}`);

@@ -89,7 +89,7 @@ for word in "$@"; do [ "$before" != --image-path ] || image=$word; before=$word;
   });
 
   async function restore(): Promise<number> {
-    await stageImage(folder, ID, join(folder, 'image'));
+    await stageImage({ runtimeDir: folder, engineId: ID }, join(folder, 'image'));
     const { exitCode } = await tryCommand(WRAPPER_FILE, ['--ecluse-dir', folder, '--root', folder, 'start', ID]);
     return exitCode;
   }
