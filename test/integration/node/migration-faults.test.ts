@@ -30,26 +30,29 @@ describe('a move during which something breaks leaves one running copy, whole, a
     expect(await leftoversOf(scene.dataDir)).toEqual([]);
   });
 
-  const cases: readonly (readonly [Step, Fault, readonly RoundResult['outcome'][]])[] = [
-    ['prestart', 'kill target engine', ONLY_STAYED],
-    ['prestart', 'full image folder', ONLY_STAYED],
+  const cases: readonly (readonly [Step, Fault, readonly RoundResult['outcome'][], number])[] = [
+    ['prestart', 'kill target engine', ONLY_STAYED, DELAY_MS],
+    ['prestart', 'full image folder', ONLY_STAYED, DELAY_MS],
     // What was taken to be warm is given back then, and may be room enough.
-    ['freeze', 'full image folder', EITHER],
-    ['restore', 'kill node', EITHER],
-    ['restore', 'kill source sandbox', EITHER],
-    ['probe', 'kill target sandbox', EITHER],
-    ['warm', 'cancel', ONLY_STAYED],
+    ['freeze', 'full image folder', EITHER, DELAY_MS],
+    ['restore', 'kill node', EITHER, DELAY_MS],
+    ['restore', 'kill source sandbox', EITHER, DELAY_MS],
+    ['probe', 'kill target sandbox', EITHER, DELAY_MS],
+    ['warm', 'cancel', ONLY_STAYED, DELAY_MS],
     // A command takes longer than the rest of the move.
-    ['pause', 'cancel', EITHER],
-    ['pause', 'full disk', EITHER],
-    ['thaw', 'kill source engine', ONLY_MOVED],
-    ['suspend', 'kill source engine', ONLY_STAYED],
-    ['suspend', 'full disk', ONLY_STAYED],
+    ['pause', 'cancel', EITHER, DELAY_MS],
+    ['pause', 'full disk', EITHER, DELAY_MS],
+    ['thaw', 'kill source engine', ONLY_MOVED, DELAY_MS],
+    ['suspend', 'kill source engine', ONLY_STAYED, DELAY_MS],
+    ['suspend', 'full disk', ONLY_STAYED, DELAY_MS],
+    // About when the program has begun to run.
+    ['wake', 'kill source engine', ONLY_STAYED, 210],
+    ['wake', 'full disk', ONLY_STAYED, 280],
   ];
-  test.each(cases)('%s: %s', { timeout: 180_000 }, async (step, fault, outcomes) => {
+  test.each(cases)('%s: %s', { timeout: 180_000 }, async (step, fault, outcomes, delayMs) => {
     // Until the save, which comes a second or two after a prestart begins.
     const lastsMs = step === 'prestart' && fault === 'full image folder' ? 10 * LASTS_MS : LASTS_MS;
-    const result = await faultRound(scene, { step, fault, delayMs: DELAY_MS, lastsMs });
+    const result = await faultRound(scene, { step, fault, delayMs, lastsMs });
     expect(result.violations, result.said).toEqual([]);
     expect(outcomes).toContain(result.outcome);
   });
