@@ -130,6 +130,17 @@ describe('a held restore', { timeout: 2 * LIMIT_MS }, () => {
     expect(await calls()).toEqual(['']);
   });
 
+  test('fails a start whose sandbox has ended, and lets go of its state', async () => {
+    await mkdir(join(folder, 'cgroup'));
+    await writeFile(join(folder, 'cgroup', ID), '/ecluse/test-no-such');
+    const held = await hold({ ahead: true });
+    expect(await start()).toEqual(containing('the sandbox ended before its start'));
+    expect(await hasRun(systemClock, place, async () => await Promise.resolve(true))).toBe(false);
+    await promisify(execFile)('flock', ['-w', '5', join(folder, `${ID}_sandbox:${ID}.lock`), 'true']);
+    await expect(held.restore(systemClock, image())).rejects.toThrow('the start was called off');
+    expect((await calls()).filter((line) => line.startsWith('goes on'))).toEqual([]);
+  });
+
   describe('whose image is known ahead', () => {
     beforeEach(async () => {
       const lock = join(folder, `${ID}_sandbox:${ID}.lock`);
