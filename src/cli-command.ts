@@ -106,6 +106,7 @@ export type RemoteCommand =
         | { readonly kind: 'migrate-cancel'; readonly container: string }
         | { readonly kind: 'suspend'; readonly container: string }
         | { readonly kind: 'wake'; readonly container: string }
+        | { readonly kind: 'upgrade'; readonly drainMs: number }
         | { readonly kind: 'clone'; readonly container: string; readonly count: number }
         | { readonly kind: 'snapshot'; readonly container: string }
         | { readonly kind: 'snapshot-ls' }
@@ -118,6 +119,8 @@ export interface UpCommand {
   readonly configFile: string | undefined;
   readonly dataDir: string | undefined;
   readonly demo: boolean;
+  /** Says whether the configuration is in order, and runs nothing. */
+  readonly checkOnly: boolean;
   /** Listen addresses, checked but as they were written. */
   readonly listen: {
     readonly http: string | undefined;

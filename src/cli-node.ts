@@ -26,10 +26,16 @@ function statusText(status: NodeStatus, nowMs: number): string {
     ['metrics', listen.metrics ?? 'off'],
     ['config version', String(status.configVersion)],
     ['workers', status.workers.map(({ pid, version }) => `${String(pid)} (version ${String(version)})`).join(', ')],
+    ['generation', generationText(status)],
     ['hosts', status.hosts.map(({ name, state }) => `${name} (${state})`).join(', ')],
   ] as const;
   const width = Math.max(...rows.map(([label]) => label.length));
   return rows.map(([label, value]) => `${label.padEnd(width)}   ${value}\n`).join('');
+}
+
+function generationText({ generation, retiring }: NodeStatus): string {
+  const old = retiring.map((worker) => `${String(worker.pid)} of ${String(worker.generation)}`).join(', ');
+  return old === '' ? String(generation) : `${String(generation)}; workers that end: ${old}`;
 }
 
 export async function printHosts(client: AdminClient, output: Output, options: { readonly json: boolean }): Promise<void> {

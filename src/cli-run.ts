@@ -104,6 +104,10 @@ async function up(command: UpCommand): Promise<number> {
   const { configFile, demo, listen, dataDir } = command;
   const config = await loadConfig({ file: configFile, dataDir: dataDirOf(dataDir), demo, overrides: listen });
   const { runNode } = await import('./node.ts');
+  if (command.checkOnly) {
+    processOutput.write('the configuration is in order\n');
+    return DONE;
+  }
   return await runNode(config);
 }
 
@@ -128,6 +132,9 @@ async function runRemote(command: RemoteCommand, output: Output): Promise<void> 
       return;
     case 'host-ls':
       await (await import('./cli-node.ts')).printHosts(client, output, command);
+      return;
+    case 'upgrade':
+      await (await import('./cli-upgrade.ts')).runUpgrade(command, client, output);
       return;
     case 'events':
       await (await import('./cli-node.ts')).printEvents(client, output, command);
@@ -166,7 +173,7 @@ function isOfEdge(command: RemoteCommand): command is EdgeCommand {
   return OF_EDGE.includes(command.kind);
 }
 
-const OF_NODE = ['status', 'host-ls', 'host-drain', 'host-undrain', 'rebalance', 'events', 'top', 'usage'] as const;
+const OF_NODE = ['status', 'upgrade', 'host-ls', 'host-drain', 'host-undrain', 'rebalance', 'events', 'top', 'usage'] as const;
 type NodeCommand = Extract<RemoteCommand, { readonly kind: (typeof OF_NODE)[number] }>;
 type ObjectCommand = Exclude<RemoteCommand, NodeCommand | EdgeCommand>;
 

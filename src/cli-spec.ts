@@ -43,7 +43,6 @@ export const COMMANDS_TO_COME: ReadonlySet<string> = new Set([
   'logs',
   'invoice',
   'ledger',
-  'upgrade',
   'reload',
   'host add',
   'host rm',

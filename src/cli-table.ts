@@ -136,6 +136,7 @@ export const COMMAND_SPECS: readonly CommandSpec[] = [
       { name: 'config', value: 'FILE', about: 'the configuration, ecluse.yaml' },
       DATA_FLAG,
       { name: 'demo', about: 'a node to try out: two hosts, on 127.0.0.1 only' },
+      { name: 'check', about: 'say whether the configuration is in order, and run nothing' },
       { name: 'http', value: 'ADDR', about: 'where apps are reached by HTTP, like :8080, or off' },
       { name: 'https', value: 'ADDR', about: 'where apps are reached by HTTPS' },
       { name: 'docker', value: 'ADDR', about: 'where tenants reach the Docker API' },
@@ -146,6 +147,7 @@ export const COMMAND_SPECS: readonly CommandSpec[] = [
       configFile: given.text('config'),
       dataDir: given.text('data'),
       demo: given.has('demo'),
+      checkOnly: given.has('check'),
       listen: {
         http: listenText(given, 'http'),
         https: listenText(given, 'https'),
@@ -311,6 +313,20 @@ export const COMMAND_SPECS: readonly CommandSpec[] = [
     about: 'put a running container to sleep: memory on disk, woken by the next request',
     flags: REMOTE_FLAGS,
     command: (given) => ({ kind: 'suspend', ...remote(given), container: given.operand(0) }),
+  },
+  {
+    words: 'upgrade',
+    operands: [],
+    about: 'put the program that is installed now in the place of the one that runs, without dropping a connection',
+    flags: [
+      { name: 'drain', value: 'TIME', about: 'what connections of the old workers get to end (default: 60s)' },
+      ...REMOTE_FLAGS,
+    ],
+    command: (given) => ({
+      kind: 'upgrade',
+      ...remote(given),
+      drainMs: withUnit('drain', given.text('drain') ?? '60s', parseDurationMs),
+    }),
   },
   {
     words: 'wake',

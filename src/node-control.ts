@@ -18,6 +18,7 @@ import type {
   TenantEnv,
   TenantRequest,
   TenantView,
+  UpgradeBegun,
 } from '#admin/node-control.ts';
 import { parseStoredSpec } from '#caas/spec/container-spec.ts';
 import type { Containers } from '#caas/containers.ts';
@@ -37,6 +38,7 @@ import { sumUsage } from '#caas/usage.ts';
 import type { MigrationReport } from '#caas/migration/move.ts';
 import type { MigrationProgress } from '#caas/migration/move-times.ts';
 import type { UsageGrouping, UsageTotal } from '#caas/usage.ts';
+import { RETIRE_DRAIN_MS } from '#proxy/limits.ts';
 import type { WorkerPool } from '#proxy/worker-pool.ts';
 import { readChanges } from '#state/change-log.ts';
 import type { Change } from '#state/change-log.ts';
@@ -54,6 +56,8 @@ import type { Fleet } from './node-fleet.ts';
 import type { NodeMetrics } from './node-metrics.ts';
 import type { Tenants } from './node-tenants.ts';
 import { formatListenAddress } from './listen-address.ts';
+import { checkSuccessor } from './node-succession.ts';
+import type { UpgradeOrder } from './node-succession.ts';
 import { packageVersion } from './version.ts';
 
 export interface NodeParts {
@@ -75,6 +79,9 @@ export interface NodeParts {
   readonly edge: Edge;
   readonly metrics: NodeMetrics | undefined;
   readonly startedMs: number;
+  readonly generation: number;
+  /** Carries an upgrade out, when this turn is over. */
+  readonly order: (order: UpgradeOrder) => void;
 }
 
 /** A 12-digit prefix is what people copy from a table; shorter ones work while they are unique. */
@@ -123,10 +130,18 @@ export class NodeOperations implements NodeControl {
       },
       configVersion: this.#parts.pool.version,
       workers: this.#parts.pool.status().map(({ pid, version }) => ({ pid, version })),
+      generation: this.#parts.generation,
+      retiring: this.#parts.pool.retiring(),
       hosts: await Promise.all(
         [...this.#parts.hosts.values()].map(async (host) => await hostStatus(host, rows, uses.get(host.name) ?? 'active')),
       ),
     };
+  }
+
+  async upgrade({ drainMs = RETIRE_DRAIN_MS }: { readonly drainMs?: number }): Promise<UpgradeBegun> {
+    await checkSuccessor();
+    this.#parts.order({ drainMs });
+    return { generation: this.#parts.generation, pid: process.pid };
   }
 
   async tenants(): Promise<readonly TenantView[]> {

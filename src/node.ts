@@ -8,7 +8,6 @@
 import { mkdir } from 'node:fs/promises';
 import { release } from 'node:os';
 import { dirname, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { AdminApi } from '#admin/api.ts';
 import { clearCrashedBuilds, closeCrashedBuilds } from '#caas/build/build-leftovers.ts';
 import { reconcile, stopAll } from '#caas/container-recovery.ts';
@@ -18,9 +17,10 @@ import { watchResolvers } from '#caas/dns/machine-resolvers.ts';
 import { DnsResponder } from '#caas/dns/responder.ts';
 import { watchEngine } from '#caas/engine/engine-events.ts';
 import type { Host } from '#caas/host.ts';
-import type { Meter } from '#caas/meter.ts';
 import { NetworkFabric } from '#caas/networks/network-fabric.ts';
-import { systemClock, waitFor } from '#clock';
+import { systemClock } from '#clock';
+import type { Clock } from '#clock';
+import type { WorkerPool } from '#proxy/worker-pool.ts';
 import { tryCommand } from '#command';
 import type { NodeConfig } from '#config';
 import { EcluseError, codeOf, errorLine, reasonOf } from '#errors';
@@ -32,9 +32,6 @@ import type { RunscCapabilities } from '#isolation/runsc-probe.ts';
 import { startLoop } from '#lifecycle';
 import { createLog } from '#log';
 import type { Log } from '#log';
-import { probeAddresses } from '#proxy/port-probe.ts';
-import type { TrafficDelta } from '#proxy/protocol.ts';
-import { WorkerPool } from '#proxy/worker-pool.ts';
 import { openSqlite } from '#state/sqlite.ts';
 import type { Sql } from '#state/sql.ts';
 import { listTenants } from '#state/tenants.ts';
@@ -44,13 +41,17 @@ import { HostCertificates } from '#tls/host-certificates.ts';
 import { NodeOperations } from './node-control.ts';
 import type { NodeParts } from './node-control.ts';
 import { openContainerPlane } from './node-containers.ts';
+import type { ContainerPlane } from './node-containers.ts';
 import { openFleet } from './node-fleet.ts';
 import { watchIdle } from '#caas/sleep/idle-watch.ts';
 import { watchSnapshots } from '#caas/snapshots/snapshot-watch.ts';
 import { Edge } from './node-edge.ts';
+import { checkPorts, openWorkers } from './node-workers.ts';
 import { closeHosts, openHosts } from './node-hosts.ts';
 import { takeNodeLock } from './node-lock.ts';
 import { NodeMetrics } from './node-metrics.ts';
+import { becomeSuccessor, handOver, openPredecessors } from './node-succession.ts';
+import type { UpgradeOrder } from './node-succession.ts';
 import { Tenants } from './node-tenants.ts';
 import { packageVersion } from './version.ts';
 
@@ -63,54 +64,7 @@ const STOP_GRACE_SECONDS_MIN = 2;
 const SERVER_CERTIFICATE_DAYS = 90;
 /** Twice a day: certificates live for 90 days and are renewed 30 days before their end. */
 const RENEWAL_PERIOD_MS = 12 * 3_600_000;
-/** After a crash the old workers close their listeners when they notice; this is how long that may take. */
-const OLD_WORKERS_LIMIT_MS = 6000;
-
 type Say = (line: string) => void;
-
-async function checkPorts(config: NodeConfig, afterCrash: boolean): Promise<void> {
-  const { http, https, docker, metrics } = config.listen;
-  const tryAll = async (): Promise<EcluseError | undefined> => {
-    try {
-      await probeAddresses({ http, https });
-      await probeAddresses({ http: docker, https: metrics });
-      return undefined;
-    } catch (error) {
-      if (error instanceof EcluseError) return withFlag(config, error);
-      throw error;
-    }
-  };
-  let failure = await tryAll();
-  if (failure !== undefined && afterCrash) {
-    await waitFor(
-      systemClock,
-      async () => {
-        failure = await tryAll();
-        return failure === undefined ? true : undefined;
-      },
-      { limitMs: OLD_WORKERS_LIMIT_MS, stepMs: 100 },
-    );
-  }
-  if (failure !== undefined) throw failure;
-}
-
-/** The same error, naming the flag that chooses another address. */
-function withFlag(config: NodeConfig, error: EcluseError): EcluseError {
-  for (const name of ['http', 'https', 'docker', 'metrics'] as const) {
-    const address = config.listen[name];
-    const at = address === undefined ? '' : `${address.host}:${String(address.port)}`;
-    // With what stands around it: port 80 is not port 8080.
-    if (at === '' || !error.message.includes(` ${at}:`)) continue;
-    return new EcluseError({
-      code: error.code,
-      source: error.source,
-      message: error.message,
-      mend: `stop it, or choose another address with --${name} ADDRESS:PORT (or listen.${name} in ecluse.yaml)`,
-      cause: error,
-    });
-  }
-  return error;
-}
 
 /** What the Docker endpoint shows: a certificate of this node's own CA, for the names that clients reach it by. */
 async function dockerCertificate(
@@ -200,21 +154,11 @@ function startRenewal(deps: EndpointDeps & { readonly log: Log; readonly edge: E
   );
 }
 
-function countTraffic(meter: Meter, deltas: readonly TrafficDelta[]): void {
-  for (const delta of deltas) {
-    if (delta.endpointId === undefined) continue;
-    meter.addTraffic(delta.endpointId, {
-      requests: delta.requests,
-      ingressBytes: delta.upstreamOutBytes,
-      egressBytes: delta.upstreamInBytes,
-      heldMs: delta.heldMs,
-    });
-  }
-}
-
 interface RunningNode extends NodeParts {
   readonly log: Log;
   readonly authority: Authority;
+  /** Hands over to the next generation: containers, engines and workers stay. To be followed by the end of this process. */
+  readonly leave: (order: UpgradeOrder) => Promise<void>;
   readonly dispose: () => Promise<void>;
 }
 
@@ -269,14 +213,51 @@ async function listenForNames(responder: DnsResponder, hosts: ReadonlyMap<string
   return ports;
 }
 
-async function openNode(config: NodeConfig, log: Log, say: Say): Promise<RunningNode> {
+/** Hands over: nothing that is on the machine goes, and what this process alone knows is written down. */
+async function leaveNode(
+  {
+    log,
+    api,
+    gateway,
+    migrations,
+    sleepers,
+    edge,
+    pool,
+    meter,
+    sql,
+  }: NodeParts & {
+    readonly api: AdminApi;
+    readonly gateway: Gateway | undefined;
+  },
+  { drainMs }: UpgradeOrder,
+): Promise<void> {
+  await handOver(log, [
+    ['admin API', async () => await api[Symbol.asyncDispose]()],
+    ['moves', async () => await migrations[Symbol.asyncDispose]()],
+    ['Docker endpoint', async () => await gateway?.[Symbol.asyncDispose]()],
+    ['sleepers', async () => await sleepers[Symbol.asyncDispose]()],
+    [
+      'workers',
+      async () => {
+        edge.attach(undefined); // What is published from here on the next generation reads in the store.
+        await pool.detach(drainMs);
+      },
+    ],
+    ['books', async () => await meter[Symbol.asyncDispose]()],
+    ['store', async () => await sql[Symbol.asyncDispose]()],
+  ]);
+}
+
+async function openNode(config: NodeConfig, log: Log, say: Say, order: (order: UpgradeOrder) => void): Promise<RunningNode> {
   await using stack = new AsyncDisposableStack();
   const [clock, startedMs] = [systemClock, systemClock.nowMs()];
   const lock = await inData(config, async () => {
     await prepareData(config);
     return stack.use(await takeNodeLock(config.dataDir));
   });
-  await checkPorts(config, lock.afterCrash);
+  const predecessors = await inData(config, async () => await openPredecessors(config, log));
+  stack.use(predecessors);
+  await checkPorts(config, lock.afterCrash, predecessors);
   const { sql, authority, certificates } = await inData(config, async () => await openState(config, stack));
   const cgroups = await detectCgroups();
   const [runsc, machine] = await Promise.all([probeRunsc(), readMachine()]);
@@ -292,7 +273,7 @@ async function openNode(config: NodeConfig, log: Log, say: Say): Promise<Running
 
   const edge = new Edge({ log, clock, sql, certificates, domain: config.domain, wake: (ids) => plane.sleepers.wanted(ids) });
   const plane = await openContainerPlane({ log, clock, sql, cgroups, hosts, fabric, authority, activator: edge }, config, stack);
-  const { containers, meter, migrations, sockets, volumes } = plane;
+  const { containers, meter, migrations, volumes } = plane;
   const recovery = { log, clock, sql, hosts, containers, volumes };
   let drainMs = 0;
   stack.defer(async () => {
@@ -308,61 +289,56 @@ async function openNode(config: NodeConfig, log: Log, say: Say): Promise<Running
   await closeCrashedBuilds(recovery, meter, hosts);
   for (const host of hosts.values()) stack.use(watchEngine({ log, clock, containers }, host));
 
-  const pool = await openPool(config, { log, edge, meter });
+  const workers = await openWorkers(config, { log, sql, edge, meter, predecessors });
+  const { pool, generation } = workers;
   stack.defer(async () => {
     say('draining connections');
     const sinceMs = clock.monotonicMs();
-    await pool.dispose();
+    await workers.dispose();
     drainMs = clock.monotonicMs() - sinceMs;
   });
-  stack.use(watchIdle({ log, clock, containers, sleepers: plane.sleepers, useOf: (id) => pool.pool.useOf(id) }));
+  stack.use(watchIdle({ log, clock, containers, sleepers: plane.sleepers, useOf: (id) => pool.useOf(id) }));
   stack.use(watchSnapshots({ log, clock, containers, snapshots: plane.snapshots }));
-  const gateway = await openDocker(config, authority, { ...plane, log, clock, sql, hosts }, runsc);
+  const front = await openFront(config, { ...plane, log, clock, sql, hosts, edge, pool, authority, runsc }, stack);
+  const own = { log, clock, sql, config, hosts, pool, edge, startedMs, generation, order };
+  const parts: NodeParts = { ...plane, ...front, ...own };
+  const api = await AdminApi.open({ control: new NodeOperations(parts), log }, { socketPath: config.listen.adminSocket });
+  stack.use(api);
+  stack.use(migrations); // Before all else, too: a move that is under way goes back while there is still everything that it needs.
+  const all = stack.move();
+  const leave = async (how: UpgradeOrder): Promise<void> => {
+    await leaveNode({ ...parts, api, gateway: front.gateway }, how);
+  };
+  return { ...parts, log, authority, leave, dispose: async () => await all.disposeAsync() };
+}
+
+interface FrontDeps extends ContainerPlane {
+  readonly log: Log;
+  readonly clock: Clock;
+  readonly sql: Sql;
+  readonly hosts: ReadonlyMap<string, Host>;
+  readonly edge: Edge;
+  readonly pool: WorkerPool;
+  readonly authority: Authority;
+  readonly runsc: RunscCapabilities;
+}
+
+type Front = Pick<NodeParts, 'fleet' | 'metrics' | 'tenants'> & { readonly gateway: Gateway | undefined };
+
+/** What tenants and operators meet, but for the admin API: it comes last. */
+async function openFront(config: NodeConfig, deps: FrontDeps, stack: AsyncDisposableStack): Promise<Front> {
+  const { log, clock, sql, hosts, edge, pool, authority, containers, volumes, events } = deps;
+  const gateway = await openDocker(config, authority, deps, deps.runsc);
   if (gateway !== undefined) stack.use(gateway);
-  serveContainers(sockets, gateway);
+  serveContainers(deps.sockets, gateway);
   const endpoint: EndpointDeps = { sql, gateway, authority };
   await followAddresses(config, endpoint);
   stack.use(startRenewal({ ...endpoint, log, edge }, config));
-  const metrics = await openMetrics(config, { log, pool: pool.pool, hosts, containers: async () => await containers.list() });
+  const metrics = await openMetrics(config, { log, pool, hosts, containers: async () => await containers.list() });
   if (metrics !== undefined) stack.use(metrics);
-  const fleet = openFleet({ ...plane, log, clock, sql, hosts, activator: edge, metrics }, config.rebalance, stack);
-  const tenants = openTenants(config, endpoint, { clock, sql, authority, volumes, hosts, events: plane.events });
-  const running = { log, clock, sql, config, hosts, tenants, fleet, pool: pool.pool, edge, metrics, startedMs };
-  const parts: NodeParts = { ...plane, ...running };
-  stack.use(await AdminApi.open({ control: new NodeOperations(parts), log }, { socketPath: config.listen.adminSocket }));
-  stack.use(migrations); // Before all else, too: a move that is under way goes back while there is still everything that it needs.
-  const all = stack.move();
-  return { ...parts, log, authority, dispose: async () => await all.disposeAsync() };
-}
-
-async function openPool(
-  config: NodeConfig,
-  deps: { readonly log: Log; readonly edge: Edge; readonly meter: Meter },
-): Promise<{ readonly pool: WorkerPool; readonly dispose: () => Promise<void> }> {
-  const pool = await WorkerPool.open(
-    { log: deps.log, clock: systemClock },
-    {
-      workers: config.workers,
-      workerFile: fileURLToPath(new URL('./worker.ts', import.meta.url)),
-      listen: { http: config.listen.http, https: config.listen.https },
-      accessLogFile: config.accessLogFile,
-      limits: config.edge,
-      trust: { trustedProxies: config.trustedProxies, proxyProtocol: config.proxyProtocol },
-      initial: await deps.edge.initial(),
-      onTraffic: (deltas) => {
-        countTraffic(deps.meter, deltas);
-      },
-      onWake: (endpointIds) => {
-        deps.edge.wanted(endpointIds);
-      },
-    },
-  );
-  deps.edge.attach(pool);
-  const dispose = async (): Promise<void> => {
-    deps.edge.attach(undefined);
-    await pool[Symbol.asyncDispose]();
-  };
-  return { pool, dispose };
+  const fleet = openFleet({ ...deps, activator: edge, metrics }, config.rebalance, stack);
+  const tenants = openTenants(config, endpoint, { clock, sql, authority, volumes, hosts, events });
+  return { gateway, fleet, metrics, tenants };
 }
 
 async function openMetrics(config: NodeConfig, deps: Parameters<typeof NodeMetrics.open>[0]): Promise<NodeMetrics | undefined> {
@@ -370,7 +346,7 @@ async function openMetrics(config: NodeConfig, deps: Parameters<typeof NodeMetri
 }
 
 /** Tells systemd (`Type=notify`) what the node is doing; without one nobody listens. */
-async function notifySupervisor(state: 'READY=1' | 'STOPPING=1'): Promise<void> {
+async function notifySupervisor(state: 'READY=1' | 'RELOADING=1' | 'STOPPING=1'): Promise<void> {
   if (process.env['NOTIFY_SOCKET'] !== undefined) await tryCommand('systemd-notify', [state]);
 }
 
@@ -390,6 +366,15 @@ function firstOf(thrown: unknown): unknown {
 
 const say: Say = (line) => process.stdout.write(`ecluse: ${line}\n`);
 
+/** Ends in the next generation. Throws where it cannot: what was handed over already is lost to this process, which has to end. */
+async function replace(node: RunningNode, order: UpgradeOrder): Promise<void> {
+  say('upgrade: handing over to the next generation');
+  await notifySupervisor('RELOADING=1');
+  await node.leave(order);
+  becomeSuccessor();
+  throw new Error('the next generation could not be started');
+}
+
 /** Runs a node until it is told to stop. Returns the exit code. Errors before "ready" are thrown, with everything undone. */
 export async function runNode(config: NodeConfig): Promise<number> {
   if (process.geteuid?.() !== 0) {
@@ -403,7 +388,8 @@ export async function runNode(config: NodeConfig): Promise<number> {
   const log = createLog(config.demo ? 'warn' : 'info');
   const startMs = systemClock.monotonicMs();
   const stopped = stopSignal();
-  const node = await openNode(config, log, say);
+  const ordered = Promise.withResolvers<UpgradeOrder>();
+  const node = await openNode(config, log, say, ordered.resolve);
   let exitCode = 0;
   try {
     if (config.demo) {
@@ -413,8 +399,9 @@ export async function runNode(config: NodeConfig): Promise<number> {
     }
     say(`ready in ${((systemClock.monotonicMs() - startMs) / 1000).toFixed(1)} s`);
     await notifySupervisor('READY=1');
-    const signal = await stopped;
-    say(`${signal}: stopping`);
+    const end = await Promise.race([stopped, ordered.promise]);
+    if (typeof end === 'object') await replace(node, end);
+    say(`${typeof end === 'string' ? end : 'no successor'}: stopping`);
     await notifySupervisor('STOPPING=1');
   } catch (error) {
     process.stderr.write(`ecluse: ${errorLine(error)}\n`);

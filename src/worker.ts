@@ -1,34 +1,53 @@
 /**
  * Composition root of one data-plane worker: loads routing, tls and proxy only, and does what the primary says.
  *
- * Signals are the primary's to decide about (Ctrl-C reaches the whole process group). When the primary is gone, the worker finishes what is
- * under way and ends.
+ * Signals are the primary's to decide about (Ctrl-C reaches the whole process group).
+ *
+ * LIFECYCLE   forked ──boot──▶ listens ──drain──▶ gone
+ *                                 └── its primary is gone ──▶ serves on, looks for the next ──found──▶ adopted ──retire──▶ drains ──▶ gone
+ *                                                                                            └── none comes ──▶ drains ──▶ gone
  */
 import cluster from 'node:cluster';
 import { systemClock } from '#clock';
 import { codeOf, reasonOf } from '#errors';
 import { createLog } from '#log';
 import { DataPlane } from '#proxy/data-plane.ts';
-import { TRAFFIC_PERIOD_MS, WORKER_DRAIN_MS } from '#proxy/limits.ts';
+import { findSuccessor } from '#proxy/generation/successor.ts';
+import type { Successor } from '#proxy/generation/successor.ts';
+import { RETIRE_DRAIN_MS, SUCCESSOR_WAIT_MS, TRAFFIC_PERIOD_MS, WORKER_DRAIN_MS } from '#proxy/limits.ts';
 import { Listener } from '#proxy/listener.ts';
+import type { Drain } from '#proxy/listener.ts';
 import type { EndpointLoad } from '#proxy/loads.ts';
-import type { FromWorker, ToWorker } from '#proxy/protocol.ts';
+import { PROTOCOL_VERSION } from '#proxy/protocol.ts';
+import type { FromWorker, ToWorker, WorkerOptions } from '#proxy/protocol.ts';
 
 interface Running {
   readonly plane: DataPlane;
+  readonly options: WorkerOptions;
   /** Undefined until the ports are open. */
   listener: Listener | undefined;
 }
 
 let running: Running | undefined;
+/** How it ends, once it does. */
+let drain: Drain | undefined;
 let ending: Promise<void> | undefined;
 let hadLoads = false;
+/** What its connections get to end when the next primary has workers of its own. */
+let retireDrainMs = RETIRE_DRAIN_MS;
+/** The next primary. */
+let successor: Successor | undefined;
+/** Nobody counts what is sent to a primary that is about to go. */
+let isDetached = false;
 
 function send(message: FromWorker): void {
-  if (process.connected) process.send?.(message, undefined, {}, () => undefined); // A primary that is gone shows as `disconnect`.
+  if (successor !== undefined) successor.send(message);
+  else if (process.connected) process.send?.(message, undefined, {}, () => undefined); // A primary that is gone shows as `disconnect`.
 }
 
+/** What moves while nobody is there to count it is kept until somebody is. */
 function pushTraffic(plane: DataPlane): void {
+  if (successor === undefined && (isDetached || !process.connected)) return;
   const deltas = plane.collectTraffic();
   pushLoads(plane.loads(deltas));
   if (deltas.length === 0) return;
@@ -57,7 +76,7 @@ async function boot(message: ToWorker & { readonly kind: 'boot' }): Promise<void
       limits: options.limits,
     },
   );
-  const state: Running = { plane, listener: undefined };
+  const state: Running = { plane, options, listener: undefined };
   running = state;
   const refused = plane.prepareWhole(edge);
   if (refused !== undefined) {
@@ -72,7 +91,7 @@ async function boot(message: ToWorker & { readonly kind: 'boot' }): Promise<void
     pushTraffic(plane);
   }, TRAFFIC_PERIOD_MS).unref();
   try {
-    state.listener = await Listener.open(plane, options.listen, options.trust);
+    state.listener = await Listener.open(plane, options);
   } catch (error) {
     const code = codeOf(error);
     send({ kind: 'refused', seq, reason: reasonOf(error), ...(code === undefined ? {} : { code }) });
@@ -84,21 +103,30 @@ async function boot(message: ToWorker & { readonly kind: 'boot' }): Promise<void
   send({ kind: 'listening', version: plane.version });
 }
 
-/** Ends the service, once: whoever asks again waits for the same end. */
-async function end(deadlineMs: number): Promise<void> {
-  ending ??= endOf(running, deadlineMs);
+/** Ends the service, once: whoever asks again waits for the same end, and may hasten it. */
+async function end(deadlineMs: number, keepsIdle = false): Promise<void> {
+  const endMs = systemClock.monotonicMs() + deadlineMs;
+  if (drain === undefined) drain = { endMs, keepsIdle };
+  else {
+    drain.endMs = Math.min(drain.endMs, endMs);
+    drain.keepsIdle &&= keepsIdle;
+  }
+  ending ??= endOf(running, drain);
   await ending;
 }
 
-async function endOf(state: Running | undefined, deadlineMs: number): Promise<void> {
+async function endOf(state: Running | undefined, how: Drain): Promise<void> {
   if (state === undefined) return;
-  await Promise.all([state.listener?.drain(deadlineMs), state.plane.ports.drain(deadlineMs)]);
+  await Promise.all([state.listener?.drain(how), state.plane.ports.drain(how)]);
   pushTraffic(state.plane);
   await state.listener?.[Symbol.asyncDispose]();
   await state.plane[Symbol.asyncDispose]();
 }
 
-async function handle({ plane, listener }: Running, message: Exclude<ToWorker, { readonly kind: 'boot' }>): Promise<void> {
+async function handle(
+  { plane, listener }: Running,
+  message: Exclude<ToWorker, EndMessage | { readonly kind: 'boot' }>,
+): Promise<void> {
   const { seq } = message;
   switch (message.kind) {
     case 'prepare': {
@@ -142,16 +170,59 @@ async function handle({ plane, listener }: Running, message: Exclude<ToWorker, {
       plane.accessLog.reopen();
       send({ kind: 'ack', seq });
       return;
+  }
+}
+
+type EndMessage = ToWorker & { readonly kind: 'detach' | 'adopt' | 'retire' | 'drain' };
+
+function isOfEnd(message: ToWorker): message is EndMessage {
+  return message.kind === 'detach' || message.kind === 'adopt' || message.kind === 'retire' || message.kind === 'drain';
+}
+
+/** What is said about the end: of the primary, or of the worker. */
+async function handleEnd(plane: DataPlane, message: EndMessage): Promise<void> {
+  const { seq } = message;
+  switch (message.kind) {
+    case 'detach':
+      pushTraffic(plane);
+      isDetached = true;
+      retireDrainMs = message.drainMs;
+      send({ kind: 'ack', seq });
+      return;
+    case 'adopt':
+      adopt(plane, message);
+      return;
+    case 'retire':
+      send({ kind: 'ack', seq });
+      await end(retireDrainMs, true);
+      await exit();
+      return;
     case 'drain':
       await end(message.deadlineMs);
       send({ kind: 'ack', seq });
-      exit();
+      await exit();
       return;
   }
 }
 
-function exit(): void {
-  if (!process.connected) leave();
+/** Takes over what the next primary serves: no connection of ours is to see an older version than a new one has seen. */
+function adopt(plane: DataPlane, { seq, edge, freezes, failedWakes }: ToWorker & { readonly kind: 'adopt' }): void {
+  const reason = plane.prepareWhole(edge);
+  if (reason !== undefined) {
+    send({ kind: 'refused', seq, reason });
+    return;
+  }
+  plane.commit(edge.config.version);
+  for (const { endpointIds, deadlineMs } of freezes) plane.hold(endpointIds, deadlineMs);
+  for (const { endpointIds, retryAfterMs } of failedWakes) plane.wakeFailed(endpointIds, retryAfterMs);
+  send({ kind: 'ack', seq });
+}
+
+async function exit(): Promise<void> {
+  if (successor !== undefined) {
+    await successor.flushed();
+    leave();
+  } else if (!process.connected) leave();
   else process.disconnect?.(); // Sends what is queued first; `leave` follows.
 }
 
@@ -164,15 +235,42 @@ function leave(): void {
 async function onMessage(message: ToWorker): Promise<void> {
   try {
     if (message.kind === 'boot') await boot(message);
-    else if (running !== undefined) await handle(running, message);
+    else if (running !== undefined) await (isOfEnd(message) ? handleEnd(running.plane, message) : handle(running, message));
     else if (message.kind === 'drain') {
       // The stop came before the configuration: there is nothing to drain.
       send({ kind: 'ack', seq: message.seq });
-      exit();
+      await exit();
     }
   } catch (error) {
     send({ kind: 'refused', seq: message.seq, reason: reasonOf(error) });
   }
+}
+
+/** The primary is gone. Who listens serves on for the next one. */
+async function orphaned(): Promise<void> {
+  const state = running;
+  if (state?.listener !== undefined && state.options.successorSocket !== undefined) {
+    const { successorSocket: socketPath, generation, listen } = state.options;
+    for (;;) {
+      // Who drains has its ports no more.
+      const ports = drain === undefined ? listen : { http: undefined, https: undefined };
+      const hello = { kind: 'hello', protocol: PROTOCOL_VERSION, pid: process.pid, generation, listen: ports } as const;
+      successor = await findSuccessor(systemClock, {
+        socketPath,
+        waitMs: SUCCESSOR_WAIT_MS,
+        hello,
+        hear: (message) => {
+          void onMessage(message);
+        },
+      });
+      if (successor === undefined) break;
+      await successor.closed;
+      successor = undefined;
+    }
+    state.plane.log.warn({ waitedMs: SUCCESSOR_WAIT_MS }, 'no primary came after the last one: the worker ends');
+  }
+  await end(WORKER_DRAIN_MS);
+  leave();
 }
 
 process.on('SIGINT', () => undefined);
@@ -183,6 +281,6 @@ process.on('message', (message: ToWorker) => {
   void onMessage(message);
 });
 process.on('disconnect', () => {
-  void end(WORKER_DRAIN_MS).finally(leave);
+  void orphaned().finally(leave);
 });
 send({ kind: 'online' });

@@ -42,6 +42,7 @@ import type {
   SnapshotView,
   TenantEnv,
   TenantView,
+  UpgradeBegun,
 } from './node-control.ts';
 
 export interface AdminClient extends NodeControl {
@@ -80,6 +81,7 @@ export function createAdminClient(socketPath: string): AdminClient {
     await ask<T>({ method: 'GET', path: withQuery(path, query) });
   return {
     status: async () => await get<NodeStatus>('status'),
+    upgrade: async (body) => await ask<UpgradeBegun>({ method: 'POST', path: 'upgrade', body }),
     tenants: async () => (await get<{ tenants: readonly TenantView[] }>('tenants')).tenants,
     addTenant: async (body) => await ask<TenantView>({ method: 'POST', path: 'tenants', body }),
     setTenant: async (name, body) =>

@@ -32,6 +32,12 @@ export interface HostView {
   readonly cpus: number;
 }
 
+export interface UpgradeBegun {
+  /** The one that goes. */
+  readonly generation: number;
+  readonly pid: number;
+}
+
 export interface NodeStatus {
   readonly version: string;
   readonly pid: number;
@@ -47,6 +53,10 @@ export interface NodeStatus {
   readonly configVersion: number;
   /** `version`: the config version that the worker serves. */
   readonly workers: readonly { readonly pid: number; readonly version: number }[];
+  /** Counts the primaries of this node, from 1. */
+  readonly generation: number;
+  /** Workers of earlier ones, which end when their connections have. */
+  readonly retiring: readonly { readonly pid: number; readonly generation: number }[];
   readonly hosts: readonly HostView[];
 }
 
@@ -171,6 +181,8 @@ export interface NodeControl {
   readonly edge: EdgeControl;
 
   status(): Promise<NodeStatus>;
+  /** Puts the program that lies on the disk in the place of this one, when this call is answered. Errors: ECLUSE_UPGRADE_REFUSED, nothing was changed. */
+  upgrade(order: { readonly drainMs?: number }): Promise<UpgradeBegun>;
   tenants(): Promise<readonly TenantView[]>;
   addTenant(request: TenantRequest): Promise<TenantView>;
   setTenant(name: string, change: TenantChange): Promise<TenantView>;

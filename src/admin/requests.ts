@@ -47,6 +47,9 @@ export const migrateRequestSchema = z.strictObject({ to: z.string().min(1).max(6
 
 export const planOrderSchema = z.strictObject({ dryRun: z.boolean().prefault(false) });
 export const drainRequestSchema = planOrderSchema.extend({ endSessions: z.boolean().prefault(false) });
+/** A day: WebSockets that last longer are cut. */
+const DRAIN_MS_MAX = 86_400_000;
+export const upgradeRequestSchema = z.strictObject({ drainMs: z.int().min(0).max(DRAIN_MS_MAX).exactOptional() });
 /** Absent: a host is chosen. */
 export const restoreRequestSchema = z.strictObject({ to: z.string().min(1).max(64).exactOptional() });
 

@@ -17,6 +17,7 @@ import {
   restoreRequestSchema,
   tenantChangeSchema,
   tenantRequestSchema,
+  upgradeRequestSchema,
   usageQuerySchema,
 } from './requests.ts';
 
@@ -26,6 +27,14 @@ export const ADMIN_ROUTES: readonly AdminRoute[] = [
     path: 'status',
     handle: async (exchange, { control }) => {
       sendJson(exchange, 200, await control.status());
+    },
+  },
+  {
+    method: 'POST',
+    path: 'upgrade',
+    handle: async (exchange, { control }) => {
+      const order = parseRequest(upgradeRequestSchema, await readJson(exchange), 'body');
+      sendJson(exchange, 202, await control.upgrade(order));
     },
   },
   {

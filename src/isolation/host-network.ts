@@ -5,7 +5,8 @@
 import { existsSync } from 'node:fs';
 import { readdir, readFile, writeFile } from 'node:fs/promises';
 import { runCommand, tryCommand } from '#command';
-import { EcluseError } from '#errors';
+import { EcluseError, reasonOf } from '#errors';
+import type { Log } from '#log';
 import { linkAddressOf, loopbackLabelOf, tableOf, UPLINK, vethOf } from './host-addresses.ts';
 import type { HostNetwork } from './host-addresses.ts';
 import { hostRules, uplinkRules } from './packet-rules.ts';
@@ -126,4 +127,21 @@ export async function closeHostNetwork(network: HostNetwork, extent: 'with-bridg
   // `ip netns add` makes /run/netns a mount point; the last one out takes it along.
   const left = await readdir('/run/netns').catch(() => ['?']);
   if (left.length === 0) await tryCommand('umount', ['/run/netns']);
+}
+
+const MIGRATE_REQUESTS_FILE = '/proc/sys/net/ipv4/tcp_migrate_req';
+
+/**
+ * Lets connections that nobody has accepted yet go from a listener that closes to another on the same port (Linux 5.14): without it each worker that
+ * ends resets those in its queue. For the whole machine; it changes nothing for programs that do not share ports, and stays on.
+ */
+export async function allowMigratingRequests(log: Log): Promise<void> {
+  try {
+    await writeFile(MIGRATE_REQUESTS_FILE, '1\n');
+  } catch (error) {
+    log.warn(
+      { reason: reasonOf(error) },
+      'connections that wait for a worker that ends will be reset: net.ipv4.tcp_migrate_req cannot be set',
+    );
+  }
 }

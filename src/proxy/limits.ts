@@ -41,6 +41,13 @@ export const TRAFFIC_PERIOD_MS = 1_000;
 /** For an answer of a worker to the primary: preparing 100 000 routes takes a second. */
 export const WORKER_ACK_TIMEOUT_MS = 10_000;
 export const WORKER_START_TIMEOUT_MS = 20_000;
+/**
+ * A worker whose primary is gone serves on for that long while it looks for the next one: a supervisor starts it within seconds. After that nobody is
+ * in charge, and what it serves grows old.
+ */
+export const SUCCESSOR_WAIT_MS = 20_000;
+/** What connections of an earlier generation get to end by themselves where nobody said how long. */
+export const RETIRE_DRAIN_MS = 60_000;
 /** A stop is promised within ten seconds, and containers get their time after this. */
 export const WORKER_DRAIN_MS = 3_000;
 export const WORKER_BACKOFF_FIRST_MS = 100;

@@ -15,7 +15,7 @@ import type { PeerFacts } from './connection/client-peer.ts';
 import { Downstream } from './connection/downstream.ts';
 import type { DataPlane } from './data-plane.ts';
 import { readPreface } from './preface.ts';
-import type { ListenAddress, ListenAddresses, TrustOptions } from './protocol.ts';
+import type { ListenAddress, WorkerOptions } from './protocol.ts';
 import type { TlsFacts } from './record.ts';
 import { isTrusted, parseTrustedProxies } from './trusted-proxies.ts';
 import type { TrustedProxies } from './trusted-proxies.ts';
@@ -25,6 +25,19 @@ import type { ReadPath } from './wire/wire.ts';
 
 /** How often a draining listener looks whether it is done. */
 const DRAIN_STEP_MS = 20;
+
+/** How a worker ends. Whoever is in a hurry changes it while it is under way. */
+export interface Drain {
+  /** By the monotonic clock. */
+  endMs: number;
+  /**
+   * Connections without a request stay until their next answer, which closes them, or their time-out: one that is closed by us may have a request on
+   * its way, which would be reset.
+   */
+  keepsIdle: boolean;
+}
+
+export type ListenerOptions = Pick<WorkerOptions, 'listen' | 'trust' | 'ticketKeys'>;
 
 interface ReadPaths {
   readonly plain: ReadPath;
@@ -38,13 +51,15 @@ export class Listener implements AsyncDisposable {
   readonly #paths: ReadPaths;
   readonly #trusted: TrustedProxies;
   readonly #proxyProtocol: boolean;
+  readonly #ticketKeys: Uint8Array | undefined;
   /** What PROXY headers told of connections whose handshake is under way, by peer. */
   readonly #introduced = new Map<string, PeerFacts>();
   #https: TlsServer | undefined;
   #handshakes = 0;
   #defaultCertificate: HostCertificate | undefined;
 
-  private constructor(plane: DataPlane, paths: ReadPaths, trust: TrustOptions) {
+  private constructor(plane: DataPlane, paths: ReadPaths, { trust, ticketKeys }: ListenerOptions) {
+    this.#ticketKeys = ticketKeys;
     this.#plane = plane;
     this.#paths = paths;
     const parsed = parseTrustedProxies(trust.trustedProxies);
@@ -53,11 +68,12 @@ export class Listener implements AsyncDisposable {
   }
 
   /** Listens on all addresses, or rejects with Node's error. */
-  static async open(plane: DataPlane, addresses: ListenAddresses, trust: TrustOptions): Promise<Listener> {
+  static async open(plane: DataPlane, options: ListenerOptions): Promise<Listener> {
+    const addresses = options.listen;
     const [plain, tls] = await Promise.all([provePlain(), proveTls()]);
     if (!plain || !tls)
       plane.log.warn({ plain, tls }, 'this Node does not read accepted sockets into our buffers; the slower way is used');
-    const listener = new Listener(plane, { plain: { fast: plain }, tls: { fast: tls } }, trust);
+    const listener = new Listener(plane, { plain: { fast: plain }, tls: { fast: tls } }, options);
     if (addresses.http !== undefined) {
       await listener.#listen(
         createServer({ allowHalfOpen: true, noDelay: true, highWaterMark: HIGH_WATER_BYTES }, (socket) => {
@@ -80,14 +96,14 @@ export class Listener implements AsyncDisposable {
     this.#https.setSecureContext({ cert: certificate.certPem, key: certificate.keyPem, minVersion: 'TLSv1.2' });
   }
 
-  /** Stops accepting, waits until what is under way has ended, at most `deadlineMs`, then cuts the rest. */
-  async drain(deadlineMs: number): Promise<void> {
+  /** Stops accepting, waits until what is under way has ended, at most until the drain's end, then cuts the rest. */
+  async drain(drain: Drain): Promise<void> {
     const { clock } = this.#plane;
-    const endMs = clock.monotonicMs() + deadlineMs;
     this.#plane.startDraining();
     for (const server of this.#servers) server.close();
-    while (this.#plane.underWay > 0 && clock.monotonicMs() < endMs) {
-      this.#plane.closeIdleDownstreams();
+    const left = (): number => (drain.keepsIdle ? this.#plane.downstreamConnections : this.#plane.underWay);
+    while (left() > 0 && clock.monotonicMs() < drain.endMs) {
+      if (!drain.keepsIdle) this.#plane.closeIdleDownstreams();
       await clock.sleep(DRAIN_STEP_MS);
     }
     this.#plane.closeIdleDownstreams();
@@ -127,6 +143,7 @@ export class Listener implements AsyncDisposable {
       minVersion: 'TLSv1.2',
       ALPNProtocols: ['http/1.1'],
       handshakeTimeout: limits.tlsHandshakeTimeoutMs,
+      ...(this.#ticketKeys === undefined ? {} : { ticketKeys: Buffer.from(this.#ticketKeys) }),
       SNICallback: (serverName, done) => {
         this.#answerServerName(serverName, done);
       },

@@ -6,11 +6,17 @@ import { createServer } from 'node:net';
 import { codeOf, EcluseError, reasonOf } from '#errors';
 import type { ListenAddress, ListenAddresses } from './protocol.ts';
 
-/** The addresses with port 0 replaced by a free port. Rejects where an address cannot be listened on. */
-export async function probeAddresses(addresses: ListenAddresses): Promise<ListenAddresses> {
-  const http = addresses.http === undefined ? undefined : await probe(addresses.http, 'listen.http');
-  const https = addresses.https === undefined ? undefined : await probe(addresses.https, 'listen.https');
-  return { http, https };
+/**
+ * The addresses with port 0 replaced by a free port. Rejects where an address cannot be listened on. `isShared`: workers of an earlier primary of this
+ * node listen there, and will end.
+ */
+export async function probeAddresses(
+  { http, https }: ListenAddresses,
+  isShared: (address: ListenAddress) => boolean = () => false,
+): Promise<ListenAddresses> {
+  const look = async (address: ListenAddress | undefined, key: string): Promise<ListenAddress | undefined> =>
+    address === undefined || isShared(address) ? address : await probe(address, key);
+  return { http: await look(http, 'listen.http'), https: await look(https, 'listen.https') };
 }
 
 /** The error for an address that cannot be listened on. `key` is the config key that chooses another. */

@@ -10,6 +10,9 @@ import type { FreezeSpan, Frozen } from '#routing/activator.ts';
 import type { PublishedPort, RouteConfig, RouteDelta } from '#routing/route-table.ts';
 import type { HostCertificate } from '#tls/certificate.ts';
 
+/** What a worker must say in its hello to understand all that a primary of another generation says. To be counted up with every change of these messages. */
+export const PROTOCOL_VERSION = 1;
+
 export interface ListenAddress {
   readonly host: string;
   readonly port: number;
@@ -62,6 +65,11 @@ export interface WorkerOptions {
   readonly trust: TrustOptions;
   readonly accessLogFile: string;
   readonly logLevel: 'debug' | 'info' | 'warn' | 'error' | 'silent';
+  /** Counts the primaries of this node, and says where the one after this one will be looked for. */
+  readonly generation: number;
+  readonly successorSocket: string | undefined;
+  /** TLS session tickets are sealed with them by all workers, of all generations (48 bytes). */
+  readonly ticketKeys: Uint8Array | undefined;
 }
 
 export type ToWorker =
@@ -82,6 +90,18 @@ export type ToWorker =
   | ({ readonly kind: 'wake-failed'; readonly seq: number } & FailedWake)
   | { readonly kind: 'metrics'; readonly seq: number }
   | { readonly kind: 'reopen-log'; readonly seq: number }
+  /** The primary will be gone: it is to serve on for the one that comes, which may give it `drainMs` to end. */
+  | { readonly kind: 'detach'; readonly seq: number; readonly drainMs: number }
+  /** From a later primary: what it serves, in one piece. Changes follow. */
+  | {
+      readonly kind: 'adopt';
+      readonly seq: number;
+      readonly edge: EdgeConfig;
+      readonly freezes: readonly { readonly endpointIds: readonly string[]; readonly deadlineMs: number }[];
+      readonly failedWakes: readonly FailedWake[];
+    }
+  /** From a later primary, whose workers listen: it stops listening, and ends when the last of its connections does, or its time is over. */
+  | { readonly kind: 'retire'; readonly seq: number }
   | { readonly kind: 'drain'; readonly seq: number; readonly deadlineMs: number };
 
 /** What moved since the last message, for one endpoint of one tenant. Bytes are those of HTTP on the wire, without TLS. */
@@ -103,6 +123,14 @@ export interface TrafficDelta {
 
 export type FromWorker =
   | { readonly kind: 'online' }
+  /** The first word to a primary that did not fork it. */
+  | {
+      readonly kind: 'hello';
+      readonly protocol: number;
+      readonly pid: number;
+      readonly generation: number;
+      readonly listen: ListenAddresses;
+    }
   | { readonly kind: 'listening'; readonly version: number }
   | { readonly kind: 'ack'; readonly seq: number; readonly frozen?: FreezeResult }
   | { readonly kind: 'refused'; readonly seq: number; readonly reason: string; readonly code?: string }

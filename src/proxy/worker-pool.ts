@@ -36,14 +36,20 @@ import type {
   EdgeConfig,
   FreezeOptions,
   FreezeResult,
+  ListenAddress,
   ListenAddresses,
+  ToWorker,
   TrafficDelta,
   TrustOptions,
   WorkerOptions,
 } from './protocol.ts';
 import { Wakes, asleepAmong } from './wakes.ts';
+import { refusalOf, startFailed, sumOfFreezes } from './worker-answers.ts';
 import { WorkerProcess } from './worker-process.ts';
-import type { Ask, Reply } from './worker-process.ts';
+import type { Ask, Reply } from './generation/conversation.ts';
+import { OldWorkers } from './generation/old-workers.ts';
+import type { Succession } from './generation/old-workers.ts';
+import type { Predecessor } from './generation/predecessors.ts';
 
 export interface WorkerPoolDeps {
   readonly log: Log;
@@ -62,6 +68,10 @@ export interface WorkerPoolOptions {
   readonly limits?: EdgeLimits;
   readonly trust?: TrustOptions;
   readonly initial: EdgeConfig;
+  /** Sealed with them, TLS sessions are resumed by any worker. Undefined: each has its own. */
+  readonly ticketKeys?: Uint8Array;
+  /** What this node's primaries hand on to each other; undefined: the workers end with theirs. */
+  readonly succession?: Succession;
   readonly onTraffic: (deltas: readonly TrafficDelta[]) => void;
   /**
    * Requests wait for one of these endpoints, all of which sleep: any one will do. Said once, and again after some seconds while they wait. To be
@@ -111,7 +121,8 @@ export class WorkerPool implements AsyncDisposable {
   /** Endpoint id to the end of its hold, in monotonic ms. */
   readonly #freezes = new Map<string, number>();
   readonly #wakes: Wakes;
-  readonly #loads: Loads<Member>;
+  readonly #loads: Loads<Member | Predecessor>;
+  readonly #old: OldWorkers | undefined;
   #committed: Committed;
 
   private constructor(deps: WorkerPoolDeps, options: WorkerPoolOptions, listen: ListenAddresses) {
@@ -121,6 +132,18 @@ export class WorkerPool implements AsyncDisposable {
     this.#committed = committedOf(options.initial);
     this.#loads = new Loads(deps.clock);
     this.#wakes = new Wakes(deps.clock, { againMs: WAKE_SAME_MS, tell: options.onWake });
+    this.#old = OldWorkers.of(deps.log, options.succession, {
+      traffic: options.onTraffic,
+      loads: (worker, loads) => {
+        this.#loads.told(worker, loads);
+      },
+      wake: (endpointIds) => {
+        this.#wakes.ask(endpointIds);
+      },
+      gone: (worker) => {
+        this.#loads.forget(worker);
+      },
+    });
   }
 
   /** Starts the workers and returns when all of them listen. */
@@ -133,7 +156,8 @@ export class WorkerPool implements AsyncDisposable {
         mend: `set workers to a number from 1 to ${String(WORKERS_MAX)}, or auto`,
       });
     }
-    const listen = await probeAddresses(options.listen);
+    const isShared = (address: ListenAddress): boolean => options.succession?.predecessors.listenOn(address) === true;
+    const listen = await probeAddresses(options.listen, isShared);
     const execArgv = [...(cluster.settings.execArgv ?? process.execArgv), ...WORKER_FLAGS];
     cluster.setupPrimary({ exec: options.workerFile, args: [], execArgv, serialization: 'advanced' });
     const pool = new WorkerPool(deps, options, listen);
@@ -147,6 +171,7 @@ export class WorkerPool implements AsyncDisposable {
       await pool[Symbol.asyncDispose]();
       throw error;
     }
+    pool.#old?.begin(() => ({ kind: 'adopt', edge: edgeConfigOf(pool.#committed), ...pool.#held() }));
     return pool;
   }
 
@@ -166,6 +191,19 @@ export class WorkerPool implements AsyncDisposable {
       state: listening ? 'listening' : 'starting',
       version,
     }));
+  }
+
+  /** Workers of earlier generations, which end when their connections have. */
+  retiring(): readonly Pick<Predecessor, 'pid' | 'generation'>[] {
+    return this.#old?.all().map(({ pid, generation }) => ({ pid, generation })) ?? [];
+  }
+
+  /** This primary goes, and another comes: the workers serve on for it, and get `drainMs` from then on. To be followed by the end of this process. */
+  async detach(drainMs: number): Promise<void> {
+    this.#stop.abort();
+    await this.#changes.run('change', async () => {
+      await this.#askAll({ kind: 'detach', drainMs }, WORKER_ACK_TIMEOUT_MS);
+    });
   }
 
   /** Brings all workers to a new version, or none: then it throws ECLUSE_CONFIG_REFUSED and the old version stays. The work is that of the change. */
@@ -228,6 +266,7 @@ export class WorkerPool implements AsyncDisposable {
   /** Stops accepting, gives what is under way `WORKER_DRAIN_MS`, and ends the workers. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stop.abort();
+    const old = this.#old?.[Symbol.asyncDispose]();
     await Promise.all(
       [...this.#members].map(async ({ process }) => {
         try {
@@ -243,6 +282,7 @@ export class WorkerPool implements AsyncDisposable {
       }),
     );
     await Promise.all(this.#slots);
+    await old;
   }
 
   async #change(change: EdgeChange, { thaw = [], persist }: ChangeOptions): Promise<void> {
@@ -265,6 +305,7 @@ export class WorkerPool implements AsyncDisposable {
     this.#committed = next;
     for (const id of thaw) this.#freezes.delete(id);
     this.#keepOnly(next);
+    this.#old?.changed(change, thaw);
     // Who booted meanwhile has the old version and has not prepared this one.
     const late = this.#booted().filter((member) => !participants.includes(member));
     for (const { process } of late) process.tell({ kind: 'prepare', change });
@@ -297,6 +338,7 @@ export class WorkerPool implements AsyncDisposable {
 
   /** Asks every booted worker. One that does not answer is replaced: it boots with what is committed and frozen. */
   async #askAll(message: Ask, timeoutMs: number): Promise<Reply[]> {
+    const old = this.#old?.askAll(message, timeoutMs);
     const replies = await Promise.all(
       this.#booted().map(async ({ process }) => {
         try {
@@ -311,7 +353,7 @@ export class WorkerPool implements AsyncDisposable {
         }
       }),
     );
-    return replies.filter((reply) => reply !== undefined);
+    return [...replies.filter((reply) => reply !== undefined), ...((await old) ?? [])];
   }
 
   #booted(): Member[] {
@@ -401,20 +443,29 @@ export class WorkerPool implements AsyncDisposable {
     }
   }
 
+  /** What is held and not woken now, for who comes. */
+  #held(): Pick<ToWorker & { readonly kind: 'boot' }, 'freezes' | 'failedWakes'> {
+    const nowMs = this.#deps.clock.monotonicMs();
+    return {
+      freezes: [...this.#freezes].map(([id, endMs]) => ({ endpointIds: [id], deadlineMs: Math.max(0, endMs - nowMs) })),
+      failedWakes: [...this.#wakes.failures()],
+    };
+  }
+
   /** Sends what is committed and frozen now. Rejects where the worker refuses it. */
   async #boot(member: Member): Promise<void> {
-    const nowMs = this.#deps.clock.monotonicMs();
     member.booted = true;
     member.version = this.version;
     const { accessLogFile, logLevel = 'info', limits = EDGE_LIMITS, trust = NOBODY_TRUSTED, workers } = this.#options;
+    const { succession, ticketKeys } = this.#options;
+    const generation = { generation: succession?.generation ?? 1, successorSocket: succession?.socketPath };
     const shares = { ...limits, tenant: shareLimits(limits.tenant, workers) };
     const reply = await member.process.ask(
       {
         kind: 'boot',
-        options: { listen: this.#listen, limits: shares, trust, accessLogFile, logLevel },
+        options: { listen: this.#listen, limits: shares, trust, accessLogFile, logLevel, ticketKeys, ...generation },
         edge: edgeConfigOf(this.#committed),
-        freezes: [...this.#freezes].map(([id, endMs]) => ({ endpointIds: [id], deadlineMs: Math.max(0, endMs - nowMs) })),
-        failedWakes: [...this.#wakes.failures()],
+        ...this.#held(),
       },
       WORKER_START_TIMEOUT_MS,
     );
@@ -424,30 +475,4 @@ export class WorkerPool implements AsyncDisposable {
     const key = http !== undefined && reply.reason.includes(`:${String(http.port)}`) ? 'listen.http' : 'listen.https';
     throw listenError(key === 'listen.http' ? http : https, key, { code: reply.code, reason: reply.reason });
   }
-}
-
-function sumOfFreezes(one: FreezeResult, other: FreezeResult): FreezeResult {
-  return {
-    cut: one.cut + other.cut,
-    waitedMs: Math.max(one.waitedMs, other.waitedMs),
-    closedWebSockets: one.closedWebSockets + other.closedWebSockets,
-    endedEventStreams: one.endedEventStreams + other.endedEventStreams,
-    replayed: one.replayed + other.replayed,
-  };
-}
-
-function refusalOf(result: PromiseSettledResult<Reply>): string | undefined {
-  if (result.status === 'fulfilled') return result.value.kind === 'refused' ? result.value.reason : undefined;
-  // A worker that dies takes no part: its successor boots at what is committed. One that hangs does.
-  const error: unknown = result.reason;
-  return error instanceof EcluseError && error.code === 'ECLUSE_WORKER_GONE' ? undefined : reasonOf(error);
-}
-
-function startFailed(what: string): EcluseError {
-  return new EcluseError({
-    code: 'ECLUSE_WORKER_START',
-    source: 'runtime',
-    message: `a worker ${what} at start`,
-    mend: 'see its log lines above',
-  });
 }

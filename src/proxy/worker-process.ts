@@ -1,14 +1,10 @@
 /** One worker process as the primary sees it: messages with answers, and its end. */
 import cluster from 'node:cluster';
 import type { Worker } from 'node:cluster';
-import { EcluseError } from '#errors';
 import type { EndpointLoad } from './loads.ts';
-import type { FromWorker, ToWorker } from './protocol.ts';
-
-/** A message without its `seq`, which this file gives. */
-type Unnumbered<M> = M extends unknown ? Omit<M, 'seq'> : never;
-export type Ask = Unnumbered<ToWorker>;
-export type Reply = FromWorker & { readonly kind: 'ack' | 'refused' | 'metrics' };
+import { Conversation } from './generation/conversation.ts';
+import type { Ask, Reply } from './generation/conversation.ts';
+import type { FromWorker } from './protocol.ts';
 
 export interface WorkerEvents {
   readonly online: () => void;
@@ -18,21 +14,21 @@ export interface WorkerEvents {
   readonly wake: (endpointIds: readonly string[]) => void;
 }
 
-interface Pending {
-  readonly resolve: (reply: Reply) => void;
-  readonly reject: (error: EcluseError) => void;
-}
-
 export class WorkerProcess {
   readonly #worker: Worker;
-  readonly #pending = new Map<number, Pending>();
+  readonly #conversation: Conversation;
   readonly #exit = Promise.withResolvers<string>();
-  #seq = 0;
-  #gone = false;
 
   /** Forks the program that `cluster.setupPrimary` named. */
   constructor(events: WorkerEvents) {
-    this.#worker = cluster.fork();
+    const worker = cluster.fork();
+    this.#worker = worker;
+    this.#conversation = new Conversation(
+      () => this.pid,
+      (message) => {
+        if (worker.isConnected()) worker.send(message, undefined, () => undefined);
+      },
+    );
     this.#worker.on('message', (message: FromWorker) => {
       this.#receive(message, events);
     });
@@ -51,38 +47,17 @@ export class WorkerProcess {
     return this.#exit.promise;
   }
 
-  /** Sends without waiting for an answer. */
-  tell(message: Ask): number {
-    this.#seq += 1;
-    const seq = this.#seq;
-    if (!this.#gone && this.#worker.isConnected()) this.#worker.send({ ...message, seq }, undefined, () => undefined);
-    return seq;
+  tell(message: Ask): void {
+    this.#conversation.tell(message);
   }
 
   /** Sends and waits for the answer; rejects after `timeoutMs` and when the process ends. */
   async ask(message: Ask, timeoutMs: number): Promise<Reply> {
-    const { promise, resolve, reject } = Promise.withResolvers<Reply>();
-    if (this.#gone) throw failure('ECLUSE_WORKER_GONE', `worker ${String(this.pid)} is gone`);
-    const seq = this.tell(message);
-    this.#pending.set(seq, { resolve, reject });
-    const timer = setTimeout(() => {
-      reject(
-        failure(
-          'ECLUSE_WORKER_TIMEOUT',
-          `worker ${String(this.pid)} did not answer "${message.kind}" in ${String(timeoutMs)} ms`,
-        ),
-      );
-    }, timeoutMs);
-    try {
-      return await promise;
-    } finally {
-      clearTimeout(timer);
-      this.#pending.delete(seq);
-    }
+    return await this.#conversation.ask(message, timeoutMs);
   }
 
   kill(): void {
-    if (!this.#gone) this.#worker.process.kill('SIGKILL');
+    if (!this.#conversation.isOver) this.#worker.process.kill('SIGKILL');
   }
 
   #receive(message: FromWorker, events: WorkerEvents): void {
@@ -105,19 +80,15 @@ export class WorkerProcess {
       case 'ack':
       case 'refused':
       case 'metrics':
-        this.#pending.get(message.seq)?.resolve(message);
+        this.#conversation.answered(message);
+        return;
+      case 'hello': // Who was forked needs none.
         return;
     }
   }
 
   #ended(how: string): void {
-    this.#gone = true;
-    for (const { reject } of this.#pending.values())
-      reject(failure('ECLUSE_WORKER_GONE', `worker ${String(this.pid)} ended (${how})`));
+    this.#conversation.end(how);
     this.#exit.resolve(how);
   }
-}
-
-function failure(code: string, message: string): EcluseError {
-  return new EcluseError({ code, source: 'runtime', message });
 }

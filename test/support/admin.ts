@@ -42,6 +42,8 @@ const STATUS: NodeStatus = {
   listen: { http: '127.0.0.1:8080', https: '127.0.0.1:8443', docker: undefined, metrics: '127.0.0.1:9180' },
   configVersion: 7,
   workers: [{ pid: 1, version: 7 }],
+  generation: 3,
+  retiring: [{ pid: 4, generation: 2 }],
   hosts: [
     {
       name: 'a',
@@ -133,6 +135,7 @@ export function createTestControl(sql: Sql): NodeControl {
   return {
     edge: NO_EDGE,
     status: async () => STATUS,
+    upgrade: async () => ({ generation: STATUS.generation, pid: STATUS.pid }),
     tenants: async () => (await listTenants(sql)).map((tenant) => ({ ...tenant, containers: 0 })),
     addTenant: async ({ name, quota, domains }) => {
       const limits = { ...QUOTA_DEFAULT, ...quota };

@@ -12,6 +12,7 @@ import { provePlain } from '#proxy/wire/fast-read.ts';
 import { WAKE_AGAIN_MS } from '#proxy/limits.ts';
 import type { Wakes } from '#proxy/wakes.ts';
 import { Freezes } from './freezes.ts';
+import type { Drain } from '#proxy/listener.ts';
 import { DRAIN_STEP_MS, QUIET_MS, UNBOUND_RETRY_MS } from './limits.ts';
 import type { OpenPort, PortAnswer, PortDeps } from './open-port.ts';
 import { overlaps, portKey, tableOf } from './port-table.ts';
@@ -115,7 +116,7 @@ export class Ports implements Disposable {
     this.hold(endpointIds, options.deadlineMs);
     const ids = new Set(endpointIds);
     const isCarried = (stream: TcpStream): boolean => options.streams === 'carry' && stream.isJoined;
-    return await this.#emptied(options.drainMs, (stream) => {
+    return await this.#emptied({ endMs: this.#deps.clock.monotonicMs() + options.drainMs, keepsIdle: false }, (stream) => {
       const id = stream.endpoint?.id;
       return id !== undefined && ids.has(id) && lasts(id) && !isCarried(stream);
     });
@@ -142,12 +143,12 @@ export class Ports implements Disposable {
     for (const port of this.#leaving) if (port.streams.size === 0) this.#leaving.delete(port);
   }
 
-  /** Stops listening and returns when all streams have ended, at the latest after `deadlineMs`. */
-  async drain(deadlineMs: number): Promise<void> {
+  /** Stops listening and returns when all streams have ended, at the latest at the drain's end. */
+  async drain(drain: Drain): Promise<void> {
     this.#isClosed = true;
     clearInterval(this.#retry);
     for (const port of this.#open.values()) port.stopListening();
-    await this.#emptied(deadlineMs, () => true);
+    await this.#emptied(drain, () => true);
   }
 
   [Symbol.dispose](): void {
@@ -160,19 +161,19 @@ export class Ports implements Disposable {
     this.#leaving.clear();
   }
 
-  /** Connections that are not made yet begin anew; the others are cut once nothing moves in them, and all after `limitMs`. */
-  async #emptied(limitMs: number, isMeant: (stream: TcpStream) => boolean): Promise<Emptied> {
+  /** Connections that are not made yet begin anew; the others are cut once nothing moves in them, and all at the end. */
+  async #emptied(drain: Drain, isMeant: (stream: TcpStream) => boolean): Promise<Emptied> {
     const { clock } = this.#deps;
     const startMs = clock.monotonicMs();
     let cut = 0;
     for (const stream of this.#streams()) if (isMeant(stream) && !stream.isJoined) stream.again();
     for (;;) {
       const nowMs = clock.monotonicMs();
-      const isLate = nowMs - startMs >= limitMs;
+      const isLate = nowMs >= drain.endMs;
       let left = 0;
       for (const stream of this.#streams()) {
         if (!isMeant(stream)) continue;
-        if (isLate || stream.quietMs(nowMs) >= QUIET_MS) {
+        if (isLate || (!drain.keepsIdle && stream.quietMs(nowMs) >= QUIET_MS)) {
           stream.cut();
           cut += 1;
         } else left += 1;

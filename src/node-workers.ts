@@ -1,0 +1,119 @@
+/** The workers of a node: whether their ports can be had, and the pool between the edge and the meter. */
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import type { Meter } from '#caas/meter.ts';
+import { systemClock, waitFor } from '#clock';
+import type { NodeConfig } from '#config';
+import { EcluseError } from '#errors';
+import type { Log } from '#log';
+import type { Predecessors } from '#proxy/generation/predecessors.ts';
+import { probeAddresses } from '#proxy/port-probe.ts';
+import type { TrafficDelta } from '#proxy/protocol.ts';
+import { WorkerPool } from '#proxy/worker-pool.ts';
+import { allowMigratingRequests } from '#isolation/host-network.ts';
+import type { Sql } from '#state/sql.ts';
+import type { Edge } from './node-edge.ts';
+import { nextGeneration, successorSocketOf, ticketKeysIn } from './node-succession.ts';
+
+/** After a crash the old workers look for the next primary, which is heard by then that they have its ports; an older program's close them. */
+const OLD_WORKERS_LIMIT_MS = 6000;
+
+/** Errors: those of `probeAddresses`, naming the flag that chooses another address. */
+export async function checkPorts(config: NodeConfig, afterCrash: boolean, predecessors: Predecessors): Promise<void> {
+  const { http, https, docker, metrics } = config.listen;
+  const tryAll = async (): Promise<EcluseError | undefined> => {
+    try {
+      await probeAddresses({ http, https }, (address) => predecessors.listenOn(address));
+      await probeAddresses({ http: docker, https: metrics });
+      return undefined;
+    } catch (error) {
+      if (error instanceof EcluseError) return withFlag(config, error);
+      throw error;
+    }
+  };
+  let failure = await tryAll();
+  if (failure !== undefined && afterCrash) {
+    await waitFor(
+      systemClock,
+      async () => {
+        failure = await tryAll();
+        return failure === undefined ? true : undefined;
+      },
+      { limitMs: OLD_WORKERS_LIMIT_MS, stepMs: 100 },
+    );
+  }
+  if (failure !== undefined) throw failure;
+}
+
+/** The same error, naming the flag that chooses another address. */
+function withFlag(config: NodeConfig, error: EcluseError): EcluseError {
+  for (const name of ['http', 'https', 'docker', 'metrics'] as const) {
+    const address = config.listen[name];
+    const at = address === undefined ? '' : `${address.host}:${String(address.port)}`;
+    // With what stands around it: port 80 is not port 8080.
+    if (at === '' || !error.message.includes(` ${at}:`)) continue;
+    return new EcluseError({
+      code: error.code,
+      source: error.source,
+      message: error.message,
+      mend: `stop it, or choose another address with --${name} ADDRESS:PORT (or listen.${name} in ecluse.yaml)`,
+      cause: error,
+    });
+  }
+  return error;
+}
+
+function countTraffic(meter: Meter, deltas: readonly TrafficDelta[]): void {
+  for (const delta of deltas) {
+    if (delta.endpointId === undefined) continue;
+    meter.addTraffic(delta.endpointId, {
+      requests: delta.requests,
+      ingressBytes: delta.upstreamOutBytes,
+      egressBytes: delta.upstreamInBytes,
+      heldMs: delta.heldMs,
+    });
+  }
+}
+
+interface WorkersDeps {
+  readonly log: Log;
+  readonly sql: Sql;
+  readonly edge: Edge;
+  readonly meter: Meter;
+  readonly predecessors: Predecessors;
+}
+
+/** Starts the workers of this generation, and ends those of earlier ones. */
+export async function openWorkers(
+  config: NodeConfig,
+  { log, sql, edge, meter, predecessors }: WorkersDeps,
+): Promise<{ readonly pool: WorkerPool; readonly generation: number; readonly dispose: () => Promise<void> }> {
+  await allowMigratingRequests(log);
+  const generation = await nextGeneration(sql);
+  const pool = await WorkerPool.open(
+    { log, clock: systemClock },
+    {
+      workers: config.workers,
+      workerFile: fileURLToPath(new URL('./worker.ts', import.meta.url)),
+      listen: { http: config.listen.http, https: config.listen.https },
+      accessLogFile: config.accessLogFile,
+      limits: config.edge,
+      trust: { trustedProxies: config.trustedProxies, proxyProtocol: config.proxyProtocol },
+      initial: await edge.initial(),
+      ticketKeys: await ticketKeysIn(join(config.dataDir, 'tls')),
+      succession: { generation, socketPath: successorSocketOf(config), predecessors },
+      onTraffic: (deltas) => {
+        countTraffic(meter, deltas);
+      },
+      onWake: (endpointIds) => {
+        edge.wanted(endpointIds);
+      },
+    },
+  );
+  edge.attach(pool);
+  const dispose = async (): Promise<void> => {
+    edge.attach(undefined);
+    await pool[Symbol.asyncDispose]();
+  };
+  return { pool, generation, dispose };
+}
