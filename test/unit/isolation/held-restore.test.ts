@@ -1,5 +1,5 @@
 /** A held restore: released, called off at each of its places, and left by a daemon that died. The wrapper is real, with a program in runsc's place. */
-import { execFile } from 'node:child_process';
+import { execFile, spawn } from 'node:child_process';
 import { chmod, mkdir, mkdtemp, readFile, readdir, rm, writeFile } from 'node:fs/promises';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
@@ -208,6 +208,27 @@ describe('a held restore', { timeout: 2 * LIMIT_MS }, () => {
       await second.restore(systemClock, image());
       expect(await calls()).toEqual([restoreOf(`--image-path ${image()}`)]);
     });
+  });
+
+  test('that is called off ends the sandbox that it was made with, and none that came after it', async () => {
+    const programs = [1, 2].map(() => spawn('sleep', ['60'], { argv0: 'runsc-sandbox' }));
+    try {
+      const [first, second] = programs.map(({ pid }) => String(pid));
+      await mkdir(join(folder, 'cgroup'));
+      await mkdir(join(folder, 'own', ID), { recursive: true });
+      // Out of the tree of cgroups: who is in this one is ours to say.
+      await writeFile(join(folder, 'cgroup', ID), `/../../../../..${folder}/own`);
+      await writeFile(join(folder, 'own', ID, 'cgroup.procs'), `${String(first)}\n`);
+      const held = await hold();
+      expect(await start()).toBe('started');
+      expect(await waits(held)).toBe(true);
+      await writeFile(join(folder, 'own', ID, 'cgroup.procs'), `${String(second)}\n`);
+      await held[Symbol.asyncDispose]();
+      expect(await hasRun(systemClock, place, async () => await Promise.resolve(true))).toBe(false);
+      await expect.poll(() => programs.map(({ signalCode }) => signalCode), { timeout: LIMIT_MS }).toEqual(['SIGKILL', null]);
+    } finally {
+      for (const program of programs) program.kill('SIGKILL');
+    }
   });
 
   describe('of a daemon that died', () => {
