@@ -227,7 +227,7 @@ describe('a held restore', { timeout: 2 * LIMIT_MS }, () => {
       expect(await hasRun(systemClock, place, async () => await Promise.resolve(true))).toBe(false);
       await expect.poll(() => programs.map(({ signalCode }) => signalCode), { timeout: LIMIT_MS }).toEqual(['SIGKILL', null]);
     } finally {
-      for (const program of programs) program.kill('SIGKILL');
+      for (const one of programs) one.kill('SIGKILL');
     }
   });
 
