@@ -10,19 +10,25 @@ export interface Shim {
   readonly pid: number;
   /** The engine's id of its container. */
   readonly engineId: string;
+  /** It has no child: nothing of a container is left to it. */
+  readonly isAlone: boolean;
 }
 
 /** The shims of the containerd below `engineDir`. */
 export async function shimsOf(engineDir: string): Promise<readonly Shim[]> {
   const socket = join(engineDir, 'exec', 'containerd', 'containerd.sock');
-  const shims: Shim[] = [];
+  const shims: Omit<Shim, 'isAlone'>[] = [];
+  const parents = new Set<number>();
   for (const name of await readdir('/proc')) {
     if (!/^\d+$/.test(name)) continue;
+    const stat = await readFile(`/proc/${name}/stat`, 'utf8').catch(() => '');
+    // proc(5): behind the name, which may have anything in it, come the state and the parent.
+    parents.add(Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[1]));
     const args = (await readFile(`/proc/${name}/cmdline`, 'utf8').catch(() => '')).split('\0');
     if (!(args[0] ?? '').includes('containerd-shim') || !args.includes(socket)) continue;
     shims.push({ pid: Number(name), engineId: args[args.indexOf('-id') + 1] ?? '' });
   }
-  return shims;
+  return shims.map((shim) => ({ ...shim, isAlone: !parents.has(shim.pid) }));
 }
 
 /** Ends all shims of the containerd below `engineDir`; only for an engine that is gone. Returns their pids. */

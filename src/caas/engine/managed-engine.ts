@@ -165,12 +165,15 @@ export class ManagedEngine implements AsyncDisposable {
     await waitFor(this.#deps.clock, isDone, { limitMs: backOffMs + 10_000, stepMs: 100 });
   }
 
-  /** An engine that was killed while it started a container may leave a shim that nobody knows: it would stay for ever. */
+  /**
+   * An engine that was killed while it started a container may leave a shim that nobody knows, or one that has no container any more while its id is
+   * known: it would stay for ever, and the second kind would be in the way of each further start ("task already exists").
+   */
   async #endStrays(): Promise<void> {
     this.#strayLooks -= 1;
     const { json } = await this.client.call({ method: 'GET', path: ['containers', 'json'], query: { all: true } });
     const known = new Set(listedSchema.parse(json).map(({ Id }) => Id));
-    const strays = (await shimsOf(this.#options.dir)).filter(({ engineId }) => !known.has(engineId));
+    const strays = (await shimsOf(this.#options.dir)).filter(({ engineId, isAlone }) => isAlone || !known.has(engineId));
     this.#strays = new Map(strays.map(({ pid }) => [pid, (this.#strays.get(pid) ?? 0) + 1]));
     const sure = [...this.#strays].filter(([, looks]) => looks >= STRAY_LOOKS_SURE).map(([pid]) => pid);
     const shims = killAll(sure);
