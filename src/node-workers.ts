@@ -15,7 +15,9 @@ import type { Sql } from '#state/sql.ts';
 import type { Edge } from './node-edge.ts';
 import { nextGeneration, successorSocketOf, ticketKeysIn } from './node-succession.ts';
 
-/** After a crash the old workers look for the next primary, which is heard by then that they have its ports; an older program's close them. */
+/** Where a start before this one failed in order, workers of an earlier primary may still look, every 50 ms. */
+const HELLO_LIMIT_MS = 500;
+/** After a crash the old workers look for the next primary, which hears by then that they have its ports; an older program's close them. */
 const OLD_WORKERS_LIMIT_MS = 6000;
 
 /** Errors: those of `probeAddresses`, naming the flag that chooses another address. */
@@ -32,14 +34,14 @@ export async function checkPorts(config: NodeConfig, afterCrash: boolean, predec
     }
   };
   let failure = await tryAll();
-  if (failure !== undefined && afterCrash) {
+  if (failure !== undefined) {
     await waitFor(
       systemClock,
       async () => {
         failure = await tryAll();
         return failure === undefined ? true : undefined;
       },
-      { limitMs: OLD_WORKERS_LIMIT_MS, stepMs: 100 },
+      { limitMs: afterCrash ? OLD_WORKERS_LIMIT_MS : HELLO_LIMIT_MS, stepMs: 100 },
     );
   }
   if (failure !== undefined) throw failure;

@@ -37,8 +37,10 @@ let hadLoads = false;
 let retireDrainMs = RETIRE_DRAIN_MS;
 /** The next primary. */
 let successor: Successor | undefined;
-/** Nobody counts what is sent to a primary that is about to go. */
+/** Nobody counts what is sent to a primary that is about to go, or that has not taken this worker over yet. */
 let isDetached = false;
+/** It has done all that it was to do. */
+let isLeaving = false;
 
 function send(message: FromWorker): void {
   if (successor !== undefined) successor.send(message);
@@ -47,7 +49,7 @@ function send(message: FromWorker): void {
 
 /** What moves while nobody is there to count it is kept until somebody is. */
 function pushTraffic(plane: DataPlane): void {
-  if (successor === undefined && (isDetached || !process.connected)) return;
+  if (isDetached || (successor === undefined && !process.connected)) return;
   const deltas = plane.collectTraffic();
   pushLoads(plane.loads(deltas));
   if (deltas.length === 0) return;
@@ -190,9 +192,11 @@ async function handleEnd(plane: DataPlane, message: EndMessage): Promise<void> {
       send({ kind: 'ack', seq });
       return;
     case 'adopt':
+      isDetached = false;
       adopt(plane, message);
       return;
     case 'retire':
+      isDetached = false;
       send({ kind: 'ack', seq });
       await end(retireDrainMs, true);
       await exit();
@@ -214,11 +218,15 @@ function adopt(plane: DataPlane, { seq, edge, freezes, failedWakes }: ToWorker &
   }
   plane.commit(edge.config.version);
   for (const { endpointIds, deadlineMs } of freezes) plane.hold(endpointIds, deadlineMs);
+  // What the last primary froze nobody else would thaw.
+  const held = new Set(freezes.flatMap(({ endpointIds }) => endpointIds));
+  plane.thaw(plane.holds.frozen.filter((id) => !held.has(id)));
   for (const { endpointIds, retryAfterMs } of failedWakes) plane.wakeFailed(endpointIds, retryAfterMs);
   send({ kind: 'ack', seq });
 }
 
 async function exit(): Promise<void> {
+  isLeaving = true;
   if (successor !== undefined) {
     await successor.flushed();
     leave();
@@ -255,6 +263,7 @@ async function orphaned(): Promise<void> {
       // Who drains has its ports no more.
       const ports = drain === undefined ? listen : { http: undefined, https: undefined };
       const hello = { kind: 'hello', protocol: PROTOCOL_VERSION, pid: process.pid, generation, listen: ports } as const;
+      isDetached = true;
       successor = await findSuccessor(systemClock, {
         socketPath,
         waitMs: SUCCESSOR_WAIT_MS,
@@ -281,6 +290,7 @@ process.on('message', (message: ToWorker) => {
   void onMessage(message);
 });
 process.on('disconnect', () => {
-  void orphaned().finally(leave);
+  if (isLeaving) leave();
+  else void orphaned().finally(leave);
 });
 send({ kind: 'online' });

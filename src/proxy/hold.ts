@@ -132,6 +132,11 @@ export class HoldQueue implements Disposable {
     };
   }
 
+  /** Endpoints whose requests wait until a thaw. */
+  get frozen(): readonly string[] {
+    return [...this.#freezes.keys()];
+  }
+
   thaw(endpointIds: readonly string[]): void {
     for (const id of endpointIds) {
       clearTimeout(this.#freezes.get(id)?.timer);

@@ -35,7 +35,7 @@ export async function beginStart(host: Host, row: ContainerRow, ahead: RestoreAh
 
 /** Whether the engine's start came to its gate. */
 export async function reachedGate(clock: Clock, { held, ended }: HeldStart): Promise<boolean> {
-  return await Promise.race([held.waits(clock, GATE_LIMIT_MS, AbortSignal.timeout(GATE_LIMIT_MS)), ended.then(() => false)]);
+  return await Promise.race([held.waits(clock, GATE_LIMIT_MS, new AbortController().signal), ended.then(() => false)]);
 }
 
 /** Lets the engine end the start, and asks what it made. Nothing runs yet. */

@@ -18,7 +18,7 @@ import type { Clock } from '#clock';
 import { EcluseError, reasonOf } from '#errors';
 import type { Log } from '#log';
 import { checkImageRoom } from '#isolation/checkpoint.ts';
-import { unstage } from '#isolation/held-restore.ts';
+import { NotRestored, unstage } from '#isolation/held-restore.ts';
 import type { SnapshotVault } from '#isolation/snapshot-vault.ts';
 
 import type { Activator } from '#routing/activator.ts';
@@ -332,17 +332,21 @@ export class Sleepers implements AsyncDisposable {
     const host = containers.hostOf(row);
     const imageDir = join(imageFolder, snapshot.id);
     let start: HeldStart | undefined;
+    let isReleased = false;
     try {
       start = (await this.#takeLight(row, host)) ?? (await beginStart(host, row, { imageDir, holdsEngine: false }));
       const said = bothDone(finishStart(host, row, start), beginWake(sql, snapshot.id));
       const [[life]] = await bothDone(said, vault.unseal(snapshot, imageDir));
+      isReleased = true;
       await start.held.restore(clock, imageDir);
       return life;
     } catch (error) {
-      await this.#sleepOn(row, snapshot, [
-        async () => await start?.held[Symbol.asyncDispose](),
-        async () => await rm(imageDir, { recursive: true, force: true }),
-      ]);
+      // Without an outcome it may have run: it stays as it is, and the next wake asks again (`lifeOfRun`).
+      if (!isReleased || error instanceof NotRestored)
+        await this.#sleepOn(row, snapshot, [
+          async () => await start?.held[Symbol.asyncDispose](),
+          async () => await rm(imageDir, { recursive: true, force: true }),
+        ]);
       const failed = afterFailedWake(this.#failed.get(row.id), clock.monotonicMs());
       this.#failed.set(row.id, failed);
       throw new EcluseError({

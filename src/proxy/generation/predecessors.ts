@@ -89,8 +89,13 @@ export class Predecessor {
   }
 
   kill(): void {
-    // Its connection is there, so the process is: the id cannot be another's yet.
-    if (!this.#conversation.isOver) process.kill(this.pid, 'SIGKILL');
+    if (this.#conversation.isOver) return;
+    try {
+      // Its connection was there a moment ago: the id cannot be another's yet.
+      process.kill(this.pid, 'SIGKILL');
+    } catch {
+      // It ended just now.
+    }
   }
 
   received(message: FromWorker): void {
