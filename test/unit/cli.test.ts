@@ -147,8 +147,12 @@ describe('parseCommandLine()', () => {
       configFile: 'f',
       dataDir: undefined,
       demo: true,
+      checkOnly: false,
       listen: { http: '127.0.0.1:8081', https: undefined, docker: '[::1]:2377', metrics: 'off' },
     });
+    expect(parse('up --check')).toMatchObject({ kind: 'up', checkOnly: true });
+    expect(parse('upgrade')).toMatchObject({ kind: 'upgrade', drainMs: 60_000 });
+    expect(parse('upgrade --drain 10m')).toMatchObject({ kind: 'upgrade', drainMs: 600_000 });
     expect(refusal('up --http 8080')).toContain('--http: "8080" is not an address');
     expect(refusal('up --http :70000')).toContain('port 70000');
     expect(refusal('up --http 300.1.2.3:80')).toContain('neither an IP address nor a host name');
