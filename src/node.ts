@@ -367,7 +367,7 @@ function firstOf(thrown: unknown): unknown {
 const say: Say = (line) => process.stdout.write(`ecluse: ${line}\n`);
 
 /** Ends in the next generation. Throws where it cannot: what was handed over already is lost to this process, which has to end. */
-async function replace(node: RunningNode, order: UpgradeOrder): Promise<void> {
+async function replace(node: RunningNode, order: UpgradeOrder): Promise<never> {
   say('upgrade: handing over to the next generation');
   await notifySupervisor('RELOADING=1');
   await node.leave(order);
@@ -400,8 +400,8 @@ export async function runNode(config: NodeConfig): Promise<number> {
     say(`ready in ${((systemClock.monotonicMs() - startMs) / 1000).toFixed(1)} s`);
     await notifySupervisor('READY=1');
     const end = await Promise.race([stopped, ordered.promise]);
-    if (typeof end === 'object') await replace(node, end);
-    say(`${typeof end === 'string' ? end : 'no successor'}: stopping`);
+    if (typeof end === 'object') return await replace(node, end);
+    say(`${end}: stopping`);
     await notifySupervisor('STOPPING=1');
   } catch (error) {
     process.stderr.write(`ecluse: ${errorLine(error)}\n`);

@@ -25,8 +25,7 @@ import {
   setMigrationTarget,
 } from '#state/migrations.ts';
 import { killSessions } from '#isolation/sandbox-sessions.ts';
-import { addressOf } from '#caas/engine/engine-answers.ts';
-import type { EngineInspect } from '#caas/engine/engine-answers.ts';
+import type { StartedLife } from '#caas/engine/held-start.ts';
 import { removeCopy } from '#caas/engine/engine-copy.ts';
 import { withoutRestart } from '#caas/engine/restart-policy.ts';
 import { dropForeignVolumes, placeVolumeWrites, prepareVolumes, sharedVolumeOf } from '#caas/volumes/volume-moves.ts';
@@ -288,7 +287,7 @@ export class Migrations implements AsyncDisposable {
     });
     const restored = await prepared.copy.restore(targetImageDir);
     times.phase('probe', prepared.servesBefore ? 'its port must answer' : 'it must run');
-    if (prepared.servesBefore) await prepared.copy.prove(move.spec, addressOf(restored), signal);
+    if (prepared.servesBefore) await prepared.copy.prove(move.spec, restored.address, signal);
     signal.throwIfAborted();
     times.phase('commit', `${source.name} to ${target.name}`);
     await this.#commit(move, prepared, restored);
@@ -300,7 +299,7 @@ export class Migrations implements AsyncDisposable {
     return { heldFromMs, transfer, copy, outcome: { pausedMs, ...sizes, cut, closedWebSockets, endedEventStreams, replayed } };
   }
 
-  async #commit(move: Move, { copy, volumes }: Prepared, restored: EngineInspect): Promise<void> {
+  async #commit(move: Move, { copy, volumes }: Prepared, { address, carriedStart }: StartedLife): Promise<void> {
     const { sql, meter } = this.#deps;
     const { row, target, journal, spec } = move;
     const incarnation = await meter.startingPoint({
@@ -311,7 +310,6 @@ export class Migrations implements AsyncDisposable {
       name: row.name,
       cgroup: target.cgroupOf(row.tenant, row.id),
     });
-    const address = addressOf(restored);
     const commit = async (): Promise<void> => {
       const shared = await sharedVolumeOf(sql, row.id, row.tenant, spec.mounts);
       if (shared !== undefined) throw new Error(`volume ${shared} was given to another container meanwhile`);
@@ -320,7 +318,7 @@ export class Migrations implements AsyncDisposable {
         engineId: copy.engineId,
         address,
         lanAddress: address,
-        carriedStart: restored.State.StartedAt,
+        carriedStart,
         incarnation,
         nowMs: incarnation.openedMs,
         more: placeVolumeWrites(volumes.travels, target.name),

@@ -3,9 +3,8 @@
  * commit it is taken away again.
  */
 import type { Clock } from '#clock';
-import { reasonOf } from '#errors';
 import { forgetFinalCounters } from '#isolation/runtime-settings.ts';
-import { HeldRestore, unstage } from '#isolation/held-restore.ts';
+import { unstage } from '#isolation/held-restore.ts';
 import type { RestoreAhead } from '#isolation/held-restore.ts';
 import type { ContainerRow } from '#state/containers.ts';
 import { inspectSchema } from '#caas/engine/engine-answers.ts';
@@ -13,6 +12,8 @@ import type { EngineInspect } from '#caas/engine/engine-answers.ts';
 import type { ContainerSpec } from '#caas/spec/container-spec.ts';
 import { endHeld, hasSandbox, killSandbox, removeCopy } from '#caas/engine/engine-copy.ts';
 import type { EngineCopy } from '#caas/engine/engine-copy.ts';
+import { beginStart, finishStart } from '#caas/engine/held-start.ts';
+import type { HeldStart, StartedLife } from '#caas/engine/held-start.ts';
 import type { Host } from '#caas/host.ts';
 import type { VolumeMove } from '#caas/volumes/volume-moves.ts';
 import { copyLive, finishLayer, finishTree } from './file-sync.ts';
@@ -21,8 +22,6 @@ import { untilServes } from './migration-probe.ts';
 
 /** Until the sandbox is there: as long as a cold start on a busy machine may take. */
 const PRESTART_LIMIT_MS = 60_000;
-/** How long the engine may wait for an image that is still being made: a pre-copy of many gigabytes over a slow line. */
-const START_PATIENCE_MS = 6 * 3_600_000;
 
 export interface TargetPlace {
   readonly host: Host;
@@ -37,21 +36,15 @@ interface Layers {
   readonly merged: string;
 }
 
-interface StartUnderWay {
-  readonly held: HeldRestore;
-  /** Settles when the engine answers; never rejects. */
-  readonly ended: Promise<Error | undefined>;
-  /** What the engine says of it when it has started it. */
-  started: EngineInspect | undefined;
-}
-
 export class MoveTarget implements AsyncDisposable {
   readonly #clock: Clock;
   readonly #place: TargetPlace;
   readonly #created: EngineInspect;
   readonly #log: LogCopy | undefined;
   readonly #since = new Map<string, number>();
-  #start: StartUnderWay | undefined;
+  #start: HeldStart | undefined;
+  /** When the engine has ended its start. */
+  #life: StartedLife | undefined;
   #isOurs = true;
 
   private constructor(clock: Clock, place: TargetPlace, created: EngineInspect) {
@@ -99,18 +92,7 @@ export class MoveTarget implements AsyncDisposable {
 
   /** Lets the engine end its start, before anybody waits. From here on it says that the container runs; it does not yet. */
   async finishStart(): Promise<void> {
-    if (this.#start !== undefined) await this.#finishStart(this.#start);
-  }
-
-  async #finishStart(start: StartUnderWay): Promise<EngineInspect> {
-    if (start.started !== undefined) return start.started;
-    start.held.letEngineGoOn();
-    const failure = await start.ended;
-    if (failure !== undefined) throw failure;
-    const started = await inspect(this.#place.host, this.engineId);
-    if (!started.State.Running) throw new Error(`the container does not start: ${started.State.Error}`);
-    start.started = started;
-    return started;
+    if (this.#start !== undefined) this.#life = await finishStart(this.#place.host, this.#copy, this.#start);
   }
 
   /** Files and volumes as they are now. The source is paused. False: the sandbox had to be given up for it, and a later start is a whole one. */
@@ -137,11 +119,11 @@ export class MoveTarget implements AsyncDisposable {
   }
 
   /** Restores the image, and returns when it runs. */
-  async restore(imageDir: string): Promise<EngineInspect> {
+  async restore(imageDir: string): Promise<StartedLife> {
     const start = this.#start ?? (await this.#beginStart({ holdsEngine: false }));
-    const started = await this.#finishStart(start);
+    this.#life ??= await finishStart(this.#place.host, this.#copy, start);
     await start.held.restore(this.#clock, imageDir);
-    return started;
+    return this.#life;
   }
 
   /** Waits until it serves as the source did. */
@@ -169,35 +151,19 @@ export class MoveTarget implements AsyncDisposable {
     this.#isOurs = false;
   }
 
-  async #beginStart(ahead: RestoreAhead): Promise<StartUnderWay> {
-    const { host } = this.#place;
-    const held = await HeldRestore.open({ runtimeDir: host.runtimeDir, engineId: this.engineId }, ahead);
-    const start = { held, ended: this.#callStart(), started: undefined };
-    this.#start = start;
-    return start;
-  }
-
-  async #callStart(): Promise<Error | undefined> {
-    try {
-      await this.#place.host.client.call({
-        method: 'POST',
-        path: ['containers', this.engineId, 'start'],
-        patienceMs: START_PATIENCE_MS,
-      });
-      return undefined;
-    } catch (error) {
-      return error instanceof Error ? error : new Error(reasonOf(error));
-    }
+  async #beginStart(ahead: RestoreAhead): Promise<HeldStart> {
+    this.#start = await beginStart(this.#place.host, this.#copy, ahead);
+    return this.#start;
   }
 
   /** Its engine must have seen the end: what it believes to run it does not start again. */
   async #giveUpStart(): Promise<void> {
-    const start = this.#start;
-    this.#start = undefined;
+    const [start, life] = [this.#start, this.#life];
+    [this.#start, this.#life] = [undefined, undefined];
     if (start === undefined) return;
     await start.held[Symbol.asyncDispose]();
     await start.ended;
-    if (start.started !== undefined) await endHeld(this.#clock, this.#place.host, this.#copy);
+    if (life !== undefined) await endHeld(this.#clock, this.#place.host, this.#copy);
   }
 
   /** Kept, it loses nothing but what was staged for its start. */

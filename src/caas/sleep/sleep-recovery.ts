@@ -9,10 +9,11 @@ import { forgetSnapshot, listSnapshots, sleepOn, wakeUp } from '#state/snapshots
 import type { SnapshotRow } from '#state/snapshots.ts';
 import type { Sql } from '#state/sql.ts';
 import type { Containers } from '#caas/containers.ts';
+import { addressOf } from '#caas/engine/engine-answers.ts';
 import { correctPaused, endPaused, hasSandbox, inspectCopy, letGoOn, limitMemory } from '#caas/engine/engine-copy.ts';
+import type { StartedLife } from '#caas/engine/held-start.ts';
 import { restartAsAllowed } from '#caas/engine/restart-policy.ts';
 import type { Host } from '#caas/host.ts';
-import type { StartedLife } from './held-start.ts';
 
 export interface SleepRecoveryDeps {
   readonly log: Log;
@@ -88,6 +89,5 @@ export async function lifeOfRun(clock: Clock, host: Host, row: ContainerRow): Pr
   const place = { runtimeDir: host.runtimeDir, engineId: row.engineId };
   if (!(await hasRun(clock, place, async () => await hasSandbox(host, row)))) return undefined;
   const inspect = await inspectCopy(host, row.engineId);
-  const [network] = Object.values(inspect?.NetworkSettings.Networks ?? {});
-  return { address: network?.IPAddress ?? '', carriedStart: inspect?.State.StartedAt ?? '' };
+  return { address: inspect === undefined ? '' : addressOf(inspect), carriedStart: inspect?.State.StartedAt ?? '' };
 }

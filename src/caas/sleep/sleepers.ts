@@ -20,7 +20,6 @@ import type { Log } from '#log';
 import { checkImageRoom } from '#isolation/checkpoint.ts';
 import { NotRestored, unstage } from '#isolation/held-restore.ts';
 import type { SnapshotVault } from '#isolation/snapshot-vault.ts';
-
 import type { Activator } from '#routing/activator.ts';
 import type { ContainerRow } from '#state/containers.ts';
 import {
@@ -37,6 +36,8 @@ import type { SnapshotRow } from '#state/snapshots.ts';
 import type { Sql } from '#state/sql.ts';
 import type { Containers } from '#caas/containers.ts';
 import { endHeld, hasSandbox } from '#caas/engine/engine-copy.ts';
+import { beginStart, endStart, finishStart, reachedGate } from '#caas/engine/held-start.ts';
+import type { HeldStart, StartedLife } from '#caas/engine/held-start.ts';
 import { allowRestart, restartAsAllowed } from '#caas/engine/restart-policy.ts';
 import type { Host } from '#caas/host.ts';
 import type { Meter } from '#caas/meter.ts';
@@ -48,8 +49,6 @@ import type { SaveDebts } from '#caas/snapshots/save-debts.ts';
 import { snapshotRowOf } from '#caas/snapshots/snapshot-row.ts';
 import { parseStoredSpec } from '#caas/spec/container-spec.ts';
 import type { ContainerSpec } from '#caas/spec/container-spec.ts';
-import { beginStart, endStart, finishStart, reachedGate } from './held-start.ts';
-import type { HeldStart, StartedLife } from './held-start.ts';
 import { sleepRefusalOf } from './sleep-check.ts';
 import { lifeOfRun } from './sleep-recovery.ts';
 import { afterFailedWake } from './wake-backoff.ts';
@@ -336,17 +335,15 @@ export class Sleepers implements AsyncDisposable {
     try {
       start = (await this.#takeLight(row, host)) ?? (await beginStart(host, row, { imageDir, holdsEngine: false }));
       const said = bothDone(finishStart(host, row, start), beginWake(sql, snapshot.id));
-      const [[life]] = await bothDone(said, vault.unseal(snapshot, imageDir));
+      const [[life, begun]] = await bothDone(said, vault.unseal(snapshot, imageDir));
+      if (begun.kind === 'conflict') throw new Error('the snapshot changed in the store meanwhile');
       isReleased = true;
       await start.held.restore(clock, imageDir);
       return life;
     } catch (error) {
-      // Without an outcome it may have run: it stays as it is, and the next wake asks again (`lifeOfRun`).
-      if (!isReleased || error instanceof NotRestored)
-        await this.#sleepOn(row, snapshot, [
-          async () => await start?.held[Symbol.asyncDispose](),
-          async () => await rm(imageDir, { recursive: true, force: true }),
-        ]);
+      await start?.held[Symbol.asyncDispose]();
+      // Without an outcome it may have run, or still come to run: it stays as it is, and the next wake asks again (`lifeOfRun`).
+      if (!isReleased || error instanceof NotRestored) await this.#sleepOn(row, snapshot, imageDir);
       const failed = afterFailedWake(this.#failed.get(row.id), clock.monotonicMs());
       this.#failed.set(row.id, failed);
       throw new EcluseError({
@@ -407,10 +404,12 @@ export class Sleepers implements AsyncDisposable {
   }
 
   /** Nothing of a wake that failed may run. */
-  async #sleepOn(row: ContainerRow, snapshot: SnapshotRow, cleanUp: readonly (() => Promise<unknown>)[]): Promise<void> {
+  async #sleepOn(row: ContainerRow, snapshot: SnapshotRow, imageDir: string): Promise<void> {
     const { clock, sql, containers } = this.#deps;
     await this.#takeSteps(row.id, [
-      ...cleanUp,
+      async () => {
+        await rm(imageDir, { recursive: true, force: true });
+      },
       async () => {
         await endHeld(clock, containers.hostOf(row), row);
       },

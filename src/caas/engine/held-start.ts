@@ -1,14 +1,14 @@
-/** A start of a sleeping container that its engine has been told to make, and that runs nothing before its memory is released to it. */
+/** A start that an engine has been told to make, and that runs nothing before its memory is released to it: of a sleeper, or of a move's target. */
 import type { Clock } from '#clock';
 import { reasonOf } from '#errors';
 import { HeldRestore } from '#isolation/held-restore.ts';
 import type { RestoreAhead } from '#isolation/held-restore.ts';
-import type { ContainerRow } from '#state/containers.ts';
-import { addressOf } from '#caas/engine/engine-answers.ts';
-import { inspectCopy, killSandbox } from '#caas/engine/engine-copy.ts';
+import { addressOf } from './engine-answers.ts';
+import { inspectCopy, killSandbox } from './engine-copy.ts';
+import type { EngineCopy } from './engine-copy.ts';
 import type { Host } from '#caas/host.ts';
 
-/** An engine holds a start open for as long as a light sleep lasts. */
+/** An engine holds a start open for as long as a light sleep lasts, or a pre-copy of many gigabytes over a slow line. */
 const START_PATIENCE_MS = 24 * 24 * 3_600_000;
 const GATE_LIMIT_MS = 60_000;
 
@@ -26,9 +26,9 @@ export interface StartedLife {
   readonly carriedStart: string;
 }
 
-export async function beginStart(host: Host, row: ContainerRow, ahead: RestoreAhead): Promise<HeldStart> {
-  const held = await HeldRestore.open({ runtimeDir: host.runtimeDir, engineId: row.engineId }, ahead);
-  const start: HeldStart = { held, ended: callStart(host, row.engineId), isOver: false };
+export async function beginStart(host: Host, copy: EngineCopy, ahead: RestoreAhead): Promise<HeldStart> {
+  const held = await HeldRestore.open({ runtimeDir: host.runtimeDir, engineId: copy.engineId }, ahead);
+  const start: HeldStart = { held, ended: callStart(host, copy.engineId), isOver: false };
   void watchEnd(start);
   return start;
 }
@@ -39,21 +39,21 @@ export async function reachedGate(clock: Clock, { held, ended }: HeldStart): Pro
 }
 
 /** Lets the engine end the start, and asks what it made. Nothing runs yet. */
-export async function finishStart(host: Host, row: ContainerRow, { held, ended }: HeldStart): Promise<StartedLife> {
+export async function finishStart(host: Host, copy: EngineCopy, { held, ended }: HeldStart): Promise<StartedLife> {
   held.letEngineGoOn();
   const failure = await ended;
   if (failure !== undefined) throw failure;
-  const inspect = await inspectCopy(host, row.engineId);
+  const inspect = await inspectCopy(host, copy.engineId);
   if (inspect?.State.Running !== true)
     throw new Error(`the container does not start: ${inspect?.State.Error ?? 'its engine lost it'}`);
   return { address: addressOf(inspect), carriedStart: inspect.State.StartedAt };
 }
 
 /** Ends a start that nothing came of. One that nobody passed must not be there at the next, which would wait at it. */
-export async function endStart(host: Host, row: ContainerRow, { held, ended }: HeldStart): Promise<void> {
+export async function endStart(host: Host, copy: EngineCopy, { held, ended }: HeldStart): Promise<void> {
   await held[Symbol.asyncDispose]();
   await ended;
-  await killSandbox(host, row); // One that an engine has forgotten when it died.
+  await killSandbox(host, copy); // One that an engine has forgotten when it died.
 }
 
 async function callStart(host: Host, engineId: string): Promise<Error | undefined> {
