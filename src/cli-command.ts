@@ -142,6 +142,7 @@ export interface DoctorCommand {
 export type Command =
   | { readonly kind: 'help'; readonly topic: string }
   | { readonly kind: 'version'; readonly json: boolean }
+  | { readonly kind: 'hash-password' }
   | { readonly kind: 'config-schema'; readonly of: 'node' | 'routes' }
   | { readonly kind: 'not-implemented'; readonly name: string }
   | UpCommand

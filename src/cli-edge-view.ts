@@ -3,6 +3,7 @@ import { stringify } from 'yaml';
 import * as z from 'zod';
 import type { AdminClient } from '#admin/client.ts';
 import type { EdgeExplanation, VersionView } from '#admin/edge-control.ts';
+import { actionsSchema } from '#routing/operator/action-schema.ts';
 import type { DiffEntry } from '#routing/operator/diff.ts';
 import { routeName } from '#routing/operator/diff.ts';
 import type { SplitShare } from '#routing/route-table.ts';
@@ -43,8 +44,8 @@ export async function showEdge(command: ViewCommand, { edge }: AdminClient, outp
     case 'route-ls': {
       const { routes } = (await edge.settings()).document;
       const wanted = routes.filter(({ match }) => command.host === undefined || match.host === command.host);
-      const rows = wanted.map((route) => [routeName(route.match), leadsTo(route)]);
-      tell(wanted, tableText(['ROUTE', 'SERVICE'], rows));
+      const rows = wanted.map((route) => [routeName(route.match), leadsTo(route), actionsText(route)]);
+      tell(wanted, tableText(['ROUTE', 'SERVICE', 'ACTIONS'], rows));
       return;
     }
     case 'service-ls': {
@@ -89,23 +90,31 @@ const detailSchema = z.object({
   endpoints: z.array(z.string()).default([]),
   service: z.string().optional(),
   split: z.array(shareSchema).optional(),
+  actions: actionsSchema.optional(),
 });
 
-/** `shop`, or `shop=95,shop-next=5`. */
-function leadsTo({
-  service,
-  split,
-}: {
-  readonly service?: string | undefined;
-  readonly split?: readonly z.infer<typeof shareSchema>[] | undefined;
-}): string {
+type Leading = Pick<z.infer<typeof detailSchema>, 'service' | 'split' | 'actions'>;
+
+/** `shop`, or `shop=95,shop-next=5`, or what it answers. */
+function leadsTo({ service, split, actions }: Leading): string {
+  const { redirect, respond } = actions ?? {};
+  if (redirect !== undefined) return `→ ${redirect.to}`;
+  if (respond !== undefined) return `answers ${String(respond.status)}`;
   return split === undefined ? (service ?? '') : split.map((share) => `${share.service}=${String(share.weight)}`).join(',');
 }
 
-/** A service by its endpoints, a route by its service. */
+/** The names of the actions beside those that answer. */
+function actionsText({ actions = {} }: Leading): string {
+  return Object.keys(actions)
+    .filter((name) => name !== 'redirect' && name !== 'respond')
+    .join(' ');
+}
+
+/** A service by its endpoints, a route by its service and actions. */
 function detailOf(value: unknown): string {
-  const { endpoints, service, split } = detailSchema.parse(value);
-  if (service !== undefined || split !== undefined) return leadsTo({ service, split });
+  const { endpoints, ...route } = detailSchema.parse(value);
+  if (route.service !== undefined || route.split !== undefined || route.actions !== undefined)
+    return [leadsTo(route), actionsText(route)].filter((text) => text !== '').join(' ');
   return endpoints.length === 0 ? 'no endpoint' : endpoints.join(' ');
 }
 
@@ -135,7 +144,6 @@ function explainText({
   endpoints,
   certificate,
   candidates,
-  serviceId,
 }: EdgeExplanation): string {
   const lines = [
     `request: ${host ?? '?'} ${path}, at version ${String(version)}`,
@@ -144,7 +152,8 @@ function explainText({
       ? []
       : [
           `route: ${routeName(route)}`,
-          `service: ${route.split === undefined ? (serviceId ?? '') : shares(route.split)} of ${tenant ?? ''}`,
+          `service: ${route.split === undefined ? route.serviceId : shares(route.split)} of ${tenant ?? ''}`,
+          ...(route.actions === undefined ? [] : [`actions: ${Object.keys(route.actions).join(', ')}`]),
         ]),
     ...endpoints.map(({ address, port, hostName, state }) => {
       const where = hostName === '' ? '' : ` on ${hostName}`;

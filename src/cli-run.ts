@@ -74,6 +74,11 @@ async function runLocal(command: Exclude<Command, RemoteCommand>, output: Output
       output.write(`${JSON.stringify(schema, undefined, 2)}\n`);
       return DONE;
     }
+    case 'hash-password': {
+      const { printPasswordHash } = await import('./cli-password.ts');
+      await printPasswordHash(output);
+      return DONE;
+    }
     case 'not-implemented':
       output.note(`ecluse: ${command.name} is not implemented yet in this version; see: ecluse help`);
       return FAILED;

@@ -1,6 +1,7 @@
 /** The commands for the edge's settings: services, routes, versions, and where a request goes. Pure. */
 import type { ChangeFlags, Command } from './cli-command.ts';
 import { countOf, DRY_RUN_FLAG, remote, REMOTE_FLAGS } from './cli-flags.ts';
+import type { ActionSettings } from '#routing/operator/action-schema.ts';
 import { usageError } from './cli-spec.ts';
 import type { CommandSpec, FlagSpec, Given } from './cli-spec.ts';
 
@@ -14,6 +15,8 @@ const MATCH_FLAGS: readonly FlagSpec[] = [
   { name: 'method', short: 'X', value: 'M', repeats: true, about: 'only for this method; once for each' },
   { name: 'header', short: 'H', value: 'NAME:VALUE', repeats: true, about: 'only with this field; once for each' },
 ];
+
+const REDIRECT_STATUSES = [301, 302, 303, 307, 308] as const;
 
 function changeOf(given: Given): ChangeFlags {
   const version = given.text('if-version');
@@ -59,6 +62,40 @@ function targetOf(text: string): { service: string } | { split: { service: strin
     return { service: found[1] ?? '', weight: Number(found[2]) };
   });
   return { split };
+}
+
+function actionsOf(given: Given): { actions?: ActionSettings } {
+  const stripPrefix = given.text('strip-prefix');
+  const limit = given.text('rate-limit');
+  if (stripPrefix === undefined && limit === undefined) return {};
+  return {
+    actions: {
+      ...(stripPrefix === undefined ? {} : { stripPrefix }),
+      ...(limit === undefined ? {} : { rateLimit: rateLimitOf(limit) }),
+    },
+  };
+}
+
+/** `100/s`, `20/1m`. */
+function rateLimitOf(text: string): NonNullable<ActionSettings['rateLimit']> {
+  const found = /^(\d{1,7})\/(\d*)(ms|s|m|h)$/.exec(text);
+  if (found === null) throw usageError(`--rate-limit cannot be "${text}"`, 'write it like 100/s or 20/1m');
+  const [, requests = '', count = '', unit = ''] = found;
+  return { requests: Number(requests), per: `${count === '' ? '1' : count}${unit}` };
+}
+
+function redirectOf(given: Given): Command {
+  const text = given.text('status');
+  const status = REDIRECT_STATUSES.find((one) => String(one) === (text ?? '302'));
+  if (status === undefined)
+    throw usageError(`--status cannot be "${String(text)}"`, `use one of ${REDIRECT_STATUSES.join(', ')}`);
+  const redirect = { to: given.operand(1), ...(text === undefined ? {} : { status }) };
+  return {
+    kind: 'route-add',
+    ...remote(given),
+    ...changeOf(given),
+    route: { match: matchOf(given), actions: { redirect } },
+  };
 }
 
 function explainOf(given: Given): Command {
@@ -164,13 +201,25 @@ export const EDGE_COMMAND_SPECS: readonly CommandSpec[] = [
     words: 'route add',
     operands: ['ROUTE', 'SERVICE'],
     about: 'add a route (HOST, HOST/PREFIX, HOST=/PATH, HOST~EXPRESSION), or lead it to another service, or to A=95,B=5',
-    flags: [...MATCH_FLAGS, ...CHANGE_FLAGS],
+    flags: [
+      ...MATCH_FLAGS,
+      { name: 'strip-prefix', value: 'PREFIX', about: 'what endpoints do not get to see of paths, like /api' },
+      { name: 'rate-limit', value: 'N/TIME', about: 'requests of one address, like 100/s or 20/1m; more get 429' },
+      ...CHANGE_FLAGS,
+    ],
     command: (given) => ({
       kind: 'route-add',
       ...remote(given),
       ...changeOf(given),
-      route: { match: matchOf(given), ...targetOf(given.operand(1)) },
+      route: { match: matchOf(given), ...targetOf(given.operand(1)), ...actionsOf(given) },
     }),
+  },
+  {
+    words: 'route redirect',
+    operands: ['ROUTE', 'TO'],
+    about: 'add a route that sends clients elsewhere: https://{host}{uri}, /new{path}',
+    flags: [...MATCH_FLAGS, { name: 'status', value: 'N', about: '301, 302 (default), 303, 307 or 308' }, ...CHANGE_FLAGS],
+    command: redirectOf,
   },
   {
     words: 'route rm',
@@ -178,6 +227,13 @@ export const EDGE_COMMAND_SPECS: readonly CommandSpec[] = [
     about: 'remove a route; its methods and fields belong to its name',
     flags: [...MATCH_FLAGS, ...CHANGE_FLAGS],
     command: (given) => ({ kind: 'route-rm', ...remote(given), ...changeOf(given), match: matchOf(given) }),
+  },
+  {
+    words: 'hash-password',
+    operands: [],
+    about: 'read a password from standard input, and print what routes with auth.basic keep of it',
+    flags: [],
+    command: () => ({ kind: 'hash-password' }),
   },
   {
     words: 'service ls',

@@ -72,6 +72,9 @@ async function boot(message: ToWorker & { readonly kind: 'boot' }): Promise<void
       onWake: (endpointIds) => {
         send({ kind: 'wake', endpointIds });
       },
+      onSpent: (spends) => {
+        if (!isDetached) send({ kind: 'spent', spends, how: 'more' });
+      },
     },
     {
       accessLogFile: options.accessLogFile,
@@ -168,6 +171,9 @@ async function handle(
       pushTraffic(plane);
       send({ kind: 'metrics', seq, metrics: await plane.metrics.asJson() });
       return;
+    case 'spent-elsewhere':
+      plane.rateLimits.hear(message);
+      return;
     case 'reopen-log':
       plane.accessLog.reopen();
       send({ kind: 'ack', seq });
@@ -194,6 +200,7 @@ async function handleEnd(plane: DataPlane, message: EndMessage): Promise<void> {
     case 'adopt':
       isDetached = false;
       adopt(plane, message);
+      send({ kind: 'spent', spends: plane.rateLimits.levels(), how: 'least' });
       return;
     case 'retire':
       isDetached = false;

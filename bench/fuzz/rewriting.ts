@@ -96,7 +96,8 @@ function requestRewriter(context: Context): OnHead {
 function responseRewriter(context: Context): OnHead {
   const client = { minor: context.clientMinor, persistent: context.clientPersistent, wallMs: WALL_MS };
   return (bytes, view, head) => {
-    if (!isInterim(head)) return OUTPUT.out.toString('latin1', 0, responses.head(bytes, view, head.framing, client));
+    if (!isInterim(head))
+      return OUTPUT.out.toString('latin1', 0, responses.head(bytes, view, head.framing, { client, fields: undefined }));
     writer.at = 0;
     return writer.out.toString('latin1', 0, writeResponseHead(bytes, view, createResponseEdits(), writer));
   };

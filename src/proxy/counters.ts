@@ -42,6 +42,14 @@ export const TIMEOUT_KINDS = [
 ] as const;
 export type TimeoutKind = (typeof TIMEOUT_KINDS)[number];
 
+export function isTimeout(error: string): error is TimeoutKind {
+  return TIMEOUT_KINDS.some((kind) => kind === error);
+}
+
+/** What became of copies of requests. */
+const MIRROR_OUTCOMES = ['sent', 'failed', 'skipped'] as const;
+export type MirrorOutcome = (typeof MIRROR_OUTCOMES)[number];
+
 type Labels = Readonly<Record<string, string | number>>;
 
 interface MetricValue {
@@ -88,6 +96,7 @@ export class Counters {
   #closedWebSockets = 0;
   #endedEventStreams = 0;
   #poisoned = 0;
+  readonly #mirrored: Record<MirrorOutcome, number> = { sent: 0, failed: 0, skipped: 0 };
   #refusedHandshakes = 0;
 
   /** The counters to keep for a tenant; those of `OTHER_TENANTS` where there are too many tenants. */
@@ -138,6 +147,11 @@ export class Counters {
   /** A connection that could have been kept was closed, because what came over it cannot be trusted. */
   upstreamPoisoned(): void {
     this.#poisoned += 1;
+  }
+
+  /** A copy of a request was sent, was not taken whole, or was not made. */
+  mirrored(outcome: MirrorOutcome): void {
+    this.#mirrored[outcome] += 1;
   }
 
   /** A request was refused for its head. */
@@ -193,6 +207,11 @@ export class Counters {
         'ecluse_published_streams_total',
         'Connections and UDP sessions that began at published ports, by tenant and protocol.',
         tenants.flatMap(streamValues),
+      ),
+      counter(
+        'ecluse_mirrored_requests_total',
+        'Copies of requests that routes mirror: sent, failed on their way, or skipped because there were too many or no endpoint.',
+        MIRROR_OUTCOMES.map((outcome) => ({ value: this.#mirrored[outcome], labels: { outcome } })),
       ),
       counter(
         'ecluse_upstream_retries_total',

@@ -6,15 +6,20 @@
  */
 import { EMPTY_TABLE, compileRoutes, tableWith } from '#routing/compile.ts';
 import type { CompileResult } from '#routing/compile.ts';
-import type { RouteTable, Service } from '#routing/route-table.ts';
+import type { Endpoint, RouteTable, Service } from '#routing/route-table.ts';
 import { CertificateIndex } from '#tls/sni.ts';
 import type { HostCertificate } from '#tls/certificate.ts';
 import type { Clock } from '#clock';
 import { reasonOf } from '#errors';
 import type { Log } from '#log';
+import { Gates } from './actions/gates.ts';
+import { ActionBook } from './actions/prepared.ts';
+import { RateLimits } from './actions/rate-limits.ts';
+import type { Spend } from './actions/rate-limits.ts';
 import { AccessLogFile } from './access-log-file.ts';
 import { Budgets } from './budget.ts';
 import type { ClientConnection, ConnectionDeps } from './connection/deps.ts';
+import { Mirrors } from './connection/mirrors.ts';
 import { createHeadReading } from './connection/head-reader.ts';
 import type { Upstream } from './connection/upstream.ts';
 import { Counters } from './counters.ts';
@@ -36,6 +41,8 @@ import { Wakes, asleepAmong } from './wakes.ts';
 import { onWireFault } from './wire/wire.ts';
 import type { TrafficDelta } from './protocol.ts';
 
+const NONE: ReadonlySet<string> = new Set();
+
 interface Snapshot {
   readonly table: RouteTable;
   readonly certificates: CertificateIndex;
@@ -46,6 +53,8 @@ export interface DataPlaneDeps {
   readonly clock: Clock;
   /** Requests wait for one of these endpoints, which sleep. */
   readonly onWake: (endpointIds: readonly string[]) => void;
+  /** Rate-limited requests were let through. */
+  readonly onSpent: (spends: readonly Spend[]) => void;
 }
 
 export interface DataPlaneOptions {
@@ -64,6 +73,10 @@ export class DataPlane implements AsyncDisposable {
   readonly budgets: Budgets;
   readonly wakes: Wakes;
   readonly holds: HoldQueue;
+  readonly actions = new ActionBook();
+  readonly rateLimits: RateLimits;
+  readonly gates: Gates;
+  readonly mirrors: Mirrors = new Mirrors(this);
   readonly metrics: Metrics;
   readonly accessLog: AccessLogFile;
   readonly connectionDeps: ConnectionDeps;
@@ -97,6 +110,12 @@ export class DataPlane implements AsyncDisposable {
       inFlightMax: limits.upstreamConnectionsMax,
       serviceOf: (serviceId) => this.serviceOf(serviceId),
       inFlightOf: (endpointId) => this.endpoints.countOf(endpointId),
+    });
+    this.rateLimits = new RateLimits(clock, deps.onSpent);
+    this.gates = new Gates({
+      log,
+      rateLimits: this.rateLimits,
+      endpointOf: (serviceId) => this.endpointFor(serviceId),
     });
     this.accessLog = new AccessLogFile(log, options.accessLogFile);
     this.connectionDeps = this.#makeConnectionDeps();
@@ -151,6 +170,12 @@ export class DataPlane implements AsyncDisposable {
 
   serviceOf(serviceId: string): Service | undefined {
     return this.#snapshot.table.services.get(serviceId);
+  }
+
+  /** An endpoint of a service that takes requests now, for one that is made here. */
+  endpointFor(serviceId: string): Endpoint | undefined {
+    const decision = this.holds.decide({ serviceId, avoid: NONE, heldSinceMs: -1, settle: () => undefined });
+    return typeof decision === 'string' ? undefined : decision;
   }
 
   /** True where a service has an endpoint besides those. */
@@ -318,6 +343,8 @@ export class DataPlane implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.ports[Symbol.dispose]();
+    this.gates[Symbol.dispose]();
+    this.rateLimits[Symbol.dispose]();
     this.holds[Symbol.dispose]();
     this.endpoints[Symbol.dispose]();
     this.connectionDeps.wheel[Symbol.dispose]();

@@ -34,6 +34,9 @@ export type ExchangeError =
   | 'overloaded'
   | 'tenant-busy'
   | 'total-timeout'
+  | 'rate-limited'
+  | 'unauthenticated'
+  | 'auth-unavailable'
   | 'internal';
 
 interface ErrorAnswer {
@@ -75,6 +78,9 @@ const ANSWERS: Readonly<Record<ExchangeError, ErrorAnswer>> = {
   overloaded: answer(503, 'proxy_internal_response', 'the proxy has too many requests under way', true),
   'tenant-busy': answer(503, 'connection_limit_reached', 'this tenant has too many requests under way', true),
   'total-timeout': answer(504, 'http_response_timeout', 'the exchange took too long'),
+  'rate-limited': answer(429, 'http_request_denied', 'too many requests', true),
+  unauthenticated: answer(401, 'http_request_denied', 'name and password are needed'),
+  'auth-unavailable': answer(503, 'destination_unavailable', 'whether the request may pass could not be found out', true),
   internal: answer(500, 'proxy_internal_error', 'the proxy failed'),
 };
 
@@ -88,29 +94,71 @@ export function errorOfStatus(status: number): ExchangeError {
   return BY_STATUS.get(status) ?? 'bad-request';
 }
 
-/** The whole answer in HTTP/1.1. `detail` says more exactly what is wrong; `connection` is `close`, `keep-alive` or nothing. */
-export function errorText(
+/** An answer of our own, to an error or where a route says so. */
+export interface OwnResponse {
+  readonly status: number;
+  /** Without those of framing and connection, `Date` and `X-Request-Id`. */
+  readonly fields: readonly (readonly [name: string, value: string])[];
+  /** Octets, as Latin-1. */
+  readonly body: string;
+}
+
+/** `detail` says more exactly what is wrong; `fields` come on top. */
+export function errorResponse(
   error: ExchangeError,
   facts: {
-    readonly requestId: string;
-    readonly detail: string | undefined;
-    readonly connection: string;
-    readonly bodyless: boolean;
+    readonly detail?: string | undefined;
     /** Where waiting helps. */
     readonly retryAfterSeconds: number;
+    readonly fields?: OwnResponse['fields'] | undefined;
+  },
+): OwnResponse {
+  const { status, proxyStatus, text, again } = ANSWERS[error];
+  const fields: (readonly [string, string])[] = [
+    ['Content-Type', 'text/plain; charset=utf-8'],
+    ['Cache-Control', 'no-store'],
+    ['Proxy-Status', `ecluse; error=${proxyStatus}`],
+    ...(facts.fields ?? []),
+  ];
+  if (again) fields.push(['Retry-After', String(facts.retryAfterSeconds)]);
+  if (status === 405) fields.push(['Allow', 'GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS']);
+  return { status, fields, body: `${facts.detail ?? text}\n` };
+}
+
+/** What a route sets in answers of our own; without a line: it takes the field away. */
+export interface OwnField {
+  /** In lower case. */
+  readonly name: string;
+  readonly line: string | undefined;
+}
+
+/** RFC 9110 §6.4.1: they never have a body. */
+const BODYLESS: ReadonlySet<number> = new Set([204, 205, 304]);
+
+/** The whole answer in HTTP/1.1. `connection` is `close`, `keep-alive` or nothing. */
+export function responseText(
+  { status, fields, body }: OwnResponse,
+  facts: {
+    readonly requestId: string;
+    readonly connection: string;
+    /** An answer to HEAD. */
+    readonly bodyless: boolean;
+    readonly ownFields: readonly OwnField[];
   },
 ): { readonly head: string; readonly body: string } {
-  const { status, proxyStatus, text, again } = ANSWERS[error];
-  const body = `${facts.detail ?? text}\n`;
+  const { ownFields } = facts;
+  const changed = new Set(ownFields.map(({ name }) => name));
+  const sent = BODYLESS.has(status) ? '' : body;
+  const kept = fields.filter(([name]) => !changed.has(name.toLowerCase()));
   const head =
     `HTTP/1.1 ${String(status)} ${STATUS_CODES[status] ?? ''}\r\n` +
-    `Content-Type: text/plain; charset=utf-8\r\nContent-Length: ${String(Buffer.byteLength(body))}\r\n` +
-    `Cache-Control: no-store\r\nDate: ${new Date().toUTCString()}\r\nProxy-Status: ecluse; error=${proxyStatus}\r\n` +
+    kept.map(([name, value]) => `${name}: ${value}\r\n`).join('') +
+    (status === 204 || status === 304 ? '' : `Content-Length: ${String(sent.length)}\r\n`) +
+    `Date: ${new Date().toUTCString()}\r\n` +
     (facts.requestId === '' ? '' : `X-Request-Id: ${facts.requestId}\r\n`) +
-    (again ? `Retry-After: ${String(facts.retryAfterSeconds)}\r\n` : '') +
-    (status === 405 ? 'Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n' : '') +
+    ownFields.map(({ line }) => line ?? '').join('') +
     (facts.connection === '' ? '' : `Connection: ${facts.connection}\r\n`);
-  return { head: `${head}\r\n`, body: facts.bodyless ? '' : body };
+  return { head: `${head}\r\n`, body: facts.bodyless ? '' : sent };
 }
 
 const BY_STATUS: ReadonlyMap<number, ExchangeError> = new Map([

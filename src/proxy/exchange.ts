@@ -8,12 +8,14 @@
 import { armOf, findRoute, isKnownHost, soleRoute } from '#routing/match.ts';
 import { normalPath } from '#routing/path-prefix.ts';
 import type { CompiledRoute, Endpoint, RouteTable, Service } from '#routing/route-table.ts';
+import type { PreparedActions } from './actions/prepared.ts';
 import type { TenantBudget } from './budget.ts';
 import type { Upstream } from './connection/upstream.ts';
 import type { DataPlane } from './data-plane.ts';
 import type { EndpointPool, StreamTally, Visit, VisitList } from './endpoints.ts';
-import { statusOf } from './error-response.ts';
-import type { ExchangeError } from './error-response.ts';
+import { errorResponse, statusOf } from './error-response.ts';
+import type { ExchangeError, OwnResponse } from './error-response.ts';
+import type { Refusal, Verdict } from './actions/gates.ts';
 import { HeadFacts } from './head-facts.ts';
 import type { HoldRequest } from './hold.ts';
 import { ATTEMPTS_MAX, RETRY_AFTER_SECONDS } from './limits.ts';
@@ -45,7 +47,7 @@ export interface ExchangePort {
   /** What is kept in memory of a request that waits. */
   heldBytes(): number;
   /** Answers without an endpoint. The exchange is finished by the port when that is written. */
-  answer(error: ExchangeError, detail?: string): void;
+  respond(response: OwnResponse): void;
 }
 
 export class Exchange implements Visit, HoldRequest {
@@ -75,6 +77,8 @@ export class Exchange implements Visit, HoldRequest {
   heldSinceMs = -1;
   #heldBytes = 0;
   #active = false;
+  /** Counts what was asked about before a request goes on: an answer that comes too late is for another one. */
+  #asked = 0;
 
   constructor(plane: DataPlane, port: ExchangePort) {
     this.#plane = plane;
@@ -118,11 +122,16 @@ export class Exchange implements Visit, HoldRequest {
     if (route === undefined) return isKnownHost(table, host) ? 'unknown-path' : 'unknown-host';
     this.#route = route;
     record.route = route;
+    record.actions = this.#actionsOf(route);
     if (route === this.#sole) record.service = this.#soleService;
     else if (route !== known) record.service = table.services.get(route.route.serviceId);
     this.serviceId = route.route.serviceId;
     this.tenant = route.tenant;
     return undefined;
+  }
+
+  #actionsOf({ route }: CompiledRoute): PreparedActions | undefined {
+    return route.actions === undefined ? undefined : this.#plane.actions.of(route, route.actions);
   }
 
   get matched(): CompiledRoute | undefined {
@@ -159,20 +168,66 @@ export class Exchange implements Visit, HoldRequest {
     this.#upgrade = upgrade;
     this.#attempts = 0;
     if (this.avoid.size > 0) this.avoid.clear();
-    this.#place();
+    const { actions } = this.#port.record;
+    if (actions?.isGated === true) this.#askGates(actions);
+    else this.#place();
   }
 
   /** Answers with an error of our own. */
-  refuse(error: ExchangeError, detail?: string): void {
+  refuse(error: ExchangeError, detail?: string, refusal: Refusal = {}): void {
     const { record } = this.#port;
     record.error = error;
     record.status = statusOf(error);
     if (error === 'hold-expired') this.#plane.counters.timedOut(error);
-    this.#port.answer(error, detail);
+    const retryAfterSeconds = refusal.retryAfterSeconds ?? this.#retryAfterSeconds(error);
+    this.#port.respond(errorResponse(error, { detail: detail ?? refusal.detail, retryAfterSeconds, fields: refusal.fields }));
+  }
+
+  #askGates(actions: PreparedActions): void {
+    const verdict = this.#plane.gates.check(actions, {
+      record: this.#port.record,
+      requestField: (name) => this.#facts.requestField(name),
+      requestMethod: () => this.#facts.requestMethod(),
+    });
+    if (!(verdict instanceof Promise)) {
+      this.#passGates(verdict);
+      return;
+    }
+    this.#asked += 1;
+    void this.#passGatesLater(verdict, this.#asked);
+  }
+
+  async #passGatesLater(verdict: Promise<Verdict>, asked: number): Promise<void> {
+    const late = await verdict;
+    this.#plane.later(() => {
+      // The client may have left meanwhile, and its connection may be used for another request.
+      if (this.#active && this.#asked === asked) this.#passGates(late);
+    });
+  }
+
+  #passGates(verdict: Verdict): void {
+    const { record } = this.#port;
+    switch (verdict.kind) {
+      case 'go':
+        record.passed = verdict.passed;
+        this.#place();
+        return;
+      case 'respond':
+        record.status = verdict.response.status;
+        this.#port.respond(verdict.response);
+        return;
+      case 'refuse':
+        this.refuse(verdict.error, undefined, verdict.refusal);
+    }
+  }
+
+  /** Whether no endpoint had the request before. */
+  get isFirstAttempt(): boolean {
+    return this.#attempts === 1;
   }
 
   /** What a client is told to wait that is refused for `error`. */
-  retryAfterSeconds(error: ExchangeError): number {
+  #retryAfterSeconds(error: ExchangeError): number {
     if (error !== 'wake-failed') return RETRY_AFTER_SECONDS;
     return Math.max(RETRY_AFTER_SECONDS, Math.ceil(this.#plane.holds.retryAfterMs(this.serviceId) / 1000));
   }
@@ -261,6 +316,7 @@ export class Exchange implements Visit, HoldRequest {
   finish(nowMs: number = this.#plane.clock.monotonicMs()): void {
     if (!this.#active) return;
     this.#active = false;
+    this.#asked += 1;
     this.#plane.exchangeEnded(this.#port.record, this.tenant, nowMs);
     this.#leave();
     this.#budget?.leave('exchanges');

@@ -4,6 +4,7 @@
  * A request of the primary carries `seq`; its answer (`ack`, `refused` or `metrics`) carries the same. IPC keeps the order, and a
  * worker handles `boot`, `prepare`, `commit`, `freeze` and `thaw` on receipt, so a later message sees what an earlier one did.
  */
+import type { Spends } from './actions/rate-limits.ts';
 import type { EdgeLimits } from './edge-limits.ts';
 import type { EndpointLoad } from './loads.ts';
 import type { FreezeSpan, Frozen } from '#routing/activator.ts';
@@ -11,7 +12,7 @@ import type { PublishedPort, RouteConfig, RouteDelta } from '#routing/route-tabl
 import type { HostCertificate } from '#tls/certificate.ts';
 
 /** What a worker must say in its hello to understand all that a primary of another generation says. To be counted up with every change of these messages. */
-export const PROTOCOL_VERSION = 1;
+export const PROTOCOL_VERSION = 2;
 
 export interface ListenAddress {
   readonly host: string;
@@ -88,6 +89,8 @@ export type ToWorker =
   | ({ readonly kind: 'freeze'; readonly seq: number; readonly endpointIds: readonly string[] } & FreezeOptions)
   | { readonly kind: 'thaw'; readonly seq: number; readonly endpointIds: readonly string[] }
   | ({ readonly kind: 'wake-failed'; readonly seq: number } & FailedWake)
+  /** For rate limits: what other workers let through (`Spends`). There is no answer to it. */
+  | ({ readonly kind: 'spent-elsewhere'; readonly seq: number } & Spends)
   | { readonly kind: 'metrics'; readonly seq: number }
   | { readonly kind: 'reopen-log'; readonly seq: number }
   /** The primary will be gone: it is to serve on for the one that comes, which may give it `drainMs` to end. */
@@ -136,6 +139,7 @@ export type FromWorker =
   | { readonly kind: 'refused'; readonly seq: number; readonly reason: string; readonly code?: string }
   | { readonly kind: 'metrics'; readonly seq: number; readonly metrics: readonly object[] }
   | { readonly kind: 'traffic'; readonly deltas: readonly TrafficDelta[] }
+  | ({ readonly kind: 'spent' } & Spends)
   /** All endpoints that have something under way, or had since the last message. */
   | { readonly kind: 'loads'; readonly loads: readonly EndpointLoad[] }
   /** Requests wait for one of these endpoints, all of which sleep. Said again while they wait. */

@@ -4,6 +4,7 @@
  * PERF: one record for each client connection, used for one exchange after the other (`resetRecord`); numbers and references, no closures.
  */
 import type { CompiledRoute, Endpoint, Service } from '#routing/route-table.ts';
+import type { PreparedActions } from './actions/prepared.ts';
 import type { ExchangeError } from './error-response.ts';
 import type { Account } from './traffic.ts';
 
@@ -41,6 +42,10 @@ export interface ExchangeRecord {
   route: CompiledRoute | undefined;
   /** What the route led to when it was matched. */
   service: Service | undefined;
+  /** What the route does beside that; undefined: nothing. */
+  actions: PreparedActions | undefined;
+  /** Lines about who was let through, which go on to the endpoint; may be empty. */
+  passed: string;
   endpoint: Endpoint | undefined;
   account: Account | undefined;
 
@@ -97,6 +102,8 @@ export function createRecord(client: string, tls: TlsFacts | undefined): Exchang
     configVersion: 0,
     route: undefined,
     service: undefined,
+    actions: undefined,
+    passed: '',
     endpoint: undefined,
     account: undefined,
     status: 0,
@@ -128,11 +135,13 @@ export function resetRecord(record: ExchangeRecord): void {
   record.host = '';
   record.route = undefined;
   record.service = undefined;
+  record.actions = undefined;
   resetOutcome(record);
 }
 
 /** The same where the head is the one before: what was read from it stays. */
 export function resetOutcome(record: ExchangeRecord): void {
+  record.passed = '';
   record.endpoint = undefined;
   record.account = undefined;
   record.status = 0;

@@ -1,7 +1,9 @@
 /** What answers of workers mean to the pool. Pure. */
 import { EcluseError, reasonOf } from '#errors';
+import { configRefused } from './committed.ts';
 import type { Reply } from './generation/conversation.ts';
-import type { FreezeResult } from './protocol.ts';
+import { listenError } from './port-probe.ts';
+import type { FreezeResult, ListenAddresses } from './protocol.ts';
 
 /** What two groups of workers found at a freeze. */
 export function sumOfFreezes(one: FreezeResult, other: FreezeResult): FreezeResult {
@@ -29,4 +31,15 @@ export function startFailed(what: string): EcluseError {
     message: `a worker ${what} at start`,
     mend: 'see its log lines above',
   });
+}
+
+/** Why a worker did not begin to serve `version`. */
+export function bootFailure(
+  { code, reason }: { readonly code?: string; readonly reason: string },
+  version: number,
+  { http, https }: ListenAddresses,
+): EcluseError {
+  if (code === undefined) return configRefused(version, reason);
+  const key = http !== undefined && reason.includes(`:${String(http.port)}`) ? 'listen.http' : 'listen.https';
+  return listenError(key === 'listen.http' ? http : https, key, { code, reason });
 }

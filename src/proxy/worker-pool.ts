@@ -22,69 +22,27 @@ import {
   WORKER_DRAIN_MS,
   WORKER_START_TIMEOUT_MS,
 } from './limits.ts';
-import { shareLimits } from './budget.ts';
+import { RateLimits } from './actions/rate-limits.ts';
+import type { Spends } from './actions/rate-limits.ts';
 import { committedOf, committedWith, configRefused, edgeConfigOf } from './committed.ts';
 import type { Committed } from './committed.ts';
-import { EDGE_LIMITS } from './edge-limits.ts';
-import type { EdgeLimits } from './edge-limits.ts';
 import { Loads } from './loads.ts';
 import { aggregateMetrics } from './metrics.ts';
-import { listenError, probeAddresses } from './port-probe.ts';
+import { probeAddresses } from './port-probe.ts';
 import { NOTHING_FROZEN } from './protocol.ts';
-import type {
-  EdgeChange,
-  EdgeConfig,
-  FreezeOptions,
-  FreezeResult,
-  ListenAddress,
-  ListenAddresses,
-  ToWorker,
-  TrafficDelta,
-  TrustOptions,
-  WorkerOptions,
-} from './protocol.ts';
+import type { EdgeChange, FreezeOptions, FreezeResult, ListenAddress, ListenAddresses, ToWorker } from './protocol.ts';
 import { Wakes, asleepAmong } from './wakes.ts';
-import { refusalOf, startFailed, sumOfFreezes } from './worker-answers.ts';
+import { bootFailure, refusalOf, startFailed, sumOfFreezes } from './worker-answers.ts';
+import { workerOptionsOf } from './worker-pool-options.ts';
+import type { WorkerPoolOptions, WorkerStatus } from './worker-pool-options.ts';
 import { WorkerProcess } from './worker-process.ts';
 import type { Ask, Reply } from './generation/conversation.ts';
 import { OldWorkers } from './generation/old-workers.ts';
-import type { Succession } from './generation/old-workers.ts';
 import type { Predecessor } from './generation/predecessors.ts';
 
 export interface WorkerPoolDeps {
   readonly log: Log;
   readonly clock: Clock;
-}
-
-export interface WorkerPoolOptions {
-  readonly workers: number;
-  /** Path of `src/worker.ts`. */
-  readonly workerFile: string;
-  /** Port 0 takes a free one; `listening` tells which. */
-  readonly listen: ListenAddresses;
-  readonly accessLogFile: string;
-  readonly logLevel?: WorkerOptions['logLevel'];
-  /** Of the whole node. */
-  readonly limits?: EdgeLimits;
-  readonly trust?: TrustOptions;
-  readonly initial: EdgeConfig;
-  /** Sealed with them, TLS sessions are resumed by any worker. Undefined: each has its own. */
-  readonly ticketKeys?: Uint8Array;
-  /** What this node's primaries hand on to each other; undefined: the workers end with theirs. */
-  readonly succession?: Succession;
-  readonly onTraffic: (deltas: readonly TrafficDelta[]) => void;
-  /**
-   * Requests wait for one of these endpoints, all of which sleep: any one will do. Said once, and again after some seconds while they wait. To be
-   * answered with a table in which one is awake, or with `wakeFailed`.
-   */
-  readonly onWake: (endpointIds: readonly string[]) => void;
-}
-
-export interface WorkerStatus {
-  readonly pid: number;
-  readonly state: 'starting' | 'listening';
-  /** The version it has acknowledged. */
-  readonly version: number;
 }
 
 export interface ChangeOptions {
@@ -108,7 +66,6 @@ const WORKERS_MAX = 256;
  * version is pinned: one whose V8 does not know them would not start a worker, which every test would show.
  */
 const WORKER_FLAGS = ['--max-inlined-bytecode-size-cumulative=4000', '--max-inlined-bytecode-size=1000'];
-const NOBODY_TRUSTED: TrustOptions = { trustedProxies: [], proxyProtocol: false };
 
 export class WorkerPool implements AsyncDisposable {
   readonly #deps: WorkerPoolDeps;
@@ -123,6 +80,7 @@ export class WorkerPool implements AsyncDisposable {
   readonly #wakes: Wakes;
   readonly #loads: Loads<Member | Predecessor>;
   readonly #old: OldWorkers | undefined;
+  readonly #rateLimits: RateLimits;
   #committed: Committed;
 
   private constructor(deps: WorkerPoolDeps, options: WorkerPoolOptions, listen: ListenAddresses) {
@@ -131,6 +89,7 @@ export class WorkerPool implements AsyncDisposable {
     this.#listen = listen;
     this.#committed = committedOf(options.initial);
     this.#loads = new Loads(deps.clock);
+    this.#rateLimits = new RateLimits(deps.clock);
     this.#wakes = new Wakes(deps.clock, { againMs: WAKE_SAME_MS, tell: options.onWake });
     this.#old = OldWorkers.of(deps.log, options.succession, {
       traffic: options.onTraffic,
@@ -139,6 +98,9 @@ export class WorkerPool implements AsyncDisposable {
       },
       wake: (endpointIds) => {
         this.#wakes.ask(endpointIds);
+      },
+      spent: (worker, spends) => {
+        this.#spent(worker, spends);
       },
       gone: (worker) => {
         this.#loads.forget(worker);
@@ -414,6 +376,9 @@ export class WorkerPool implements AsyncDisposable {
         wake: (endpointIds) => {
           this.#wakes.ask(endpointIds);
         },
+        spent: (spends) => {
+          this.#spent(member, spends);
+        },
       }),
       startMs: this.#deps.clock.monotonicMs(),
       booted: false,
@@ -443,6 +408,13 @@ export class WorkerPool implements AsyncDisposable {
     }
   }
 
+  /** Tells the other workers what `by` let through of rate limits, and remembers it for those that come. */
+  #spent(by: Member | Predecessor, { spends, how }: Spends): void {
+    this.#rateLimits.hear({ spends, how });
+    for (const member of this.#booted()) if (member !== by) member.process.tell({ kind: 'spent-elsewhere', spends, how });
+    this.#old?.spent({ spends, how }, by);
+  }
+
   /** What is held and not woken now, for who comes. */
   #held(): Pick<ToWorker & { readonly kind: 'boot' }, 'freezes' | 'failedWakes'> {
     const nowMs = this.#deps.clock.monotonicMs();
@@ -456,23 +428,20 @@ export class WorkerPool implements AsyncDisposable {
   async #boot(member: Member): Promise<void> {
     member.booted = true;
     member.version = this.version;
-    const { accessLogFile, logLevel = 'info', limits = EDGE_LIMITS, trust = NOBODY_TRUSTED, workers } = this.#options;
-    const { succession, ticketKeys } = this.#options;
-    const generation = { generation: succession?.generation ?? 1, successorSocket: succession?.socketPath };
-    const shares = { ...limits, tenant: shareLimits(limits.tenant, workers) };
     const reply = await member.process.ask(
       {
         kind: 'boot',
-        options: { listen: this.#listen, limits: shares, trust, accessLogFile, logLevel, ticketKeys, ...generation },
+        options: workerOptionsOf(this.#options, this.#listen),
         edge: edgeConfigOf(this.#committed),
         ...this.#held(),
       },
       WORKER_START_TIMEOUT_MS,
     );
-    if (reply.kind !== 'refused') return;
-    if (reply.code === undefined) throw configRefused(member.version, reply.reason);
-    const { http, https } = this.#listen;
-    const key = http !== undefined && reply.reason.includes(`:${String(http.port)}`) ? 'listen.http' : 'listen.https';
-    throw listenError(key === 'listen.http' ? http : https, key, { code: reply.code, reason: reply.reason });
+    if (reply.kind !== 'refused') {
+      const spends = this.#rateLimits.levels();
+      if (spends.length > 0) member.process.tell({ kind: 'spent-elsewhere', spends, how: 'least' });
+      return;
+    }
+    throw bootFailure(reply, member.version, this.#listen);
   }
 }

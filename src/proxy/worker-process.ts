@@ -1,6 +1,7 @@
 /** One worker process as the primary sees it: messages with answers, and its end. */
 import cluster from 'node:cluster';
 import type { Worker } from 'node:cluster';
+import type { Spends } from './actions/rate-limits.ts';
 import type { EndpointLoad } from './loads.ts';
 import { Conversation } from './generation/conversation.ts';
 import type { Ask, Reply } from './generation/conversation.ts';
@@ -11,6 +12,7 @@ export interface WorkerEvents {
   readonly listening: (version: number) => void;
   readonly traffic: (message: FromWorker & { readonly kind: 'traffic' }) => void;
   readonly loads: (loads: readonly EndpointLoad[]) => void;
+  readonly spent: (spends: Spends) => void;
   readonly wake: (endpointIds: readonly string[]) => void;
 }
 
@@ -73,6 +75,9 @@ export class WorkerProcess {
         return;
       case 'loads':
         events.loads(message.loads);
+        return;
+      case 'spent':
+        events.spent(message);
         return;
       case 'wake':
         events.wake(message.endpointIds);

@@ -2,6 +2,7 @@
  * Turns a config of routes into the table that requests are matched against, and a change of it into the next table. All or nothing: a table is never
  * half right. The work of a change is that of the hosts and services that it names, not of the table.
  */
+import { answersItself, helpersOf } from './actions.ts';
 import { parseRouteHost } from './host-name.ts';
 import { parsePathPattern } from './path-pattern.ts';
 import type { PathPattern } from './path-pattern.ts';
@@ -76,7 +77,7 @@ export function tableWith(table: RouteTable, delta: RouteDelta): CompileResult {
 }
 
 function countServices(sums: Map<string, number>, routes: readonly CompiledRoute[], difference: number): void {
-  for (const { route } of routes) for (const id of servicesOfRoute(route)) sums.set(id, (sums.get(id) ?? 0) + difference);
+  for (const { route } of routes) for (const id of servicesNeededBy(route)) sums.set(id, (sums.get(id) ?? 0) + difference);
 }
 
 function servicesWith(table: RouteTable, { services, removedServices }: RouteDelta): ShardedMap<Service> | string {
@@ -130,8 +131,10 @@ function compileHost(host: string, routes: readonly Route[], services: ShardedMa
   const list: CompiledRoute[] = [];
   for (const route of routes) {
     if (route.host !== host) return `route ${nameOf(route)} is listed under host ${host}`;
-    const service = services.get(route.serviceId);
-    if (service === undefined) return `route ${nameOf(route)} leads to unknown service "${route.serviceId}"`;
+    const tenant = tenantOf(route, services);
+    if (tenant === undefined) return `route ${nameOf(route)} leads to unknown service "${route.serviceId}"`;
+    const helper = helpersOf(route.actions).find((id) => services.get(id) === undefined);
+    if (helper !== undefined) return `route ${nameOf(route)} asks or copies to unknown service "${helper}"`;
     const pattern = parsePathPattern(route.path);
     if (pattern.kind === 'invalid') return pattern.reason;
     const reading = parseConditions(route.methods, route.headers);
@@ -140,7 +143,7 @@ function compileHost(host: string, routes: readonly Route[], services: ShardedMa
       pattern,
       conditions: reading.conditions,
       route,
-      tenant: service.tenant,
+      tenant,
       arms: undefined,
       whole: undefined,
     };
@@ -152,9 +155,20 @@ function compileHost(host: string, routes: readonly Route[], services: ShardedMa
   return duplicate === undefined ? list : `route ${nameOf(duplicate)} is defined twice`;
 }
 
-/** The services that a route leads to, each once. */
+/** Undefined: its service is not there. */
+function tenantOf({ serviceId, tenant, actions }: Route, services: ShardedMap<Service>): string | undefined {
+  return serviceId === '' && answersItself(actions) ? tenant : services.get(serviceId)?.tenant;
+}
+
+/** The services that a route leads to, each once; none where it answers itself. */
 export function servicesOfRoute({ serviceId, split }: Route): readonly string[] {
+  if (serviceId === '') return [];
   return split === undefined ? [serviceId] : split.map((share) => share.serviceId);
+}
+
+/** Those that it needs: where it leads, whom it asks, and where it copies to. */
+function servicesNeededBy(route: Route): ReadonlySet<string> {
+  return new Set([...servicesOfRoute(route), ...helpersOf(route.actions)]);
 }
 
 /** A text says what is wrong. */

@@ -3,6 +3,7 @@ import { servicesOfRoute } from './compile.ts';
 import { normaliseRequestHost } from './host-name.ts';
 import { findRoute, levelsOf } from './match.ts';
 import { hasPrefix, pathOf } from './path-prefix.ts';
+import { locationOf, sentPath } from './rewritten-path.ts';
 import type { PathPattern } from './path-pattern.ts';
 import type { RequestFacts, RouteConditions } from './route-conditions.ts';
 import type { CompiledRoute, Endpoint, Route, RouteTable } from './route-table.ts';
@@ -57,7 +58,27 @@ export function explainRequest(table: RouteTable, { host: header, target, method
   if (found === undefined) return { ...base, ...nowhere, outcome: '404: no route is for it', candidates };
   const { route, tenant } = found;
   const endpoints = endpointsOf(table, route);
-  return { ...base, route, tenant, serviceId: route.serviceId, endpoints, outcome: outcomeOf(endpoints), candidates };
+  const steps = [...gatesOf(route), answerOf(route, { host, target }) ?? outcomeOf(endpoints)];
+  return { ...base, route, tenant, serviceId: route.serviceId, endpoints, outcome: steps.join(', then '), candidates };
+}
+
+/** What a request has to pass before it is answered. */
+function gatesOf({ actions }: Route): readonly string[] {
+  const { rateLimit, auth } = actions ?? {};
+  const limit =
+    rateLimit === undefined ? [] : [`429 beyond ${String(rateLimit.requests)} requests in ${String(rateLimit.perMs)} ms`];
+  if (auth === undefined) return limit;
+  return [...limit, auth.kind === 'basic' ? '401 without a password' : `allowed or answered by ${auth.serviceId}`];
+}
+
+/** Of a route that answers itself. */
+function answerOf({ actions }: Route, { host, target }: { readonly host: string; readonly target: string }): string | undefined {
+  const { redirect, respond, stripPrefix } = actions ?? {};
+  if (respond !== undefined) return `${String(respond.status)}: the route answers itself`;
+  if (redirect === undefined) return undefined;
+  const [path = '', query] = target.split('?', 2);
+  const facts = { host, path: sentPath(path, stripPrefix), query: query === undefined ? '' : `?${query}` };
+  return `${String(redirect.status)} to ${locationOf(redirect.to, facts)}`;
 }
 
 /** All endpoints that a route may lead to. */

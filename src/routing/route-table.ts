@@ -3,6 +3,7 @@
  * each worker's own.
  */
 
+import type { RouteActions } from './actions.ts';
 import type { PathPattern } from './path-pattern.ts';
 import type { RouteConditions } from './route-conditions.ts';
 import type { ShardedMap } from '#sharded-map';
@@ -48,8 +49,11 @@ export interface Route {
   readonly methods?: readonly string[] | undefined;
   /** Header fields and the values that they must have. Absent: none. */
   readonly headers?: Readonly<Record<string, string>> | undefined;
-  /** The first of `split`, where there is one. */
+  /** The first of `split`, where there is one. Empty: it answers itself, by its actions. */
   readonly serviceId: string;
+  /** Whose requests they are, of a route without a service. */
+  readonly tenant?: string | undefined;
+  readonly actions?: RouteActions | undefined;
   /** Its requests go to several services, each by its share of the weights. Absent: all go to `serviceId`. */
   readonly split?: readonly SplitShare[] | undefined;
   /** Whether CONNECT is passed on to the endpoint. Absent: it is refused. */

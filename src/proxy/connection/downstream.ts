@@ -5,7 +5,7 @@
  * `parked`: the request is held, or its connection to an endpoint is being made; `body`: the rest of it is being sent; `wait`: it was sent whole.
  * What comes after a request waits in `#rest`, at most one read of it, and then in TCP.
  */
-import type { ExchangeError } from '#proxy/error-response.ts';
+import type { ExchangeError, OwnResponse } from '#proxy/error-response.ts';
 import { errorOfStatus } from '#proxy/error-response.ts';
 import { Exchange } from '#proxy/exchange.ts';
 import type { ExchangePort } from '#proxy/exchange.ts';
@@ -196,17 +196,10 @@ export class Downstream implements WireOwner, TimeoutOwner, ExchangePort, Passag
     return this.record.headBytes + this.#piece.end - this.#piece.start;
   }
 
-  /** `detail` says more exactly what is wrong. */
-  answer(error: ExchangeError, detail?: string): void {
+  respond(response: OwnResponse): void {
     const { record, facts } = this;
-    const closes = !this.persistent || !this.#body.whole || error === 'method-refused';
-    writeLocalAnswer(this.wire, record, {
-      error,
-      detail,
-      closes,
-      facts,
-      retryAfterSeconds: this.#exchange.retryAfterSeconds(error),
-    });
+    const closes = !this.persistent || !this.#body.whole || record.error === 'method-refused';
+    writeLocalAnswer(this.wire, record, { response, closes, facts });
     this.#exchange.finish();
     this.answered(closes);
   }

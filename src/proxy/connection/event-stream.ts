@@ -42,6 +42,14 @@ export class EventFollower {
   }
 }
 
+/** When the clients of a stream of events come again, each at its own time: a service is back in about that. */
+const RETRY_MS_MIN = 200;
+const RETRY_SPREAD_MS = 200;
+
+export function randomRetryMs(): number {
+  return RETRY_MS_MIN + Math.floor(Math.random() * RETRY_SPREAD_MS);
+}
+
 export class EventStream {
   readonly #events: EventFollower | undefined;
   readonly #scanner: ChunkScanner | undefined;

@@ -9,22 +9,25 @@ import type { ExchangeError } from '#proxy/error-response.ts';
 import type { Exchange, ExchangePassage } from '#proxy/exchange.ts';
 import { FRAMING } from '#proxy/http1/body-framing.ts';
 import type { HeadView } from '#proxy/http1/head-view.ts';
-import { METHOD } from '#proxy/http1/head-view.ts';
+
 import { NO_FIT } from '#proxy/http1/rewrite.ts';
-import { eventStreamOf, isWebSocket } from '#proxy/http1/stream-kind.ts';
+import { eventStreamOf } from '#proxy/http1/stream-kind.ts';
+import { isTimeout } from '#proxy/counters.ts';
 import type { DataPlane } from '#proxy/data-plane.ts';
 import type { ExchangeRecord } from '#proxy/record.ts';
 import type { Wire } from '#proxy/wire/wire.ts';
 import type { ClientPeer } from './client-peer.ts';
-import { EventStream } from './event-stream.ts';
+import { EventStream, randomRetryMs } from './event-stream.ts';
 import type { FirstPiece } from './first-piece.ts';
+import { RequestMirror } from './mirrors.ts';
+import { isRepeatable } from './request-facts.ts';
 import type { RequestFacts } from './request-facts.ts';
 import { RequestHead } from './request-head.ts';
 import { COALESCE_BYTES_MAX, OUTPUT, ResponseWriter, kindOf, writeHeadAndBody } from './response-writer.ts';
 import type { ClientFacts } from './response-writer.ts';
-import { Tunnel, WebSocketFrames } from './tunnel.ts';
-import type { TunnelOptions } from './tunnel.ts';
-import { Upstream } from './upstream.ts';
+import { Tunnel, framesOf } from './tunnel.ts';
+import type { TunnelOptions, WebSocketFrames } from './tunnel.ts';
+import { Upstream, takeIdle } from './upstream.ts';
 import type { UpstreamUser } from './upstream.ts';
 
 /** The client's end of a passage. */
@@ -53,18 +56,6 @@ export interface PassageEnd extends ClientFacts {
   onClosed(): void;
 }
 
-/** RFC 9110 §9.2.1: they change nothing. */
-const SAFE_METHODS: ReadonlySet<number> = new Set([METHOD.get, METHOD.head, METHOD.options]);
-/** When the clients of a stream of events come again, each at its own time: a service is back in about that. */
-const RETRY_MS_MIN = 200;
-const RETRY_SPREAD_MS = 200;
-
-/** Where a response switches to WebSocket. To be asked before anything is written: the head may lie where that goes. */
-function framesOf(upstream: Upstream): WebSocketFrames | undefined {
-  const { bytes, view } = upstream.head();
-  return isWebSocket(bytes, view) ? new WebSocketFrames() : undefined;
-}
-
 export class Passage implements UpstreamUser, ExchangePassage {
   readonly record: ExchangeRecord;
   readonly #plane: DataPlane;
@@ -74,6 +65,7 @@ export class Passage implements UpstreamUser, ExchangePassage {
   #upstream: Upstream | undefined;
   #tunnel: Tunnel | undefined;
   readonly #head: RequestHead;
+  readonly #mirror: RequestMirror;
   /** The events of the response at hand, where it is a stream of them, and how it is to be ended. */
   #events: EventStream | undefined;
   #ending: { readonly tally: StreamTally; readonly isLate: boolean } | undefined;
@@ -97,6 +89,7 @@ export class Passage implements UpstreamUser, ExchangePassage {
     this.record = client.record;
     this.#writer = new ResponseWriter(plane.connectionDeps.chunkLimits);
     this.#head = new RequestHead(client);
+    this.#mirror = new RequestMirror(plane.mirrors);
   }
 
   /** Sends the request over an idle connection, or over one that is made for it. */
@@ -109,8 +102,7 @@ export class Passage implements UpstreamUser, ExchangePassage {
     this.#events = undefined;
     this.#ending = undefined;
     const own = this.record.service?.sendProxy !== undefined;
-    let idle = own ? undefined : pool.idle.pop();
-    while (idle?.wire.closed === true) idle = pool.idle.pop();
+    const idle = own ? undefined : takeIdle(pool);
     if (idle === undefined) {
       this.#connectSinceMs = this.#plane.clock.monotonicMs();
       this.#upstream = new Upstream(this.#plane.connectionDeps, pool, this);
@@ -137,12 +129,14 @@ export class Passage implements UpstreamUser, ExchangePassage {
     if (end > start) {
       this.#bodyBytesSent += end - start;
       this.record.upstreamOutBytes += end - start;
+      this.#mirror.sendBody(buffer, start, end);
       if (!upstream.wire.pass(wire, buffer, start, end)) wire.pause();
     }
     if (!this.#client.requestWhole) {
       upstream.requestMoved();
       return;
     }
+    this.#mirror.requestSent();
     if (this.#responseOver) this.#upstream = undefined;
     upstream.requestSent();
     if (this.#responseOver) this.#end();
@@ -175,7 +169,7 @@ export class Passage implements UpstreamUser, ExchangePassage {
       : this.#client;
     if (client !== this.#client) this.#client.facts.persistent = false;
     const { framing } = upstream;
-    const frames = framing === FRAMING.tunnel ? framesOf(upstream) : undefined;
+    const frames = framing === FRAMING.tunnel ? framesOf(upstream.head()) : undefined;
     if (!this.#writeResponseHead(upstream, client)) {
       upstream.abandon();
       this.onUpstreamFailed('upstream-invalid');
@@ -195,14 +189,15 @@ export class Passage implements UpstreamUser, ExchangePassage {
   #writeResponseHead(upstream: Upstream, client: ClientFacts): boolean {
     const { memory, framing } = upstream;
     const kind = kindOf(client);
-    const again = memory.rewrittenFor(kind);
+    const fields = this.record.actions?.responseFields;
+    const again = memory.rewrittenFor(kind, fields);
     if (again !== undefined) {
       this.#writer.repeat(again, framing, client);
       return true;
     }
     const { bytes, view } = upstream.head();
-    if (this.#writer.head(bytes, view, framing, client) === NO_FIT) return false;
-    if (memory.repeated) memory.rewrote(kind, OUTPUT.out.subarray(0, OUTPUT.at));
+    if (this.#writer.head(bytes, view, framing, { client, fields }) === NO_FIT) return false;
+    if (memory.repeated) memory.rewrote(kind, fields, OUTPUT.out.subarray(0, OUTPUT.at));
     return true;
   }
 
@@ -237,10 +232,10 @@ export class Passage implements UpstreamUser, ExchangePassage {
 
   onUpstreamFailed(error: ExchangeError): void {
     this.#unblock();
+    this.#mirror.drop();
     const upstream = this.#upstream;
     this.#upstream = undefined;
-    if (error === 'connect-timeout' || error === 'first-byte-timeout' || error === 'stream-idle' || error === 'request-timeout')
-      this.#plane.counters.timedOut(error);
+    if (isTimeout(error)) this.#plane.counters.timedOut(error);
     if (this.#responseOver) {
       this.#client.facts.persistent = false;
       this.#end();
@@ -268,6 +263,7 @@ export class Passage implements UpstreamUser, ExchangePassage {
   requestBroken(error: ExchangeError, detail: string): void {
     this.#unblock();
     const answerable = !this.#responded;
+    this.#mirror.drop();
     this.#upstream?.abandon();
     this.#upstream = undefined;
     this.#client.facts.persistent = false;
@@ -283,6 +279,7 @@ export class Passage implements UpstreamUser, ExchangePassage {
       return;
     }
     this.#unblock();
+    this.#mirror.drop();
     const upstream = this.#upstream;
     this.#upstream = undefined;
     upstream?.abandon();
@@ -299,6 +296,7 @@ export class Passage implements UpstreamUser, ExchangePassage {
   /** The client is gone. */
   abandon(): void {
     this.#unblock();
+    this.#mirror.drop();
     const upstream = this.#upstream;
     this.#upstream = undefined;
     if (this.#tunnel !== undefined) this.#tunnel.cut();
@@ -330,7 +328,7 @@ export class Passage implements UpstreamUser, ExchangePassage {
     const upstream = this.#upstream;
     if (upstream === undefined || this.#responded) return false;
     const { facts } = this.#client;
-    if (upstream.sent && (!SAFE_METHODS.has(facts.method) || facts.framing !== FRAMING.none)) return false;
+    if (upstream.sent && !isRepeatable(facts)) return false;
     this.#unblock();
     this.#upstream = undefined;
     upstream.abandon();
@@ -368,6 +366,7 @@ export class Passage implements UpstreamUser, ExchangePassage {
       if (pieceBytes > 0) piece.bytes.copy(OUTPUT.out, length, piece.start, piece.end);
       ready = upstream.wire.write(OUTPUT.out, 0, length + pieceBytes);
     } else ready = writeHeadAndBody(upstream.wire, client.wire, piece.bytes, piece);
+    if (this.record.actions !== undefined && this.#exchange.isFirstAttempt) this.#mirror.begin(client, this.#head, length);
     upstream.expectResponse(facts.method, facts.upgrade);
     if (client.requestWhole) upstream.requestSent();
     client.requestBegun(ready);
@@ -386,12 +385,8 @@ export class Passage implements UpstreamUser, ExchangePassage {
     if (this.#plane.budgets.of(this.#exchange.tenant).tryEnter('bufferedBytes', bytes)) this.#bufferedBytes = bytes;
     else
       this.#plane.later(() => {
-        this.#cutIfBlocked();
+        if (this.#exchange.active && this.#client.wire.blocked) this.cut('tenant-busy');
       });
-  }
-
-  #cutIfBlocked(): void {
-    if (this.#exchange.active && this.#client.wire.blocked) this.cut('tenant-busy');
   }
 
   #unblock(): void {
@@ -419,7 +414,7 @@ export class Passage implements UpstreamUser, ExchangePassage {
   /** Ends a stream of events here, with the time after which the client shall come again. */
   #endEvents(isBetween: boolean): void {
     const { wire } = this.#client;
-    const text = this.#events?.farewell(RETRY_MS_MIN + Math.floor(Math.random() * RETRY_SPREAD_MS), isBetween) ?? '';
+    const text = this.#events?.farewell(randomRetryMs(), isBetween) ?? '';
     if (this.#ending !== undefined) this.#ending.tally.endedEventStreams += 1;
     this.#events = undefined;
     this.#ending = undefined;
@@ -455,6 +450,7 @@ export class Passage implements UpstreamUser, ExchangePassage {
 
   /** All went well: the client's connection goes on, or is closed as it was told. */
   #end(): void {
+    this.#mirror.drop();
     if (this.#turnMs < 0) this.#exchange.finish();
     else this.#exchange.finish(this.#turnMs);
     this.#client.answered(!this.#client.persistent || !this.#client.requestWhole || this.#writer.endsWithConnection);

@@ -68,3 +68,11 @@ export function judgeRequest(bytes: Buffer, view: HeadView, secure: boolean, fac
   if (isIn(view.seen, FIELD.te)) facts.trailers = takesTrailers(bytes, view);
   return 0;
 }
+
+/** RFC 9110 §9.2.1: they change nothing. */
+const SAFE_METHODS: ReadonlySet<number> = new Set([METHOD.get, METHOD.head, METHOD.options]);
+
+/** Whether an endpoint may get it twice, without a body that is not kept. */
+export function isRepeatable({ method, framing }: RequestFacts): boolean {
+  return SAFE_METHODS.has(method) && framing === FRAMING.none;
+}

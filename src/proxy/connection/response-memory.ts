@@ -9,6 +9,7 @@ import { isPersistent } from '#proxy/http1/connection.ts';
 import { FIELD, isIn } from '#proxy/http1/field-names.ts';
 import { parseHead } from '#proxy/http1/head.ts';
 import type { HeadView } from '#proxy/http1/head-view.ts';
+import type { FieldEdits } from '#proxy/http1/rewrite.ts';
 import { KeptHead } from './kept-head.ts';
 
 export class ResponseMemory {
@@ -24,6 +25,7 @@ export class ResponseMemory {
   #method = -1;
   #rewritten: Buffer | undefined;
   #kind = -1;
+  #fields: FieldEdits | undefined;
 
   /** Octets of the head. */
   get length(): number {
@@ -58,15 +60,16 @@ export class ResponseMemory {
     return bytes;
   }
 
-  /** The head at hand as it went to a client of that kind, where it is known. */
-  rewrittenFor(kind: number): Buffer | undefined {
-    return this.repeated && this.#kind === kind ? this.#rewritten : undefined;
+  /** The head at hand as it went to a client of that kind with these changes, where it is known. */
+  rewrittenFor(kind: number, fields: FieldEdits | undefined): Buffer | undefined {
+    return this.repeated && this.#kind === kind && this.#fields === fields ? this.#rewritten : undefined;
   }
 
   /** Remembers how the head at hand, which is a repeated one, goes to clients of a kind. */
-  rewrote(kind: number, head: Buffer): void {
+  rewrote(kind: number, fields: FieldEdits | undefined, head: Buffer): void {
     if (!this.repeated) return;
     this.#kind = kind;
+    this.#fields = fields;
     this.#rewritten = Buffer.from(head);
   }
 }

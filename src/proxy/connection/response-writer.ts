@@ -13,6 +13,7 @@ import type { ChunkScanner } from '#proxy/http1/chunked.ts';
 import type { HeadView } from '#proxy/http1/head-view.ts';
 import type { ChunkLimits } from '#proxy/http1/limits.ts';
 import { PERSISTENCE, createHeadWriter, createResponseEdits, writeResponseHead } from '#proxy/http1/rewrite.ts';
+import type { FieldEdits } from '#proxy/http1/rewrite.ts';
 import { dateLineAt } from '#proxy/date-line.ts';
 import type { Wire } from '#proxy/wire/wire.ts';
 
@@ -75,6 +76,7 @@ export class ResponseWriter {
     EDITS.persistence = PERSISTENCE.unsaid;
     EDITS.trailers = false;
     EDITS.dateLine = NO_DATE;
+    EDITS.fields = undefined;
     OUTPUT.at = 0;
     const length = writeResponseHead(bytes, view, EDITS, OUTPUT);
     this.writtenBytes = length;
@@ -82,8 +84,14 @@ export class ResponseWriter {
   }
 
   /** Writes the head of a final response, or of a 101, to the output; `body` follows it. `NO_FIT` where it is too long. */
-  head(bytes: Buffer, view: HeadView, framing: number, client: ClientFacts): number {
+  head(
+    bytes: Buffer,
+    view: HeadView,
+    framing: number,
+    { client, fields }: { readonly client: ClientFacts; readonly fields: FieldEdits | undefined },
+  ): number {
     this.#plan(framing, client);
+    EDITS.fields = fields;
     OUTPUT.at = 0;
     return writeResponseHead(bytes, view, EDITS, OUTPUT);
   }

@@ -7,6 +7,8 @@
 import { randomFillSync } from 'node:crypto';
 import { createWheelEntry } from '#proxy/timing-wheel.ts';
 import type { TimeoutOwner, TimingWheel, WheelEntry } from '#proxy/timing-wheel.ts';
+import { isWebSocket } from '#proxy/http1/stream-kind.ts';
+import type { HeadView } from '#proxy/http1/head-view.ts';
 import type { Movement } from '#proxy/record.ts';
 import type { Wire, WireOwner } from '#proxy/wire/wire.ts';
 import { FrameFollower } from './frame-follower.ts';
@@ -41,6 +43,11 @@ const ENDPOINT_LINGER_MS = 300;
 const CLOSE_FRAME = Buffer.from([0x88, 0x02, 0x03, 0xf4]);
 const CLOSE_STATUS = CLOSE_FRAME.subarray(2);
 const MASKED = 0x80;
+
+/** Where a response switches to WebSocket. To be asked before anything is written: the head may lie where that goes. */
+export function framesOf({ bytes, view }: { readonly bytes: Buffer; readonly view: HeadView }): WebSocketFrames | undefined {
+  return isWebSocket(bytes, view) ? new WebSocketFrames() : undefined;
+}
 
 export class Tunnel implements TimeoutOwner {
   readonly #toClient: Direction;

@@ -49,6 +49,13 @@ const LONG_READ_BYTES = 32 * 1024;
 /** As much of a body with its head says that a buffer of one's own pays off. */
 const LONG_RESPONSE_BYTES = 8 * 1024;
 
+/** A connection of a pool that can be used; the last that was. */
+export function takeIdle(pool: EndpointPool<Upstream>): Upstream | undefined {
+  let idle = pool.idle.pop();
+  while (idle?.wire.closed === true) idle = pool.idle.pop();
+  return idle;
+}
+
 export class Upstream implements WireOwner, TimeoutOwner {
   readonly wire: Wire;
   readonly pool: EndpointPool<Upstream>;

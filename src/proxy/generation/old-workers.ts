@@ -1,6 +1,7 @@
 /** Workers of earlier generations beside those of a pool: brought to what it serves, told what changes, and ended by their own time. */
 import { reasonOf } from '#errors';
 import type { Log } from '#log';
+import type { Spends } from '#proxy/actions/rate-limits.ts';
 import { WORKER_ACK_TIMEOUT_MS, WORKER_DRAIN_MS } from '#proxy/limits.ts';
 import type { EndpointLoad } from '#proxy/loads.ts';
 import type { EdgeChange, ToWorker, TrafficDelta } from '#proxy/protocol.ts';
@@ -22,6 +23,7 @@ export interface OldWorkersEvents {
   readonly traffic: (deltas: readonly TrafficDelta[]) => void;
   readonly loads: (worker: Predecessor, loads: readonly EndpointLoad[]) => void;
   readonly wake: (endpointIds: readonly string[]) => void;
+  readonly spent: (worker: Predecessor, spends: Spends) => void;
   readonly gone: (worker: Predecessor) => void;
 }
 
@@ -73,6 +75,7 @@ export class OldWorkers implements AsyncDisposable {
   #hear(worker: Predecessor, message: Told): void {
     if (message.kind === 'traffic') this.#events.traffic(message.deltas);
     else if (message.kind === 'loads') this.#events.loads(worker, message.loads);
+    else if (message.kind === 'spent') this.#events.spent(worker, message);
     else if (message.kind === 'wake') this.#events.wake(message.endpointIds);
   }
 
@@ -103,6 +106,11 @@ export class OldWorkers implements AsyncDisposable {
       }),
     );
     return replies.filter((reply) => reply !== undefined);
+  }
+
+  /** Rate limits: what the others let through. */
+  spent(spends: Spends, by: object): void {
+    for (const worker of this.#fluent()) if (worker !== by) worker.tell({ kind: 'spent-elsewhere', ...spends });
   }
 
   #fluent(): readonly Predecessor[] {

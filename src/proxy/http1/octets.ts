@@ -33,3 +33,8 @@ function hexDigits(): Int8Array {
   for (const digit of '0123456789abcdefABCDEF') table[digit.codePointAt(0) ?? 0] = Number.parseInt(digit, 16);
   return table;
 }
+
+/** A name of ASCII as `FOLDED` has its octets. */
+export function foldedName(name: string): Uint8Array {
+  return Uint8Array.from(name, (character) => FOLDED[character.codePointAt(0) ?? 0] ?? 0);
+}

@@ -10,6 +10,7 @@ import { FRAMING } from './body-framing.ts';
 import { FIELD, FORWARDING, HOP_BY_HOP, isIn } from './field-names.ts';
 import { FIELD_STRIDE as STRIDE, METHOD, TARGET_FORM, valueEnd, valueStart } from './head-view.ts';
 import type { HeadView } from './head-view.ts';
+import { FOLDED } from './octets.ts';
 // PERF: a const of this module is a constant to the optimiser, an import is not (`node bench/head-codec.ts`).
 const FIELD_STRIDE = STRIDE;
 
@@ -27,7 +28,15 @@ export interface ForwardingFacts {
   readonly trusted: boolean;
 }
 
-/** What is ours in the requests of one connection. The last four are set for each request. */
+/** What a route changes of the fields of a head. */
+export interface FieldEdits {
+  /** Fields of these names go: in lower case, an underscore as a hyphen (`octets.ts`). */
+  readonly drops: readonly Uint8Array[];
+  /** Whole lines that are added; may be empty. */
+  readonly lines: Buffer;
+}
+
+/** What is ours in the requests of one connection. From `requestId` on it is set for each request. */
 export interface RequestEdits {
   readonly trusted: boolean;
   readonly address: Buffer;
@@ -45,6 +54,9 @@ export interface RequestEdits {
   upgrade: boolean;
   /** Whether trailers are welcome (`takesTrailers`). */
   trailers: boolean;
+  /** The path that the endpoint gets, without the query; empty: the one that came. */
+  path: Buffer;
+  fields: FieldEdits | undefined;
 }
 
 /** Where heads are written: `at` is where the next one begins, and moves on with it. */
@@ -63,8 +75,7 @@ export interface ResponseEdits {
   trailers: boolean;
   /** A Date line for a response that has none (RFC 9110 §6.6.1); may be empty. */
   dateLine: Buffer;
-  /** Whole lines; may be empty. */
-  extraLines: Buffer;
+  fields: FieldEdits | undefined;
 }
 
 const EMPTY = Buffer.alloc(0);
@@ -124,11 +135,13 @@ export function createRequestEdits(facts: ForwardingFacts): RequestEdits {
     host: EMPTY,
     upgrade: false,
     trailers: false,
+    path: EMPTY,
+    fields: undefined,
   };
 }
 
 export function createResponseEdits(): ResponseEdits {
-  return { framing: FRAMING.none, persistence: PERSISTENCE.unsaid, trailers: false, dateLine: EMPTY, extraLines: EMPTY };
+  return { framing: FRAMING.none, persistence: PERSISTENCE.unsaid, trailers: false, dateLine: EMPTY, fields: undefined };
 }
 
 export function createHeadWriter(out: Buffer): HeadWriter {
@@ -141,11 +154,12 @@ export function writeRequestHead(buffer: Buffer, view: HeadView, edits: RequestE
   const begin = writer.at;
   const chunked = isIn(view.seen, FIELD.transferEncoding);
   // PERF: the usual request line is as it has to be, and one range with the field lines after it.
-  const asIs = view.targetForm !== TARGET_FORM.absolute && view.minor === 1;
-  if (!asIs) writeRequestLine(buffer, view, writer);
+  const asIs = view.targetForm !== TARGET_FORM.absolute && view.minor === 1 && edits.path.length === 0;
+  if (!asIs) writeRequestLine(buffer, view, edits.path, writer);
   const ownHost = edits.host.length > 0 || view.targetForm === TARGET_FORM.absolute || !isIn(view.seen, FIELD.host);
-  putFields(writer, buffer, view, requestDrops(view, edits) | (ownHost ? 1 << FIELD.host : 0) | (asIs ? START_LINE : 0));
+  putFields(writer, buffer, view, requestDrops(buffer, view, edits) | (ownHost ? 1 << FIELD.host : 0) | (asIs ? START_LINE : 0));
   if (ownHost) writeHost(buffer, view, edits, writer);
+  putLines(writer, edits.fields);
   if (edits.trusted || view.authorityEnd === view.hostStart) writeChain(buffer, view, edits, writer);
   else writeOrigin(buffer, view, edits, writer);
   put(writer, edits.requestId);
@@ -167,26 +181,28 @@ export function writeResponseHead(buffer: Buffer, view: HeadView, edits: Respons
   put(writer, SPACE);
   putRange(writer, buffer, view.reasonStart, view.reasonEnd);
   put(writer, CRLF);
-  putFields(writer, buffer, view, responseDrops(view, edits));
+  putFields(writer, buffer, view, responseDrops(buffer, view, edits));
   if (edits.framing === FRAMING.chunked) put(writer, CHUNKED);
   if ((status === 101 || status === 426) && isIn(view.seen, FIELD.upgrade))
     writeUpgrade(buffer, view, writer, status === 426 && edits.persistence === PERSISTENCE.close ? UPGRADE_CLOSE : UPGRADE);
   else if (edits.persistence === PERSISTENCE.close) put(writer, CLOSE);
   else if (edits.persistence === PERSISTENCE.keepAlive) put(writer, KEEP_ALIVE);
   if (status >= 200 && !isIn(view.seen, FIELD.date)) put(writer, edits.dateLine);
-  put(writer, edits.extraLines);
+  putLines(writer, edits.fields);
   put(writer, CRLF);
   return writer.at - begin;
 }
 
-function requestDrops(view: HeadView, edits: RequestEdits): number {
+function requestDrops(buffer: Buffer, view: HeadView, edits: RequestEdits): number {
+  if (edits.fields !== undefined) markDrops(buffer, view, edits.fields.drops);
   let drops = edits.trusted ? TRUSTED_DROPS : UNTRUSTED_DROPS;
   if (!isIn(view.seen, FIELD.transferEncoding)) drops |= 1 << FIELD.trailer;
   if (view.minor === 0) drops |= 1 << FIELD.expect;
   return drops;
 }
 
-function responseDrops(view: HeadView, edits: ResponseEdits): number {
+function responseDrops(buffer: Buffer, view: HeadView, edits: ResponseEdits): number {
+  if (edits.fields !== undefined) markDrops(buffer, view, edits.fields.drops);
   const { framing } = edits;
   let drops = HOP_BY_HOP;
   if (framing !== FRAMING.chunked || !edits.trailers) drops |= 1 << FIELD.trailer;
@@ -200,23 +216,44 @@ function responseDrops(view: HeadView, edits: ResponseEdits): number {
 function requestBound(view: HeadView, edits: RequestEdits): number {
   const named = edits.host.length + 2 * (view.authorityEnd - view.hostStart);
   const own = edits.untilHost.length + edits.untilForwardedHost.length + edits.requestId.length;
-  return view.fieldsEnd - view.start + OWN_TEXT_MAX + named + own;
+  return view.fieldsEnd - view.start + OWN_TEXT_MAX + named + own + edits.path.length + linesOf(edits);
 }
 
 function responseBound(view: HeadView, edits: ResponseEdits): number {
-  return view.fieldsEnd - view.start + OWN_TEXT_MAX + edits.dateLine.length + edits.extraLines.length;
+  return view.fieldsEnd - view.start + OWN_TEXT_MAX + edits.dateLine.length + linesOf(edits);
+}
+
+function linesOf({ fields }: RequestEdits | ResponseEdits): number {
+  return fields === undefined ? 0 : fields.lines.length;
 }
 
 /** The request line with the target in origin form, or as CONNECT and OPTIONS have it (RFC 9112 §3.2.4). */
-function writeRequestLine(buffer: Buffer, view: HeadView, writer: HeadWriter): void {
+function writeRequestLine(buffer: Buffer, view: HeadView, path: Buffer, writer: HeadWriter): void {
   putRange(writer, buffer, view.start, view.methodEnd + 1);
-  if (view.targetForm !== TARGET_FORM.absolute) putRange(writer, buffer, view.targetStart, view.targetEnd);
+  if (path.length > 0) {
+    put(writer, path);
+    putRange(writer, buffer, view.queryStart, view.pathEnd);
+  } else if (view.targetForm !== TARGET_FORM.absolute) putRange(writer, buffer, view.targetStart, view.targetEnd);
   else if (view.pathStart === view.pathEnd) put(writer, view.method === METHOD.options ? ASTERISK : SLASH);
   else {
     if (view.queryStart === view.pathStart) put(writer, SLASH);
     putRange(writer, buffer, view.pathStart, view.pathEnd);
   }
   put(writer, VERSION_CRLF);
+}
+
+/** Gives all fields of these names a code that is always left out. */
+function markDrops(buffer: Buffer, view: HeadView, names: readonly Uint8Array[]): void {
+  const { fields } = view;
+  const last = view.fieldCount * FIELD_STRIDE;
+  for (let at = 0; at < last; at += FIELD_STRIDE)
+    for (const name of names) if (isNamed(buffer, fields[at] ?? 0, fields[at + 1] ?? 0, name)) fields[at + 4] = FIELD.nominated;
+}
+
+function isNamed(buffer: Buffer, start: number, end: number, name: Uint8Array): boolean {
+  if (end - start !== name.length) return false;
+  for (let index = 0; index < name.length; index += 1) if (FOLDED[buffer[start + index] ?? 0] !== name[index]) return false;
+  return true;
 }
 
 /** All field lines whose codes are not in `drops`, neighbours in one piece; the start line before them if `START_LINE` is in it. */
@@ -293,6 +330,10 @@ function writeUpgrade(buffer: Buffer, view: HeadView, writer: HeadWriter, lines:
   put(writer, lines);
   putRange(writer, buffer, valueStart(view, FIELD.upgrade), valueEnd(view, FIELD.upgrade));
   put(writer, CRLF);
+}
+
+function putLines(writer: HeadWriter, fields: FieldEdits | undefined): void {
+  if (fields !== undefined) put(writer, fields.lines);
 }
 
 function put(writer: HeadWriter, text: Buffer): void {

@@ -1,6 +1,6 @@
 /** Operators' settings as routing takes them. Pure. */
 import type { Endpoint, Route, Service } from '#routing/route-table.ts';
-import { servicesOf } from './schema.ts';
+import { actionsOf } from './action-schema.ts';
 import type { RouteSettings, ServiceSettings } from './schema.ts';
 
 /** Whose traffic it is that goes to operators' own endpoints; no tenant can be called that. */
@@ -34,14 +34,18 @@ function endpointOf(service: string, url: string): Endpoint {
 }
 
 export function routeOf(settings: RouteSettings): Route {
-  const { match, split } = settings;
-  const [first = ''] = servicesOf(settings);
+  const { match, split, service, actions } = settings;
+  const first = split?.[0]?.service ?? service;
   return {
     host: match.host,
     path: match.path ?? '/',
     ...(match.methods === undefined ? {} : { methods: match.methods }),
     ...(match.headers === undefined ? {} : { headers: match.headers }),
-    serviceId: serviceIdOf(first),
-    ...(split === undefined ? {} : { split: split.map(({ service, weight }) => ({ serviceId: serviceIdOf(service), weight })) }),
+    serviceId: first === undefined ? '' : serviceIdOf(first),
+    ...(first === undefined ? { tenant: OPERATOR } : {}),
+    ...(actions === undefined ? {} : { actions: actionsOf(actions, serviceIdOf) }),
+    ...(split === undefined
+      ? {}
+      : { split: split.map((share) => ({ serviceId: serviceIdOf(share.service), weight: share.weight })) }),
   };
 }

@@ -28,7 +28,7 @@ export function lintSettings(
       findings.push({ at: `services.${name}`, message: `it has no endpoint: ${String(uses)} routes answer 503` });
   }
   for (const [host, routes] of settings.hosts.entries()) {
-    findings.push(...shadowed(routes), ...hidden(routes, containerRoutes.get(host) ?? []));
+    findings.push(...shadowed(routes), ...unstripped(routes), ...hidden(routes, containerRoutes.get(host) ?? []));
     if (findings.length > FINDINGS_MAX) break;
   }
   return findings.slice(0, FINDINGS_MAX);
@@ -49,6 +49,20 @@ function shadowed(routes: readonly RouteSettings[]): readonly LintFinding[] {
     const taker = takers.find(({ prefix }) => prefix === '' || (literal !== '' && hasPrefix(literal, prefix)));
     if (taker === undefined) return [];
     return [{ at: routeName(match), message: `never asked: ${routeName(taker.match)} takes all of its requests before it` }];
+  });
+}
+
+/** A prefix that no path of the route begins with is never stripped. */
+function unstripped(routes: readonly RouteSettings[]): readonly LintFinding[] {
+  return routes.flatMap(({ match, actions }) => {
+    const { path = '/' } = match;
+    const strip = actions?.stripPrefix;
+    if (strip === undefined || path.startsWith('~')) return [];
+    const [matched, stripped] = [parsePathPrefix(path.replace(/^=/, '')), parsePathPrefix(strip)];
+    if (matched.kind === 'invalid' || stripped.kind === 'invalid') return [];
+    const meets =
+      hasPrefix(matched.prefix, stripped.prefix) || (!path.startsWith('=') && hasPrefix(stripped.prefix, matched.prefix));
+    return meets ? [] : [{ at: routeName(match), message: `stripPrefix ${strip} is never stripped: no path of it begins so` }];
   });
 }
 

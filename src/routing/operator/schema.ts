@@ -7,6 +7,8 @@ import * as z from 'zod';
 import { parseRouteHost } from '#routing/host-name.ts';
 import { parsePathPattern } from '#routing/path-pattern.ts';
 import { parseConditions } from '#routing/route-conditions.ts';
+import { actionsSchema, helperServicesOf } from './action-schema.ts';
+import { faultOf, serviceName } from './schema-parts.ts';
 
 /** Each is asked in turn where it is an expression, and a change of one sends all of its host to the workers. */
 export const ROUTES_PER_HOST_MAX = 1000;
@@ -17,12 +19,6 @@ const ENDPOINTS_MAX = 1000;
 /** As many as somebody compares at once. */
 const SHARES_MAX = 16;
 const WEIGHT_MAX = 10_000;
-const SERVICE_NAME = /^[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$/;
-
-const serviceName = z
-  .string()
-  .regex(SERVICE_NAME, 'a service has a name of letters, digits, dots, hyphens and underscores, 63 at most')
-  .describe('A service of this file.');
 
 /** `http://127.0.0.1:9001`. */
 function endpointFault(text: string): string | undefined {
@@ -32,13 +28,6 @@ function endpointFault(text: string): string | undefined {
   if (isIP(address) === 0) return `${address} is no IP address`;
   const port = Number(found?.[2] ?? '80');
   return port >= 1 && port <= 65_535 ? undefined : `${String(port)} is no port`;
-}
-
-function faultOf<T>(check: (value: T) => string | undefined) {
-  return (value: T, context: z.core.$RefinementCtx<T>): void => {
-    const message = check(value);
-    if (message !== undefined) context.addIssue({ code: 'custom', message });
-  };
 }
 
 const endpoint = z.string().max(80).superRefine(faultOf(endpointFault)).describe('http://ADDRESS:PORT');
@@ -98,13 +87,27 @@ const splitSchema = z
   .refine((shares) => new Set(shares.map(({ service }) => service)).size === shares.length, 'a service is there twice')
   .refine((shares) => shares.some(({ weight }) => weight > 0), 'all weights are 0');
 
+/** A route leads to one service, or several, or answers itself. */
+function targetFault(route: {
+  readonly service?: string;
+  readonly split?: unknown;
+  readonly actions?: { readonly redirect?: unknown; readonly respond?: unknown };
+}): string | undefined {
+  const { service, split, actions: { redirect, respond } = {} } = route;
+  const answers = redirect !== undefined || respond !== undefined;
+  const leads = service !== undefined || split !== undefined;
+  if (answers) return leads ? 'a route that redirects or responds itself has no service and no split' : undefined;
+  return (service === undefined) === (split === undefined) ? 'a route has either service or split' : undefined;
+}
+
 export const routeSchema = z
   .strictObject({
     match: matchSchema.describe('Which requests it is for.'),
     service: serviceName.exactOptional(),
     split: splitSchema.exactOptional().describe('Several services instead of one, each with its share of the requests.'),
+    actions: actionsSchema.exactOptional().describe('What happens to its requests beside that.'),
   })
-  .refine(({ service, split }) => (service === undefined) !== (split === undefined), 'a route has either service or split');
+  .superRefine(faultOf(targetFault));
 
 /** All that operators wrote. */
 export const documentSchema = z.strictObject({
@@ -144,7 +147,9 @@ export type RouteMatchSettings = z.infer<typeof matchSchema>;
 export type EdgeDocument = z.infer<typeof documentSchema>;
 export type Operation = z.infer<typeof operationSchema>;
 
-/** The services that a route leads to, each once. */
-export function servicesOf({ service, split }: RouteSettings): readonly string[] {
-  return split === undefined ? [service ?? ''] : split.map((share) => share.service);
+/** The services that a route leads to, asks and copies to, each once. Those that it leads to are first; there may be none. */
+export function servicesOf({ service, split, actions }: RouteSettings): readonly string[] {
+  const one = service === undefined ? [] : [service];
+  const led = split === undefined ? one : split.map((share) => share.service);
+  return actions === undefined ? led : [...new Set([...led, ...helperServicesOf(actions)])];
 }

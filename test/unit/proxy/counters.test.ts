@@ -9,6 +9,7 @@ type Event =
   | { readonly kind: 'ended'; readonly tenant: string; readonly status: number; readonly ms: number }
   | { readonly kind: 'held'; readonly ms: number }
   | { readonly kind: 'connected' | 'retried' | 'poisoned' | 'handshake' }
+  | { readonly kind: 'mirrored'; readonly outcome: 'sent' | 'failed' | 'skipped' }
   | { readonly kind: 'refused'; readonly status: number }
   | { readonly kind: 'timeout'; readonly which: (typeof TIMEOUT_KINDS)[number] }
   | { readonly kind: 'used'; readonly tenant: string; readonly protocol: 'tcp' | 'udp' }
@@ -35,6 +36,9 @@ function count(counters: Counters, event: Event): void {
       break;
     case 'poisoned':
       counters.upstreamPoisoned();
+      break;
+    case 'mirrored':
+      counters.mirrored(event.outcome);
       break;
     case 'refused':
       counters.headRefused(event.status);
@@ -87,6 +91,12 @@ async function byPromClient(events: readonly Event[]): Promise<object[]> {
     'Connections and UDP sessions that began at published ports, by tenant and protocol.',
     ['tenant', 'protocol'],
   );
+  const mirrored = counter(
+    'ecluse_mirrored_requests_total',
+    'Copies of requests that routes mirror: sent, failed on their way, or skipped because there were too many or no endpoint.',
+    ['outcome'],
+  );
+  for (const outcome of ['sent', 'failed', 'skipped']) mirrored.inc({ outcome }, 0);
   const retries = counter('ecluse_upstream_retries_total', 'Requests that were sent again, after an attempt that failed.');
   counter(
     'ecluse_replayed_requests_total',
@@ -132,6 +142,9 @@ async function byPromClient(events: readonly Event[]): Promise<object[]> {
         break;
       case 'retried':
         retries.inc();
+        break;
+      case 'mirrored':
+        mirrored.inc({ outcome: event.outcome });
         break;
       case 'poisoned':
         poisoned.inc();
@@ -181,6 +194,10 @@ const events: fc.Arbitrary<Event> = fc.oneof(
   }),
   fc.record({ kind: fc.constant('held' as const), ms: eighths }),
   fc.record({ kind: fc.constantFrom('connected' as const, 'retried' as const, 'poisoned' as const, 'handshake' as const) }),
+  fc.record({
+    kind: fc.constant('mirrored' as const),
+    outcome: fc.constantFrom('sent' as const, 'failed' as const, 'skipped' as const),
+  }),
   fc.record({ kind: fc.constant('refused' as const), status: fc.constantFrom(400, 431, 505, 1000) }),
   fc.record({ kind: fc.constant('timeout' as const), which: fc.constantFrom(...TIMEOUT_KINDS) }),
   fc.record({ kind: fc.constant('used' as const), tenant: tenants, protocol: fc.constantFrom('tcp' as const, 'udp' as const) }),

@@ -55,12 +55,21 @@ describe('ResponseMemory', () => {
 
   test('gives what was written for one kind of client to that kind only, and forgets it with the head', () => {
     const memory = remembered(OK);
-    memory.rewrote(3, Buffer.from('first'));
-    expect(memory.rewrittenFor(3)).toBeUndefined(); // It was not repeated yet.
+    memory.rewrote(3, undefined, Buffer.from('first'));
+    expect(memory.rewrittenFor(3, undefined)).toBeUndefined(); // It was not repeated yet.
     expect(again(memory, OK)).toBe(true);
-    memory.rewrote(3, Buffer.from('sent'));
-    expect([memory.rewrittenFor(3)?.toString(), memory.rewrittenFor(2)]).toEqual(['sent', undefined]);
+    memory.rewrote(3, undefined, Buffer.from('sent'));
+    expect([memory.rewrittenFor(3, undefined)?.toString(), memory.rewrittenFor(2, undefined)]).toEqual(['sent', undefined]);
     expect(again(memory, OK.replace('200', '201'))).toBe(false);
-    expect(memory.rewrittenFor(3)).toBeUndefined();
+    expect(memory.rewrittenFor(3, undefined)).toBeUndefined();
+  });
+
+  test('gives what was written with the changes of one route to that route only', () => {
+    const fields = { drops: [], lines: Buffer.from('X: 1\r\n') };
+    const memory = remembered(OK);
+    expect(again(memory, OK)).toBe(true);
+    memory.rewrote(3, fields, Buffer.from('changed'));
+    expect([memory.rewrittenFor(3, fields)?.toString(), memory.rewrittenFor(3, undefined)]).toEqual(['changed', undefined]);
+    expect(memory.rewrittenFor(3, { ...fields })).toBeUndefined();
   });
 });

@@ -187,7 +187,7 @@ describe('writeResponseHead()', () => {
     const written = response(text, {
       persistence: PERSISTENCE.close,
       dateLine: Buffer.from('Date: now\r\n'),
-      extraLines: Buffer.from('X: 1\r\n'),
+      fields: { drops: [], lines: Buffer.from('X: 1\r\n') },
     });
     expect(written).toBe(
       'HTTP/1.1 200 Fine\r\nX-a: 1\r\nContent-Length: 3\r\nX-A: 2\r\nConnection: close\r\nDate: now\r\nX: 1\r\n\r\n',

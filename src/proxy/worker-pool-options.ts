@@ -1,0 +1,62 @@
+/** What a pool of workers is opened with, and what of it each worker gets. */
+import { shareLimits } from './budget.ts';
+import { EDGE_LIMITS } from './edge-limits.ts';
+import type { EdgeLimits } from './edge-limits.ts';
+import type { Succession } from './generation/old-workers.ts';
+import type { EdgeConfig, ListenAddresses, TrafficDelta, TrustOptions, WorkerOptions } from './protocol.ts';
+
+export interface WorkerPoolOptions {
+  readonly workers: number;
+  /** Path of `src/worker.ts`. */
+  readonly workerFile: string;
+  /** Port 0 takes a free one; `listening` tells which. */
+  readonly listen: ListenAddresses;
+  readonly accessLogFile: string;
+  readonly logLevel?: WorkerOptions['logLevel'];
+  /** Of the whole node. */
+  readonly limits?: EdgeLimits;
+  readonly trust?: TrustOptions;
+  readonly initial: EdgeConfig;
+  /** Sealed with them, TLS sessions are resumed by any worker. Undefined: each has its own. */
+  readonly ticketKeys?: Uint8Array;
+  /** What this node's primaries hand on to each other; undefined: the workers end with theirs. */
+  readonly succession?: Succession;
+  readonly onTraffic: (deltas: readonly TrafficDelta[]) => void;
+  /**
+   * Requests wait for one of these endpoints, all of which sleep: any one will do. Said once, and again after some seconds while they wait. To be
+   * answered with a table in which one is awake, or with `wakeFailed`.
+   */
+  readonly onWake: (endpointIds: readonly string[]) => void;
+}
+
+export interface WorkerStatus {
+  readonly pid: number;
+  readonly state: 'starting' | 'listening';
+  /** The version it has acknowledged. */
+  readonly version: number;
+}
+
+const NOBODY_TRUSTED: TrustOptions = { trustedProxies: [], proxyProtocol: false };
+
+/** `listen`: with real ports. */
+export function workerOptionsOf(options: WorkerPoolOptions, listen: ListenAddresses): WorkerOptions {
+  const {
+    accessLogFile,
+    logLevel = 'info',
+    limits = EDGE_LIMITS,
+    trust = NOBODY_TRUSTED,
+    workers,
+    succession,
+    ticketKeys,
+  } = options;
+  return {
+    listen,
+    limits: { ...limits, tenant: shareLimits(limits.tenant, workers) },
+    trust,
+    accessLogFile,
+    logLevel,
+    ticketKeys,
+    generation: succession?.generation ?? 1,
+    successorSocket: succession?.socketPath,
+  };
+}
