@@ -110,6 +110,16 @@ const rateLimitSchema = z.strictObject({
 const PASSWORD_HASH = /^\$scrypt\$ln=1[0-6],r=8,p=1\$[A-Za-z0-9+/]{16,86}\$[A-Za-z0-9+/]{43,86}$/;
 const USER_NAME = /^[\u0021-\u0039\u003b-\u007e]{1,64}$/;
 
+function usersFault(users: Readonly<Record<string, string>>): string | undefined {
+  const names = Object.keys(users);
+  if (names.length === 0) return 'there is no user';
+  if (names.length > USERS_MAX) return `there are more than ${String(USERS_MAX)} users`;
+  const wrong = names.find((name) => !USER_NAME.test(name));
+  return wrong === undefined
+    ? undefined
+    : `"${wrong.slice(0, 80)}" is no name of a user: write 1 to 64 characters of ASCII, without blanks and colons`;
+}
+
 const basicSchema = z.strictObject({
   realm: z
     .string()
@@ -117,12 +127,8 @@ const basicSchema = z.strictObject({
     .exactOptional()
     .describe('What browsers show. Default: restricted.'),
   users: z
-    .record(
-      z.string().regex(USER_NAME, 'a user has a name of 1 to 64 characters of ASCII, without blanks and colons'),
-      z.string().regex(PASSWORD_HASH, 'write what ecluse hash-password prints'),
-    )
-    .refine((users) => Object.keys(users).length > 0, 'there is no user')
-    .refine((users) => Object.keys(users).length <= USERS_MAX, `there are more than ${String(USERS_MAX)} users`)
+    .record(z.string(), z.string().regex(PASSWORD_HASH, 'write what ecluse hash-password prints'))
+    .superRefine(faultOf(usersFault))
     .describe('By name: what ecluse hash-password printed.'),
 });
 
