@@ -12,6 +12,10 @@ import type { Sql, SqlRow, SqlWrite, WriteOutcome } from './sql.ts';
 export type SnapshotKind = 'sleep' | 'copy' | 'automatic';
 export type SnapshotState = 'making' | 'kept' | 'waking';
 
+/** What a container does at its port; as the store has it: 0, 1, 2. */
+const SERVINGS = ['nothing', 'accepts', 'answers'] as const;
+export type Serving = (typeof SERVINGS)[number];
+
 export interface SnapshotRow {
   readonly id: string;
   readonly tenant: string;
@@ -26,8 +30,8 @@ export interface SnapshotRow {
   readonly fileBytes: number;
   /** The gVisor build that wrote it; another one may not read it. */
   readonly runtime: string;
-  /** Whether its port answered when it was made: who wakes must, too. */
-  readonly serves: boolean;
+  /** What it did at its port when it was made: who wakes must, too. */
+  readonly serves: Serving;
   readonly memoryBytes: number;
   readonly spec: string;
 }
@@ -47,7 +51,7 @@ function snapshotOf(row: SqlRow): SnapshotRow {
     imageBytes: integerOf(row, 'image_bytes'),
     fileBytes: integerOf(row, 'file_bytes'),
     runtime: textOf(row, 'runtime'),
-    serves: integerOf(row, 'serves') === 1,
+    serves: SERVINGS[integerOf(row, 'serves')] ?? 'nothing',
     memoryBytes: integerOf(row, 'memory_bytes'),
     spec: textOf(row, 'spec'),
   };
@@ -71,7 +75,7 @@ export async function beginSnapshot(sql: Sql, row: SnapshotRow): Promise<void> {
         row.imageBytes,
         row.fileBytes,
         row.runtime,
-        row.serves ? 1 : 0,
+        SERVINGS.indexOf(row.serves),
         row.memoryBytes,
         row.spec,
       ],

@@ -31,7 +31,8 @@ import { withoutRestart } from '#caas/engine/restart-policy.ts';
 import { dropForeignVolumes, placeVolumeWrites, prepareVolumes, sharedVolumeOf } from '#caas/volumes/volume-moves.ts';
 import type { VolumeMove } from '#caas/volumes/volume-moves.ts';
 import { bothDone } from './both-done.ts';
-import { probeOnce } from './migration-probe.ts';
+import { servingOf } from './migration-probe.ts';
+import type { Found } from './migration-probe.ts';
 import { MoveDebts } from './move-debts.ts';
 import { moveFailed, moveReason, moveRefused } from './move-error.ts';
 import { isHealthCheckOf, MoveSource, untilQuiet } from './move-source.ts';
@@ -200,7 +201,7 @@ export class Migrations implements AsyncDisposable {
       inBackground: backgroundOf(target, move.memoryBytes).yes,
     };
     await copy.prestart(ahead, signal);
-    const servesBefore = await probeOnce(spec, row.address);
+    const before = await servingOf(spec, row.address);
     const transfer = await this.#preCopy(move, undo);
     times.phase('warm', 'memory for the image, in time that nobody wants');
     const warmth = await this.#deps.warm(Math.min(WARM_BYTES_MAX, WARM_FACTOR * move.memoryBytes));
@@ -214,7 +215,7 @@ export class Migrations implements AsyncDisposable {
     const isQuiet = await untilQuiet(clock, async () => await containers.inspect(row), QUIET_LIMIT_MS);
     if (!isQuiet) throw new Error('a command that was executed in the container does not end');
     await copy.finishStart();
-    return { copy, volumes, servesBefore, transfer, warmth };
+    return { copy, volumes, before, transfer, warmth };
   }
 
   async #preCopy(move: Move, undo: AsyncDisposableStack): Promise<ImageTransfer> {
@@ -286,8 +287,9 @@ export class Migrations implements AsyncDisposable {
       await prepared.copy.endNow();
     });
     const restored = await prepared.copy.restore(targetImageDir);
-    times.phase('probe', prepared.servesBefore ? 'its port must answer' : 'it must run');
-    if (prepared.servesBefore) await prepared.copy.prove(move.spec, restored.address, signal);
+    times.phase('probe', prepared.before === 'nothing' ? 'it must run' : 'its port must answer');
+    if (prepared.before !== 'nothing')
+      await prepared.copy.prove(move.spec, restored.address, { before: prepared.before, signal });
     signal.throwIfAborted();
     times.phase('commit', `${source.name} to ${target.name}`);
     await this.#commit(move, prepared, restored);
@@ -408,7 +410,8 @@ export class Migrations implements AsyncDisposable {
 interface Prepared {
   readonly copy: MoveTarget;
   readonly volumes: VolumeMove;
-  readonly servesBefore: boolean;
+  /** What it did at its port. */
+  readonly before: Found;
   readonly transfer: ImageTransfer;
   readonly warmth: AsyncDisposable;
 }

@@ -19,6 +19,7 @@ import type { VolumeMove } from '#caas/volumes/volume-moves.ts';
 import { copyLive, finishLayer, finishTree } from './file-sync.ts';
 import { LogCopy } from './log-copy.ts';
 import { untilServes } from './migration-probe.ts';
+import type { Found } from './migration-probe.ts';
 
 /** Until the sandbox is there: as long as a cold start on a busy machine may take. */
 const PRESTART_LIMIT_MS = 60_000;
@@ -126,13 +127,17 @@ export class MoveTarget implements AsyncDisposable {
     return this.#life;
   }
 
-  /** Waits until it serves as the source did. */
-  async prove(spec: ContainerSpec, address: string, signal: AbortSignal): Promise<void> {
+  /** Waits until it does at its port what the source did. */
+  async prove(
+    spec: ContainerSpec,
+    address: string,
+    { before, signal }: { readonly before: Found; readonly signal: AbortSignal },
+  ): Promise<void> {
     const check = async (): Promise<void> => {
       signal.throwIfAborted();
       await this.mustLive();
     };
-    if (!(await untilServes(this.#clock, { spec, address, check })))
+    if (!(await untilServes(this.#clock, { spec, address, before, check })))
       throw new Error('the restored container does not answer on its port');
   }
 

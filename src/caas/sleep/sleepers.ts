@@ -42,7 +42,7 @@ import { allowRestart, restartAsAllowed } from '#caas/engine/restart-policy.ts';
 import type { Host } from '#caas/host.ts';
 import type { Meter } from '#caas/meter.ts';
 import { bothDone } from '#caas/migration/both-done.ts';
-import { probeOnce, untilServes } from '#caas/migration/migration-probe.ts';
+import { keptServing, servingOf, untilServes } from '#caas/migration/migration-probe.ts';
 import { MoveSource, untilQuiet } from '#caas/migration/move-source.ts';
 import { SAVE_HOLD } from '#caas/migration/save-beside.ts';
 import type { SaveDebts } from '#caas/snapshots/save-debts.ts';
@@ -139,7 +139,7 @@ export class Sleepers implements AsyncDisposable {
       id: randomUUID(),
       kind: 'sleep',
       nowMs: clock.nowMs(),
-      serves: await probeOnce(spec, row.address),
+      serves: keptServing(await servingOf(spec, row.address)),
     });
     const imageDir = join(imageFolder, snapshot.id);
     const source = new MoveSource({ clock, meter }, host, row);
@@ -365,7 +365,8 @@ export class Sleepers implements AsyncDisposable {
     const check = async (): Promise<void> => {
       if (!(await hasSandbox(host, row))) throw new Error('it ended');
     };
-    if (snapshot.serves && !(await untilServes(clock, { spec, address: life.address, check }).catch(() => false)))
+    const { address } = life;
+    if (!(await untilServes(clock, { spec, address, before: snapshot.serves, check }).catch(() => false)))
       log.warn({ container: row.id }, 'a container is awake, and does not answer on its port yet');
     await debts.take(row, [
       async () => {

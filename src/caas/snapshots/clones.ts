@@ -29,7 +29,7 @@ import type { EngineInspect } from '#caas/engine/engine-answers.ts';
 import type { Host } from '#caas/host.ts';
 import type { Meter } from '#caas/meter.ts';
 import { copyLive, finishTree } from '#caas/migration/file-sync.ts';
-import { probeOnce, untilServes } from '#caas/migration/migration-probe.ts';
+import { keptServing, servingOf, untilServes } from '#caas/migration/migration-probe.ts';
 import { MoveSource } from '#caas/migration/move-source.ts';
 import { saveBeside, stepsAfterSave } from '#caas/migration/save-beside.ts';
 import type { SavedBeside } from '#caas/migration/save-beside.ts';
@@ -136,7 +136,7 @@ export class Clones {
     }
     const usage = await host.cgroups.usageOf(host.cgroupOf(row.tenant, row.id));
     await checkImageRoom(imageFolder, usage?.memoryBytes ?? row.memoryBytes);
-    const serves = await probeOnce(spec, row.address);
+    const serves = keptServing(await servingOf(spec, row.address));
     const snapshot = snapshotRowOf(row, host, { id: randomUUID(), kind: 'copy', nowMs: clock.nowMs(), serves });
     const imageDir = join(imageFolder, snapshot.id);
     return { row, spec, tenant, host, inspect, snapshot, imageDir, filesDir: join(stagingFolder, snapshot.id) };
@@ -239,7 +239,7 @@ export class Clones {
         if (!(await hasSandbox(host, made))) throw new Error('the restored copy ended');
       };
       // Where the original did not answer there is nothing to wait for.
-      if (snapshot.serves && !(await untilServes(clock, { spec, address: life.address, check })))
+      if (!(await untilServes(clock, { spec, address: life.address, before: snapshot.serves, check })))
         throw new Error('the restored copy does not answer on its port');
       return life;
     } catch (error) {

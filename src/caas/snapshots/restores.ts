@@ -327,11 +327,11 @@ export class Restores {
     const inspect = await this.#inspect(there);
     if (!inspect.State.Running) throw new Error(`the restored container does not run: ${inspect.State.Error}`);
     const { address } = lifeOf(inspect, there);
-    times.phase('probe', plan.snapshot.serves ? 'its port must answer' : 'it must run');
+    times.phase('probe', plan.snapshot.serves === 'nothing' ? 'it must run' : 'its port must answer');
     const check = async (): Promise<void> => {
       if (!(await this.#inspect(there)).State.Running) throw new Error('the restored container ended');
     };
-    if (plan.snapshot.serves && !(await untilServes(clock, { spec, address, check })))
+    if (!(await untilServes(clock, { spec, address, before: plan.snapshot.serves, check })))
       throw new Error('the restored container does not answer on its port');
     return { engineId, address, lanAddress, carriedStart: inspect.State.StartedAt };
   }

@@ -25,7 +25,7 @@ import type { Host } from '#caas/host.ts';
 import type { Images } from '#caas/images/images.ts';
 import type { Meter } from '#caas/meter.ts';
 import { copyLive, finishTree } from '#caas/migration/file-sync.ts';
-import { probeOnce } from '#caas/migration/migration-probe.ts';
+import { keptServing, servingOf } from '#caas/migration/migration-probe.ts';
 import { MoveSource, untilQuiet } from '#caas/migration/move-source.ts';
 import { saveBeside, stepsAfterSave } from '#caas/migration/save-beside.ts';
 import { parseStoredSpec } from '#caas/spec/container-spec.ts';
@@ -127,7 +127,7 @@ export class Snapshots {
     if (refusal !== undefined) throw refused(refusal.why, refusal.mend);
     if (inspect === undefined) throw refused(`container ${row.name} is gone`, 'see: ecluse ps -a');
     const { trees, notes } = await this.#volumeTrees(row, spec, host);
-    const serves = await probeOnce(spec, row.address);
+    const serves = keptServing(await servingOf(spec, row.address));
     const snapshot = snapshotRowOf(row, host, { id: randomUUID(), kind, nowMs: clock.nowMs(), serves });
     const imageDir = join(imageFolder, snapshot.id);
     const own = { archive: OWN_FILES, from: upperOf(inspect) };

@@ -37,7 +37,7 @@ function snapshotAt(createdMs: number, kind: SnapshotKind = 'copy'): SnapshotRow
   return snapshotRowOf(
     rowOf(),
     { name: 'a', runsc: { version: 'release-1' } },
-    { id: `${kind}-${String(createdMs)}`, kind, nowMs: createdMs, serves: true },
+    { id: `${kind}-${String(createdMs)}`, kind, nowMs: createdMs, serves: 'accepts' },
   );
 }
 
