@@ -43,6 +43,8 @@ function ratio(reach: number, later?: number): Target {
 export const CASES: readonly Case[] = [
   { kind: 'wrk', name: 'small', tls: false, unit: CPU, path: '/', env: {}, target: ratio(1, 0.85) },
   { kind: 'wrk', name: 'varied', tls: false, unit: CPU, path: '/', env: { BENCH_VARY: '1' }, target: ratio(1, 0.85) },
+  // A prefix stripped, a field set and one taken away in the request, and one set in the response.
+  { kind: 'wrk', name: 'rewritten', tls: false, unit: CPU, path: '/api/x', env: {} },
   { kind: 'wrk', name: '16k', tls: false, unit: CPU, path: '/16k', env: {}, target: ratio(0.9) },
   { kind: 'wrk', name: '1m', tls: false, unit: CPU, path: '/1m', env: {}, target: ratio(0.6) },
   { kind: 'wrk', name: 'post64k', tls: false, unit: CPU, path: '/post', env: { BENCH_BODY_BYTES: '65536' }, target: ratio(1.1) },

@@ -95,6 +95,8 @@ ${temporaryPaths(directory, 'n')}
   map $http_upgrade $connection_field { default upgrade; "" ""; }
   server { ${listen} server_name ${spec.hosts.join('\n')};
     location / { proxy_pass http://app; ${proxied} ${forwarded} proxy_set_header Connection ""; }
+    location /api/ { proxy_pass http://app/; ${proxied} ${forwarded} proxy_set_header Connection "";
+      proxy_set_header X-Env prod; proxy_set_header X-Debug ""; add_header X-Frame-Options DENY; }
     location /ws { proxy_pass http://127.0.0.1:${String(spec.websocketPort)}; ${proxied} ${forwarded}
       proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $connection_field; proxy_read_timeout 300s; }
   }
@@ -181,8 +183,15 @@ frontend edge
   http-request set-header X-Forwarded-Proto http if !{ ssl_fc }
   http-request set-header X-Forwarded-Host %[req.hdr(host)]
   use_backend ws if { path_beg /ws }
+  use_backend rewritten if { path_beg /api/ }
   use_backend %[req.hdr(host),field(1,:),lower,map_str(${hostsFile},none)]
 backend app
+${spec.endpointPorts.map((port, index) => `  server s${String(index)} 127.0.0.1:${String(port)}`).join('\n')}
+backend rewritten
+  http-request replace-path ^/api/(.*) /\\1
+  http-request set-header X-Env prod
+  http-request del-header X-Debug
+  http-response set-header X-Frame-Options DENY
 ${spec.endpointPorts.map((port, index) => `  server s${String(index)} 127.0.0.1:${String(port)}`).join('\n')}
 backend ws
   server s1 127.0.0.1:${String(spec.websocketPort)}
@@ -198,19 +207,26 @@ export function caddyConfig(spec: ProxySpec): string {
       ? ''
       : ` log default {\n  output file ${spec.accessLog} {\n   roll_disabled\n  }\n  format json\n }\n`;
   const endpoints = spec.endpointPorts.map((port) => `127.0.0.1:${String(port)}`).join(' ');
-  const routes = `bind 127.0.0.1
- ${spec.accessLog === undefined ? '' : 'log'}
- handle /ws* {
-  reverse_proxy 127.0.0.1:${String(spec.websocketPort)}
- }
- handle {
-  reverse_proxy ${endpoints} {
+  const proxy = `reverse_proxy ${endpoints} {
    transport http {
     keepalive 300s
     keepalive_idle_conns 1024
     keepalive_idle_conns_per_host 1024
    }
-  }
+  }`;
+  const routes = `bind 127.0.0.1
+ ${spec.accessLog === undefined ? '' : 'log'}
+ handle /ws* {
+  reverse_proxy 127.0.0.1:${String(spec.websocketPort)}
+ }
+ handle_path /api/* {
+  request_header X-Env prod
+  request_header -X-Debug
+  header X-Frame-Options DENY
+  ${proxy}
+ }
+ handle {
+  ${proxy}
  }`;
   return `{
  admin off

@@ -106,7 +106,7 @@ async function probe(peer: Peer, tls: boolean): Promise<void> {
 }
 
 function canDo(name: PeerName, what: Case): boolean {
-  if (NODE_PEER_NAMES.has(name) && what.tls) return false;
+  if (NODE_PEER_NAMES.has(name) && (what.tls || what.name === 'rewritten')) return false;
   if (name === 'undici' && what.kind === 'websocket') return false; // By hand it carries requests only.
   return !(name === 'fastify' && what.name === 'connect'); // It answers "keep-alive" and closes: wrk counts each as an error.
 }

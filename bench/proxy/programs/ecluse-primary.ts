@@ -12,6 +12,15 @@ import { createLog } from '#log';
 const HOSTS_PER_SERVICE = 20;
 const SERVICES_PER_TENANT = 10;
 
+const REWRITING = {
+  stripPrefix: '/api',
+  requestFields: [
+    { name: 'x-env', written: 'X-Env', value: 'prod' },
+    { name: 'x-debug', written: 'X-Debug', value: undefined },
+  ],
+  responseFields: [{ name: 'x-frame-options', written: 'X-Frame-Options', value: 'DENY' }],
+};
+
 /** What this program needs of `ProxySpec`. */
 const SPEC = z.object({
   httpPort: z.int(),
@@ -78,6 +87,7 @@ function configOf({ hosts, endpointPorts, websocketPort }: z.infer<typeof SPEC>)
   const routes: Route[] = [
     { host: benchHost, path: '/', serviceId: 'bench' },
     { host: benchHost, path: '/ws', serviceId: 'bench-ws' },
+    { host: benchHost, path: '/api', serviceId: 'bench', actions: REWRITING },
   ];
   for (const [index, host] of hosts.entries()) {
     if (index === 0) continue;
