@@ -6,6 +6,8 @@ import { dirname, join } from 'node:path';
 import { tryCommand } from '#command';
 import { EcluseError, reasonOf } from '#errors';
 import type { Cgroups } from './cgroup.ts';
+import { tcpCountersOf, wasReset } from './sandbox-connections.ts';
+import type { TcpCounters } from './sandbox-connections.ts';
 import { WRAPPER_FILE } from './runtime-settings.ts';
 import { stagedFileOf } from './held-restore.ts';
 import type { RestorePlace } from './held-restore.ts';
@@ -58,19 +60,21 @@ export class PreparedSave implements AsyncDisposable {
   readonly #cgroups: Cgroups;
   readonly #place: SandboxPlace;
   readonly #imageDir: string;
-  #program: SaveProgram;
+  readonly #program: SaveProgram;
+  readonly #before: TcpCounters | undefined;
 
-  private constructor(cgroups: Cgroups, place: SandboxPlace, imageDir: string) {
+  private constructor(cgroups: Cgroups, place: SandboxPlace, imageDir: string, before: TcpCounters | undefined) {
     this.#cgroups = cgroups;
     this.#place = place;
     this.#imageDir = imageDir;
     this.#program = startSave(place, imageDir);
+    this.#before = before;
   }
 
   /** `imageDir` must be fresh: it is made by the save. */
   static async open(cgroups: Cgroups, place: SandboxPlace, imageDir: string): Promise<PreparedSave> {
     await mkdir(dirname(imageDir), { recursive: true, mode: 0o700 });
-    return new PreparedSave(cgroups, place, imageDir);
+    return new PreparedSave(cgroups, place, imageDir, await tcpCountersOf(place));
   }
 
   /** Pauses the sandbox and saves it, the two side by side. It stays paused, whatever becomes of the save, if the pause was made. */
@@ -85,10 +89,13 @@ export class PreparedSave implements AsyncDisposable {
 
   async #save(paused: PromiseWithResolvers<void>): Promise<number> {
     const restoreLimit = this.#cgroups.liftMemoryLimit(this.#place.cgroup);
+    // Beside the save: it costs nobody time.
+    const during = paused.promise.then(async () => await tcpCountersOf(this.#place));
+    during.catch(() => undefined);
     try {
       const pausedAtMs = await this.#program.go(paused);
-      // It ran on for a moment after it was saved: the pause came too late, and holds now.
-      if (pausedAtMs >= imageOf(this.#imageDir).lastWriteMs) {
+      // It ran on for a moment after it was saved: the pause came too late, and holds now. Or the save met connections, and holds them by halves.
+      if (pausedAtMs >= imageOf(this.#imageDir).lastWriteMs || wasReset(this.#before, await during)) {
         await rm(this.#imageDir, { recursive: true });
         await savePaused(this.#place, this.#imageDir);
       }
