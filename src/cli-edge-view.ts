@@ -5,6 +5,8 @@ import type { AdminClient } from '#admin/client.ts';
 import type { EdgeExplanation, VersionView } from '#admin/edge-control.ts';
 import type { DiffEntry } from '#routing/operator/diff.ts';
 import { routeName } from '#routing/operator/diff.ts';
+import { urlOf, weightOf } from '#routing/operator/service-schema.ts';
+import type { ServiceSettings } from '#routing/operator/service-schema.ts';
 import type { SplitShare } from '#routing/route-table.ts';
 import type { LintFinding } from '#routing/operator/lint.ts';
 import type { ChangeFlags, EdgeCommand } from './cli-command.ts';
@@ -49,8 +51,8 @@ export async function showEdge(command: ViewCommand, { edge }: AdminClient, outp
     }
     case 'service-ls': {
       const { services } = (await edge.settings()).document;
-      const rows = Object.entries(services).map(([name, { endpoints }]) => [name, endpoints.join(' ')]);
-      tell(services, tableText(['SERVICE', 'ENDPOINTS'], rows));
+      const rows = Object.entries(services).map(([name, service]) => [name, endpointsText(service), wishesText(service)]);
+      tell(services, tableText(['SERVICE', 'ENDPOINTS', 'SETTINGS'], rows));
       return;
     }
     case 'explain': {
@@ -85,8 +87,8 @@ export function diffText(diff: readonly DiffEntry[]): string {
 }
 
 const shareSchema = z.object({ service: z.string(), weight: z.number() });
-const detailSchema = z.object({
-  endpoints: z.array(z.string()).default([]),
+const detailSchema = z.looseObject({
+  endpoints: z.array(z.union([z.string(), z.object({ url: z.string(), weight: z.int().exactOptional() })])).default([]),
   service: z.string().optional(),
   split: z.array(shareSchema).optional(),
 });
@@ -102,11 +104,26 @@ function leadsTo({
   return split === undefined ? (service ?? '') : split.map((share) => `${share.service}=${String(share.weight)}`).join(',');
 }
 
-/** A service by its endpoints, a route by its service. */
+/** A service by its endpoints and what else is wanted of it, a route by its service. */
 function detailOf(value: unknown): string {
-  const { endpoints, service, split } = detailSchema.parse(value);
+  const detail = detailSchema.parse(value);
+  const { service, split } = detail;
   if (service !== undefined || split !== undefined) return leadsTo({ service, split });
-  return endpoints.length === 0 ? 'no endpoint' : endpoints.join(' ');
+  return [endpointsText(detail), wishesText(detail)].filter((text) => text !== '').join(' ');
+}
+
+/** `http://127.0.0.1:9001 http://127.0.0.1:9002=3`, as `service set` takes them. */
+function endpointsText({ endpoints }: Pick<ServiceSettings, 'endpoints'>): string {
+  if (endpoints.length === 0) return 'no endpoint';
+  return endpoints
+    .map((endpoint) => (weightOf(endpoint) === 1 ? urlOf(endpoint) : `${urlOf(endpoint)}=${String(weightOf(endpoint))}`))
+    .join(' ');
+}
+
+/** All but the endpoints: `balance=hash(ip) sendProxy=2`. */
+function wishesText(service: object): string {
+  const named = Object.entries(service).filter(([key]) => key !== 'endpoints');
+  return named.map(([key, value]) => `${key}=${typeof value === 'string' ? value : JSON.stringify(value)}`).join(' ');
 }
 
 function historyText(versions: readonly VersionView[]): string {
@@ -146,9 +163,10 @@ function explainText({
           `route: ${routeName(route)}`,
           `service: ${route.split === undefined ? (serviceId ?? '') : shares(route.split)} of ${tenant ?? ''}`,
         ]),
-    ...endpoints.map(({ address, port, hostName, state }) => {
+    ...endpoints.map(({ address, port, hostName, state, weight = 1 }) => {
       const where = hostName === '' ? '' : ` on ${hostName}`;
-      return `endpoint: ${address}:${String(port)}${where}${state === 'asleep' ? ', asleep' : ''}`;
+      const share = weight === 1 ? '' : `, weight ${String(weight)}`;
+      return `endpoint: ${address}:${String(port)}${where}${state === 'asleep' ? ', asleep' : ''}${share}`;
     }),
     `certificate: ${certificate === '*' ? "the node's default" : certificate}`,
     ...candidates.map((candidate) => `  ${routeName(candidate.route)}: ${candidate.verdict}`),

@@ -4,6 +4,7 @@
  * A change is prepared beside and committed by swapping one reference. An exchange keeps the service that it matched, but picks
  * endpoints from the current table, because an address that was current at match can be gone after a hold.
  */
+import { weightOf } from '#routing/balance.ts';
 import { EMPTY_TABLE, compileRoutes, tableWith } from '#routing/compile.ts';
 import type { CompileResult } from '#routing/compile.ts';
 import type { RouteTable, Service } from '#routing/route-table.ts';
@@ -153,9 +154,9 @@ export class DataPlane implements AsyncDisposable {
     return this.#snapshot.table.services.get(serviceId);
   }
 
-  /** True where a service has an endpoint besides those. */
+  /** True where a service has an endpoint besides those that takes requests. */
   hasOther(serviceId: string, avoid: ReadonlySet<string>): boolean {
-    return this.serviceOf(serviceId)?.endpoints.some((endpoint) => !avoid.has(endpoint.id)) ?? false;
+    return this.serviceOf(serviceId)?.endpoints.some((endpoint) => weightOf(endpoint) > 0 && !avoid.has(endpoint.id)) ?? false;
   }
 
   /** Compiles what a worker begins with. Returns why it cannot be served, or undefined. */

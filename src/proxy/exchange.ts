@@ -7,13 +7,14 @@
  */
 import { armOf, findRoute, isKnownHost, soleRoute } from '#routing/match.ts';
 import { normalPath } from '#routing/path-prefix.ts';
-import type { CompiledRoute, Endpoint, RouteTable, Service } from '#routing/route-table.ts';
+import type { Balance, CompiledRoute, Endpoint, RouteTable, Service } from '#routing/route-table.ts';
 import type { TenantBudget } from './budget.ts';
 import type { Upstream } from './connection/upstream.ts';
 import type { DataPlane } from './data-plane.ts';
 import type { EndpointPool, StreamTally, Visit, VisitList } from './endpoints.ts';
 import { statusOf } from './error-response.ts';
 import type { ExchangeError } from './error-response.ts';
+import { hashKeyOf } from './hash-key.ts';
 import { HeadFacts } from './head-facts.ts';
 import type { HoldRequest } from './hold.ts';
 import { ATTEMPTS_MAX, RETRY_AFTER_SECONDS } from './limits.ts';
@@ -175,6 +176,10 @@ export class Exchange implements Visit, HoldRequest {
   retryAfterSeconds(error: ExchangeError): number {
     if (error !== 'wake-failed') return RETRY_AFTER_SECONDS;
     return Math.max(RETRY_AFTER_SECONDS, Math.ceil(this.#plane.holds.retryAfterMs(this.serviceId) / 1000));
+  }
+
+  hashKey(balance: Balance): number | undefined {
+    return hashKeyOf(balance, this.#port.record);
   }
 
   /** The hold queue has decided. */

@@ -9,9 +9,10 @@
  * that it never goes to the address that was frozen. Every decision is synchronous, so a freeze never falls between a decision and its use.
  * INVARIANT: where somebody waits for a service, whoever comes waits behind.
  */
-import { pickEndpoint } from '#routing/balance.ts';
-import type { Endpoint, Service } from '#routing/route-table.ts';
+import { weightOf } from '#routing/balance.ts';
+import type { Balance, Endpoint, Service, ServicePolicy } from '#routing/route-table.ts';
 import type { Clock } from '#clock';
+import { Balancer } from './balancer.ts';
 import type { ExchangeError } from './error-response.ts';
 import { HOLD_MS_MAX, HOLD_TICK_MS, RELEASE_BATCH, RELEASE_FIRST, RELEASE_STEP_MS } from './limits.ts';
 import type { Wakes } from './wakes.ts';
@@ -22,6 +23,8 @@ export interface HoldRequest {
   readonly avoid: ReadonlySet<string>;
   /** Since when it waits, in monotonic ms; negative: it does not. */
   readonly heldSinceMs: number;
+  /** The hash of what its service tells requests apart by; undefined: it has nothing of the kind. */
+  hashKey(balance: Balance): number | undefined;
   /** Called once for each `wait`, unless `leave` comes first. */
   settle(decision: Endpoint | ExchangeError): void;
 }
@@ -52,12 +55,13 @@ export class HoldQueue implements Disposable {
   readonly #windows = new Map<string, number>();
   #tick: NodeJS.Timeout | undefined;
   #nextStep: NodeJS.Timeout | undefined;
+  readonly #balancer: Balancer;
   #size = 0;
-  #turn = 0;
   #isPaced = false;
 
   constructor(deps: HoldDeps) {
     this.#deps = deps;
+    this.#balancer = new Balancer(deps.inFlightOf);
   }
 
   /** Requests that wait now. */
@@ -77,10 +81,10 @@ export class HoldQueue implements Disposable {
 
   /** The endpoint for a request, why it gets none, or that it has to wait. */
   decide(request: HoldRequest): Endpoint | ExchangeError | 'wait' {
-    const all = this.#deps.serviceOf(request.serviceId)?.endpoints;
-    if (all === undefined || all.length === 0) return 'no-endpoint';
+    const service = this.#deps.serviceOf(request.serviceId);
+    if (service === undefined || service.endpoints.length === 0) return 'no-endpoint';
     if (this.#size > 0 && this.#waiting.has(request.serviceId)) return 'wait';
-    return this.#choose(all, request);
+    return this.#choose(service, request);
   }
 
   /** Parks a request that has to wait. */
@@ -185,8 +189,8 @@ export class HoldQueue implements Disposable {
   #releaseService(serviceId: string, waiting: ReadonlySet<HoldRequest>): void {
     const window = this.#windows.get(serviceId) ?? RELEASE_FIRST;
     for (const request of waiting) {
-      const all = this.#deps.serviceOf(serviceId)?.endpoints ?? [];
-      let decision = all.length === 0 ? 'no-endpoint' : this.#choose(all, request);
+      const service = this.#deps.serviceOf(serviceId);
+      let decision = service === undefined || service.endpoints.length === 0 ? 'no-endpoint' : this.#choose(service, request);
       if (typeof decision !== 'string') {
         // What came together after a thaw goes on as fast as the endpoint takes it.
         const inFlight = this.#deps.inFlightOf(decision.id);
@@ -214,14 +218,23 @@ export class HoldQueue implements Disposable {
     }, RELEASE_STEP_MS);
   }
 
-  #choose(all: readonly Endpoint[], request: HoldRequest): Endpoint | ExchangeError | 'wait' {
-    const [only] = all;
-    if (all.length === 1 && only !== undefined && this.#isOpen(only)) return only;
-    const open = this.#openOf(all);
-    if (open.length === 0) return this.#whileClosed(all, request);
-    const fresh = request.avoid.size === 0 ? open : open.filter((endpoint) => !request.avoid.has(endpoint.id));
-    this.#turn += 1;
-    return pickEndpoint({ endpoints: fresh.length === 0 ? open : fresh }, this.#deps.inFlightOf, this.#turn) ?? 'no-endpoint';
+  #choose(service: Service, request: HoldRequest): Endpoint | ExchangeError | 'wait' {
+    const { endpoints, policy } = service;
+    if (policy !== undefined) return this.#chooseBy(policy, service, request);
+    const [only] = endpoints;
+    if (endpoints.length === 1 && only !== undefined && this.#isOpen(only)) return only;
+    const open = this.#openOf(endpoints);
+    if (open.length === 0) return this.#whileClosed(endpoints, request);
+    return this.#balancer.least(freshOf(open, request)) ?? 'no-endpoint';
+  }
+
+  /** The same for a service that operators want something of. */
+  #chooseBy(policy: ServicePolicy, service: Service, request: HoldRequest): Endpoint | ExchangeError | 'wait' {
+    const usable = thoseOf(service.endpoints, (endpoint) => weightOf(endpoint) > 0);
+    const open = this.#openOf(usable);
+    if (open.length === 0) return this.#whileClosed(usable, request);
+    const key = request.hashKey(policy.balance);
+    return this.#balancer.choose(service, policy, freshOf(open, request), key) ?? 'no-endpoint';
   }
 
   #isOpen(endpoint: Endpoint): boolean {
@@ -229,8 +242,7 @@ export class HoldQueue implements Disposable {
   }
 
   #openOf(all: readonly Endpoint[]): readonly Endpoint[] {
-    for (const endpoint of all) if (!this.#isOpen(endpoint)) return all.filter((each) => this.#isOpen(each));
-    return all;
+    return thoseOf(all, (endpoint) => this.#isOpen(endpoint));
   }
 
   #whileClosed(all: readonly Endpoint[], request: HoldRequest): ExchangeError | 'wait' {
@@ -264,4 +276,16 @@ export class HoldQueue implements Disposable {
     const nowMs = this.#deps.clock.monotonicMs() + 2;
     return endpoints.some((endpoint) => (this.#freezes.get(endpoint.id)?.endMs ?? 0) > nowMs);
   }
+}
+
+/** Those that are taken by `test`; `all` itself, where it is all of them. */
+function thoseOf(all: readonly Endpoint[], test: (endpoint: Endpoint) => boolean): readonly Endpoint[] {
+  return all.every(test) ? all : all.filter(test);
+}
+
+/** Without those that just failed the request, where there are others. */
+function freshOf(open: readonly Endpoint[], { avoid }: HoldRequest): readonly Endpoint[] {
+  if (avoid.size === 0) return open;
+  const fresh = open.filter((endpoint) => !avoid.has(endpoint.id));
+  return fresh.length === 0 ? open : fresh;
 }

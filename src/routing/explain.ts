@@ -1,4 +1,5 @@
 /** Why a request goes where it goes: every route that could have had it, in the order in which they are asked, with its verdict. Pure. */
+import { weightOf } from './balance.ts';
 import { servicesOfRoute } from './compile.ts';
 import { normaliseRequestHost } from './host-name.ts';
 import { findRoute, levelsOf } from './match.ts';
@@ -67,7 +68,8 @@ function endpointsOf(table: RouteTable, route: Route): readonly Endpoint[] {
 
 function outcomeOf(endpoints: readonly Endpoint[]): string {
   if (endpoints.length === 0) return '503: its service has no endpoint';
-  const awake = endpoints.filter(({ state }) => state !== 'asleep');
+  const usable = endpoints.filter((endpoint) => weightOf(endpoint) > 0);
+  const awake = usable.filter(({ state }) => state !== 'asleep');
   if (awake.length === 0) return 'held until its endpoint is awake';
   return awake.length === 1 ? 'sent to its endpoint' : `sent to one of ${String(awake.length)} endpoints`;
 }

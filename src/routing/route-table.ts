@@ -19,6 +19,18 @@ export interface Endpoint {
   readonly generation: number;
   /** It takes no requests until it is woken; its address means nothing meanwhile. Absent: it is awake. */
   readonly state?: 'asleep' | undefined;
+  /** Its share of the requests beside the others'; a whole number from 0, which takes nothing new. Absent: 1. */
+  readonly weight?: number | undefined;
+}
+
+/** Which endpoint takes a request. `name`: of a header field in lower case, or of a cookie. */
+export type Balance =
+  | { readonly kind: 'least-request' | 'round-robin' | 'random-two' | 'hash-ip' }
+  | { readonly kind: 'hash-header' | 'hash-cookie'; readonly name: string };
+
+/** What an operator wants of a service besides its endpoints. */
+export interface ServicePolicy {
+  readonly balance: Balance;
 }
 
 /** What a route leads to. */
@@ -28,6 +40,8 @@ export interface Service {
   readonly endpoints: readonly Endpoint[];
   /** The version of the PROXY protocol that its endpoints want every connection to begin with. Absent: none. */
   readonly sendProxy?: 1 | 2 | undefined;
+  /** INVARIANT: there, where an endpoint has a weight. PERF: absent for services that want nothing, as those of containers: one look tells. */
+  readonly policy?: ServicePolicy | undefined;
 }
 
 export interface SplitShare {

@@ -101,8 +101,24 @@ describe('parseCommandLine()', () => {
       {
         kind: 'service-set',
         name: 'shop',
-        endpoints: ['http://127.0.0.1:1', 'http://127.0.0.1:2'],
-        sendProxy: undefined,
+        service: { endpoints: ['http://127.0.0.1:1', 'http://127.0.0.1:2'] },
+        ifVersion: undefined,
+        dryRun: false,
+        note: '',
+        json: false,
+        daemon,
+      },
+    ],
+    [
+      'service set shop http://127.0.0.1:1 http://[::1]:2=0 --balance hash(cookie:sid) --send-proxy 2',
+      {
+        kind: 'service-set',
+        name: 'shop',
+        service: {
+          endpoints: ['http://127.0.0.1:1', { url: 'http://[::1]:2', weight: 0 }],
+          balance: 'hash(cookie:sid)',
+          sendProxy: 2,
+        },
         ifVersion: undefined,
         dryRun: false,
         note: '',

@@ -1,7 +1,10 @@
 /** Operators' settings as routing takes them. Pure. */
-import type { Endpoint, Route, Service } from '#routing/route-table.ts';
+import { parseBalance } from '#routing/balance.ts';
+import type { Endpoint, Route, Service, ServicePolicy } from '#routing/route-table.ts';
 import { servicesOf } from './schema.ts';
-import type { RouteSettings, ServiceSettings } from './schema.ts';
+import type { RouteSettings } from './schema.ts';
+import { urlOf, weightOf } from './service-schema.ts';
+import type { ServiceSettings } from './service-schema.ts';
 
 /** Whose traffic it is that goes to operators' own endpoints; no tenant can be called that. */
 export const OPERATOR = '_operator';
@@ -11,17 +14,20 @@ export function serviceIdOf(name: string): string {
   return `${OPERATOR}/${name}`;
 }
 
-export function serviceOf(name: string, { endpoints, sendProxy }: ServiceSettings): Service {
+export function serviceOf(name: string, settings: ServiceSettings): Service {
+  const { endpoints, sendProxy } = settings;
+  const policy = policyOf(settings);
   return {
     id: serviceIdOf(name),
     tenant: OPERATOR,
-    endpoints: endpoints.map((url) => endpointOf(name, url)),
+    endpoints: endpoints.map((endpoint) => endpointOf(name, urlOf(endpoint), weightOf(endpoint))),
     ...(sendProxy === undefined ? {} : { sendProxy }),
+    ...(policy === undefined ? {} : { policy }),
   };
 }
 
-/** `url` as the schema lets it through. */
-function endpointOf(service: string, url: string): Endpoint {
+/** `url` as the schema lets it through. What it is called does not change with its weight. */
+function endpointOf(service: string, url: string, weight: number): Endpoint {
   const { hostname, port } = new URL(url);
   const address = hostname.replaceAll(/[[\]]/g, '');
   return {
@@ -30,7 +36,16 @@ function endpointOf(service: string, url: string): Endpoint {
     port: port === '' ? HTTP_PORT : Number(port),
     hostName: '',
     generation: 1,
+    ...(weight === 1 ? {} : { weight }),
   };
+}
+
+/** Undefined: it wants nothing that is not done anyway. */
+function policyOf({ endpoints, balance }: ServiceSettings): ServicePolicy | undefined {
+  const read = parseBalance(balance ?? 'least-request');
+  const policy: ServicePolicy = { balance: read.kind === 'balance' ? read.balance : { kind: 'least-request' } };
+  const isPlain = policy.balance.kind === 'least-request' && endpoints.every((endpoint) => weightOf(endpoint) === 1);
+  return isPlain ? undefined : policy;
 }
 
 export function routeOf(settings: RouteSettings): Route {

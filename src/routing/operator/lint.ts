@@ -1,6 +1,7 @@
 /** What is allowed and hardly meant. Pure. */
 import { routeName } from './diff.ts';
 import type { RouteSettings } from './schema.ts';
+import type { ServiceSettings } from './service-schema.ts';
 import type { EdgeSettings } from './settings.ts';
 import { routeKeyOf } from '#routing/merge.ts';
 import { hasPrefix, parsePathPrefix } from '#routing/path-prefix.ts';
@@ -21,7 +22,9 @@ export function lintSettings(
   containerRoutes: ReadonlyMap<string, readonly Route[]>,
 ): readonly LintFinding[] {
   const findings: LintFinding[] = [];
-  for (const [name, { endpoints }] of settings.services.entries()) {
+  for (const [name, service] of settings.services.entries()) {
+    const { endpoints } = service;
+    findings.push(...wishes(service).map((message) => ({ at: `services.${name}`, message })));
     const uses = settings.uses.get(name) ?? 0;
     if (uses === 0) findings.push({ at: `services.${name}`, message: 'no route leads to it' });
     else if (endpoints.length === 0)
@@ -32,6 +35,11 @@ export function lintSettings(
     if (findings.length > FINDINGS_MAX) break;
   }
   return findings.slice(0, FINDINGS_MAX);
+}
+
+/** What is wanted of a service and comes to nothing. */
+function wishes({ endpoints, balance }: ServiceSettings): readonly string[] {
+  return endpoints.length === 1 && balance !== undefined ? ['it has one endpoint: there is nothing to balance'] : [];
 }
 
 /** Expressions come after all prefixes: below a prefix that takes every request they are never asked. */

@@ -4,8 +4,9 @@
  */
 import { routeKeyOf } from '#routing/merge.ts';
 import { ShardedMap } from '#sharded-map';
-import type { EdgeDocument, Operation, RouteMatchSettings, RouteSettings, ServiceSettings } from './schema.ts';
+import type { EdgeDocument, Operation, RouteMatchSettings, RouteSettings } from './schema.ts';
 import { ROUTES_MAX, ROUTES_PER_HOST_MAX, SERVICES_MAX, servicesOf } from './schema.ts';
+import type { ServiceSettings } from './service-schema.ts';
 
 export interface EdgeSettings {
   readonly services: ShardedMap<ServiceSettings>;

@@ -65,6 +65,7 @@ describe('HoldQueue', () => {
       serviceId: 'app',
       avoid: new Set(avoid),
       heldSinceMs: nowMs,
+      hashKey: () => undefined,
       settle: (decision) => {
         told(decision, true);
         if (typeof decision !== 'string') inFlight.set(decision.id, (inFlight.get(decision.id) ?? 0) + 1);
