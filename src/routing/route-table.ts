@@ -28,9 +28,19 @@ export type Balance =
   | { readonly kind: 'least-request' | 'round-robin' | 'random-two' | 'hash-ip' }
   | { readonly kind: 'hash-header' | 'hash-cookie'; readonly name: string };
 
+/** Those of its exchanges that are not the node's, each in ms. */
+export interface ServiceTimeouts {
+  readonly connectMs?: number | undefined;
+  readonly firstByteMs?: number | undefined;
+  /** Of bodies, WebSockets and the like in which nothing moves. */
+  readonly idleMs?: number | undefined;
+}
+
 /** What an operator wants of a service besides its endpoints. */
 export interface ServicePolicy {
   readonly balance: Balance;
+  /** Absent: all are the node's. */
+  readonly timeouts?: ServiceTimeouts | undefined;
 }
 
 /** What a route leads to. */

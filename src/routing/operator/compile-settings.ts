@@ -1,6 +1,7 @@
 /** Operators' settings as routing takes them. Pure. */
 import { parseBalance } from '#routing/balance.ts';
-import type { Endpoint, Route, Service, ServicePolicy } from '#routing/route-table.ts';
+import type { Endpoint, Route, Service, ServicePolicy, ServiceTimeouts } from '#routing/route-table.ts';
+import { parseDurationMs } from '#units';
 import { servicesOf } from './schema.ts';
 import type { RouteSettings } from './schema.ts';
 import { urlOf, weightOf } from './service-schema.ts';
@@ -41,11 +42,22 @@ function endpointOf(service: string, url: string, weight: number): Endpoint {
 }
 
 /** Undefined: it wants nothing that is not done anyway. */
-function policyOf({ endpoints, balance }: ServiceSettings): ServicePolicy | undefined {
+function policyOf({ endpoints, balance, timeouts = {} }: ServiceSettings): ServicePolicy | undefined {
   const read = parseBalance(balance ?? 'least-request');
-  const policy: ServicePolicy = { balance: read.kind === 'balance' ? read.balance : { kind: 'least-request' } };
+  const policy: ServicePolicy = {
+    balance: read.kind === 'balance' ? read.balance : { kind: 'least-request' },
+    ...(Object.keys(timeouts).length === 0 ? {} : { timeouts: timeoutsOf(timeouts) }),
+  };
   const isPlain = policy.balance.kind === 'least-request' && endpoints.every((endpoint) => weightOf(endpoint) === 1);
-  return isPlain ? undefined : policy;
+  return isPlain && Object.keys(policy).length === 1 ? undefined : policy;
+}
+
+function timeoutsOf({ connect, firstByte, idle }: NonNullable<ServiceSettings['timeouts']>): ServiceTimeouts {
+  return {
+    ...(connect === undefined ? {} : { connectMs: parseDurationMs(connect) }),
+    ...(firstByte === undefined ? {} : { firstByteMs: parseDurationMs(firstByte) }),
+    ...(idle === undefined ? {} : { idleMs: parseDurationMs(idle) }),
+  };
 }
 
 export function routeOf(settings: RouteSettings): Route {

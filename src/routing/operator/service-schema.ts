@@ -5,6 +5,7 @@
 import { isIP } from 'node:net';
 import * as z from 'zod';
 import { parseBalance } from '#routing/balance.ts';
+import { parseDurationMs } from '#units';
 import { faultOf } from './fault.ts';
 
 const ENDPOINTS_MAX = 1000;
@@ -62,6 +63,44 @@ const balance = z
     'Which endpoint takes a request: least-request (the default), round-robin, random-two, hash(header:NAME), hash(cookie:NAME) or hash(ip).',
   );
 
+const SECOND = 1000;
+const MINUTE = 60 * SECOND;
+const DAY = 24 * 60 * MINUTE;
+/** Timers of the edge run 0.1 to 0.3 s late: what is shorter could not be told apart. */
+const TIMEOUT_MS_MIN = 100;
+const DURATION = /^\d+(?:\.\d+)?\s*(?:ms|s|m|h|d)$/i;
+
+/** A text that stays one: it is stored and shown as it was written. */
+function duration(minMs: number, maxMs: number) {
+  return z.string().superRefine(
+    faultOf((text) => {
+      if (!DURATION.test(text)) return `"${text.slice(0, 80)}" is not a duration; write it like "500ms", "30s" or "10m"`;
+      const ms = parseDurationMs(text);
+      return ms >= minMs && ms <= maxMs ? undefined : `"${text}" is not from ${durationText(minMs)} to ${durationText(maxMs)}`;
+    }),
+  );
+}
+
+function durationText(ms: number): string {
+  if (ms % DAY === 0) return `${String(ms / DAY)}d`;
+  if (ms % MINUTE === 0) return `${String(ms / MINUTE)}m`;
+  return ms % SECOND === 0 ? `${String(ms / SECOND)}s` : `${String(ms)}ms`;
+}
+
+/** Each is the node's where it is not here. The most is the node's, too (`config.ts`). */
+const timeoutsSchema = z.strictObject({
+  /** The kernel gives up after two minutes; a client does sooner. */
+  connect: duration(TIMEOUT_MS_MIN, MINUTE).exactOptional().describe('Connecting to an endpoint.'),
+  /** Reports that take an hour exist; after a day nobody waits. */
+  firstByte: duration(TIMEOUT_MS_MIN, DAY)
+    .exactOptional()
+    .describe('From the last byte of a request to the first of its response.'),
+  /** A WebSocket may be silent for hours where its app wants that; what is silent for a day is gone. */
+  idle: duration(TIMEOUT_MS_MIN, DAY)
+    .exactOptional()
+    .describe('A body, a WebSocket or the like in which nothing moved for that long is cut.'),
+});
+
 export const serviceSchema = z.strictObject({
   endpoints: z
     .array(z.union([url, weightedSchema]))
@@ -69,6 +108,7 @@ export const serviceSchema = z.strictObject({
     .superRefine(faultOf(endpointsFault))
     .describe('Where it is served; none: its routes answer 503.'),
   balance: balance.exactOptional(),
+  timeouts: timeoutsSchema.exactOptional().describe("Those of its requests that are not the node's."),
   sendProxy: z
     .union([z.literal(1), z.literal(2)])
     .exactOptional()

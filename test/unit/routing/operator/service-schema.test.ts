@@ -39,6 +39,17 @@ describe('serviceSchema', () => {
       /^services\.shop\.endpoints: all weights are 0/,
     ],
     [{ endpoints: [URL_1], balance: 'fair' }, /^services\.shop\.balance: "fair" is no way to balance; write least-request/],
+    [{ endpoints: [URL_1], timeouts: { connect: 5 } }, /^services\.shop\.timeouts\.connect: /],
+    [
+      { endpoints: [URL_1], timeouts: { connect: '5' } },
+      /^services\.shop\.timeouts\.connect: "5" is not a duration; write it like/,
+    ],
+    [{ endpoints: [URL_1], timeouts: { connect: '2m' } }, /^services\.shop\.timeouts\.connect: "2m" is not from 100ms to 1m/],
+    [
+      { endpoints: [URL_1], timeouts: { firstByte: '1ms' } },
+      /^services\.shop\.timeouts\.firstByte: "1ms" is not from 100ms to 1d/,
+    ],
+    [{ endpoints: [URL_1], timeouts: { idel: '1s' } }, /^services\.shop\.timeouts\.idel: unknown key; did you mean idle\?/],
     [{ endpoints: [URL_1], balence: 'random-two' }, /^services\.shop\.balence: unknown key; did you mean balance\?/],
   ])('refuses %j, saying where', (service, message) => {
     const [fault = '', ...more] = faultsOf(service);
@@ -47,6 +58,7 @@ describe('serviceSchema', () => {
 
   test('takes what DESIGN writes', () => {
     expect(faultsOf({ endpoints: [URL_1, { url: URL_2, weight: 3 }], balance: 'least-request' })).toEqual([]);
+    expect(faultsOf({ endpoints: [URL_1], timeouts: { connect: '1s', firstByte: '30s', idle: '60s' } })).toEqual([]);
     expect(faultsOf({ endpoints: [] })).toEqual([]);
   });
 });
@@ -63,6 +75,11 @@ describe('serviceOf()', () => {
     const [light, heavy] = [of({ endpoints: [URL_1] }), of({ endpoints: [{ url: URL_1, weight: 7 }] })];
     expect(heavy.endpoints[0]?.id).toBe(light.endpoints[0]?.id);
     expect(heavy.policy).toEqual({ balance: { kind: 'least-request' } });
+  });
+
+  test('keeps only the time-outs that are there', () => {
+    expect(of({ endpoints: [URL_1], timeouts: { firstByte: '1.5s' } }).policy?.timeouts).toEqual({ firstByteMs: 1500 });
+    expect(of({ endpoints: [URL_1], timeouts: {} }).policy).toBeUndefined();
   });
 
   test('makes of whatever the schema takes what routing takes', () => {
