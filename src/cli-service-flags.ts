@@ -1,5 +1,6 @@
 /** The flags of `service set`, and the service that they say. What values may be is the daemon's to judge (`service-schema.ts`). Pure. */
 import type { ServiceSettings } from '#routing/operator/service-schema.ts';
+import { countOf } from './cli-flags.ts';
 import { usageError } from './cli-spec.ts';
 import type { FlagSpec, Given } from './cli-spec.ts';
 
@@ -12,6 +13,9 @@ export const SERVICE_FLAGS: readonly FlagSpec[] = [
   { name: 'connect-timeout', value: 'TIME', about: "how long connecting to an endpoint may take, where not the node's" },
   { name: 'first-byte-timeout', value: 'TIME', about: 'how long an endpoint may take to begin its response' },
   { name: 'idle-timeout', value: 'TIME', about: 'after how long without a byte a body or a WebSocket is cut' },
+  { name: 'connections', value: 'N', about: 'most requests that each endpoint gets at once' },
+  { name: 'pending', value: 'N', about: 'most requests that wait while all endpoints have as many (default: 0)' },
+  { name: 'hold', value: 'TIME', about: 'how long a request waits before it is refused (default: 60s)' },
   { name: 'send-proxy', value: 'V', about: 'begin connections with the PROXY protocol, version 1 or 2' },
 ];
 
@@ -23,13 +27,23 @@ export function serviceOfFlags(given: Given): ServiceSettings {
     firstByte: given.text('first-byte-timeout'),
     idle: given.text('idle-timeout'),
   });
+  const [connections, pending] = [numberOf(given, 'connections', 1), numberOf(given, 'pending', 0)];
+  const hold = given.text('hold');
+  const counts = givenOf({ connections, pending });
+  const limits = counts === undefined && hold === undefined ? undefined : { ...counts, ...(hold === undefined ? {} : { hold }) };
   const sendProxy = sendProxyOf(given.text('send-proxy'));
   return {
     endpoints: given.operands.slice(1).map(endpointOf),
     ...(balance === undefined ? {} : { balance }),
     ...(timeouts === undefined ? {} : { timeouts }),
+    ...(limits === undefined ? {} : { limits }),
     ...(sendProxy === undefined ? {} : { sendProxy }),
   };
+}
+
+function numberOf(given: Given, flag: string, least: number): number | undefined {
+  const text = given.text(flag);
+  return text === undefined ? undefined : countOf(flag, text, least);
 }
 
 /** What was given of a part of a service; undefined: nothing. */

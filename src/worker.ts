@@ -76,6 +76,7 @@ async function boot(message: ToWorker & { readonly kind: 'boot' }): Promise<void
     {
       accessLogFile: options.accessLogFile,
       limits: options.limits,
+      workers: options.workers,
     },
   );
   const state: Running = { plane, options, listener: undefined };

@@ -53,6 +53,8 @@ export interface DataPlaneOptions {
   readonly accessLogFile: string;
   /** This worker's. */
   readonly limits: EdgeLimits;
+  /** How many workers share what a service says for the node, this one among them. */
+  readonly workers: number;
 }
 
 export class DataPlane implements AsyncDisposable {
@@ -96,6 +98,7 @@ export class DataPlane implements AsyncDisposable {
       clock,
       wakes: this.wakes,
       inFlightMax: limits.upstreamConnectionsMax,
+      workers: options.workers,
       serviceOf: (serviceId) => this.serviceOf(serviceId),
       inFlightOf: (endpointId) => this.endpoints.countOf(endpointId),
     });
@@ -152,6 +155,11 @@ export class DataPlane implements AsyncDisposable {
 
   serviceOf(serviceId: string): Service | undefined {
     return this.#snapshot.table.services.get(serviceId);
+  }
+
+  /** Requests that one endpoint of a service gets at once from this worker. */
+  inFlightMaxOf(serviceId: string): number {
+    return this.holds.inFlightMaxOf(this.serviceOf(serviceId));
   }
 
   /** True where a service has an endpoint besides those that takes requests. */

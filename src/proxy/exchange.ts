@@ -191,7 +191,9 @@ export class Exchange implements Visit, HoldRequest {
     }
     const { endpoints, limits } = this.#plane;
     const pool = endpoints.poolOf(this.tenant, decision);
-    if (pool.load.visits.size >= limits.upstreamConnectionsMax) {
+    const { size } = pool.load.visits;
+    // Where a service allows less, its endpoint was chosen by that; where it allows more, it is asked for.
+    if (size >= limits.upstreamConnectionsMax && size >= this.#plane.inFlightMaxOf(this.serviceId)) {
       this.refuse('endpoint-busy');
       return;
     }

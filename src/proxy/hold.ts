@@ -1,9 +1,11 @@
 /**
- * The hold queue: requests wait here, in order for each service, while none of its endpoints takes them.
+ * The hold queue: requests wait here, in order for each service, while none of its endpoints takes them: frozen, asleep, or, where an operator
+ * lets requests wait for that, full.
  *
  * States of an endpoint: open → frozen (requests wait) → overdue (the deadline passed: requests are refused) → open, by `thaw` alone. A
  * deadline does not thaw, because nobody knows whether the endpoint is there. An endpoint that sleeps is asked for (`Wakes`) and opens with a
- * table in which it is awake. Requests that wait for a sleeper, or for an endpoint that is full after a thaw, are refused after `HOLD_MS_MAX`.
+ * table in which it is awake. Requests that wait for a sleeper, or for an endpoint that is full, are refused after `HOLD_MS_MAX`, or what their
+ * service says.
  *
  * INVARIANT: a waiting request holds a service's id, not the service: it is resolved against the table that is current at its release, so
  * that it never goes to the address that was frozen. Every decision is synchronous, so a freeze never falls between a decision and its use.
@@ -13,6 +15,7 @@ import { weightOf } from '#routing/balance.ts';
 import type { Balance, Endpoint, Service, ServicePolicy } from '#routing/route-table.ts';
 import type { Clock } from '#clock';
 import { Balancer } from './balancer.ts';
+import { shareOf } from './budget.ts';
 import type { ExchangeError } from './error-response.ts';
 import { HOLD_MS_MAX, HOLD_TICK_MS, RELEASE_BATCH, RELEASE_FIRST, RELEASE_STEP_MS } from './limits.ts';
 import type { Wakes } from './wakes.ts';
@@ -34,10 +37,15 @@ export interface HoldDeps {
   /** The service in the table that is current now. */
   readonly serviceOf: (serviceId: string) => Service | undefined;
   readonly inFlightOf: (endpointId: string) => number;
-  /** Requests that one endpoint takes at once. */
+  /** Requests that one endpoint takes at once from this worker, where its service says nothing. */
   readonly inFlightMax: number;
+  /** How many workers share what a service says for the node. */
+  readonly workers: number;
   readonly wakes: Pick<Wakes, 'ask' | 'failedForMs'>;
 }
+
+/** The window of a service whose requests wait because it is full: one goes on for each that ends, and nobody starts slowly. */
+const UNPACED = Number.POSITIVE_INFINITY;
 
 interface Freeze {
   readonly endMs: number;
@@ -83,16 +91,25 @@ export class HoldQueue implements Disposable {
   decide(request: HoldRequest): Endpoint | ExchangeError | 'wait' {
     const service = this.#deps.serviceOf(request.serviceId);
     if (service === undefined || service.endpoints.length === 0) return 'no-endpoint';
-    if (this.#size > 0 && this.#waiting.has(request.serviceId)) return 'wait';
-    return this.#choose(service, request);
+    const waiting = this.#size > 0 ? this.#waiting.get(request.serviceId) : undefined;
+    if (waiting === undefined) return this.#choose(service, request);
+    return service.policy === undefined || this.#mayWait(service, waiting.size) ? 'wait' : 'endpoint-busy';
+  }
+
+  /** Requests that one endpoint of a service takes at once from this worker. */
+  inFlightMaxOf(service: Service | undefined): number {
+    const connections = service?.policy?.limits?.connections;
+    return connections === undefined ? this.#deps.inFlightMax : shareOf(connections, this.#deps.workers);
   }
 
   /** Parks a request that has to wait. */
   wait(request: HoldRequest): void {
     const { serviceId } = request;
     const waiting = this.#waiting.get(serviceId);
-    if (waiting === undefined) this.#waiting.set(serviceId, new Set([request]));
-    else waiting.add(request);
+    if (waiting === undefined) {
+      this.#waiting.set(serviceId, new Set([request]));
+      if (this.#isFull(serviceId)) this.#windows.set(serviceId, UNPACED);
+    } else waiting.add(request);
     this.#size += 1;
     this.#tick ??= setInterval(() => {
       this.release();
@@ -194,10 +211,11 @@ export class HoldQueue implements Disposable {
       if (typeof decision !== 'string') {
         // What came together after a thaw goes on as fast as the endpoint takes it.
         const inFlight = this.#deps.inFlightOf(decision.id);
-        if (inFlight >= Math.min(window, this.#deps.inFlightMax)) {
+        const inFlightMax = this.inFlightMaxOf(service);
+        if (inFlight >= Math.min(window, inFlightMax)) {
           this.#isPaced = true;
-          if (inFlight < this.#deps.inFlightMax) this.#widenLater(serviceId, window);
-          decision = this.#isExpired(request) ? 'hold-expired' : 'wait';
+          if (inFlight < inFlightMax) this.#widenLater(serviceId, window);
+          decision = this.#isExpired(request, service) ? 'hold-expired' : 'wait';
         }
       }
       if (decision === 'wait') {
@@ -224,17 +242,49 @@ export class HoldQueue implements Disposable {
     const [only] = endpoints;
     if (endpoints.length === 1 && only !== undefined && this.#isOpen(only)) return only;
     const open = this.#openOf(endpoints);
-    if (open.length === 0) return this.#whileClosed(endpoints, request);
+    if (open.length === 0) return this.#whileClosed(service, request);
     return this.#balancer.least(freshOf(open, request)) ?? 'no-endpoint';
   }
 
   /** The same for a service that operators want something of. */
   #chooseBy(policy: ServicePolicy, service: Service, request: HoldRequest): Endpoint | ExchangeError | 'wait' {
-    const usable = thoseOf(service.endpoints, (endpoint) => weightOf(endpoint) > 0);
+    const usable = usableOf(service);
+    if (usable.length === 0) return 'no-endpoint';
     const open = this.#openOf(usable);
-    if (open.length === 0) return this.#whileClosed(usable, request);
+    if (open.length === 0) return this.#isExpired(request, service) ? 'hold-expired' : this.#whileClosed(service, request);
+    const free = policy.limits === undefined ? open : this.#freeOf(open, service);
+    if (free.length === 0) return this.#whileFull(service, request);
     const key = request.hashKey(policy.balance);
-    return this.#balancer.choose(service, policy, freshOf(open, request), key) ?? 'no-endpoint';
+    return this.#balancer.choose(service, policy, freshOf(free, request), key) ?? 'no-endpoint';
+  }
+
+  #whileFull(service: Service, request: HoldRequest): ExchangeError | 'wait' {
+    if (request.heldSinceMs < 0 && !this.#mayWait(service, 0)) return 'endpoint-busy';
+    if (this.#isExpired(request, service)) return 'hold-expired';
+    this.#isPaced = true;
+    return 'wait';
+  }
+
+  /** Whether a request may wait behind so many others: as many as may are those for whom there is no room, not those who are let on in a moment. */
+  #mayWait(service: Service, before: number): boolean {
+    const limits = service.policy?.limits;
+    if (limits === undefined) return true;
+    const open = this.#openOf(usableOf(service));
+    if (open.length === 0) return true; // Frozen or asleep: the tenant's budget bounds who waits.
+    const inFlightMax = this.inFlightMaxOf(service);
+    const room = open.reduce((sum, { id }) => sum + Math.max(0, inFlightMax - this.#deps.inFlightOf(id)), 0);
+    return before < room + shareOf(limits.pending ?? 0, this.#deps.workers);
+  }
+
+  /** Whether it is for requests to end that somebody waits who has to. */
+  #isFull(serviceId: string): boolean {
+    const service = this.#deps.serviceOf(serviceId);
+    return service?.policy?.limits !== undefined && this.#openOf(usableOf(service)).length > 0;
+  }
+
+  #freeOf(open: readonly Endpoint[], service: Service): readonly Endpoint[] {
+    const inFlightMax = this.inFlightMaxOf(service);
+    return thoseOf(open, ({ id }) => this.#deps.inFlightOf(id) < inFlightMax);
   }
 
   #isOpen(endpoint: Endpoint): boolean {
@@ -245,17 +295,19 @@ export class HoldQueue implements Disposable {
     return thoseOf(all, (endpoint) => this.#isOpen(endpoint));
   }
 
-  #whileClosed(all: readonly Endpoint[], request: HoldRequest): ExchangeError | 'wait' {
+  #whileClosed(service: Service, request: HoldRequest): ExchangeError | 'wait' {
+    const all = usableOf(service);
     if (this.#anyInTime(all)) return 'wait';
     const asleep = this.#asleepOf(all);
     if (asleep.length === 0) return 'hold-expired';
     if (asleep.every((id) => this.#deps.wakes.failedForMs(id) > 0)) return 'wake-failed';
-    return this.#isExpired(request) ? 'hold-expired' : 'wait';
+    return this.#isExpired(request, service) ? 'hold-expired' : 'wait';
   }
 
   /** Asks for the sleepers of a service that somebody waits for, where nothing else will take the request. */
   #wake(serviceId: string): void {
-    const all = this.#deps.serviceOf(serviceId)?.endpoints ?? [];
+    const service = this.#deps.serviceOf(serviceId);
+    const all = service === undefined ? [] : usableOf(service);
     if (this.#anyInTime(all) || all.some((endpoint) => this.#isOpen(endpoint))) return;
     const asleep = this.#asleepOf(all);
     if (asleep.length > 0) this.#deps.wakes.ask(asleep);
@@ -266,8 +318,9 @@ export class HoldQueue implements Disposable {
     return all.filter(({ state, id }) => state === 'asleep' && !this.#freezes.has(id)).map(({ id }) => id);
   }
 
-  #isExpired({ heldSinceMs }: HoldRequest): boolean {
-    return heldSinceMs >= 0 && this.#deps.clock.monotonicMs() - heldSinceMs >= HOLD_MS_MAX;
+  #isExpired({ heldSinceMs }: HoldRequest, service: Service | undefined): boolean {
+    const holdMs = service?.policy?.limits?.holdMs ?? HOLD_MS_MAX;
+    return heldSinceMs >= 0 && this.#deps.clock.monotonicMs() - heldSinceMs >= holdMs;
   }
 
   #anyInTime(endpoints: readonly Endpoint[]): boolean {
@@ -276,6 +329,11 @@ export class HoldQueue implements Disposable {
     const nowMs = this.#deps.clock.monotonicMs() + 2;
     return endpoints.some((endpoint) => (this.#freezes.get(endpoint.id)?.endMs ?? 0) > nowMs);
   }
+}
+
+/** Those that take requests as far as operators wish. */
+function usableOf({ endpoints, policy }: Service): readonly Endpoint[] {
+  return policy === undefined ? endpoints : thoseOf(endpoints, (endpoint) => weightOf(endpoint) > 0);
 }
 
 /** Those that are taken by `test`; `all` itself, where it is all of them. */

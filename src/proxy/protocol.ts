@@ -11,7 +11,7 @@ import type { PublishedPort, RouteConfig, RouteDelta } from '#routing/route-tabl
 import type { HostCertificate } from '#tls/certificate.ts';
 
 /** What a worker must say in its hello to understand all that a primary of another generation says. To be counted up with every change of these messages. */
-export const PROTOCOL_VERSION = 1;
+export const PROTOCOL_VERSION = 2;
 
 export interface ListenAddress {
   readonly host: string;
@@ -62,6 +62,8 @@ export interface WorkerOptions {
   readonly listen: ListenAddresses;
   /** The worker's own: shares of what is the node's. */
   readonly limits: EdgeLimits;
+  /** How many workers this generation has. */
+  readonly workers: number;
   readonly trust: TrustOptions;
   readonly accessLogFile: string;
   readonly logLevel: 'debug' | 'info' | 'warn' | 'error' | 'silent';

@@ -463,7 +463,7 @@ export class WorkerPool implements AsyncDisposable {
     const reply = await member.process.ask(
       {
         kind: 'boot',
-        options: { listen: this.#listen, limits: shares, trust, accessLogFile, logLevel, ticketKeys, ...generation },
+        options: { listen: this.#listen, limits: shares, workers, trust, accessLogFile, logLevel, ticketKeys, ...generation },
         edge: edgeConfigOf(this.#committed),
         ...this.#held(),
       },

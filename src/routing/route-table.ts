@@ -36,11 +36,23 @@ export interface ServiceTimeouts {
   readonly idleMs?: number | undefined;
 }
 
+/** What it may have at once. Of the whole node; a worker keeps its share (`shareOf`). */
+export interface ServiceLimits {
+  /** Requests at each endpoint, upgraded streams included. Absent: what a worker may have at any endpoint. */
+  readonly connections?: number | undefined;
+  /** Requests that wait while all endpoints have that many. Absent: none. */
+  readonly pending?: number | undefined;
+  /** How long a request waits, for an endpoint that is full, frozen or asleep. Absent: as long as others. */
+  readonly holdMs?: number | undefined;
+}
+
 /** What an operator wants of a service besides its endpoints. */
 export interface ServicePolicy {
   readonly balance: Balance;
   /** Absent: all are the node's. */
   readonly timeouts?: ServiceTimeouts | undefined;
+  /** Absent: those of all services. */
+  readonly limits?: ServiceLimits | undefined;
 }
 
 /** What a route leads to. */

@@ -1,6 +1,6 @@
 /** Operators' settings as routing takes them. Pure. */
 import { parseBalance } from '#routing/balance.ts';
-import type { Endpoint, Route, Service, ServicePolicy, ServiceTimeouts } from '#routing/route-table.ts';
+import type { Endpoint, Route, Service, ServiceLimits, ServicePolicy, ServiceTimeouts } from '#routing/route-table.ts';
 import { parseDurationMs } from '#units';
 import { servicesOf } from './schema.ts';
 import type { RouteSettings } from './schema.ts';
@@ -42,11 +42,12 @@ function endpointOf(service: string, url: string, weight: number): Endpoint {
 }
 
 /** Undefined: it wants nothing that is not done anyway. */
-function policyOf({ endpoints, balance, timeouts = {} }: ServiceSettings): ServicePolicy | undefined {
+function policyOf({ endpoints, balance, timeouts = {}, limits = {} }: ServiceSettings): ServicePolicy | undefined {
   const read = parseBalance(balance ?? 'least-request');
   const policy: ServicePolicy = {
     balance: read.kind === 'balance' ? read.balance : { kind: 'least-request' },
     ...(Object.keys(timeouts).length === 0 ? {} : { timeouts: timeoutsOf(timeouts) }),
+    ...(Object.keys(limits).length === 0 ? {} : { limits: limitsOf(limits) }),
   };
   const isPlain = policy.balance.kind === 'least-request' && endpoints.every((endpoint) => weightOf(endpoint) === 1);
   return isPlain && Object.keys(policy).length === 1 ? undefined : policy;
@@ -58,6 +59,10 @@ function timeoutsOf({ connect, firstByte, idle }: NonNullable<ServiceSettings['t
     ...(firstByte === undefined ? {} : { firstByteMs: parseDurationMs(firstByte) }),
     ...(idle === undefined ? {} : { idleMs: parseDurationMs(idle) }),
   };
+}
+
+function limitsOf({ hold, ...counts }: NonNullable<ServiceSettings['limits']>): ServiceLimits {
+  return { ...counts, ...(hold === undefined ? {} : { holdMs: parseDurationMs(hold) }) };
 }
 
 export function routeOf(settings: RouteSettings): Route {

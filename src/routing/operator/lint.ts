@@ -38,8 +38,17 @@ export function lintSettings(
 }
 
 /** What is wanted of a service and comes to nothing. */
-function wishes({ endpoints, balance }: ServiceSettings): readonly string[] {
-  return endpoints.length === 1 && balance !== undefined ? ['it has one endpoint: there is nothing to balance'] : [];
+function wishes({ endpoints, balance, limits: { connections, pending = 0, hold } = {} }: ServiceSettings): readonly string[] {
+  const isAlone = endpoints.length === 1 && balance !== undefined;
+  return [
+    ...(isAlone ? ['it has one endpoint: there is nothing to balance'] : []),
+    ...(pending > 0 && connections === undefined
+      ? [
+          "limits.pending without limits.connections: requests wait only where an endpoint has all that the node's edge.limits allow",
+        ]
+      : []),
+    ...(hold !== undefined && pending === 0 ? ['limits.hold without limits.pending: no request waits'] : []),
+  ];
 }
 
 /** Expressions come after all prefixes: below a prefix that takes every request they are never asked. */

@@ -101,6 +101,33 @@ const timeoutsSchema = z.strictObject({
     .describe('A body, a WebSocket or the like in which nothing moved for that long is cut.'),
 });
 
+/** An address of the node has that many ports towards an endpoint, and each request takes one. */
+const CONNECTIONS_MAX = 60_000;
+/** More than that wait for longer than anybody does; the budget of held requests is mostly smaller. */
+const PENDING_MAX = 100_000;
+/** Browsers and proxies give up after a minute; programs may wait for longer. */
+const HOLD_MS_MAX = 10 * MINUTE;
+
+const limitsSchema = z.strictObject({
+  connections: z
+    .int()
+    .min(1)
+    .max(CONNECTIONS_MAX)
+    .exactOptional()
+    .describe('Most requests that each endpoint gets at once, of the whole node; each worker has its share, and one at least.'),
+  pending: z
+    .int()
+    .min(0)
+    .max(PENDING_MAX)
+    .exactOptional()
+    .describe(
+      'Most requests that wait while all endpoints have as many, of the whole node. Default: 0, they are refused at once.',
+    ),
+  hold: duration(TIMEOUT_MS_MIN, HOLD_MS_MAX)
+    .exactOptional()
+    .describe('How long a request waits before it is refused. Default: 60s.'),
+});
+
 export const serviceSchema = z.strictObject({
   endpoints: z
     .array(z.union([url, weightedSchema]))
@@ -109,6 +136,7 @@ export const serviceSchema = z.strictObject({
     .describe('Where it is served; none: its routes answer 503.'),
   balance: balance.exactOptional(),
   timeouts: timeoutsSchema.exactOptional().describe("Those of its requests that are not the node's."),
+  limits: limitsSchema.exactOptional().describe('What it may have at once, and how long its requests wait.'),
   sendProxy: z
     .union([z.literal(1), z.literal(2)])
     .exactOptional()

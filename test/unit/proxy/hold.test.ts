@@ -44,6 +44,7 @@ describe('HoldQueue', () => {
       wakes,
       serviceOf: (id) => services.get(id),
       inFlightOf: (id) => inFlight.get(id) ?? 0,
+      workers: 1,
       get inFlightMax() {
         return inFlightMax;
       },

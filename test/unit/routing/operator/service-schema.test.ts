@@ -50,6 +50,9 @@ describe('serviceSchema', () => {
       /^services\.shop\.timeouts\.firstByte: "1ms" is not from 100ms to 1d/,
     ],
     [{ endpoints: [URL_1], timeouts: { idel: '1s' } }, /^services\.shop\.timeouts\.idel: unknown key; did you mean idle\?/],
+    [{ endpoints: [URL_1], limits: { connections: 0 } }, /^services\.shop\.limits\.connections: /],
+    [{ endpoints: [URL_1], limits: { pending: -1 } }, /^services\.shop\.limits\.pending: /],
+    [{ endpoints: [URL_1], limits: { hold: '1h' } }, /^services\.shop\.limits\.hold: "1h" is not from 100ms to 10m/],
     [{ endpoints: [URL_1], balence: 'random-two' }, /^services\.shop\.balence: unknown key; did you mean balance\?/],
   ])('refuses %j, saying where', (service, message) => {
     const [fault = '', ...more] = faultsOf(service);
@@ -59,6 +62,7 @@ describe('serviceSchema', () => {
   test('takes what DESIGN writes', () => {
     expect(faultsOf({ endpoints: [URL_1, { url: URL_2, weight: 3 }], balance: 'least-request' })).toEqual([]);
     expect(faultsOf({ endpoints: [URL_1], timeouts: { connect: '1s', firstByte: '30s', idle: '60s' } })).toEqual([]);
+    expect(faultsOf({ endpoints: [URL_1], limits: { connections: 1024, pending: 256, hold: '30s' } })).toEqual([]);
     expect(faultsOf({ endpoints: [] })).toEqual([]);
   });
 });
@@ -75,6 +79,13 @@ describe('serviceOf()', () => {
     const [light, heavy] = [of({ endpoints: [URL_1] }), of({ endpoints: [{ url: URL_1, weight: 7 }] })];
     expect(heavy.endpoints[0]?.id).toBe(light.endpoints[0]?.id);
     expect(heavy.policy).toEqual({ balance: { kind: 'least-request' } });
+  });
+
+  test('keeps limits as numbers', () => {
+    expect(of({ endpoints: [URL_1], limits: { pending: 3, hold: '30s' } }).policy?.limits).toEqual({
+      pending: 3,
+      holdMs: 30_000,
+    });
   });
 
   test('keeps only the time-outs that are there', () => {
