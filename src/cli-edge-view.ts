@@ -2,7 +2,7 @@
 import { stringify } from 'yaml';
 import * as z from 'zod';
 import type { AdminClient } from '#admin/client.ts';
-import type { EdgeExplanation, VersionView } from '#admin/edge-control.ts';
+import type { EdgeExplanation, EndpointHealthView, VersionView } from '#admin/edge-control.ts';
 import type { DiffEntry } from '#routing/operator/diff.ts';
 import { routeName } from '#routing/operator/diff.ts';
 import { urlOf, weightOf } from '#routing/operator/service-schema.ts';
@@ -51,8 +51,15 @@ export async function showEdge(command: ViewCommand, { edge }: AdminClient, outp
     }
     case 'service-ls': {
       const { services } = (await edge.settings()).document;
-      const rows = Object.entries(services).map(([name, service]) => [name, endpointsText(service), wishesText(service)]);
-      tell(services, tableText(['SERVICE', 'ENDPOINTS', 'SETTINGS'], rows));
+      const health = Map.groupBy(await edge.health(), ({ service }) => service);
+      const rows = Object.entries(services).map(([name, service]) => [
+        name,
+        endpointsText(service),
+        unhealthyText(health.get(name) ?? []),
+        wishesText(service),
+      ]);
+      const told = Object.entries(services).map(([name, service]) => [name, { ...service, ...checkedOf(health.get(name)) }]);
+      tell(Object.fromEntries(told), tableText(['SERVICE', 'ENDPOINTS', 'UNHEALTHY', 'SETTINGS'], rows));
       return;
     }
     case 'explain': {
@@ -120,6 +127,19 @@ function endpointsText({ endpoints }: Pick<ServiceSettings, 'endpoints'>): strin
     .join(' ');
 }
 
+/** What checks found, beside what was written; nothing where nothing is checked. */
+function checkedOf(checked: readonly EndpointHealthView[] | undefined): { readonly checked?: readonly object[] } {
+  return checked === undefined
+    ? {}
+    : { checked: checked.map(({ endpoint, healthy, reason, sinceMs }) => ({ endpoint, healthy, reason, sinceMs })) };
+}
+
+/** `http://127.0.0.1:9001 (it refused the connection)`. */
+function unhealthyText(checked: readonly EndpointHealthView[]): string {
+  const unhealthy = checked.filter(({ healthy }) => !healthy);
+  return plainText(unhealthy.map(({ endpoint, reason }) => `${endpoint} (${reason})`).join(', '));
+}
+
 /** All but the endpoints: `balance=hash(ip) sendProxy=2`. */
 function wishesText(service: object): string {
   const named = Object.entries(service).filter(([key]) => key !== 'endpoints');
@@ -150,6 +170,7 @@ function explainText({
   tenant,
   outcome,
   endpoints,
+  health,
   certificate,
   candidates,
   serviceId,
@@ -167,6 +188,10 @@ function explainText({
       const where = hostName === '' ? '' : ` on ${hostName}`;
       const share = weight === 1 ? '' : `, weight ${String(weight)}`;
       return `endpoint: ${address}:${String(port)}${where}${state === 'asleep' ? ', asleep' : ''}${share}`;
+    }),
+    ...health.map(({ endpoint, healthy, reason }) => {
+      const why = reason === '' ? '' : `: ${reason}`;
+      return `health of ${endpoint}: ${healthy ? 'healthy' : 'unhealthy'}${why}`;
     }),
     `certificate: ${certificate === '*' ? "the node's default" : certificate}`,
     ...candidates.map((candidate) => `  ${routeName(candidate.route)}: ${candidate.verdict}`),

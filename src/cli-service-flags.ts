@@ -10,6 +10,15 @@ export const SERVICE_FLAGS: readonly FlagSpec[] = [
     value: 'HOW',
     about: 'least-request (default), round-robin, random-two, hash(header:NAME), hash(cookie:NAME) or hash(ip)',
   },
+  {
+    name: 'health',
+    value: 'PATH',
+    about: 'ask each endpoint for this path, and send requests only to those that answer with 2xx or 3xx',
+  },
+  { name: 'health-interval', value: 'TIME', about: 'from one check to the next (default: 5s)' },
+  { name: 'health-timeout', value: 'TIME', about: 'how long a check may take (default: 1s)' },
+  { name: 'unhealthy-after', value: 'N', about: 'checks in a row that fail before an endpoint gets no requests (default: 3)' },
+  { name: 'healthy-after', value: 'N', about: 'checks in a row that pass before it gets them again (default: 2)' },
   { name: 'connect-timeout', value: 'TIME', about: "how long connecting to an endpoint may take, where not the node's" },
   { name: 'first-byte-timeout', value: 'TIME', about: 'how long an endpoint may take to begin its response' },
   { name: 'idle-timeout', value: 'TIME', about: 'after how long without a byte a body or a WebSocket is cut' },
@@ -22,6 +31,7 @@ export const SERVICE_FLAGS: readonly FlagSpec[] = [
 /** All of a service: what is not said is not there. */
 export function serviceOfFlags(given: Given): ServiceSettings {
   const balance = given.text('balance');
+  const health = healthOf(given);
   const timeouts = givenOf({
     connect: given.text('connect-timeout'),
     firstByte: given.text('first-byte-timeout'),
@@ -35,10 +45,23 @@ export function serviceOfFlags(given: Given): ServiceSettings {
   return {
     endpoints: given.operands.slice(1).map(endpointOf),
     ...(balance === undefined ? {} : { balance }),
+    ...(health === undefined ? {} : { health }),
     ...(timeouts === undefined ? {} : { timeouts }),
     ...(limits === undefined ? {} : { limits }),
     ...(sendProxy === undefined ? {} : { sendProxy }),
   };
+}
+
+function healthOf(given: Given): ServiceSettings['health'] {
+  const path = given.text('health');
+  const times = givenOf({ interval: given.text('health-interval'), timeout: given.text('health-timeout') });
+  const counts = givenOf({
+    unhealthyAfter: numberOf(given, 'unhealthy-after', 1),
+    healthyAfter: numberOf(given, 'healthy-after', 1),
+  });
+  if (path !== undefined) return { path, ...times, ...counts };
+  if (times !== undefined || counts !== undefined) throw usageError('a health check needs a path', 'add --health PATH');
+  return undefined;
 }
 
 function numberOf(given: Given, flag: string, least: number): number | undefined {

@@ -64,7 +64,7 @@ function pushLoads(loads: readonly EndpointLoad[]): void {
 }
 
 async function boot(message: ToWorker & { readonly kind: 'boot' }): Promise<void> {
-  const { options, edge, freezes, failedWakes, seq } = message;
+  const { options, edge, freezes, failedWakes, unhealthy, seq } = message;
   const plane = new DataPlane(
     {
       log: createLog(options.logLevel),
@@ -87,6 +87,7 @@ async function boot(message: ToWorker & { readonly kind: 'boot' }): Promise<void
     return;
   }
   plane.commit(edge.config.version);
+  plane.healthAdopted(unhealthy);
   for (const { endpointIds, deadlineMs } of freezes) plane.hold(endpointIds, deadlineMs);
   for (const { endpointIds, retryAfterMs } of failedWakes) plane.wakeFailed(endpointIds, retryAfterMs);
   plane.ports.reserve([options.listen.http, options.listen.https]);
@@ -165,6 +166,10 @@ async function handle(
       plane.wakeFailed(message.endpointIds, message.retryAfterMs);
       send({ kind: 'ack', seq });
       return;
+    case 'health':
+      plane.healthChanged(message);
+      send({ kind: 'ack', seq });
+      return;
     case 'metrics':
       pushTraffic(plane);
       send({ kind: 'metrics', seq, metrics: await plane.metrics.asJson() });
@@ -211,13 +216,15 @@ async function handleEnd(plane: DataPlane, message: EndMessage): Promise<void> {
 }
 
 /** Takes over what the next primary serves: no connection of ours is to see an older version than a new one has seen. */
-function adopt(plane: DataPlane, { seq, edge, freezes, failedWakes }: ToWorker & { readonly kind: 'adopt' }): void {
+function adopt(plane: DataPlane, message: ToWorker & { readonly kind: 'adopt' }): void {
+  const { seq, edge, freezes, failedWakes, unhealthy } = message;
   const reason = plane.prepareWhole(edge);
   if (reason !== undefined) {
     send({ kind: 'refused', seq, reason });
     return;
   }
   plane.commit(edge.config.version);
+  plane.healthAdopted(unhealthy);
   for (const { endpointIds, deadlineMs } of freezes) plane.hold(endpointIds, deadlineMs);
   // What the last primary froze nobody else would thaw.
   const held = new Set(freezes.flatMap(({ endpointIds }) => endpointIds));
@@ -263,7 +270,15 @@ async function orphaned(): Promise<void> {
     for (;;) {
       // Who drains has its ports no more.
       const ports = drain === undefined ? listen : { http: undefined, https: undefined };
-      const hello = { kind: 'hello', protocol: PROTOCOL_VERSION, pid: process.pid, generation, listen: ports } as const;
+      const { unhealthy } = state.plane;
+      const hello = {
+        kind: 'hello',
+        protocol: PROTOCOL_VERSION,
+        pid: process.pid,
+        generation,
+        listen: ports,
+        unhealthy,
+      } as const;
       isDetached = true;
       successor = await findSuccessor(systemClock, {
         socketPath,

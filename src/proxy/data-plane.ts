@@ -4,7 +4,6 @@
  * A change is prepared beside and committed by swapping one reference. An exchange keeps the service that it matched, but picks
  * endpoints from the current table, because an address that was current at match can be gone after a hold.
  */
-import { weightOf } from '#routing/balance.ts';
 import { EMPTY_TABLE, compileRoutes, tableWith } from '#routing/compile.ts';
 import type { CompileResult } from '#routing/compile.ts';
 import type { RouteTable, Service } from '#routing/route-table.ts';
@@ -28,7 +27,7 @@ import type { EndpointLoad } from './loads.ts';
 import { Metrics } from './metrics.ts';
 import { isSameEndpoint } from './ports/port-table.ts';
 import { Ports } from './ports/ports.ts';
-import type { EdgeChange, EdgeConfig, FreezeOptions, FreezeResult } from './protocol.ts';
+import type { EdgeChange, EdgeConfig, FreezeOptions, FreezeResult, HealthChange } from './protocol.ts';
 import { settle } from './record.ts';
 import type { ExchangeRecord } from './record.ts';
 import { TimingWheel } from './timing-wheel.ts';
@@ -79,6 +78,7 @@ export class DataPlane implements AsyncDisposable {
   /** Open connections of clients, handshakes included; kept by the listener. */
   downstreamConnections = 0;
 
+  readonly #unhealthy = new Set<string>();
   #snapshot: Snapshot = { table: EMPTY_TABLE, certificates: CertificateIndex.empty() };
   #prepared: Snapshot | undefined;
   #underWay = 0;
@@ -99,6 +99,7 @@ export class DataPlane implements AsyncDisposable {
       wakes: this.wakes,
       inFlightMax: limits.upstreamConnectionsMax,
       workers: options.workers,
+      unhealthy: this.#unhealthy,
       serviceOf: (serviceId) => this.serviceOf(serviceId),
       inFlightOf: (endpointId) => this.endpoints.countOf(endpointId),
     });
@@ -164,7 +165,8 @@ export class DataPlane implements AsyncDisposable {
 
   /** True where a service has an endpoint besides those that takes requests. */
   hasOther(serviceId: string, avoid: ReadonlySet<string>): boolean {
-    return this.serviceOf(serviceId)?.endpoints.some((endpoint) => weightOf(endpoint) > 0 && !avoid.has(endpoint.id)) ?? false;
+    const service = this.serviceOf(serviceId);
+    return service !== undefined && this.holds.usableOf(service).some((endpoint) => !avoid.has(endpoint.id));
   }
 
   /** Compiles what a worker begins with. Returns why it cannot be served, or undefined. */
@@ -200,6 +202,7 @@ export class DataPlane implements AsyncDisposable {
     const published = asleepAmong(this.ports.endpoints());
     const isAsleep = (id: string): boolean => endpoints.get(id)?.some(({ state }) => state === 'asleep') === true;
     this.wakes.keepOnly((id) => published.has(id) || isAsleep(id));
+    for (const id of this.#unhealthy) if (endpoints.get(id) === undefined) this.#unhealthy.delete(id);
     this.holds.release();
     return true;
   }
@@ -246,6 +249,24 @@ export class DataPlane implements AsyncDisposable {
     this.wakes.failed(endpointIds, retryAfterMs);
     this.holds.release();
     this.ports.wakeFailed();
+  }
+
+  /** What health checks found: endpoints that get no requests from now on, and that get them again. */
+  healthChanged({ unhealthy, healthy }: HealthChange): void {
+    for (const id of unhealthy) this.#unhealthy.add(id);
+    for (const id of healthy) this.#unhealthy.delete(id);
+    this.holds.release();
+  }
+
+  /** All that gets no requests, whatever was said before. */
+  healthAdopted(unhealthy: readonly string[]): void {
+    this.#unhealthy.clear();
+    this.healthChanged({ unhealthy, healthy: [] });
+  }
+
+  /** All that gets no requests for its health. */
+  get unhealthy(): readonly string[] {
+    return [...this.#unhealthy];
   }
 
   /** Lets on who waits for a request at an endpoint to end, after the step at hand. */

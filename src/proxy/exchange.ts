@@ -174,7 +174,7 @@ export class Exchange implements Visit, HoldRequest {
 
   /** What a client is told to wait that is refused for `error`. */
   retryAfterSeconds(error: ExchangeError): number {
-    if (error !== 'wake-failed') return RETRY_AFTER_SECONDS;
+    if (error !== 'wake-failed' && error !== 'unhealthy') return RETRY_AFTER_SECONDS;
     return Math.max(RETRY_AFTER_SECONDS, Math.ceil(this.#plane.holds.retryAfterMs(this.serviceId) / 1000));
   }
 

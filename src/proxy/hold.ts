@@ -5,7 +5,7 @@
  * States of an endpoint: open → frozen (requests wait) → overdue (the deadline passed: requests are refused) → open, by `thaw` alone. A
  * deadline does not thaw, because nobody knows whether the endpoint is there. An endpoint that sleeps is asked for (`Wakes`) and opens with a
  * table in which it is awake. Requests that wait for a sleeper, or for an endpoint that is full, are refused after `HOLD_MS_MAX`, or what their
- * service says.
+ * service says. One that health checks found unhealthy is as good as not there; where all are, nobody waits, and who waits is refused.
  *
  * INVARIANT: a waiting request holds a service's id, not the service: it is resolved against the table that is current at its release, so
  * that it never goes to the address that was frozen. Every decision is synchronous, so a freeze never falls between a decision and its use.
@@ -42,8 +42,11 @@ export interface HoldDeps {
   /** How many workers share what a service says for the node. */
   readonly workers: number;
   readonly wakes: Pick<Wakes, 'ask' | 'failedForMs'>;
+  /** Endpoints that health checks found to be not well. */
+  readonly unhealthy: ReadonlySet<string>;
 }
 
+const NONE: ReadonlySet<string> = new Set();
 /** The window of a service whose requests wait because it is full: one goes on for each that ends, and nobody starts slowly. */
 const UNPACED = Number.POSITIVE_INFINITY;
 
@@ -94,6 +97,13 @@ export class HoldQueue implements Disposable {
     const waiting = this.#size > 0 ? this.#waiting.get(request.serviceId) : undefined;
     if (waiting === undefined) return this.#choose(service, request);
     return service.policy === undefined || this.#mayWait(service, waiting.size) ? 'wait' : 'endpoint-busy';
+  }
+
+  /** Endpoints that take requests as far as operators wish and health checks found. */
+  usableOf({ endpoints, policy }: Service): readonly Endpoint[] {
+    if (policy === undefined) return endpoints;
+    const sick = policy.health === undefined ? NONE : this.#deps.unhealthy;
+    return thoseOf(endpoints, (endpoint) => weightOf(endpoint) > 0 && !sick.has(endpoint.id));
   }
 
   /** Requests that one endpoint of a service takes at once from this worker. */
@@ -189,9 +199,11 @@ export class HoldQueue implements Disposable {
     }
   }
 
-  /** When a service of sleepers that could not be woken may be asked for again. */
+  /** When a service of sleepers that could not be woken may be asked for again, or one that is unhealthy will have been checked again. */
   retryAfterMs(serviceId: string): number {
-    const all = this.#deps.serviceOf(serviceId)?.endpoints ?? [];
+    const service = this.#deps.serviceOf(serviceId);
+    if (service?.policy?.health !== undefined) return service.policy.health.intervalMs;
+    const all = service?.endpoints ?? [];
     const waits = all.map(({ id }) => this.#deps.wakes.failedForMs(id)).filter((ms) => ms > 0);
     return waits.length === 0 ? 0 : Math.min(...waits);
   }
@@ -248,8 +260,9 @@ export class HoldQueue implements Disposable {
 
   /** The same for a service that operators want something of. */
   #chooseBy(policy: ServicePolicy, service: Service, request: HoldRequest): Endpoint | ExchangeError | 'wait' {
-    const usable = usableOf(service);
-    if (usable.length === 0) return 'no-endpoint';
+    const usable = this.usableOf(service);
+    // No request of ours that ends brings one back: none is held.
+    if (usable.length === 0) return service.endpoints.some((endpoint) => weightOf(endpoint) > 0) ? 'unhealthy' : 'no-endpoint';
     const open = this.#openOf(usable);
     if (open.length === 0) return this.#isExpired(request, service) ? 'hold-expired' : this.#whileClosed(service, request);
     const free = policy.limits === undefined ? open : this.#freeOf(open, service);
@@ -269,7 +282,7 @@ export class HoldQueue implements Disposable {
   #mayWait(service: Service, before: number): boolean {
     const limits = service.policy?.limits;
     if (limits === undefined) return true;
-    const open = this.#openOf(usableOf(service));
+    const open = this.#openOf(this.usableOf(service));
     if (open.length === 0) return true; // Frozen or asleep: the tenant's budget bounds who waits.
     const inFlightMax = this.inFlightMaxOf(service);
     const room = open.reduce((sum, { id }) => sum + Math.max(0, inFlightMax - this.#deps.inFlightOf(id)), 0);
@@ -279,7 +292,7 @@ export class HoldQueue implements Disposable {
   /** Whether it is for requests to end that somebody waits who has to. */
   #isFull(serviceId: string): boolean {
     const service = this.#deps.serviceOf(serviceId);
-    return service?.policy?.limits !== undefined && this.#openOf(usableOf(service)).length > 0;
+    return service?.policy?.limits !== undefined && this.#openOf(this.usableOf(service)).length > 0;
   }
 
   #freeOf(open: readonly Endpoint[], service: Service): readonly Endpoint[] {
@@ -296,7 +309,7 @@ export class HoldQueue implements Disposable {
   }
 
   #whileClosed(service: Service, request: HoldRequest): ExchangeError | 'wait' {
-    const all = usableOf(service);
+    const all = this.usableOf(service);
     if (this.#anyInTime(all)) return 'wait';
     const asleep = this.#asleepOf(all);
     if (asleep.length === 0) return 'hold-expired';
@@ -307,7 +320,7 @@ export class HoldQueue implements Disposable {
   /** Asks for the sleepers of a service that somebody waits for, where nothing else will take the request. */
   #wake(serviceId: string): void {
     const service = this.#deps.serviceOf(serviceId);
-    const all = service === undefined ? [] : usableOf(service);
+    const all = service === undefined ? [] : this.usableOf(service);
     if (this.#anyInTime(all) || all.some((endpoint) => this.#isOpen(endpoint))) return;
     const asleep = this.#asleepOf(all);
     if (asleep.length > 0) this.#deps.wakes.ask(asleep);
@@ -329,11 +342,6 @@ export class HoldQueue implements Disposable {
     const nowMs = this.#deps.clock.monotonicMs() + 2;
     return endpoints.some((endpoint) => (this.#freezes.get(endpoint.id)?.endMs ?? 0) > nowMs);
   }
-}
-
-/** Those that take requests as far as operators wish. */
-function usableOf({ endpoints, policy }: Service): readonly Endpoint[] {
-  return policy === undefined ? endpoints : thoseOf(endpoints, (endpoint) => weightOf(endpoint) > 0);
 }
 
 /** Those that are taken by `test`; `all` itself, where it is all of them. */

@@ -51,6 +51,12 @@ export interface FailedWake {
   readonly retryAfterMs: number;
 }
 
+/** What health checks found since the last time: endpoints that are to have no requests from now on, and that are to have them again. */
+export interface HealthChange {
+  readonly unhealthy: readonly string[];
+  readonly healthy: readonly string[];
+}
+
 /** Whose word about clients is believed. */
 export interface TrustOptions {
   readonly trustedProxies: readonly string[];
@@ -82,6 +88,8 @@ export type ToWorker =
       readonly edge: EdgeConfig;
       readonly freezes: readonly { readonly endpointIds: readonly string[]; readonly deadlineMs: number }[];
       readonly failedWakes: readonly FailedWake[];
+      /** All endpoints that are to have no requests. */
+      readonly unhealthy: readonly string[];
     }
   | { readonly kind: 'prepare'; readonly seq: number; readonly change: EdgeChange }
   /** `thaw`: endpoints whose requests go on in the same turn, to where the new version says. */
@@ -90,6 +98,7 @@ export type ToWorker =
   | ({ readonly kind: 'freeze'; readonly seq: number; readonly endpointIds: readonly string[] } & FreezeOptions)
   | { readonly kind: 'thaw'; readonly seq: number; readonly endpointIds: readonly string[] }
   | ({ readonly kind: 'wake-failed'; readonly seq: number } & FailedWake)
+  | ({ readonly kind: 'health'; readonly seq: number } & HealthChange)
   | { readonly kind: 'metrics'; readonly seq: number }
   | { readonly kind: 'reopen-log'; readonly seq: number }
   /** The primary will be gone: it is to serve on for the one that comes, which may give it `drainMs` to end. */
@@ -101,6 +110,7 @@ export type ToWorker =
       readonly edge: EdgeConfig;
       readonly freezes: readonly { readonly endpointIds: readonly string[]; readonly deadlineMs: number }[];
       readonly failedWakes: readonly FailedWake[];
+      readonly unhealthy: readonly string[];
     }
   /** From a later primary, whose workers listen: it stops listening, and ends when the last of its connections does, or its time is over. */
   | { readonly kind: 'retire'; readonly seq: number }
@@ -132,6 +142,8 @@ export type FromWorker =
       readonly pid: number;
       readonly generation: number;
       readonly listen: ListenAddresses;
+      /** Endpoints that the last primary's checks found unhealthy: the next one has made none yet. */
+      readonly unhealthy: readonly string[];
     }
   | { readonly kind: 'listening'; readonly version: number }
   | { readonly kind: 'ack'; readonly seq: number; readonly frozen?: FreezeResult }

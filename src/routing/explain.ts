@@ -42,7 +42,12 @@ export interface Explanation {
 /** A host with a thousand routes is not read to its end. */
 const CANDIDATES_MAX = 50;
 
-export function explainRequest(table: RouteTable, { host: header, target, method, headers }: Question): Explanation {
+/** `isUnhealthy`: what health checks found of an endpoint. */
+export function explainRequest(
+  table: RouteTable,
+  { host: header, target, method, headers }: Question,
+  isUnhealthy: (endpointId: string) => boolean = () => false,
+): Explanation {
   const host = normaliseRequestHost(header);
   const path = pathOf(target);
   const base = { version: table.version, host, path };
@@ -58,7 +63,15 @@ export function explainRequest(table: RouteTable, { host: header, target, method
   if (found === undefined) return { ...base, ...nowhere, outcome: '404: no route is for it', candidates };
   const { route, tenant } = found;
   const endpoints = endpointsOf(table, route);
-  return { ...base, route, tenant, serviceId: route.serviceId, endpoints, outcome: outcomeOf(endpoints), candidates };
+  return {
+    ...base,
+    route,
+    tenant,
+    serviceId: route.serviceId,
+    endpoints,
+    outcome: outcomeOf(endpoints, isUnhealthy),
+    candidates,
+  };
 }
 
 /** All endpoints that a route may lead to. */
@@ -66,9 +79,10 @@ function endpointsOf(table: RouteTable, route: Route): readonly Endpoint[] {
   return servicesOfRoute(route).flatMap((id) => table.services.get(id)?.endpoints ?? []);
 }
 
-function outcomeOf(endpoints: readonly Endpoint[]): string {
+function outcomeOf(endpoints: readonly Endpoint[], isUnhealthy: (endpointId: string) => boolean): string {
   if (endpoints.length === 0) return '503: its service has no endpoint';
-  const usable = endpoints.filter((endpoint) => weightOf(endpoint) > 0);
+  const usable = endpoints.filter((endpoint) => weightOf(endpoint) > 0 && !isUnhealthy(endpoint.id));
+  if (usable.length === 0) return '503: none of its endpoints is healthy';
   const awake = usable.filter(({ state }) => state !== 'asleep');
   if (awake.length === 0) return 'held until its endpoint is awake';
   return awake.length === 1 ? 'sent to its endpoint' : `sent to one of ${String(awake.length)} endpoints`;

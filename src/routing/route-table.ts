@@ -46,6 +46,18 @@ export interface ServiceLimits {
   readonly holdMs?: number | undefined;
 }
 
+/** How each of its endpoints is asked whether it is well: a GET, and a status of 2xx or 3xx. */
+export interface HealthCheck {
+  readonly path: string;
+  /** From one check to the next. */
+  readonly intervalMs: number;
+  /** For the connection and the whole head of the answer. */
+  readonly timeoutMs: number;
+  /** Checks in a row that fail before it gets no requests, and that pass before it gets them again. */
+  readonly unhealthyAfter: number;
+  readonly healthyAfter: number;
+}
+
 /** What an operator wants of a service besides its endpoints. */
 export interface ServicePolicy {
   readonly balance: Balance;
@@ -53,6 +65,8 @@ export interface ServicePolicy {
   readonly timeouts?: ServiceTimeouts | undefined;
   /** Absent: those of all services. */
   readonly limits?: ServiceLimits | undefined;
+  /** Absent: nobody asks, all are taken for well. */
+  readonly health?: HealthCheck | undefined;
 }
 
 /** What a route leads to. */

@@ -110,13 +110,14 @@ describe('parseCommandLine()', () => {
       },
     ],
     [
-      'service set shop http://127.0.0.1:1 http://[::1]:2=0 --balance hash(cookie:sid) --idle-timeout 1h --pending 3 --hold 5s --send-proxy 2',
+      'service set shop http://127.0.0.1:1 http://[::1]:2=0 --balance hash(cookie:sid) --health /up --unhealthy-after 5 --idle-timeout 1h --pending 3 --hold 5s --send-proxy 2',
       {
         kind: 'service-set',
         name: 'shop',
         service: {
           endpoints: ['http://127.0.0.1:1', { url: 'http://[::1]:2', weight: 0 }],
           balance: 'hash(cookie:sid)',
+          health: { path: '/up', unhealthyAfter: 5 },
           timeouts: { idle: '1h' },
           limits: { pending: 3, hold: '5s' },
           sendProxy: 2,

@@ -1,10 +1,18 @@
 /** Operators' settings as routing takes them. Pure. */
 import { parseBalance } from '#routing/balance.ts';
-import type { Endpoint, Route, Service, ServiceLimits, ServicePolicy, ServiceTimeouts } from '#routing/route-table.ts';
+import type {
+  Endpoint,
+  HealthCheck,
+  Route,
+  Service,
+  ServiceLimits,
+  ServicePolicy,
+  ServiceTimeouts,
+} from '#routing/route-table.ts';
 import { parseDurationMs } from '#units';
 import { servicesOf } from './schema.ts';
 import type { RouteSettings } from './schema.ts';
-import { urlOf, weightOf } from './service-schema.ts';
+import { HEALTH_DEFAULTS, urlOf, weightOf } from './service-schema.ts';
 import type { ServiceSettings } from './service-schema.ts';
 
 /** Whose traffic it is that goes to operators' own endpoints; no tenant can be called that. */
@@ -13,6 +21,11 @@ const HTTP_PORT = 80;
 
 export function serviceIdOf(name: string): string {
   return `${OPERATOR}/${name}`;
+}
+
+/** The name and address, as they were written, of an endpoint that `serviceOf` made. */
+export function writtenOf(serviceId: string, endpointId: string): { readonly service: string; readonly url: string } {
+  return { service: serviceId.slice(OPERATOR.length + 1), url: endpointId.slice(serviceId.length + 1) };
 }
 
 export function serviceOf(name: string, settings: ServiceSettings): Service {
@@ -42,12 +55,13 @@ function endpointOf(service: string, url: string, weight: number): Endpoint {
 }
 
 /** Undefined: it wants nothing that is not done anyway. */
-function policyOf({ endpoints, balance, timeouts = {}, limits = {} }: ServiceSettings): ServicePolicy | undefined {
+function policyOf({ endpoints, balance, health, timeouts = {}, limits = {} }: ServiceSettings): ServicePolicy | undefined {
   const read = parseBalance(balance ?? 'least-request');
   const policy: ServicePolicy = {
     balance: read.kind === 'balance' ? read.balance : { kind: 'least-request' },
     ...(Object.keys(timeouts).length === 0 ? {} : { timeouts: timeoutsOf(timeouts) }),
     ...(Object.keys(limits).length === 0 ? {} : { limits: limitsOf(limits) }),
+    ...(health === undefined ? {} : { health: healthOf(health) }),
   };
   const isPlain = policy.balance.kind === 'least-request' && endpoints.every((endpoint) => weightOf(endpoint) === 1);
   return isPlain && Object.keys(policy).length === 1 ? undefined : policy;
@@ -59,6 +73,11 @@ function timeoutsOf({ connect, firstByte, idle }: NonNullable<ServiceSettings['t
     ...(firstByte === undefined ? {} : { firstByteMs: parseDurationMs(firstByte) }),
     ...(idle === undefined ? {} : { idleMs: parseDurationMs(idle) }),
   };
+}
+
+function healthOf(settings: NonNullable<ServiceSettings['health']>): HealthCheck {
+  const { path, interval, timeout, unhealthyAfter, healthyAfter } = { ...HEALTH_DEFAULTS, ...settings };
+  return { path, intervalMs: parseDurationMs(interval), timeoutMs: parseDurationMs(timeout), unhealthyAfter, healthyAfter };
 }
 
 function limitsOf({ hold, ...counts }: NonNullable<ServiceSettings['limits']>): ServiceLimits {

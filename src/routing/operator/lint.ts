@@ -1,7 +1,9 @@
 /** What is allowed and hardly meant. Pure. */
 import { routeName } from './diff.ts';
 import type { RouteSettings } from './schema.ts';
+import { HEALTH_DEFAULTS } from './service-schema.ts';
 import type { ServiceSettings } from './service-schema.ts';
+import { parseDurationMs } from '#units';
 import type { EdgeSettings } from './settings.ts';
 import { routeKeyOf } from '#routing/merge.ts';
 import { hasPrefix, parsePathPrefix } from '#routing/path-prefix.ts';
@@ -38,7 +40,9 @@ export function lintSettings(
 }
 
 /** What is wanted of a service and comes to nothing. */
-function wishes({ endpoints, balance, limits: { connections, pending = 0, hold } = {} }: ServiceSettings): readonly string[] {
+function wishes(service: ServiceSettings): readonly string[] {
+  const { endpoints, balance, health, limits: { connections, pending = 0, hold } = {} } = service;
+  const { interval, timeout } = { ...HEALTH_DEFAULTS, ...health };
   const isAlone = endpoints.length === 1 && balance !== undefined;
   return [
     ...(isAlone ? ['it has one endpoint: there is nothing to balance'] : []),
@@ -46,6 +50,9 @@ function wishes({ endpoints, balance, limits: { connections, pending = 0, hold }
       ? [
           "limits.pending without limits.connections: requests wait only where an endpoint has all that the node's edge.limits allow",
         ]
+      : []),
+    ...(parseDurationMs(timeout) >= parseDurationMs(interval)
+      ? ['health.timeout is no shorter than health.interval: an endpoint that hangs is checked less often than that']
       : []),
     ...(hold !== undefined && pending === 0 ? ['limits.hold without limits.pending: no request waits'] : []),
   ];

@@ -128,6 +128,49 @@ const limitsSchema = z.strictObject({
     .describe('How long a request waits before it is refused. Default: 60s.'),
 });
 
+/** Below, a check costs more than what it saves; above, nobody would call it a check. */
+const INTERVAL_MS_MIN = SECOND;
+const INTERVAL_MS_MAX = 10 * MINUTE;
+/** As long as a check lasts that comes to nothing, it keeps another from its turn. */
+const CHECK_MS_MAX = 30 * SECOND;
+/** With the longest interval that is three hours. */
+const IN_A_ROW_MAX = 20;
+const PATH_LENGTH_MAX = 1024;
+/** Visible ASCII but `#`: what can stand in the target of a request. */
+const CHECK_PATH = /^\/[\u0021\u0022\u0024-\u007e]*$/;
+
+/** What is not written of a health check. */
+export const HEALTH_DEFAULTS = { interval: '5s', timeout: '1s', unhealthyAfter: 3, healthyAfter: 2 } as const;
+
+const healthSchema = z.strictObject({
+  path: z
+    .string()
+    .max(PATH_LENGTH_MAX)
+    .regex(CHECK_PATH, 'write a path, like /healthz, of visible ASCII without #')
+    .describe('What is asked for, by GET. A status of 2xx or 3xx says that the endpoint is well.'),
+  interval: duration(INTERVAL_MS_MIN, INTERVAL_MS_MAX).exactOptional().describe('From one check to the next. Default: 5s.'),
+  timeout: duration(TIMEOUT_MS_MIN, CHECK_MS_MAX)
+    .exactOptional()
+    .describe('For the connection and the whole head of the answer. Default: 1s.'),
+  unhealthyAfter: z
+    .int()
+    .min(1)
+    .max(IN_A_ROW_MAX)
+    .exactOptional()
+    .describe('Checks in a row that fail before it gets no requests. Default: 3.'),
+  healthyAfter: z
+    .int()
+    .min(1)
+    .max(IN_A_ROW_MAX)
+    .exactOptional()
+    .describe('Checks in a row that pass before it gets them again. Default: 2.'),
+});
+
+/** How many endpoints a service has checked. */
+export function checksOf({ health, endpoints }: ServiceSettings): number {
+  return health === undefined ? 0 : endpoints.length;
+}
+
 export const serviceSchema = z.strictObject({
   endpoints: z
     .array(z.union([url, weightedSchema]))
@@ -135,6 +178,7 @@ export const serviceSchema = z.strictObject({
     .superRefine(faultOf(endpointsFault))
     .describe('Where it is served; none: its routes answer 503.'),
   balance: balance.exactOptional(),
+  health: healthSchema.exactOptional().describe('How its endpoints are checked. Without it they are not.'),
   timeouts: timeoutsSchema.exactOptional().describe("Those of its requests that are not the node's."),
   limits: limitsSchema.exactOptional().describe('What it may have at once, and how long its requests wait.'),
   sendProxy: z

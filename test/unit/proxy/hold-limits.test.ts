@@ -17,6 +17,7 @@ interface Request extends HoldRequest {
 class Bench implements Disposable {
   nowMs = 0;
   readonly inFlight = new Map<string, number>();
+  readonly unhealthy = new Set<string>();
   /** Requests at an endpoint, and those that wait, in order. */
   readonly at = new Map<Request, string>();
   readonly waiting: Request[] = [];
@@ -44,16 +45,17 @@ class Bench implements Disposable {
       inFlightOf: (id) => this.inFlight.get(id) ?? 0,
       inFlightMax: NODE_MAX,
       workers,
+      unhealthy: this.unhealthy,
     });
   }
 
-  ask(): Request {
+  ask(hashKey: () => number | undefined = () => undefined): Request {
     const request: Request = {
       name: this.#names,
       serviceId: 's',
       avoid: new Set(),
       heldSinceMs: -1,
-      hashKey: () => undefined,
+      hashKey,
       settle: (decision) => {
         request.heldSinceMs = -1;
         this.waiting.splice(this.waiting.indexOf(request), 1);
@@ -185,6 +187,46 @@ describe('HoldQueue with limits of a service', () => {
     bench.service = { ...bench.service, policy: { balance: { kind: 'round-robin' }, limits: { connections: 3, pending: 5 } } };
     bench.queue.release();
     expect([bench.went, bench.waiting.length]).toEqual([[0, 1, 2], 1]);
+  });
+
+  test('a key whose endpoint is full goes to its next one, and comes back', () => {
+    using bench = new Bench(3, { connections: 1 });
+    bench.service = { ...bench.service, policy: { balance: { kind: 'hash-ip' }, limits: { connections: 1 } } };
+    const requests = Array.from({ length: 4 }, () => bench.ask(() => 7));
+    expect([new Set(bench.at.values()).size, bench.refused]).toEqual([3, ['3 endpoint-busy']]);
+    const [first] = requests;
+    const home = first === undefined ? '' : bench.at.get(first);
+    for (const request of requests) bench.end(request);
+    expect(bench.at.get(bench.ask(() => 7))).toBe(home);
+  });
+
+  test('who is unhealthy gets nothing; where all are, nobody waits for that', () => {
+    using bench = new Bench(2, { connections: 1, pending: 5 });
+    const health = { path: '/', intervalMs: 1, timeoutMs: 1, unhealthyAfter: 1, healthyAfter: 1 };
+    bench.service = {
+      ...bench.service,
+      policy: { balance: { kind: 'round-robin' }, limits: { connections: 1, pending: 5 }, health },
+    };
+    bench.unhealthy.add('e0');
+    const first = bench.ask();
+    bench.ask();
+    expect([bench.at.get(first), bench.waiting.length]).toEqual(['e1', 1]);
+    bench.unhealthy.add('e1');
+    bench.queue.release();
+    bench.ask();
+    expect(bench.refused).toEqual(['1 unhealthy', '2 unhealthy']);
+    bench.queue.freeze(['e0', 'e1'], 1_000); // It makes nobody well.
+    bench.ask();
+    expect(bench.refused[2]).toBe('3 unhealthy');
+    bench.queue.thaw(['e0', 'e1']);
+    bench.unhealthy.delete('e0');
+    expect(bench.at.get(bench.ask())).toBe('e0');
+    // Checks that a service does not want any more say nothing.
+    bench.service = { ...bench.service, policy: { balance: { kind: 'round-robin' } } };
+    bench.end(first);
+    bench.ask();
+    bench.ask();
+    expect(new Set(bench.at.values())).toEqual(new Set(['e0', 'e1']));
   });
 
   test('keeps order and limits, and lets nobody wait while there is room, whatever happens', () => {

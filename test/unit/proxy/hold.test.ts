@@ -45,6 +45,7 @@ describe('HoldQueue', () => {
       serviceOf: (id) => services.get(id),
       inFlightOf: (id) => inFlight.get(id) ?? 0,
       workers: 1,
+      unhealthy: new Set(),
       get inFlightMax() {
         return inFlightMax;
       },

@@ -53,6 +53,18 @@ describe('serviceSchema', () => {
     [{ endpoints: [URL_1], limits: { connections: 0 } }, /^services\.shop\.limits\.connections: /],
     [{ endpoints: [URL_1], limits: { pending: -1 } }, /^services\.shop\.limits\.pending: /],
     [{ endpoints: [URL_1], limits: { hold: '1h' } }, /^services\.shop\.limits\.hold: "1h" is not from 100ms to 10m/],
+    [{ endpoints: [URL_1], health: {} }, /^services\.shop\.health\.path: /],
+    [{ endpoints: [URL_1], health: { path: 'healthz' } }, /^services\.shop\.health\.path: write a path, like \/healthz/],
+    [{ endpoints: [URL_1], health: { path: '/x HTTP/1.1\r\nX: y' } }, /^services\.shop\.health\.path: write a path/],
+    [
+      { endpoints: [URL_1], health: { path: '/', interval: '10ms' } },
+      /^services\.shop\.health\.interval: "10ms" is not from 1s to 10m/,
+    ],
+    [{ endpoints: [URL_1], health: { path: '/', healthyAfter: 0 } }, /^services\.shop\.health\.healthyAfter: /],
+    [
+      { endpoints: [URL_1], health: { path: '/', timeot: '1s' } },
+      /^services\.shop\.health\.timeot: unknown key; did you mean timeout\?/,
+    ],
     [{ endpoints: [URL_1], balence: 'random-two' }, /^services\.shop\.balence: unknown key; did you mean balance\?/],
   ])('refuses %j, saying where', (service, message) => {
     const [fault = '', ...more] = faultsOf(service);
@@ -79,6 +91,16 @@ describe('serviceOf()', () => {
     const [light, heavy] = [of({ endpoints: [URL_1] }), of({ endpoints: [{ url: URL_1, weight: 7 }] })];
     expect(heavy.endpoints[0]?.id).toBe(light.endpoints[0]?.id);
     expect(heavy.policy).toEqual({ balance: { kind: 'least-request' } });
+  });
+
+  test('says all of a health check, with defaults for what was not said', () => {
+    expect(of({ endpoints: [URL_1], health: { path: '/healthz', interval: '2s' } }).policy?.health).toEqual({
+      path: '/healthz',
+      intervalMs: 2000,
+      timeoutMs: 1000,
+      unhealthyAfter: 3,
+      healthyAfter: 2,
+    });
   });
 
   test('keeps limits as numbers', () => {

@@ -1,0 +1,49 @@
+/** What the pool of workers is given, and what it says of them. */
+import type { Clock } from '#clock';
+import type { Log } from '#log';
+import type { EdgeLimits } from './edge-limits.ts';
+import type { Succession } from './generation/old-workers.ts';
+import type { EdgeConfig, ListenAddresses, TrafficDelta, TrustOptions, WorkerOptions } from './protocol.ts';
+
+export interface WorkerPoolDeps {
+  readonly log: Log;
+  readonly clock: Clock;
+}
+
+export interface WorkerPoolOptions {
+  readonly workers: number;
+  /** Path of `src/worker.ts`. */
+  readonly workerFile: string;
+  /** Port 0 takes a free one; `listening` tells which. */
+  readonly listen: ListenAddresses;
+  readonly accessLogFile: string;
+  readonly logLevel?: WorkerOptions['logLevel'];
+  /** Of the whole node. */
+  readonly limits?: EdgeLimits;
+  readonly trust?: TrustOptions;
+  readonly initial: EdgeConfig;
+  /** Sealed with them, TLS sessions are resumed by any worker. Undefined: each has its own. */
+  readonly ticketKeys?: Uint8Array;
+  /** What this node's primaries hand on to each other; undefined: the workers end with theirs. */
+  readonly succession?: Succession;
+  readonly onTraffic: (deltas: readonly TrafficDelta[]) => void;
+  /**
+   * Requests wait for one of these endpoints, all of which sleep: any one will do. Said once, and again after some seconds while they wait. To be
+   * answered with a table in which one is awake, or with `wakeFailed`.
+   */
+  readonly onWake: (endpointIds: readonly string[]) => void;
+}
+
+export interface WorkerStatus {
+  readonly pid: number;
+  readonly state: 'starting' | 'listening';
+  /** The version it has acknowledged. */
+  readonly version: number;
+}
+
+export interface ChangeOptions {
+  /** Endpoints that are thawed in the same turn as they get their new address. */
+  readonly thaw?: readonly string[];
+  /** Makes the change last, when every worker is ready for it and before any serves it. Where it throws, the old version stays. */
+  readonly persist?: () => Promise<void>;
+}
