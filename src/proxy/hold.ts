@@ -264,7 +264,11 @@ export class HoldQueue implements Disposable {
     // No request of ours that ends brings one back: none is held.
     if (usable.length === 0) return service.endpoints.some((endpoint) => weightOf(endpoint) > 0) ? 'unhealthy' : 'no-endpoint';
     const open = this.#openOf(usable);
-    if (open.length === 0) return this.#isExpired(request, service) ? 'hold-expired' : this.#whileClosed(service, request);
+    if (open.length === 0) {
+      // Where nothing is said, a freeze lasts as long as its deadline.
+      const isLate = policy.limits?.holdMs !== undefined && this.#isExpired(request, service);
+      return isLate ? 'hold-expired' : this.#whileClosed(service, request);
+    }
     const free = policy.limits === undefined ? open : this.#freeOf(open, service);
     if (free.length === 0) return this.#whileFull(service, request);
     const key = request.hashKey(policy.balance);

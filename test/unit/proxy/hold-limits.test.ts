@@ -181,6 +181,30 @@ describe('HoldQueue with limits of a service', () => {
     expect(bench.went).toEqual([1]);
   });
 
+  test('who waits stays where fewer may wait from now on', () => {
+    using bench = new Bench(1, { connections: 1, pending: 5 });
+    const [first] = [bench.ask(), bench.ask(), bench.ask()];
+    bench.service = { ...bench.service, policy: { balance: { kind: 'round-robin' }, limits: { connections: 1 } } };
+    bench.queue.release();
+    bench.ask();
+    expect([bench.waiting.length, bench.refused]).toEqual([2, ['3 endpoint-busy']]);
+    bench.end(first);
+    bench.turn();
+    expect(bench.went).toEqual([0, 1]);
+  });
+
+  test('without a word about it, who waits for a frozen one waits up to its deadline', () => {
+    using bench = new Bench(1, { connections: 1 });
+    bench.queue.freeze(['e0'], 100_000);
+    bench.ask();
+    bench.nowMs = 99_000;
+    vi.advanceTimersByTime(99_000);
+    expect([bench.refused, bench.waiting.length]).toEqual([[], 1]);
+    bench.nowMs = 100_000;
+    vi.advanceTimersByTime(1_000);
+    expect(bench.refused).toEqual(['0 hold-expired']);
+  });
+
   test('a higher limit lets on who waits, with the table that has it', () => {
     using bench = new Bench(1, { connections: 1, pending: 5 });
     for (let index = 0; index < 4; index += 1) bench.ask();
