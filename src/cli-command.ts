@@ -1,6 +1,7 @@
 /** What a command line asks for: plain data, made by `cli.ts` and carried out by `cli-run.ts`. */
 import type { UsageGrouping } from '#caas/usage.ts';
 import type { RouteMatchSettings, RouteSettings } from '#routing/operator/schema.ts';
+import type { ServiceSettings } from '#routing/operator/service-schema.ts';
 
 /** How to find the daemon. Undefined: ECLUSE_DATA, then the default. */
 export interface DaemonAddress {
@@ -57,8 +58,7 @@ export type EdgeCommand = Remote &
     | ({
         readonly kind: 'service-set';
         readonly name: string;
-        readonly endpoints: readonly string[];
-        readonly sendProxy: 1 | 2 | undefined;
+        readonly service: ServiceSettings;
       } & ChangeFlags)
     | ({ readonly kind: 'service-rm'; readonly name: string } & ChangeFlags)
     | {

@@ -2,10 +2,12 @@
 import { stringify } from 'yaml';
 import * as z from 'zod';
 import type { AdminClient } from '#admin/client.ts';
-import type { EdgeExplanation, VersionView } from '#admin/edge-control.ts';
 import { actionsSchema } from '#routing/operator/action-schema.ts';
+import type { EdgeExplanation, EndpointHealthView, VersionView } from '#admin/edge-control.ts';
 import type { DiffEntry } from '#routing/operator/diff.ts';
 import { routeName } from '#routing/operator/diff.ts';
+import { urlOf, weightOf } from '#routing/operator/service-schema.ts';
+import type { ServiceSettings } from '#routing/operator/service-schema.ts';
 import type { SplitShare } from '#routing/route-table.ts';
 import type { LintFinding } from '#routing/operator/lint.ts';
 import type { ChangeFlags, EdgeCommand } from './cli-command.ts';
@@ -50,8 +52,15 @@ export async function showEdge(command: ViewCommand, { edge }: AdminClient, outp
     }
     case 'service-ls': {
       const { services } = (await edge.settings()).document;
-      const rows = Object.entries(services).map(([name, { endpoints }]) => [name, endpoints.join(' ')]);
-      tell(services, tableText(['SERVICE', 'ENDPOINTS'], rows));
+      const health = Map.groupBy(await edge.health(), ({ service }) => service);
+      const rows = Object.entries(services).map(([name, service]) => [
+        name,
+        endpointsText(service),
+        unhealthyText(health.get(name) ?? []),
+        wishesText(service),
+      ]);
+      const told = Object.entries(services).map(([name, service]) => [name, { ...service, ...checkedOf(health.get(name)) }]);
+      tell(Object.fromEntries(told), tableText(['SERVICE', 'ENDPOINTS', 'UNHEALTHY', 'SETTINGS'], rows));
       return;
     }
     case 'explain': {
@@ -86,8 +95,8 @@ export function diffText(diff: readonly DiffEntry[]): string {
 }
 
 const shareSchema = z.object({ service: z.string(), weight: z.number() });
-const detailSchema = z.object({
-  endpoints: z.array(z.string()).default([]),
+const detailSchema = z.looseObject({
+  endpoints: z.array(z.union([z.string(), z.object({ url: z.string(), weight: z.int().exactOptional() })])).default([]),
   service: z.string().optional(),
   split: z.array(shareSchema).optional(),
   actions: actionsSchema.optional(),
@@ -110,12 +119,40 @@ function actionsText({ actions = {} }: Leading): string {
     .join(' ');
 }
 
-/** A service by its endpoints, a route by its service and actions. */
+/** A service by its endpoints and what else is wanted of it, a route by its service and actions. */
 function detailOf(value: unknown): string {
-  const { endpoints, ...route } = detailSchema.parse(value);
-  if (route.service !== undefined || route.split !== undefined || route.actions !== undefined)
-    return [leadsTo(route), actionsText(route)].filter((text) => text !== '').join(' ');
-  return endpoints.length === 0 ? 'no endpoint' : endpoints.join(' ');
+  const detail = detailSchema.parse(value);
+  const { service, split, actions } = detail;
+  if (service !== undefined || split !== undefined || actions !== undefined)
+    return [leadsTo(detail), actionsText(detail)].filter((text) => text !== '').join(' ');
+  return [endpointsText(detail), wishesText(detail)].filter((text) => text !== '').join(' ');
+}
+
+/** `http://127.0.0.1:9001 http://127.0.0.1:9002=3`, as `service set` takes them. */
+function endpointsText({ endpoints }: Pick<ServiceSettings, 'endpoints'>): string {
+  if (endpoints.length === 0) return 'no endpoint';
+  return endpoints
+    .map((endpoint) => (weightOf(endpoint) === 1 ? urlOf(endpoint) : `${urlOf(endpoint)}=${String(weightOf(endpoint))}`))
+    .join(' ');
+}
+
+/** What checks found, beside what was written; nothing where nothing is checked. */
+function checkedOf(checked: readonly EndpointHealthView[] | undefined): { readonly checked?: readonly object[] } {
+  return checked === undefined
+    ? {}
+    : { checked: checked.map(({ endpoint, healthy, reason, sinceMs }) => ({ endpoint, healthy, reason, sinceMs })) };
+}
+
+/** `http://127.0.0.1:9001 (it refused the connection)`. */
+function unhealthyText(checked: readonly EndpointHealthView[]): string {
+  const unhealthy = checked.filter(({ healthy }) => !healthy);
+  return plainText(unhealthy.map(({ endpoint, reason }) => `${endpoint} (${reason})`).join(', '));
+}
+
+/** All but the endpoints: `balance=hash(ip) sendProxy=2`. */
+function wishesText(service: object): string {
+  const named = Object.entries(service).filter(([key]) => key !== 'endpoints');
+  return named.map(([key, value]) => `${key}=${typeof value === 'string' ? value : JSON.stringify(value)}`).join(' ');
 }
 
 function historyText(versions: readonly VersionView[]): string {
@@ -142,6 +179,7 @@ function explainText({
   tenant,
   outcome,
   endpoints,
+  health,
   certificate,
   candidates,
 }: EdgeExplanation): string {
@@ -155,9 +193,14 @@ function explainText({
           `service: ${route.split === undefined ? route.serviceId : shares(route.split)} of ${tenant ?? ''}`,
           ...(route.actions === undefined ? [] : [`actions: ${Object.keys(route.actions).join(', ')}`]),
         ]),
-    ...endpoints.map(({ address, port, hostName, state }) => {
+    ...endpoints.map(({ address, port, hostName, state, weight = 1 }) => {
       const where = hostName === '' ? '' : ` on ${hostName}`;
-      return `endpoint: ${address}:${String(port)}${where}${state === 'asleep' ? ', asleep' : ''}`;
+      const share = weight === 1 ? '' : `, weight ${String(weight)}`;
+      return `endpoint: ${address}:${String(port)}${where}${state === 'asleep' ? ', asleep' : ''}${share}`;
+    }),
+    ...health.map(({ endpoint, healthy, reason }) => {
+      const why = reason === '' ? '' : `: ${reason}`;
+      return `health of ${endpoint}: ${healthy ? 'healthy' : 'unhealthy'}${why}`;
     }),
     `certificate: ${certificate === '*' ? "the node's default" : certificate}`,
     ...candidates.map((candidate) => `  ${routeName(candidate.route)}: ${candidate.verdict}`),

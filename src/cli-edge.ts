@@ -87,11 +87,8 @@ async function changeOf(command: ChangeCommand, edge: EdgeControl): Promise<Sett
       return await edge.transact([{ op: 'put-route', route: command.route }], request);
     case 'route-rm':
       return await edge.transact([{ op: 'remove-route', match: command.match }], request);
-    case 'service-set': {
-      const { name, endpoints, sendProxy } = command;
-      const service = { endpoints: [...endpoints], ...(sendProxy === undefined ? {} : { sendProxy }) };
-      return await edge.transact([{ op: 'put-service', name, service }], request);
-    }
+    case 'service-set':
+      return await edge.transact([{ op: 'put-service', name: command.name, service: command.service }], request);
     case 'service-rm':
       return await edge.transact([{ op: 'remove-service', name: command.name }], request);
   }

@@ -2,6 +2,7 @@
 import type { ChangeFlags, Command } from './cli-command.ts';
 import { countOf, DRY_RUN_FLAG, remote, REMOTE_FLAGS } from './cli-flags.ts';
 import type { ActionSettings } from '#routing/operator/action-schema.ts';
+import { SERVICE_FLAGS, serviceOfFlags } from './cli-service-flags.ts';
 import { usageError } from './cli-spec.ts';
 import type { CommandSpec, FlagSpec, Given } from './cli-spec.ts';
 
@@ -113,14 +114,6 @@ function explainOf(given: Given): Command {
     headers: headersOf(given),
     version: version === undefined ? undefined : countOf('version', version, 0),
   };
-}
-
-function serviceOf(given: Given): Command {
-  const [name = '', ...endpoints] = given.operands;
-  const proxy = given.text('send-proxy');
-  if (proxy !== undefined && proxy !== '1' && proxy !== '2') throw usageError(`--send-proxy cannot be "${proxy}"`, 'use 1 or 2');
-  const sendProxy = proxy === undefined ? undefined : proxy === '1' ? 1 : 2;
-  return { kind: 'service-set', ...remote(given), ...changeOf(given), name, endpoints, sendProxy };
 }
 
 function applyOf(given: Given): Command {
@@ -245,12 +238,15 @@ export const EDGE_COMMAND_SPECS: readonly CommandSpec[] = [
   {
     words: 'service set',
     operands: ['NAME', 'ENDPOINT…'],
-    about: 'make a service, or change where it is served: http://ADDRESS:PORT …',
-    flags: [
-      { name: 'send-proxy', value: 'V', about: 'begin connections with the PROXY protocol, version 1 or 2' },
-      ...CHANGE_FLAGS,
-    ],
-    command: serviceOf,
+    about: 'make a service, or make it what is said here: http://ADDRESS:PORT … or http://ADDRESS:PORT=WEIGHT …',
+    flags: [...SERVICE_FLAGS, ...CHANGE_FLAGS],
+    command: (given) => ({
+      kind: 'service-set',
+      ...remote(given),
+      ...changeOf(given),
+      name: given.operand(0),
+      service: serviceOfFlags(given),
+    }),
   },
   {
     words: 'service rm',

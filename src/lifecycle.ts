@@ -1,4 +1,4 @@
-/** Background work with an owner: a named loop that restarts after an error a bounded number of times and ends on dispose. */
+/** Background work with an owner: a named loop that restarts after an error a bounded number of times and ends on dispose; locks, and turns. */
 import type { Clock } from '#clock';
 import { reasonOf } from '#errors';
 import type { Log } from '#log';
@@ -64,5 +64,36 @@ export class KeyedLock {
   /** True while work under `key` is under way or waiting. */
   held(key: string): boolean {
     return this.#tails.has(key);
+  }
+}
+
+/** At most so many at one time; others wait in order. */
+export class Turns {
+  readonly #max: number;
+  #taken = 0;
+  readonly #waiting: (() => void)[] = [];
+
+  constructor(max: number) {
+    this.#max = max;
+  }
+
+  /** Runs `work` when there is a turn for it; `onWait` is called where there is none at once. */
+  async run<T>(onWait: () => void, work: () => Promise<T>): Promise<T> {
+    if (this.#taken < this.#max) this.#taken += 1;
+    else {
+      onWait();
+      const { promise, resolve } = Promise.withResolvers<undefined>();
+      this.#waiting.push(() => {
+        resolve(undefined);
+      });
+      await promise; // Who gives a turn back hands it over: it stays taken.
+    }
+    try {
+      return await work();
+    } finally {
+      const next = this.#waiting.shift();
+      if (next === undefined) this.#taken -= 1;
+      else next();
+    }
   }
 }

@@ -111,7 +111,15 @@ export class NodeOperations implements NodeControl {
   constructor(parts: NodeParts) {
     this.#parts = parts;
     const { clock, sql, edge, pool, log } = parts;
-    this.edge = new EdgeSettingsControl({ log, clock, sql, edge, workers: () => pool.status(), table: () => pool.table });
+    this.edge = new EdgeSettingsControl({
+      log,
+      clock,
+      sql,
+      edge,
+      workers: () => pool.status(),
+      table: () => pool.table,
+      health: () => pool.health(),
+    });
   }
 
   async status(): Promise<NodeStatus> {

@@ -2,8 +2,10 @@
 import type { Clock } from '#clock';
 import { EcluseError, reasonOf } from '#errors';
 import type { Log } from '#log';
+import type { EndpointHealth } from '#proxy/health/health-checks.ts';
 import { explainRequest } from '#routing/explain.ts';
 import type { Question } from '#routing/explain.ts';
+import { writtenOf } from '#routing/operator/compile-settings.ts';
 import { diffOf } from '#routing/operator/diff.ts';
 import { lintSettings } from '#routing/operator/lint.ts';
 import type { LintFinding } from '#routing/operator/lint.ts';
@@ -33,6 +35,7 @@ import type {
   DiffView,
   EdgeControl,
   EdgeExplanation,
+  EndpointHealthView,
   SettingsReport,
   SettingsView,
   VersionView,
@@ -49,6 +52,8 @@ export interface EdgeSettingsDeps {
   readonly workers: () => readonly WorkerVersion[];
   /** What the workers serve, compiled. */
   readonly table: () => RouteTable;
+  /** What health checks found. */
+  readonly health: () => readonly EndpointHealth[];
 }
 
 /** An answer is for people, or for a script that looks at the number first. */
@@ -104,15 +109,22 @@ export class EdgeSettingsControl implements EdgeControl {
   }
 
   async explain(question: Question, version: number | undefined): Promise<EdgeExplanation> {
-    const { edge, table } = this.#deps;
+    const { edge, table, health } = this.#deps;
     const now = table();
     const then = version === undefined ? now : edge.tableAs(now, await this.#patchBackTo(version, edge.settings), version);
-    return { ...explainRequest(then, question), certificate: edge.certificateHostOf(question.host) };
+    const found = new Map(health().map((one) => [one.endpointId, one]));
+    const explanation = explainRequest(then, question, (endpointId) => found.get(endpointId)?.isHealthy === false);
+    const checked = explanation.endpoints.flatMap(({ id }) => found.get(id) ?? []);
+    return { ...explanation, certificate: edge.certificateHostOf(question.host), health: checked.map(healthView) };
   }
 
   async lint(): Promise<readonly LintFinding[]> {
     const { edge } = this.#deps;
     return await Promise.resolve(lintSettings(edge.settings, edge.containerRoutes));
+  }
+
+  async health(): Promise<readonly EndpointHealthView[]> {
+    return await Promise.resolve(this.#deps.health().map(healthView));
   }
 
   async #patchBackTo(to: number, settings: EdgeSettings): Promise<EdgePatch> {
@@ -170,6 +182,11 @@ export class EdgeSettingsControl implements EdgeControl {
       workers: workers().filter(({ version }) => version >= edge.settingsVersion),
     };
   }
+}
+
+function healthView({ serviceId, endpointId, isHealthy, reason, sinceMs, checkedMs }: EndpointHealth): EndpointHealthView {
+  const { service, url } = writtenOf(serviceId, endpointId);
+  return { service, endpoint: url, healthy: isHealthy, reason, sinceMs, checkedMs };
 }
 
 /** Of our own store: it was checked when it was written. */

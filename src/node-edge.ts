@@ -14,7 +14,8 @@ import type { Activator, EndpointUse, FreezeSpan, Frozen, Waker } from '#routing
 import { deltaBetween } from '#routing/delta.ts';
 import { mergeRoutes } from '#routing/merge.ts';
 import { routeOf, serviceIdOf, serviceOf } from '#routing/operator/compile-settings.ts';
-import { routeSchema, serviceSchema } from '#routing/operator/schema.ts';
+import { routeSchema } from '#routing/operator/schema.ts';
+import { serviceSchema } from '#routing/operator/service-schema.ts';
 import { inverseOf, isEmptyPatch, NO_SETTINGS, settingsWith } from '#routing/operator/settings.ts';
 import type { EdgePatch, EdgeSettings } from '#routing/operator/settings.ts';
 import { tableWith } from '#routing/compile.ts';

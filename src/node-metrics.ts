@@ -6,6 +6,7 @@ import { EcluseError, reasonOf } from '#errors';
 import type { Log } from '#log';
 import type { Host } from '#caas/host.ts';
 import type { WorkerPool } from '#proxy/worker-pool.ts';
+import { writtenOf } from '#routing/operator/compile-settings.ts';
 import type { ContainerRow } from '#state/containers.ts';
 
 export interface NodeMetricsDeps {
@@ -16,6 +17,10 @@ export interface NodeMetricsDeps {
 }
 
 const SCRAPES_MAX = 64;
+/** Services with labels of their own; all others are counted together. */
+const SERVICES_MAX = 1000;
+/** No name of a service is this one. */
+const OTHER_SERVICES = '*';
 
 export class NodeMetrics implements AsyncDisposable {
   readonly #server: Server;
@@ -49,6 +54,7 @@ export class NodeMetrics implements AsyncDisposable {
         for (const host of deps.hosts.values()) up.set({ host: host.name }, (await host.client.isAlive()) ? 1 : 0);
       },
     });
+    gaugeHealth(deps.pool, registers);
     this.#server = createServer((request, response) => {
       if (request.method !== 'GET' || (request.url ?? '').split('?')[0] !== '/metrics') {
         response.writeHead(404, { 'content-type': 'text/plain' }).end('the metrics are at /metrics\n');
@@ -104,4 +110,24 @@ export class NodeMetrics implements AsyncDisposable {
       this.#server.closeAllConnections();
     });
   }
+}
+
+function gaugeHealth(pool: WorkerPool, registers: Registry[]): void {
+  const gauge = new Gauge({
+    name: 'ecluse_checked_endpoints',
+    help: 'Endpoints with health checks by service, and whether they are healthy.',
+    labelNames: ['service', 'healthy'],
+    registers,
+    collect() {
+      gauge.reset();
+      const services = new Set<string>();
+      for (const { serviceId, endpointId, isHealthy } of pool.health()) {
+        const { service } = writtenOf(serviceId, endpointId);
+        const label = services.has(service) || services.size < SERVICES_MAX ? service : OTHER_SERVICES;
+        services.add(label);
+        gauge.inc({ service: label, healthy: isHealthy ? '1' : '0' });
+        gauge.inc({ service: label, healthy: isHealthy ? '0' : '1' }, 0); // An alert asks for a series that is there.
+      }
+    },
+  });
 }

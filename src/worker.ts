@@ -64,7 +64,7 @@ function pushLoads(loads: readonly EndpointLoad[]): void {
 }
 
 async function boot(message: ToWorker & { readonly kind: 'boot' }): Promise<void> {
-  const { options, edge, freezes, failedWakes, seq } = message;
+  const { options, edge, freezes, failedWakes, unhealthy, seq } = message;
   const plane = new DataPlane(
     {
       log: createLog(options.logLevel),
@@ -79,6 +79,7 @@ async function boot(message: ToWorker & { readonly kind: 'boot' }): Promise<void
     {
       accessLogFile: options.accessLogFile,
       limits: options.limits,
+      workers: options.workers,
     },
   );
   const state: Running = { plane, options, listener: undefined };
@@ -89,6 +90,7 @@ async function boot(message: ToWorker & { readonly kind: 'boot' }): Promise<void
     return;
   }
   plane.commit(edge.config.version);
+  plane.healthAdopted(unhealthy);
   for (const { endpointIds, deadlineMs } of freezes) plane.hold(endpointIds, deadlineMs);
   for (const { endpointIds, retryAfterMs } of failedWakes) plane.wakeFailed(endpointIds, retryAfterMs);
   plane.ports.reserve([options.listen.http, options.listen.https]);
@@ -128,10 +130,10 @@ async function endOf(state: Running | undefined, how: Drain): Promise<void> {
   await state.plane[Symbol.asyncDispose]();
 }
 
-async function handle(
-  { plane, listener }: Running,
-  message: Exclude<ToWorker, EndMessage | { readonly kind: 'boot' }>,
-): Promise<void> {
+type VersionMessage = ToWorker & { readonly kind: 'prepare' | 'commit' | 'abort' };
+
+/** What is said about the next version. */
+async function handleVersion({ plane, listener }: Running, message: VersionMessage): Promise<void> {
   const { seq } = message;
   switch (message.kind) {
     case 'prepare': {
@@ -156,6 +158,19 @@ async function handle(
       plane.abort(message.version);
       send({ kind: 'ack', seq });
       return;
+  }
+}
+
+/** What is said about what is served. */
+async function handle(state: Running, message: Exclude<ToWorker, EndMessage | { readonly kind: 'boot' }>): Promise<void> {
+  const { plane } = state;
+  const { seq } = message;
+  switch (message.kind) {
+    case 'prepare':
+    case 'commit':
+    case 'abort':
+      await handleVersion(state, message);
+      return;
     case 'freeze':
       send({ kind: 'ack', seq, frozen: await plane.freeze(message.endpointIds, message) });
       return;
@@ -165,6 +180,10 @@ async function handle(
       return;
     case 'wake-failed':
       plane.wakeFailed(message.endpointIds, message.retryAfterMs);
+      send({ kind: 'ack', seq });
+      return;
+    case 'health':
+      plane.healthChanged(message);
       send({ kind: 'ack', seq });
       return;
     case 'metrics':
@@ -217,13 +236,15 @@ async function handleEnd(plane: DataPlane, message: EndMessage): Promise<void> {
 }
 
 /** Takes over what the next primary serves: no connection of ours is to see an older version than a new one has seen. */
-function adopt(plane: DataPlane, { seq, edge, freezes, failedWakes }: ToWorker & { readonly kind: 'adopt' }): void {
+function adopt(plane: DataPlane, message: ToWorker & { readonly kind: 'adopt' }): void {
+  const { seq, edge, freezes, failedWakes, unhealthy } = message;
   const reason = plane.prepareWhole(edge);
   if (reason !== undefined) {
     send({ kind: 'refused', seq, reason });
     return;
   }
   plane.commit(edge.config.version);
+  plane.healthAdopted(unhealthy);
   for (const { endpointIds, deadlineMs } of freezes) plane.hold(endpointIds, deadlineMs);
   // What the last primary froze nobody else would thaw.
   const held = new Set(freezes.flatMap(({ endpointIds }) => endpointIds));
@@ -269,7 +290,15 @@ async function orphaned(): Promise<void> {
     for (;;) {
       // Who drains has its ports no more.
       const ports = drain === undefined ? listen : { http: undefined, https: undefined };
-      const hello = { kind: 'hello', protocol: PROTOCOL_VERSION, pid: process.pid, generation, listen: ports } as const;
+      const { unhealthy } = state.plane;
+      const hello = {
+        kind: 'hello',
+        protocol: PROTOCOL_VERSION,
+        pid: process.pid,
+        generation,
+        listen: ports,
+        unhealthy,
+      } as const;
       isDetached = true;
       successor = await findSuccessor(systemClock, {
         socketPath,

@@ -26,6 +26,7 @@ import type {
   DiffView,
   EdgeControl,
   EdgeExplanation,
+  EndpointHealthView,
   SettingsReport,
   SettingsView,
   VersionView,
@@ -160,6 +161,7 @@ function edgeClient(ask: <T>(call: Call) => Promise<T>): EdgeControl {
       (await get<{ versions: readonly VersionView[] }>('config/history', { limit: String(limit) })).versions,
     diff: async (since) => await get<DiffView>('config/diff', { since: String(since) }),
     lint: async () => (await get<{ findings: readonly LintFinding[] }>('config/lint')).findings,
+    health: async () => (await get<{ endpoints: readonly EndpointHealthView[] }>('services/health')).endpoints,
     explain: async ({ host, target, method, headers }, version) =>
       await get<EdgeExplanation>('explain', {
         host,

@@ -87,6 +87,21 @@ const KEYS = [
   'routes',
   'endpoints',
   'sendProxy',
+  'url',
+  'balance',
+  'health',
+  'interval',
+  'timeout',
+  'unhealthyAfter',
+  'healthyAfter',
+  'timeouts',
+  'connect',
+  'firstByte',
+  'idle',
+  'limits',
+  'connections',
+  'pending',
+  'hold',
   'match',
   'host',
   'path',
@@ -111,6 +126,10 @@ export function problemsOf(issues: readonly z.core.$ZodIssue[]): readonly Config
     }
     // What is wrong with a key of a mapping is said of the key.
     if (issue.code === 'invalid_key') return issue.issues.map(({ message }) => ({ path: issue.path, message }));
+    // Of what may be written in several ways, the way that was meant is one whose faults are further down.
+    const ways = issue.code === 'invalid_union' ? issue.errors : [];
+    const meant = ways.find((way) => way.every(({ code, path }) => code !== 'invalid_type' || path.length > 0));
+    if (meant !== undefined) return problemsOf(meant).map(({ path, message }) => ({ path: [...issue.path, ...path], message }));
     return [{ path: issue.path, message: issue.message }];
   });
 }

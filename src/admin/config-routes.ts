@@ -78,6 +78,13 @@ export const CONFIG_ROUTES: readonly AdminRoute[] = [
   },
   {
     method: 'GET',
+    path: 'services/health',
+    handle: async (exchange, { control }) => {
+      sendJson(exchange, 200, { endpoints: await control.edge.health() });
+    },
+  },
+  {
+    method: 'GET',
     path: 'explain',
     handle: async (exchange, { control }) => {
       const { version, ...question } = parseRequest(explainQuerySchema, queryOf(exchange), 'query');

@@ -53,7 +53,23 @@ export interface DiffView {
   readonly differences: number;
 }
 
+/** An endpoint that is checked. */
+export interface EndpointHealthView {
+  readonly service: string;
+  /** As it was written. */
+  readonly endpoint: string;
+  readonly healthy: boolean;
+  /** Why the last check failed, or why it is unhealthy; empty: there is nothing to say. */
+  readonly reason: string;
+  /** Since when it is healthy or not. */
+  readonly sinceMs: number;
+  /** The last check; 0: there was none yet. */
+  readonly checkedMs: number;
+}
+
 export interface EdgeExplanation extends Explanation {
+  /** What checks found of its endpoints, now. */
+  readonly health: readonly EndpointHealthView[];
   /** The host whose certificate a TLS handshake for it gets. */
   readonly certificate: string;
 }
@@ -73,4 +89,6 @@ export interface EdgeControl {
   /** `version`: with operators' settings as they were then; undefined: as they are. */
   explain(question: Question, version: number | undefined): Promise<EdgeExplanation>;
   lint(): Promise<readonly LintFinding[]>;
+  /** All endpoints that are checked. */
+  health(): Promise<readonly EndpointHealthView[]>;
 }

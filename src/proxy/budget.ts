@@ -6,7 +6,7 @@
  * worker can refuse a tenant a little before the node's limit is reached.
  */
 
-/** Connections and exchanges of clients, exchanges that wait for a frozen or sleeping endpoint and what of them is kept, bytes read and not written yet, joined streams. */
+/** Connections and exchanges of clients, exchanges that wait for an endpoint and what of them is kept, bytes read and not written yet, joined streams. */
 export type BudgetKind = 'connections' | 'exchanges' | 'heldRequests' | 'heldBytes' | 'bufferedBytes' | 'upgradedStreams';
 
 /** The most that one tenant may hold at once. */

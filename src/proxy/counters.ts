@@ -196,7 +196,7 @@ export class Counters {
         tenants.flatMap(requestValues),
       ),
       histogram('ecluse_request_duration_seconds', 'From the request head to the end of the response.', this.#duration),
-      histogram('ecluse_hold_seconds', 'How long requests waited for a frozen or sleeping endpoint.', this.#hold),
+      histogram('ecluse_hold_seconds', 'How long requests waited for an endpoint that was frozen, asleep or full.', this.#hold),
       counter('ecluse_upstream_connections_total', 'Connections that were made to endpoints.', single(this.#upstreamConnections)),
       counter(
         'ecluse_bytes_total',

@@ -32,7 +32,7 @@ import type { EndpointLoad } from './loads.ts';
 import { Metrics } from './metrics.ts';
 import { isSameEndpoint } from './ports/port-table.ts';
 import { Ports } from './ports/ports.ts';
-import type { EdgeChange, EdgeConfig, FreezeOptions, FreezeResult } from './protocol.ts';
+import type { EdgeChange, EdgeConfig, FreezeOptions, FreezeResult, HealthChange } from './protocol.ts';
 import { settle } from './record.ts';
 import type { ExchangeRecord } from './record.ts';
 import { TimingWheel } from './timing-wheel.ts';
@@ -61,6 +61,8 @@ export interface DataPlaneOptions {
   readonly accessLogFile: string;
   /** This worker's. */
   readonly limits: EdgeLimits;
+  /** How many workers share what a service says for the node, this one among them. */
+  readonly workers: number;
 }
 
 export class DataPlane implements AsyncDisposable {
@@ -89,6 +91,7 @@ export class DataPlane implements AsyncDisposable {
   /** Open connections of clients, handshakes included; kept by the listener. */
   downstreamConnections = 0;
 
+  readonly #unhealthy = new Set<string>();
   #snapshot: Snapshot = { table: EMPTY_TABLE, certificates: CertificateIndex.empty() };
   #prepared: Snapshot | undefined;
   #underWay = 0;
@@ -108,6 +111,8 @@ export class DataPlane implements AsyncDisposable {
       clock,
       wakes: this.wakes,
       inFlightMax: limits.upstreamConnectionsMax,
+      workers: options.workers,
+      unhealthy: this.#unhealthy,
       serviceOf: (serviceId) => this.serviceOf(serviceId),
       inFlightOf: (endpointId) => this.endpoints.countOf(endpointId),
     });
@@ -174,13 +179,25 @@ export class DataPlane implements AsyncDisposable {
 
   /** An endpoint of a service that takes requests now, for one that is made here. */
   endpointFor(serviceId: string): Endpoint | undefined {
-    const decision = this.holds.decide({ serviceId, avoid: NONE, heldSinceMs: -1, settle: () => undefined });
+    const decision = this.holds.decide({
+      serviceId,
+      avoid: NONE,
+      heldSinceMs: -1,
+      hashKey: () => undefined,
+      settle: () => undefined,
+    });
     return typeof decision === 'string' ? undefined : decision;
   }
 
-  /** True where a service has an endpoint besides those. */
+  /** Requests that one endpoint of a service gets at once from this worker. */
+  inFlightMaxOf(serviceId: string): number {
+    return this.holds.inFlightMaxOf(this.serviceOf(serviceId));
+  }
+
+  /** True where a service has an endpoint besides those that takes requests. */
   hasOther(serviceId: string, avoid: ReadonlySet<string>): boolean {
-    return this.serviceOf(serviceId)?.endpoints.some((endpoint) => !avoid.has(endpoint.id)) ?? false;
+    const service = this.serviceOf(serviceId);
+    return service !== undefined && this.holds.usableOf(service).some((endpoint) => !avoid.has(endpoint.id));
   }
 
   /** Compiles what a worker begins with. Returns why it cannot be served, or undefined. */
@@ -216,6 +233,7 @@ export class DataPlane implements AsyncDisposable {
     const published = asleepAmong(this.ports.endpoints());
     const isAsleep = (id: string): boolean => endpoints.get(id)?.some(({ state }) => state === 'asleep') === true;
     this.wakes.keepOnly((id) => published.has(id) || isAsleep(id));
+    for (const id of this.#unhealthy) if (endpoints.get(id) === undefined) this.#unhealthy.delete(id);
     this.holds.release();
     return true;
   }
@@ -262,6 +280,24 @@ export class DataPlane implements AsyncDisposable {
     this.wakes.failed(endpointIds, retryAfterMs);
     this.holds.release();
     this.ports.wakeFailed();
+  }
+
+  /** What health checks found: endpoints that get no requests from now on, and that get them again. */
+  healthChanged({ unhealthy, healthy }: HealthChange): void {
+    for (const id of unhealthy) this.#unhealthy.add(id);
+    for (const id of healthy) this.#unhealthy.delete(id);
+    this.holds.release();
+  }
+
+  /** All that gets no requests, whatever was said before. */
+  healthAdopted(unhealthy: readonly string[]): void {
+    this.#unhealthy.clear();
+    this.healthChanged({ unhealthy, healthy: [] });
+  }
+
+  /** All that gets no requests for its health. */
+  get unhealthy(): readonly string[] {
+    return [...this.#unhealthy];
   }
 
   /** Lets on who waits for a request at an endpoint to end, after the step at hand. */

@@ -9,6 +9,7 @@ export type ExchangeError =
   | 'unknown-host'
   | 'unknown-path'
   | 'no-endpoint'
+  | 'unhealthy'
   | 'endpoint-busy'
   | 'hold-full'
   | 'hold-expired'
@@ -53,6 +54,7 @@ const ANSWERS: Readonly<Record<ExchangeError, ErrorAnswer>> = {
   'unknown-host': answer(404, 'destination_not_found', 'no route for this host'),
   'unknown-path': answer(404, 'destination_not_found', 'no route for this path'),
   'no-endpoint': answer(503, 'destination_unavailable', 'no endpoint is available', true),
+  unhealthy: answer(503, 'destination_unavailable', 'no endpoint of the service is healthy', true),
   'endpoint-busy': answer(503, 'connection_limit_reached', 'the endpoint has too many requests in flight', true),
   'hold-full': answer(503, 'destination_unavailable', 'too many requests wait for this service', true),
   'hold-expired': answer(503, 'destination_unavailable', 'the service did not come back in time', true),

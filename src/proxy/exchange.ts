@@ -7,8 +7,8 @@
  */
 import { armOf, findRoute, isKnownHost, soleRoute } from '#routing/match.ts';
 import { normalPath } from '#routing/path-prefix.ts';
-import type { CompiledRoute, Endpoint, RouteTable, Service } from '#routing/route-table.ts';
 import type { PreparedActions } from './actions/prepared.ts';
+import type { Balance, CompiledRoute, Endpoint, RouteTable, Service } from '#routing/route-table.ts';
 import type { TenantBudget } from './budget.ts';
 import type { Upstream } from './connection/upstream.ts';
 import type { DataPlane } from './data-plane.ts';
@@ -16,6 +16,7 @@ import type { EndpointPool, StreamTally, Visit, VisitList } from './endpoints.ts
 import { errorResponse, statusOf } from './error-response.ts';
 import type { ExchangeError, OwnResponse } from './error-response.ts';
 import type { Refusal, Verdict } from './actions/gates.ts';
+import { hashKeyOf } from './hash-key.ts';
 import { HeadFacts } from './head-facts.ts';
 import type { HoldRequest } from './hold.ts';
 import { ATTEMPTS_MAX, RETRY_AFTER_SECONDS } from './limits.ts';
@@ -228,8 +229,12 @@ export class Exchange implements Visit, HoldRequest {
 
   /** What a client is told to wait that is refused for `error`. */
   #retryAfterSeconds(error: ExchangeError): number {
-    if (error !== 'wake-failed') return RETRY_AFTER_SECONDS;
+    if (error !== 'wake-failed' && error !== 'unhealthy') return RETRY_AFTER_SECONDS;
     return Math.max(RETRY_AFTER_SECONDS, Math.ceil(this.#plane.holds.retryAfterMs(this.serviceId) / 1000));
+  }
+
+  hashKey(balance: Balance): number | undefined {
+    return hashKeyOf(balance, this.#port.record);
   }
 
   /** The hold queue has decided. */
@@ -241,7 +246,9 @@ export class Exchange implements Visit, HoldRequest {
     }
     const { endpoints, limits } = this.#plane;
     const pool = endpoints.poolOf(this.tenant, decision);
-    if (pool.load.visits.size >= limits.upstreamConnectionsMax) {
+    const { size } = pool.load.visits;
+    // Where a service allows less, its endpoint was chosen by that; where it allows more, it is asked for.
+    if (size >= limits.upstreamConnectionsMax && size >= this.#plane.inFlightMaxOf(this.serviceId)) {
       this.refuse('endpoint-busy');
       return;
     }

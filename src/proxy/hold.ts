@@ -1,17 +1,21 @@
 /**
- * The hold queue: requests wait here, in order for each service, while none of its endpoints takes them.
+ * The hold queue: requests wait here, in order for each service, while none of its endpoints takes them: frozen, asleep, or, where an operator
+ * lets requests wait for that, full.
  *
  * States of an endpoint: open → frozen (requests wait) → overdue (the deadline passed: requests are refused) → open, by `thaw` alone. A
  * deadline does not thaw, because nobody knows whether the endpoint is there. An endpoint that sleeps is asked for (`Wakes`) and opens with a
- * table in which it is awake. Requests that wait for a sleeper, or for an endpoint that is full after a thaw, are refused after `HOLD_MS_MAX`.
+ * table in which it is awake. Requests that wait for a sleeper, or for an endpoint that is full, are refused after `HOLD_MS_MAX`, or what their
+ * service says. One that health checks found unhealthy is as good as not there; where all are, nobody waits, and who waits is refused.
  *
  * INVARIANT: a waiting request holds a service's id, not the service: it is resolved against the table that is current at its release, so
  * that it never goes to the address that was frozen. Every decision is synchronous, so a freeze never falls between a decision and its use.
  * INVARIANT: where somebody waits for a service, whoever comes waits behind.
  */
-import { pickEndpoint } from '#routing/balance.ts';
-import type { Endpoint, Service } from '#routing/route-table.ts';
+import { weightOf } from '#routing/balance.ts';
+import type { Balance, Endpoint, Service, ServicePolicy } from '#routing/route-table.ts';
 import type { Clock } from '#clock';
+import { Balancer } from './balancer.ts';
+import { shareOf } from './budget.ts';
 import type { ExchangeError } from './error-response.ts';
 import { HOLD_MS_MAX, HOLD_TICK_MS, RELEASE_BATCH, RELEASE_FIRST, RELEASE_STEP_MS } from './limits.ts';
 import type { Wakes } from './wakes.ts';
@@ -22,6 +26,8 @@ export interface HoldRequest {
   readonly avoid: ReadonlySet<string>;
   /** Since when it waits, in monotonic ms; negative: it does not. */
   readonly heldSinceMs: number;
+  /** The hash of what its service tells requests apart by; undefined: it has nothing of the kind. */
+  hashKey(balance: Balance): number | undefined;
   /** Called once for each `wait`, unless `leave` comes first. */
   settle(decision: Endpoint | ExchangeError): void;
 }
@@ -31,10 +37,18 @@ export interface HoldDeps {
   /** The service in the table that is current now. */
   readonly serviceOf: (serviceId: string) => Service | undefined;
   readonly inFlightOf: (endpointId: string) => number;
-  /** Requests that one endpoint takes at once. */
+  /** Requests that one endpoint takes at once from this worker, where its service says nothing. */
   readonly inFlightMax: number;
+  /** How many workers share what a service says for the node. */
+  readonly workers: number;
   readonly wakes: Pick<Wakes, 'ask' | 'failedForMs'>;
+  /** Endpoints that health checks found to be not well. */
+  readonly unhealthy: ReadonlySet<string>;
 }
+
+const NONE: ReadonlySet<string> = new Set();
+/** The window of a service whose requests wait because it is full: one goes on for each that ends, and nobody starts slowly. */
+const UNPACED = Number.POSITIVE_INFINITY;
 
 interface Freeze {
   readonly endMs: number;
@@ -52,12 +66,13 @@ export class HoldQueue implements Disposable {
   readonly #windows = new Map<string, number>();
   #tick: NodeJS.Timeout | undefined;
   #nextStep: NodeJS.Timeout | undefined;
+  readonly #balancer: Balancer;
   #size = 0;
-  #turn = 0;
   #isPaced = false;
 
   constructor(deps: HoldDeps) {
     this.#deps = deps;
+    this.#balancer = new Balancer(deps.inFlightOf);
   }
 
   /** Requests that wait now. */
@@ -77,18 +92,34 @@ export class HoldQueue implements Disposable {
 
   /** The endpoint for a request, why it gets none, or that it has to wait. */
   decide(request: HoldRequest): Endpoint | ExchangeError | 'wait' {
-    const all = this.#deps.serviceOf(request.serviceId)?.endpoints;
-    if (all === undefined || all.length === 0) return 'no-endpoint';
-    if (this.#size > 0 && this.#waiting.has(request.serviceId)) return 'wait';
-    return this.#choose(all, request);
+    const service = this.#deps.serviceOf(request.serviceId);
+    if (service === undefined || service.endpoints.length === 0) return 'no-endpoint';
+    const waiting = this.#size > 0 ? this.#waiting.get(request.serviceId) : undefined;
+    if (waiting === undefined) return this.#choose(service, request);
+    return service.policy === undefined || this.#mayWait(service, waiting.size) ? 'wait' : 'endpoint-busy';
+  }
+
+  /** Endpoints that take requests as far as operators wish and health checks found. */
+  usableOf({ endpoints, policy }: Service): readonly Endpoint[] {
+    if (policy === undefined) return endpoints;
+    const sick = policy.health === undefined ? NONE : this.#deps.unhealthy;
+    return thoseOf(endpoints, (endpoint) => weightOf(endpoint) > 0 && !sick.has(endpoint.id));
+  }
+
+  /** Requests that one endpoint of a service takes at once from this worker. */
+  inFlightMaxOf(service: Service | undefined): number {
+    const connections = service?.policy?.limits?.connections;
+    return connections === undefined ? this.#deps.inFlightMax : shareOf(connections, this.#deps.workers);
   }
 
   /** Parks a request that has to wait. */
   wait(request: HoldRequest): void {
     const { serviceId } = request;
     const waiting = this.#waiting.get(serviceId);
-    if (waiting === undefined) this.#waiting.set(serviceId, new Set([request]));
-    else waiting.add(request);
+    if (waiting === undefined) {
+      this.#waiting.set(serviceId, new Set([request]));
+      if (this.#isFull(serviceId)) this.#windows.set(serviceId, UNPACED);
+    } else waiting.add(request);
     this.#size += 1;
     this.#tick ??= setInterval(() => {
       this.release();
@@ -168,9 +199,11 @@ export class HoldQueue implements Disposable {
     }
   }
 
-  /** When a service of sleepers that could not be woken may be asked for again. */
+  /** When a service of sleepers that could not be woken may be asked for again, or one that is unhealthy will have been checked again. */
   retryAfterMs(serviceId: string): number {
-    const all = this.#deps.serviceOf(serviceId)?.endpoints ?? [];
+    const service = this.#deps.serviceOf(serviceId);
+    if (service?.policy?.health !== undefined) return service.policy.health.intervalMs;
+    const all = service?.endpoints ?? [];
     const waits = all.map(({ id }) => this.#deps.wakes.failedForMs(id)).filter((ms) => ms > 0);
     return waits.length === 0 ? 0 : Math.min(...waits);
   }
@@ -185,15 +218,16 @@ export class HoldQueue implements Disposable {
   #releaseService(serviceId: string, waiting: ReadonlySet<HoldRequest>): void {
     const window = this.#windows.get(serviceId) ?? RELEASE_FIRST;
     for (const request of waiting) {
-      const all = this.#deps.serviceOf(serviceId)?.endpoints ?? [];
-      let decision = all.length === 0 ? 'no-endpoint' : this.#choose(all, request);
+      const service = this.#deps.serviceOf(serviceId);
+      let decision = service === undefined || service.endpoints.length === 0 ? 'no-endpoint' : this.#choose(service, request);
       if (typeof decision !== 'string') {
         // What came together after a thaw goes on as fast as the endpoint takes it.
         const inFlight = this.#deps.inFlightOf(decision.id);
-        if (inFlight >= Math.min(window, this.#deps.inFlightMax)) {
+        const inFlightMax = this.inFlightMaxOf(service);
+        if (inFlight >= Math.min(window, inFlightMax)) {
           this.#isPaced = true;
-          if (inFlight < this.#deps.inFlightMax) this.#widenLater(serviceId, window);
-          decision = this.#isExpired(request) ? 'hold-expired' : 'wait';
+          if (inFlight < inFlightMax) this.#widenLater(serviceId, window);
+          decision = this.#isExpired(request, service) ? 'hold-expired' : 'wait';
         }
       }
       if (decision === 'wait') {
@@ -214,14 +248,60 @@ export class HoldQueue implements Disposable {
     }, RELEASE_STEP_MS);
   }
 
-  #choose(all: readonly Endpoint[], request: HoldRequest): Endpoint | ExchangeError | 'wait' {
-    const [only] = all;
-    if (all.length === 1 && only !== undefined && this.#isOpen(only)) return only;
-    const open = this.#openOf(all);
-    if (open.length === 0) return this.#whileClosed(all, request);
-    const fresh = request.avoid.size === 0 ? open : open.filter((endpoint) => !request.avoid.has(endpoint.id));
-    this.#turn += 1;
-    return pickEndpoint({ endpoints: fresh.length === 0 ? open : fresh }, this.#deps.inFlightOf, this.#turn) ?? 'no-endpoint';
+  #choose(service: Service, request: HoldRequest): Endpoint | ExchangeError | 'wait' {
+    const { endpoints, policy } = service;
+    if (policy !== undefined) return this.#chooseBy(policy, service, request);
+    const [only] = endpoints;
+    if (endpoints.length === 1 && only !== undefined && this.#isOpen(only)) return only;
+    const open = this.#openOf(endpoints);
+    if (open.length === 0) return this.#whileClosed(service, request);
+    return this.#balancer.least(freshOf(open, request)) ?? 'no-endpoint';
+  }
+
+  /** The same for a service that operators want something of. */
+  #chooseBy(policy: ServicePolicy, service: Service, request: HoldRequest): Endpoint | ExchangeError | 'wait' {
+    const usable = this.usableOf(service);
+    // No request of ours that ends brings one back: none is held.
+    if (usable.length === 0) return service.endpoints.some((endpoint) => weightOf(endpoint) > 0) ? 'unhealthy' : 'no-endpoint';
+    const open = this.#openOf(usable);
+    if (open.length === 0) {
+      // Where nothing is said, a freeze lasts as long as its deadline.
+      const isLate = policy.limits?.holdMs !== undefined && this.#isExpired(request, service);
+      return isLate ? 'hold-expired' : this.#whileClosed(service, request);
+    }
+    const free = policy.limits === undefined ? open : this.#freeOf(open, service);
+    if (free.length === 0) return this.#whileFull(service, request);
+    const key = request.hashKey(policy.balance);
+    return this.#balancer.choose(service, policy, freshOf(free, request), key) ?? 'no-endpoint';
+  }
+
+  #whileFull(service: Service, request: HoldRequest): ExchangeError | 'wait' {
+    if (request.heldSinceMs < 0 && !this.#mayWait(service, 0)) return 'endpoint-busy';
+    if (this.#isExpired(request, service)) return 'hold-expired';
+    this.#isPaced = true;
+    return 'wait';
+  }
+
+  /** Whether a request may wait behind so many others: as many as may are those for whom there is no room, not those who are let on in a moment. */
+  #mayWait(service: Service, before: number): boolean {
+    const limits = service.policy?.limits;
+    if (limits === undefined) return true;
+    const open = this.#openOf(this.usableOf(service));
+    if (open.length === 0) return true; // Frozen or asleep: the tenant's budget bounds who waits.
+    const inFlightMax = this.inFlightMaxOf(service);
+    const room = open.reduce((sum, { id }) => sum + Math.max(0, inFlightMax - this.#deps.inFlightOf(id)), 0);
+    return before < room + shareOf(limits.pending ?? 0, this.#deps.workers);
+  }
+
+  /** Whether it is for requests to end that somebody waits who has to. */
+  #isFull(serviceId: string): boolean {
+    const service = this.#deps.serviceOf(serviceId);
+    return service?.policy?.limits !== undefined && this.#openOf(this.usableOf(service)).length > 0;
+  }
+
+  #freeOf(open: readonly Endpoint[], service: Service): readonly Endpoint[] {
+    const inFlightMax = this.inFlightMaxOf(service);
+    return thoseOf(open, ({ id }) => this.#deps.inFlightOf(id) < inFlightMax);
   }
 
   #isOpen(endpoint: Endpoint): boolean {
@@ -229,21 +309,22 @@ export class HoldQueue implements Disposable {
   }
 
   #openOf(all: readonly Endpoint[]): readonly Endpoint[] {
-    for (const endpoint of all) if (!this.#isOpen(endpoint)) return all.filter((each) => this.#isOpen(each));
-    return all;
+    return thoseOf(all, (endpoint) => this.#isOpen(endpoint));
   }
 
-  #whileClosed(all: readonly Endpoint[], request: HoldRequest): ExchangeError | 'wait' {
+  #whileClosed(service: Service, request: HoldRequest): ExchangeError | 'wait' {
+    const all = this.usableOf(service);
     if (this.#anyInTime(all)) return 'wait';
     const asleep = this.#asleepOf(all);
     if (asleep.length === 0) return 'hold-expired';
     if (asleep.every((id) => this.#deps.wakes.failedForMs(id) > 0)) return 'wake-failed';
-    return this.#isExpired(request) ? 'hold-expired' : 'wait';
+    return this.#isExpired(request, service) ? 'hold-expired' : 'wait';
   }
 
   /** Asks for the sleepers of a service that somebody waits for, where nothing else will take the request. */
   #wake(serviceId: string): void {
-    const all = this.#deps.serviceOf(serviceId)?.endpoints ?? [];
+    const service = this.#deps.serviceOf(serviceId);
+    const all = service === undefined ? [] : this.usableOf(service);
     if (this.#anyInTime(all) || all.some((endpoint) => this.#isOpen(endpoint))) return;
     const asleep = this.#asleepOf(all);
     if (asleep.length > 0) this.#deps.wakes.ask(asleep);
@@ -254,8 +335,9 @@ export class HoldQueue implements Disposable {
     return all.filter(({ state, id }) => state === 'asleep' && !this.#freezes.has(id)).map(({ id }) => id);
   }
 
-  #isExpired({ heldSinceMs }: HoldRequest): boolean {
-    return heldSinceMs >= 0 && this.#deps.clock.monotonicMs() - heldSinceMs >= HOLD_MS_MAX;
+  #isExpired({ heldSinceMs }: HoldRequest, service: Service | undefined): boolean {
+    const holdMs = service?.policy?.limits?.holdMs ?? HOLD_MS_MAX;
+    return heldSinceMs >= 0 && this.#deps.clock.monotonicMs() - heldSinceMs >= holdMs;
   }
 
   #anyInTime(endpoints: readonly Endpoint[]): boolean {
@@ -264,4 +346,16 @@ export class HoldQueue implements Disposable {
     const nowMs = this.#deps.clock.monotonicMs() + 2;
     return endpoints.some((endpoint) => (this.#freezes.get(endpoint.id)?.endMs ?? 0) > nowMs);
   }
+}
+
+/** Those that are taken by `test`; `all` itself, where it is all of them. */
+function thoseOf(all: readonly Endpoint[], test: (endpoint: Endpoint) => boolean): readonly Endpoint[] {
+  return all.every(test) ? all : all.filter(test);
+}
+
+/** Without those that just failed the request, where there are others. */
+function freshOf(open: readonly Endpoint[], { avoid }: HoldRequest): readonly Endpoint[] {
+  if (avoid.size === 0) return open;
+  const fresh = open.filter((endpoint) => !avoid.has(endpoint.id));
+  return fresh.length === 0 ? open : fresh;
 }

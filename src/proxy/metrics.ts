@@ -52,7 +52,7 @@ function readOnly(registry: Registry, reads: MetricsReads): void {
   const gauges: readonly GaugeSpec[] = [
     {
       name: 'ecluse_held_requests',
-      help: 'Requests that wait for a frozen or sleeping endpoint.',
+      help: 'Requests that wait for an endpoint that is frozen, asleep or full.',
       aggregator: 'sum',
       read: reads.heldRequests,
     },

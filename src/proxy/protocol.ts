@@ -52,6 +52,12 @@ export interface FailedWake {
   readonly retryAfterMs: number;
 }
 
+/** What health checks found since the last time: endpoints that are to have no requests from now on, and that are to have them again. */
+export interface HealthChange {
+  readonly unhealthy: readonly string[];
+  readonly healthy: readonly string[];
+}
+
 /** Whose word about clients is believed. */
 export interface TrustOptions {
   readonly trustedProxies: readonly string[];
@@ -63,6 +69,8 @@ export interface WorkerOptions {
   readonly listen: ListenAddresses;
   /** The worker's own: shares of what is the node's. */
   readonly limits: EdgeLimits;
+  /** How many workers this generation has. */
+  readonly workers: number;
   readonly trust: TrustOptions;
   readonly accessLogFile: string;
   readonly logLevel: 'debug' | 'info' | 'warn' | 'error' | 'silent';
@@ -81,6 +89,8 @@ export type ToWorker =
       readonly edge: EdgeConfig;
       readonly freezes: readonly { readonly endpointIds: readonly string[]; readonly deadlineMs: number }[];
       readonly failedWakes: readonly FailedWake[];
+      /** All endpoints that are to have no requests. */
+      readonly unhealthy: readonly string[];
     }
   | { readonly kind: 'prepare'; readonly seq: number; readonly change: EdgeChange }
   /** `thaw`: endpoints whose requests go on in the same turn, to where the new version says. */
@@ -91,6 +101,7 @@ export type ToWorker =
   | ({ readonly kind: 'wake-failed'; readonly seq: number } & FailedWake)
   /** For rate limits: what other workers let through (`Spends`). There is no answer to it. */
   | ({ readonly kind: 'spent-elsewhere'; readonly seq: number } & Spends)
+  | ({ readonly kind: 'health'; readonly seq: number } & HealthChange)
   | { readonly kind: 'metrics'; readonly seq: number }
   | { readonly kind: 'reopen-log'; readonly seq: number }
   /** The primary will be gone: it is to serve on for the one that comes, which may give it `drainMs` to end. */
@@ -102,6 +113,7 @@ export type ToWorker =
       readonly edge: EdgeConfig;
       readonly freezes: readonly { readonly endpointIds: readonly string[]; readonly deadlineMs: number }[];
       readonly failedWakes: readonly FailedWake[];
+      readonly unhealthy: readonly string[];
     }
   /** From a later primary, whose workers listen: it stops listening, and ends when the last of its connections does, or its time is over. */
   | { readonly kind: 'retire'; readonly seq: number }
@@ -133,6 +145,8 @@ export type FromWorker =
       readonly pid: number;
       readonly generation: number;
       readonly listen: ListenAddresses;
+      /** Endpoints that the last primary's checks found unhealthy: the next one has made none yet. */
+      readonly unhealthy: readonly string[];
     }
   | { readonly kind: 'listening'; readonly version: number }
   | { readonly kind: 'ack'; readonly seq: number; readonly frozen?: FreezeResult }

@@ -1,9 +1,16 @@
 /** What a pool of workers is opened with, and what of it each worker gets. */
+import type { Clock } from '#clock';
+import type { Log } from '#log';
 import { shareLimits } from './budget.ts';
 import { EDGE_LIMITS } from './edge-limits.ts';
 import type { EdgeLimits } from './edge-limits.ts';
 import type { Succession } from './generation/old-workers.ts';
 import type { EdgeConfig, ListenAddresses, TrafficDelta, TrustOptions, WorkerOptions } from './protocol.ts';
+
+export interface WorkerPoolDeps {
+  readonly log: Log;
+  readonly clock: Clock;
+}
 
 export interface WorkerPoolOptions {
   readonly workers: number;
@@ -52,6 +59,7 @@ export function workerOptionsOf(options: WorkerPoolOptions, listen: ListenAddres
   return {
     listen,
     limits: { ...limits, tenant: shareLimits(limits.tenant, workers) },
+    workers,
     trust,
     accessLogFile,
     logLevel,
@@ -59,4 +67,11 @@ export function workerOptionsOf(options: WorkerPoolOptions, listen: ListenAddres
     generation: succession?.generation ?? 1,
     successorSocket: succession?.socketPath,
   };
+}
+
+export interface ChangeOptions {
+  /** Endpoints that are thawed in the same turn as they get their new address. */
+  readonly thaw?: readonly string[];
+  /** Makes the change last, when every worker is ready for it and before any serves it. Where it throws, the old version stays. */
+  readonly persist?: () => Promise<void>;
 }

@@ -9,10 +9,8 @@ import cluster from 'node:cluster';
 import { tableWith } from '#routing/compile.ts';
 import type { EndpointUse } from '#routing/activator.ts';
 import type { RouteDelta, RouteTable } from '#routing/route-table.ts';
-import type { Clock } from '#clock';
 import { EcluseError, reasonOf } from '#errors';
 import { KeyedLock } from '#lifecycle';
-import type { Log } from '#log';
 import {
   WAKE_SAME_MS,
   WORKER_ACK_TIMEOUT_MS,
@@ -26,6 +24,8 @@ import { RateLimits } from './actions/rate-limits.ts';
 import type { Spends } from './actions/rate-limits.ts';
 import { committedOf, committedWith, configRefused, edgeConfigOf } from './committed.ts';
 import type { Committed } from './committed.ts';
+import { HealthChecks } from './health/health-checks.ts';
+import type { EndpointHealth } from './health/health-checks.ts';
 import { Loads } from './loads.ts';
 import { aggregateMetrics } from './metrics.ts';
 import { probeAddresses } from './port-probe.ts';
@@ -34,23 +34,11 @@ import type { EdgeChange, FreezeOptions, FreezeResult, ListenAddress, ListenAddr
 import { Wakes, asleepAmong } from './wakes.ts';
 import { bootFailure, refusalOf, startFailed, sumOfFreezes } from './worker-answers.ts';
 import { workerOptionsOf } from './worker-pool-options.ts';
-import type { WorkerPoolOptions, WorkerStatus } from './worker-pool-options.ts';
+import type { ChangeOptions, WorkerPoolDeps, WorkerPoolOptions, WorkerStatus } from './worker-pool-options.ts';
 import { WorkerProcess } from './worker-process.ts';
 import type { Ask, Reply } from './generation/conversation.ts';
 import { OldWorkers } from './generation/old-workers.ts';
 import type { Predecessor } from './generation/predecessors.ts';
-
-export interface WorkerPoolDeps {
-  readonly log: Log;
-  readonly clock: Clock;
-}
-
-export interface ChangeOptions {
-  /** Endpoints that are thawed in the same turn as they get their new address. */
-  readonly thaw?: readonly string[];
-  /** Makes the change last, when every worker is ready for it and before any serves it. Where it throws, the old version stays. */
-  readonly persist?: () => Promise<void>;
-}
 
 interface Member {
   readonly process: WorkerProcess;
@@ -79,6 +67,7 @@ export class WorkerPool implements AsyncDisposable {
   readonly #freezes = new Map<string, number>();
   readonly #wakes: Wakes;
   readonly #loads: Loads<Member | Predecessor>;
+  readonly #health: HealthChecks;
   readonly #old: OldWorkers | undefined;
   readonly #rateLimits: RateLimits;
   #committed: Committed;
@@ -105,7 +94,26 @@ export class WorkerPool implements AsyncDisposable {
       gone: (worker) => {
         this.#loads.forget(worker);
       },
+      found: ({ unhealthy }) => {
+        this.#health.inherit(unhealthy);
+      },
     });
+    this.#health = this.#checkHealth();
+  }
+
+  /** Begins to check what is served, with what earlier generations found: none of our own workers is to try what is known to be down. */
+  #checkHealth(): HealthChecks {
+    const { log, clock } = this.#deps;
+    const health = new HealthChecks({
+      log,
+      clock,
+      onChange: (change) => {
+        void this.#askAll({ kind: 'health', ...change }, WORKER_ACK_TIMEOUT_MS);
+      },
+    });
+    health.changed(this.#committed.table.services.values(), []);
+    for (const { unhealthy } of this.#options.succession?.predecessors.all() ?? []) health.inherit(unhealthy);
+    return health;
   }
 
   /** Starts the workers and returns when all of them listen. */
@@ -163,6 +171,7 @@ export class WorkerPool implements AsyncDisposable {
   /** This primary goes, and another comes: the workers serve on for it, and get `drainMs` from then on. To be followed by the end of this process. */
   async detach(drainMs: number): Promise<void> {
     this.#stop.abort();
+    await this.#health[Symbol.asyncDispose]();
     await this.#changes.run('change', async () => {
       await this.#askAll({ kind: 'detach', drainMs }, WORKER_ACK_TIMEOUT_MS);
     });
@@ -203,6 +212,11 @@ export class WorkerPool implements AsyncDisposable {
     await this.#askAll({ kind: 'thaw', endpointIds }, WORKER_ACK_TIMEOUT_MS);
   }
 
+  /** The endpoints that are checked, and what was found. */
+  health(): readonly EndpointHealth[] {
+    return this.#health.all();
+  }
+
   /** What is under way at an endpoint, in all workers together. */
   useOf(endpointId: string): EndpointUse {
     return this.#loads.of(endpointId);
@@ -228,6 +242,7 @@ export class WorkerPool implements AsyncDisposable {
   /** Stops accepting, gives what is under way `WORKER_DRAIN_MS`, and ends the workers. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stop.abort();
+    const checks = this.#health[Symbol.asyncDispose]();
     const old = this.#old?.[Symbol.asyncDispose]();
     await Promise.all(
       [...this.#members].map(async ({ process }) => {
@@ -245,6 +260,7 @@ export class WorkerPool implements AsyncDisposable {
     );
     await Promise.all(this.#slots);
     await old;
+    await checks;
   }
 
   async #change(change: EdgeChange, { thaw = [], persist }: ChangeOptions): Promise<void> {
@@ -267,6 +283,7 @@ export class WorkerPool implements AsyncDisposable {
     this.#committed = next;
     for (const id of thaw) this.#freezes.delete(id);
     this.#keepOnly(next);
+    this.#health.changed(change.routes.services, change.routes.removedServices);
     this.#old?.changed(change, thaw);
     // Who booted meanwhile has the old version and has not prepared this one.
     const late = this.#booted().filter((member) => !participants.includes(member));
@@ -416,11 +433,12 @@ export class WorkerPool implements AsyncDisposable {
   }
 
   /** What is held and not woken now, for who comes. */
-  #held(): Pick<ToWorker & { readonly kind: 'boot' }, 'freezes' | 'failedWakes'> {
+  #held(): Pick<ToWorker & { readonly kind: 'boot' }, 'freezes' | 'failedWakes' | 'unhealthy'> {
     const nowMs = this.#deps.clock.monotonicMs();
     return {
       freezes: [...this.#freezes].map(([id, endMs]) => ({ endpointIds: [id], deadlineMs: Math.max(0, endMs - nowMs) })),
       failedWakes: [...this.#wakes.failures()],
+      unhealthy: this.#health.unhealthy,
     };
   }
 

@@ -119,6 +119,9 @@ function endpointFault(service: Service): string | undefined {
     if (!Number.isInteger(endpoint.port) || endpoint.port < 1 || endpoint.port > PORT_MAX) {
       return `endpoint "${endpoint.id}" of service "${service.id}" has port ${String(endpoint.port)}`;
     }
+    const { weight = 1 } = endpoint;
+    if (!Number.isInteger(weight) || weight < 0)
+      return `endpoint "${endpoint.id}" of service "${service.id}" has weight ${String(weight)}`;
     ids.add(endpoint.id);
   }
   return undefined;

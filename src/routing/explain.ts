@@ -1,4 +1,5 @@
 /** Why a request goes where it goes: every route that could have had it, in the order in which they are asked, with its verdict. Pure. */
+import { weightOf } from './balance.ts';
 import { servicesOfRoute } from './compile.ts';
 import { normaliseRequestHost } from './host-name.ts';
 import { findRoute, levelsOf } from './match.ts';
@@ -42,7 +43,12 @@ export interface Explanation {
 /** A host with a thousand routes is not read to its end. */
 const CANDIDATES_MAX = 50;
 
-export function explainRequest(table: RouteTable, { host: header, target, method, headers }: Question): Explanation {
+/** `isUnhealthy`: what health checks found of an endpoint. */
+export function explainRequest(
+  table: RouteTable,
+  { host: header, target, method, headers }: Question,
+  isUnhealthy: (endpointId: string) => boolean = () => false,
+): Explanation {
   const host = normaliseRequestHost(header);
   const path = pathOf(target);
   const base = { version: table.version, host, path };
@@ -58,7 +64,7 @@ export function explainRequest(table: RouteTable, { host: header, target, method
   if (found === undefined) return { ...base, ...nowhere, outcome: '404: no route is for it', candidates };
   const { route, tenant } = found;
   const endpoints = endpointsOf(table, route);
-  const steps = [...gatesOf(route), answerOf(route, { host, target }) ?? outcomeOf(endpoints)];
+  const steps = [...gatesOf(route), answerOf(route, { host, target }) ?? outcomeOf(endpoints, isUnhealthy)];
   return { ...base, route, tenant, serviceId: route.serviceId, endpoints, outcome: steps.join(', then '), candidates };
 }
 
@@ -86,9 +92,11 @@ function endpointsOf(table: RouteTable, route: Route): readonly Endpoint[] {
   return servicesOfRoute(route).flatMap((id) => table.services.get(id)?.endpoints ?? []);
 }
 
-function outcomeOf(endpoints: readonly Endpoint[]): string {
+function outcomeOf(endpoints: readonly Endpoint[], isUnhealthy: (endpointId: string) => boolean): string {
   if (endpoints.length === 0) return '503: its service has no endpoint';
-  const awake = endpoints.filter(({ state }) => state !== 'asleep');
+  const usable = endpoints.filter((endpoint) => weightOf(endpoint) > 0 && !isUnhealthy(endpoint.id));
+  if (usable.length === 0) return '503: none of its endpoints is healthy';
+  const awake = usable.filter(({ state }) => state !== 'asleep');
   if (awake.length === 0) return 'held until its endpoint is awake';
   return awake.length === 1 ? 'sent to its endpoint' : `sent to one of ${String(awake.length)} endpoints`;
 }

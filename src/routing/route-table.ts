@@ -20,6 +20,54 @@ export interface Endpoint {
   readonly generation: number;
   /** It takes no requests until it is woken; its address means nothing meanwhile. Absent: it is awake. */
   readonly state?: 'asleep' | undefined;
+  /** Its share of the requests beside the others'; a whole number from 0, which takes nothing new. Absent: 1. */
+  readonly weight?: number | undefined;
+}
+
+/** Which endpoint takes a request. `name`: of a header field in lower case, or of a cookie. */
+export type Balance =
+  | { readonly kind: 'least-request' | 'round-robin' | 'random-two' | 'hash-ip' }
+  | { readonly kind: 'hash-header' | 'hash-cookie'; readonly name: string };
+
+/** Those of its exchanges that are not the node's, each in ms. */
+export interface ServiceTimeouts {
+  readonly connectMs?: number | undefined;
+  readonly firstByteMs?: number | undefined;
+  /** Of bodies, WebSockets and the like in which nothing moves. */
+  readonly idleMs?: number | undefined;
+}
+
+/** What it may have at once. Of the whole node; a worker keeps its share (`shareOf`). */
+export interface ServiceLimits {
+  /** Requests at each endpoint, upgraded streams included. Absent: what a worker may have at any endpoint. */
+  readonly connections?: number | undefined;
+  /** Requests that wait while all endpoints have that many. Absent: none. */
+  readonly pending?: number | undefined;
+  /** How long a request waits, for an endpoint that is full, frozen or asleep. Absent: as long as others. */
+  readonly holdMs?: number | undefined;
+}
+
+/** How each of its endpoints is asked whether it is well: a GET, and a status of 2xx or 3xx. */
+export interface HealthCheck {
+  readonly path: string;
+  /** From one check to the next. */
+  readonly intervalMs: number;
+  /** For the connection and the whole head of the answer. */
+  readonly timeoutMs: number;
+  /** Checks in a row that fail before it gets no requests, and that pass before it gets them again. */
+  readonly unhealthyAfter: number;
+  readonly healthyAfter: number;
+}
+
+/** What an operator wants of a service besides its endpoints. */
+export interface ServicePolicy {
+  readonly balance: Balance;
+  /** Absent: all are the node's. */
+  readonly timeouts?: ServiceTimeouts | undefined;
+  /** Absent: those of all services. */
+  readonly limits?: ServiceLimits | undefined;
+  /** Absent: nobody asks, all are taken for well. */
+  readonly health?: HealthCheck | undefined;
 }
 
 /** What a route leads to. */
@@ -29,6 +77,8 @@ export interface Service {
   readonly endpoints: readonly Endpoint[];
   /** The version of the PROXY protocol that its endpoints want every connection to begin with. Absent: none. */
   readonly sendProxy?: 1 | 2 | undefined;
+  /** INVARIANT: there, where an endpoint has a weight. PERF: absent for services that want nothing, as those of containers: one look tells. */
+  readonly policy?: ServicePolicy | undefined;
 }
 
 export interface SplitShare {

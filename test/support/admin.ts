@@ -123,6 +123,7 @@ const NO_EDGE: NodeControl['edge'] = {
   diff: noEdge,
   explain: noEdge,
   lint: noEdge,
+  health: noEdge,
 };
 
 export function createTestControl(sql: Sql): NodeControl {

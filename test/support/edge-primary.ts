@@ -82,6 +82,7 @@ const control = new EdgeSettingsControl({
   edge,
   workers: () => pool.status(),
   table: () => pool.table,
+  health: () => pool.health(),
 });
 
 async function state(): Promise<object> {

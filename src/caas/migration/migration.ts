@@ -16,6 +16,7 @@
  */
 import { rm } from 'node:fs/promises';
 import { reasonOf } from '#errors';
+import { Turns } from '#lifecycle';
 import { formatBytes } from '#units';
 import {
   beginMigration,
@@ -42,7 +43,6 @@ import { checkMove, QUIET_LIMIT_MS } from './move.ts';
 import type { MigrationDeps, MigrationReport, Move, MoveOrder } from './move.ts';
 import { MoveTimes } from './move-times.ts';
 import { backgroundOf } from './strategy.ts';
-import { Turns } from './turns.ts';
 import type { ImageTransfer } from './image-transfer.ts';
 import type { MigrationProgress } from './move-times.ts';
 

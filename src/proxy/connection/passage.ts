@@ -436,7 +436,7 @@ export class Passage implements UpstreamUser, ExchangePassage {
     const { connectionDeps, limits } = this.#plane;
     const options: TunnelOptions = {
       wheel: connectionDeps.wheel,
-      idleTimeoutMs: limits.streamIdleTimeoutMs,
+      idleTimeoutMs: this.record.service?.policy?.timeouts?.idleMs ?? limits.streamIdleTimeoutMs,
       record: this.record,
       onOver: (timedOut) => {
         this.#tunnel = undefined;

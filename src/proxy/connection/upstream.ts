@@ -5,6 +5,7 @@
  * `over`: the response is whole, the request is not. SECURITY: endpoints are tenants' code. A connection that said anything that was not asked
  * for (a surplus octet, something while it was idle) is never used again, so that what it said cannot answer somebody else.
  */
+import type { ServiceTimeouts } from '#routing/route-table.ts';
 import type { HeadView } from '#proxy/http1/head-view.ts';
 import { METHOD } from '#proxy/http1/head-view.ts';
 import { FRAMING, responseFraming } from '#proxy/http1/body-framing.ts';
@@ -72,6 +73,8 @@ export class Upstream implements WireOwner, TimeoutOwner {
   readonly #body: BodyFollower;
   readonly #expected = { method: METHOD.get as number, upgrade: false };
   #user: UpstreamUser | undefined;
+  /** Those of the service at hand that are not the node's. */
+  #timeouts: ServiceTimeouts | undefined;
   #state: number = STATE.connecting;
   #interims = 0;
   #requestSent = false;
@@ -85,6 +88,7 @@ export class Upstream implements WireOwner, TimeoutOwner {
     this.#deps = deps;
     this.pool = pool;
     this.#user = user;
+    this.#timeouts = user.record.service?.policy?.timeouts;
     this.#timer = createWheelEntry(this);
     this.#reader = new HeadReader(deps.responseHeads);
     this.#body = new BodyFollower(deps.chunkLimits);
@@ -92,12 +96,13 @@ export class Upstream implements WireOwner, TimeoutOwner {
     this.wire = Wire.connecting({ host: address, port }, this, () => {
       this.#connected();
     });
-    deps.wheel.arm(this.#timer, deps.limits.connectTimeoutMs);
+    deps.wheel.arm(this.#timer, this.#timeouts?.connectMs ?? deps.limits.connectTimeoutMs);
   }
 
   /** Takes the connection out of the pool's idle ones for an exchange. */
   use(user: UpstreamUser): void {
     this.#user = user;
+    this.#timeouts = user.record.service?.policy?.timeouts;
     this.sent = false;
     this.answered = false;
     this.#state = STATE.ready;
@@ -137,13 +142,13 @@ export class Upstream implements WireOwner, TimeoutOwner {
     this.#requestSent = false;
     this.#interims = 0;
     this.sent = true;
-    this.#deps.wheel.arm(this.#timer, this.#deps.limits.firstByteTimeoutMs);
+    this.#awaitHead();
   }
 
   /** A part of the body went out: the endpoint gets its whole time again. */
   requestMoved(): void {
-    if (this.#state === STATE.head) this.#deps.wheel.arm(this.#timer, this.#deps.limits.firstByteTimeoutMs);
-    else if (this.#state === STATE.body) this.#deps.wheel.arm(this.#timer, this.#deps.limits.streamIdleTimeoutMs);
+    if (this.#state === STATE.head) this.#awaitHead();
+    else if (this.#state === STATE.body) this.#awaitMovement();
   }
 
   /** The whole request went out. */
@@ -174,11 +179,11 @@ export class Upstream implements WireOwner, TimeoutOwner {
   /** The user takes no more for now, or again. */
   stopReading(): void {
     this.wire.pause();
-    this.#deps.wheel.arm(this.#timer, this.#deps.limits.streamIdleTimeoutMs); // Now it is the client that has to move.
+    this.#awaitMovement(); // Now it is the client that has to move.
   }
 
   readOn(): void {
-    if (this.#state === STATE.body) this.#deps.wheel.arm(this.#timer, this.#deps.limits.streamIdleTimeoutMs);
+    if (this.#state === STATE.body) this.#awaitMovement();
     this.wire.resume();
   }
 
@@ -245,6 +250,16 @@ export class Upstream implements WireOwner, TimeoutOwner {
     }
   }
 
+  #awaitHead(): void {
+    const { wheel, limits } = this.#deps;
+    wheel.arm(this.#timer, this.#timeouts?.firstByteMs ?? limits.firstByteTimeoutMs);
+  }
+
+  #awaitMovement(): void {
+    const { wheel, limits } = this.#deps;
+    wheel.arm(this.#timer, this.#timeouts?.idleMs ?? limits.streamIdleTimeoutMs);
+  }
+
   #connected(): void {
     if (this.#state !== STATE.connecting) return;
     this.#state = STATE.ready;
@@ -307,9 +322,8 @@ export class Upstream implements WireOwner, TimeoutOwner {
     this.#long = limit - after >= LONG_RESPONSE_BYTES;
     if (end < limit) this.#clean = false;
     this.#state = STATE.body;
-    const { limits, wheel } = this.#deps;
     if (!over && framing !== FRAMING.tunnel) {
-      wheel.arm(this.#timer, limits.streamIdleTimeoutMs);
+      this.#awaitMovement();
       if (body.left > LONG_READ_BYTES) this.wire.expectLong(true);
     }
     this.#user?.onResponse(bytes, after, end);
@@ -324,7 +338,7 @@ export class Upstream implements WireOwner, TimeoutOwner {
       return;
     }
     if (end < limit) this.#clean = false;
-    this.#deps.wheel.arm(this.#timer, this.#deps.limits.streamIdleTimeoutMs);
+    this.#awaitMovement();
     if (limit - start >= LONG_READ_BYTES) this.wire.expectLong(true);
     this.#user?.onResponseBody(buffer, start, end);
     if (this.#user !== undefined && this.#body.whole) this.#over();

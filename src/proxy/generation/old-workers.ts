@@ -24,6 +24,8 @@ export interface OldWorkersEvents {
   readonly loads: (worker: Predecessor, loads: readonly EndpointLoad[]) => void;
   readonly wake: (endpointIds: readonly string[]) => void;
   readonly spent: (worker: Predecessor, spends: Spends) => void;
+  /** It is there, and was told nothing yet. */
+  readonly found: (worker: Predecessor) => void;
   readonly gone: (worker: Predecessor) => void;
 }
 
@@ -49,6 +51,7 @@ export class OldWorkers implements AsyncDisposable {
         this.#hear(worker, message);
       });
       void this.#forgetWhenGone(worker);
+      this.#events.found(worker);
       // In one turn with what is committed now: later changes follow on the same connection.
       if (worker.isFluent) void this.#adopt(worker, adoption());
       worker.tell({ kind: 'retire' });

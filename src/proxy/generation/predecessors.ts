@@ -30,6 +30,8 @@ const helloSchema = z.object({
   pid: z.int().min(2),
   generation: z.number(),
   listen: z.object({ http: addressSchema, https: addressSchema }),
+  /** One of an older protocol says nothing of it. */
+  unhealthy: z.array(z.string()).default([]),
 });
 type Hello = z.infer<typeof helloSchema>;
 
@@ -59,6 +61,11 @@ export class Predecessor {
 
   get generation(): number {
     return this.#hello.generation;
+  }
+
+  /** Endpoints that the primary before this one found to be not well. */
+  get unhealthy(): readonly string[] {
+    return this.#hello.unhealthy;
   }
 
   /** Whether it understands all that we say. One of another protocol can be told to end, and nothing else. */

@@ -1,6 +1,9 @@
 /** What is allowed and hardly meant. Pure. */
 import { routeName } from './diff.ts';
 import type { RouteSettings } from './schema.ts';
+import { HEALTH_DEFAULTS } from './service-schema.ts';
+import type { ServiceSettings } from './service-schema.ts';
+import { parseDurationMs } from '#units';
 import type { EdgeSettings } from './settings.ts';
 import { routeKeyOf } from '#routing/merge.ts';
 import { hasPrefix, parsePathPrefix } from '#routing/path-prefix.ts';
@@ -21,7 +24,9 @@ export function lintSettings(
   containerRoutes: ReadonlyMap<string, readonly Route[]>,
 ): readonly LintFinding[] {
   const findings: LintFinding[] = [];
-  for (const [name, { endpoints }] of settings.services.entries()) {
+  for (const [name, service] of settings.services.entries()) {
+    const { endpoints } = service;
+    findings.push(...wishes(service).map((message) => ({ at: `services.${name}`, message })));
     const uses = settings.uses.get(name) ?? 0;
     if (uses === 0) findings.push({ at: `services.${name}`, message: 'no route leads to it' });
     else if (endpoints.length === 0)
@@ -32,6 +37,25 @@ export function lintSettings(
     if (findings.length > FINDINGS_MAX) break;
   }
   return findings.slice(0, FINDINGS_MAX);
+}
+
+/** What is wanted of a service and comes to nothing. */
+function wishes(service: ServiceSettings): readonly string[] {
+  const { endpoints, balance, health, limits: { connections, pending = 0, hold } = {} } = service;
+  const { interval, timeout } = { ...HEALTH_DEFAULTS, ...health };
+  const isAlone = endpoints.length === 1 && balance !== undefined;
+  return [
+    ...(isAlone ? ['it has one endpoint: there is nothing to balance'] : []),
+    ...(pending > 0 && connections === undefined
+      ? [
+          "limits.pending without limits.connections: requests wait only where an endpoint has all that the node's edge.limits allow",
+        ]
+      : []),
+    ...(parseDurationMs(timeout) >= parseDurationMs(interval)
+      ? ['health.timeout is no shorter than health.interval: an endpoint that hangs is checked less often than that']
+      : []),
+    ...(hold !== undefined && pending === 0 ? ['limits.hold without limits.pending: no request waits'] : []),
+  ];
 }
 
 /** Expressions come after all prefixes: below a prefix that takes every request they are never asked. */

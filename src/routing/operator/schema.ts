@@ -2,47 +2,22 @@
  * What an operator writes: services and routes, as in a file for `ecluse apply` (DESIGN §2.3). Addresses are IP addresses: a name would be looked up on
  * the way of a request.
  */
-import { isIP } from 'node:net';
 import * as z from 'zod';
 import { parseRouteHost } from '#routing/host-name.ts';
 import { parsePathPattern } from '#routing/path-pattern.ts';
 import { parseConditions } from '#routing/route-conditions.ts';
 import { actionsSchema, helperServicesOf } from './action-schema.ts';
 import { faultOf, serviceName } from './schema-parts.ts';
+import { serviceSchema } from './service-schema.ts';
 
 /** Each is asked in turn where it is an expression, and a change of one sends all of its host to the workers. */
 export const ROUTES_PER_HOST_MAX = 1000;
 /** Twice what is measured: 100 000 take a worker 41 MB of heap, and the node 3 s at its start (`npm run bench -- reconfigure`). */
 export const ROUTES_MAX = 200_000;
 export const SERVICES_MAX = 200_000;
-const ENDPOINTS_MAX = 1000;
 /** As many as somebody compares at once. */
 const SHARES_MAX = 16;
 const WEIGHT_MAX = 10_000;
-
-/** `http://127.0.0.1:9001`. */
-function endpointFault(text: string): string | undefined {
-  const found = /^http:\/\/(\[[0-9a-fA-F:.]+\]|[0-9.]+)(?::([0-9]{1,5}))?\/?$/.exec(text);
-  const address = found?.[1]?.replaceAll(/[[\]]/g, '');
-  if (address === undefined) return 'write http://ADDRESS:PORT, with an IP address and nothing behind it';
-  if (isIP(address) === 0) return `${address} is no IP address`;
-  const port = Number(found?.[2] ?? '80');
-  return port >= 1 && port <= 65_535 ? undefined : `${String(port)} is no port`;
-}
-
-const endpoint = z.string().max(80).superRefine(faultOf(endpointFault)).describe('http://ADDRESS:PORT');
-
-export const serviceSchema = z.strictObject({
-  endpoints: z
-    .array(endpoint)
-    .max(ENDPOINTS_MAX)
-    .refine((list) => new Set(list).size === list.length, 'an endpoint is there twice')
-    .describe('Where it is served; none: its routes answer 503.'),
-  sendProxy: z
-    .union([z.literal(1), z.literal(2)])
-    .exactOptional()
-    .describe('The version of the PROXY protocol that its endpoints want.'),
-});
 
 const matchShape = {
   host: z
@@ -141,7 +116,6 @@ export const operationSchema = z.discriminatedUnion('op', [
 export const OPERATIONS_MAX = 10_000;
 export const transactionSchema = z.strictObject({ operations: z.array(operationSchema).min(1).max(OPERATIONS_MAX) });
 
-export type ServiceSettings = z.infer<typeof serviceSchema>;
 export type RouteSettings = z.infer<typeof routeSchema>;
 export type RouteMatchSettings = z.infer<typeof matchSchema>;
 export type EdgeDocument = z.infer<typeof documentSchema>;

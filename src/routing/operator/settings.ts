@@ -4,14 +4,18 @@
  */
 import { routeKeyOf } from '#routing/merge.ts';
 import { ShardedMap } from '#sharded-map';
-import type { EdgeDocument, Operation, RouteMatchSettings, RouteSettings, ServiceSettings } from './schema.ts';
+import type { EdgeDocument, Operation, RouteMatchSettings, RouteSettings } from './schema.ts';
 import { ROUTES_MAX, ROUTES_PER_HOST_MAX, SERVICES_MAX, servicesOf } from './schema.ts';
+import { checksOf } from './service-schema.ts';
+import type { ServiceSettings } from './service-schema.ts';
 
 export interface EdgeSettings {
   readonly services: ShardedMap<ServiceSettings>;
   /** By host, in the order in which they were written. None of the lists is empty. */
   readonly hosts: ShardedMap<readonly RouteSettings[]>;
   readonly routes: number;
+  /** How many endpoints are checked. */
+  readonly checks: number;
   /** How many routes lead to a service. */
   readonly uses: ShardedMap<number>;
 }
@@ -36,9 +40,12 @@ export const NO_SETTINGS: EdgeSettings = {
   services: ShardedMap.empty(),
   hosts: ShardedMap.empty(),
   routes: 0,
+  checks: 0,
   uses: ShardedMap.empty(),
 };
 
+/** Each is a connection in every interval, by one process: with that of 5 s they are a thousand in a second. */
+const CHECKS_MAX = 5000;
 /** More problems than these are one mistake, seen many times. */
 const PROBLEMS_MAX = 20;
 
@@ -61,12 +68,19 @@ export function settingsWith(settings: EdgeSettings, patch: EdgePatch): EdgeSett
     count(list, 1);
     hosts.set(host, list.length === 0 ? undefined : list);
   }
-  const services = new Map(Object.entries(patch.services).map(([name, service]) => [name, service ?? undefined]));
+  let { checks } = settings;
+  const services = new Map<string, ServiceSettings | undefined>();
+  for (const [name, service] of Object.entries(patch.services)) {
+    const before = settings.services.get(name);
+    checks += (service === null ? 0 : checksOf(service)) - (before === undefined ? 0 : checksOf(before));
+    services.set(name, service ?? undefined);
+  }
   const uses = new Map([...used].map(([service, sum]) => [service, sum === 0 ? undefined : sum]));
   return {
     services: settings.services.with(services),
     hosts: settings.hosts.with(hosts),
     routes,
+    checks,
     uses: settings.uses.with(uses),
   };
 }
@@ -245,5 +259,7 @@ function checked(settings: EdgeSettings, patch: EdgePatch): PatchReading {
     .map(([name]) => ({ path: `services.${name}`, message: `${String(after.uses.get(name))} routes lead to it` }));
   if (after.routes > ROUTES_MAX) problems.push({ path: 'routes', message: `more than ${String(ROUTES_MAX)}` });
   if (after.services.size > SERVICES_MAX) problems.push({ path: 'services', message: `more than ${String(SERVICES_MAX)}` });
+  if (after.checks > CHECKS_MAX)
+    problems.push({ path: 'services', message: `more than ${String(CHECKS_MAX)} endpoints have health checks` });
   return problems.length === 0 ? { kind: 'patch', patch } : { kind: 'refused', problems: problems.slice(0, PROBLEMS_MAX) };
 }

@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { createAdminClient } from '#admin/client.ts';
 import { adminSocketOf } from '#node-paths';
+import { eventually } from '../../support/edge.ts';
 import { ask as askHttp } from '../../support/http-client.ts';
 import { writeBusyboxImage } from '../../support/busybox-image.ts';
 import { expectNothingLeft } from '../../support/leftovers.ts';
@@ -195,6 +196,45 @@ routes:
     expect(await refused('route', 'add', 'split.test', 'shop=1,none=1')).toContain('there is no service "none"');
     expect(await refused('route', 'add', 'split.test', 'shop=0')).toContain('all weights are 0');
     await done('route', 'rm', 'split.test');
+  });
+
+  test('an endpoint that is not well is named, with its reason, wherever one looks', async () => {
+    const path = await file(
+      'sick.yaml',
+      `services:
+  shop:
+    endpoints: ["${url(shop)}", { url: "http://127.0.0.1:1", weight: 3 }]
+    balance: round-robin
+    health: { path: /healthz, interval: 1s, unhealthyAfter: 1 }
+routes:
+  - match: { host: shop.test }
+    service: shop
+`,
+    );
+    await done('apply', path);
+    expect(await done('diff', path)).toMatch(/^nothing differs/);
+    const { edge } = createAdminClient(adminSocketOf(dataDir));
+    const checked = await eventually(async () => {
+      const all = await edge.health();
+      return all.some(({ healthy }) => !healthy) ? all : undefined;
+    });
+    expect(checked.map(({ service, endpoint, healthy, reason }) => [service, endpoint, healthy, reason])).toEqual([
+      ['shop', url(shop), true, ''],
+      ['shop', 'http://127.0.0.1:1', false, 'it refused the connection'],
+    ]);
+    expect(await done('service', 'ls')).toContain('http://127.0.0.1:1 (it refused the connection)');
+    expect(await done('service', 'ls', '--json')).toContain('"reason": "it refused the connection"');
+    const explained = await done('explain', 'http://shop.test/');
+    expect(explained).toContain('outcome: sent to its endpoint\n');
+    expect(explained).toContain('health of http://127.0.0.1:1: unhealthy: it refused the connection\n');
+    const metrics = await askHttp({ port: ports.metrics, path: '/metrics' });
+    expect(metrics.body.toString()).toContain('ecluse_checked_endpoints{service="shop",healthy="0"} 1\n');
+    for (let index = 0; index < 8; index += 1) expect(await get('/x')).toBe('shop /x');
+    const set = ['service', 'set', 'shop', `${url(shop)}=2`, '--health', '/healthz', '--dry-run'];
+    expect(await done(...set)).toContain(`~ service shop: ${url(shop)} http://127.0.0.1:1=3 balance=round-robin health={`);
+    expect(await refused('service', 'set', 'shop', `${url(shop)}=0`)).toContain(
+      'operations[0].service.endpoints: all weights are 0',
+    );
   });
 
   test('apply --watch follows its file, and what is wrong in between changes nothing', { timeout: 60_000 }, async () => {

@@ -1,5 +1,4 @@
 /** What is waited for, how long, and what becomes of it: with limits of some hundred milliseconds. */
-import { spawn } from 'node:child_process';
 import { connect } from 'node:net';
 import type { Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -8,6 +7,7 @@ import { EDGE_LIMITS } from '#proxy/edge-limits.ts';
 import type { AccessLogLine } from '#proxy/access-log-schema.ts';
 import type { HostCertificate } from '#tls/certificate.ts';
 import { makeCertificate } from '../../support/certificates.ts';
+import { startDeaf } from '../../support/deaf-endpoint.ts';
 import { configOf, eventually, startEdge } from '../../support/edge.ts';
 import { ask } from '../../support/http-client.ts';
 import type { EndpointConnection } from '../../support/raw-endpoint.ts';
@@ -50,35 +50,6 @@ async function metric(stage: Stage, line: string): Promise<number> {
   const text = await stage.edge.pool.metrics();
   const found = text.split('\n').find((each) => each.startsWith(`${line} `));
   return Number(found?.slice(line.length) ?? 0);
-}
-
-/** An endpoint whose kernel takes no more connections: it never accepts, and its queue is full. */
-async function startDeaf(): Promise<AsyncDisposable & { readonly port: number }> {
-  const program =
-    "const s = require('net').createServer().listen({ host: '127.0.0.1', port: 0, backlog: 1 }, () => console.log(s.address().port));";
-  const child = spawn(process.execPath, ['-e', program], { stdio: ['ignore', 'pipe', 'inherit'] });
-  const { promise, resolve } = Promise.withResolvers<number>();
-  child.stdout.once('data', (text: Buffer) => {
-    resolve(Number(text.toString()));
-  });
-  const port = await promise;
-  child.kill('SIGSTOP');
-  const fillers: Socket[] = [];
-  for (let waits = false; !waits && fillers.length < 16;) {
-    const socket = connect({ host: '127.0.0.1', port });
-    socket.on('error', () => undefined);
-    fillers.push(socket);
-    await sleep(50);
-    waits = socket.connecting;
-  }
-  return {
-    port,
-    [Symbol.asyncDispose]: async () => {
-      for (const socket of fillers) socket.destroy();
-      child.kill('SIGKILL');
-      await Promise.resolve();
-    },
-  };
 }
 
 describe('silence', () => {

@@ -77,7 +77,7 @@ async function byPromClient(events: readonly Event[]): Promise<object[]> {
   );
   const hold = histogram(
     'ecluse_hold_seconds',
-    'How long requests waited for a frozen or sleeping endpoint.',
+    'How long requests waited for an endpoint that was frozen, asleep or full.',
     [0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60],
   );
   const connections = counter('ecluse_upstream_connections_total', 'Connections that were made to endpoints.');

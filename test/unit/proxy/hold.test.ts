@@ -44,6 +44,8 @@ describe('HoldQueue', () => {
       wakes,
       serviceOf: (id) => services.get(id),
       inFlightOf: (id) => inFlight.get(id) ?? 0,
+      workers: 1,
+      unhealthy: new Set(),
       get inFlightMax() {
         return inFlightMax;
       },
@@ -65,6 +67,7 @@ describe('HoldQueue', () => {
       serviceId: 'app',
       avoid: new Set(avoid),
       heldSinceMs: nowMs,
+      hashKey: () => undefined,
       settle: (decision) => {
         told(decision, true);
         if (typeof decision !== 'string') inFlight.set(decision.id, (inFlight.get(decision.id) ?? 0) + 1);

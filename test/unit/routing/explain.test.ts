@@ -61,6 +61,9 @@ test('what comes of it is said in words', () => {
   });
   expect(of({ target: '/api', method: 'POST' }).outcome).toBe('held until its endpoint is awake');
   expect(of({ target: '/exact' }).outcome).toBe('503: its service has no endpoint');
+  const without = (...unhealthy: readonly string[]): string =>
+    explainRequest(TABLE, { ...ask, target: '/api' }, (id) => unhealthy.includes(id)).outcome;
+  expect([without('a'), without('a', 'b')]).toEqual(['sent to its endpoint', '503: none of its endpoints is healthy']);
   expect(of({ host: 'other.example' })).toMatchObject({ outcome: '404: no route is for it', route: undefined, candidates: [] });
   expect(of({ host: 'a b' })).toMatchObject({ outcome: '400: "a b" is no host', host: undefined });
 });

@@ -7,6 +7,7 @@ import { diffOf } from '#routing/operator/diff.ts';
 import { lintSettings } from '#routing/operator/lint.ts';
 import { documentJsonSchema, documentSchema, hasPrototypeKey, operationSchema } from '#routing/operator/schema.ts';
 import type { EdgeDocument, Operation } from '#routing/operator/schema.ts';
+import type { ServiceSettings } from '#routing/operator/service-schema.ts';
 import {
   documentOf,
   inverseOf,
@@ -226,6 +227,57 @@ describe('settings', () => {
       services: {},
       routes: [],
     });
+  });
+
+  test('endpoints with health checks are counted over all changes, and refused where there are too many', () => {
+    const checked = (ports: number): ServiceSettings => ({
+      endpoints: Array.from({ length: ports }, (_, index) => `http://10.0.0.1:${String(index + 1)}`),
+      health: { path: '/' },
+    });
+    const put = (name: string, wanted: ServiceSettings): Operation => ({ op: 'put-service', name, service: wanted });
+    const full = ['a', 'b', 'c', 'd', 'e'].map((name) => put(name, checked(1000)));
+    let settings = settingsWith(NO_SETTINGS, patchOf(patchOfOperations(NO_SETTINGS, full)));
+    expect(settings.checks).toBe(5000);
+    const more = patchOfOperations(settings, [put('f', checked(1))]);
+    expect(problemsOf(more)).toEqual(['services: more than 5000 endpoints have health checks']);
+    const steps: readonly Operation[] = [
+      put('a', checked(999)),
+      put('b', { endpoints: [] }),
+      { op: 'remove-service', name: 'c' },
+    ];
+    for (const step of steps) settings = settingsWith(settings, patchOf(patchOfOperations(settings, [step])));
+    expect(settings.checks).toBe(2999);
+  });
+
+  test('lint says which wishes of a service come to nothing', () => {
+    const endpoints = ['http://127.0.0.1:1'];
+    const two = [...endpoints, 'http://127.0.0.1:2'];
+    const services: Record<string, ServiceSettings> = {
+      alone: { endpoints, balance: 'round-robin' },
+      fine: {
+        endpoints: two,
+        balance: 'round-robin',
+        health: { path: '/' },
+        limits: { connections: 1, pending: 1, hold: '1s' },
+      },
+      hangs: { endpoints: two, health: { path: '/', interval: '2s', timeout: '2s' } },
+      hold: { endpoints: two, limits: { hold: '1s' } },
+      pending: { endpoints: two, limits: { pending: 1 } },
+    };
+    const settings = settingsOf({
+      services,
+      routes: Object.keys(services).map((name) => ({ match: { host: `${name}.test` }, service: name })),
+    });
+    expect(
+      lintSettings(settings, new Map())
+        .map(({ at, message }) => `${at}: ${message}`)
+        .toSorted(),
+    ).toEqual([
+      'services.alone: it has one endpoint: there is nothing to balance',
+      'services.hangs: health.timeout is no shorter than health.interval: an endpoint that hangs is checked less often than that',
+      'services.hold: limits.hold without limits.pending: no request waits',
+      "services.pending: limits.pending without limits.connections: requests wait only where an endpoint has all that the node's edge.limits allow",
+    ]);
   });
 
   test('lint says what is hardly meant', () => {
