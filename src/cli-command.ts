@@ -142,7 +142,7 @@ export interface DoctorCommand {
 export type Command =
   | { readonly kind: 'help'; readonly topic: string }
   | { readonly kind: 'version'; readonly json: boolean }
-  | { readonly kind: 'config-schema'; readonly of: 'node' | 'routes' }
+  | { readonly kind: 'config-schema'; readonly of: 'node' | 'routes' | 'admin-api' }
   | { readonly kind: 'not-implemented'; readonly name: string }
   | UpCommand
   | DoctorCommand

@@ -68,10 +68,7 @@ async function runLocal(command: Exclude<Command, RemoteCommand>, output: Output
       return DONE;
     }
     case 'config-schema': {
-      const { configJsonSchema } = await import('./config.ts');
-      const { documentJsonSchema } = await import('#routing/operator/schema.ts');
-      const schema = command.of === 'routes' ? documentJsonSchema() : configJsonSchema();
-      output.write(`${JSON.stringify(schema, undefined, 2)}\n`);
+      output.write(`${JSON.stringify(await schemaOf(command.of), undefined, 2)}\n`);
       return DONE;
     }
     case 'not-implemented':
@@ -90,6 +87,17 @@ async function runLocal(command: Exclude<Command, RemoteCommand>, output: Output
       );
       return isFit ? DONE : FAILED;
     }
+  }
+}
+
+async function schemaOf(what: (Command & { readonly kind: 'config-schema' })['of']): Promise<object> {
+  switch (what) {
+    case 'node':
+      return (await import('./config.ts')).configJsonSchema();
+    case 'routes':
+      return (await import('#routing/operator/schema.ts')).documentJsonSchema();
+    case 'admin-api':
+      return (await import('#admin/routes.ts')).adminOpenApi();
   }
 }
 

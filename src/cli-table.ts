@@ -376,8 +376,14 @@ export const COMMAND_SPECS: readonly CommandSpec[] = [
     words: 'config-schema',
     operands: [],
     about: 'print the JSON Schema of ecluse.yaml',
-    flags: [{ name: 'routes', about: 'that of the file for apply' }],
+    flags: [
+      { name: 'routes', about: 'that of the file for apply' },
+      { name: 'admin-api', about: 'the OpenAPI document of the admin API instead' },
+    ],
     hidden: true,
-    command: ({ has }) => ({ kind: 'config-schema', of: has('routes') ? 'routes' : 'node' }),
+    command: ({ has }) => {
+      if (has('admin-api')) return { kind: 'config-schema', of: 'admin-api' };
+      return { kind: 'config-schema', of: has('routes') ? 'routes' : 'node' };
+    },
   },
 ];

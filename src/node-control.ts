@@ -4,6 +4,7 @@ import { EcluseError } from '#errors';
 import type { Log } from '#log';
 import type {
   DrainHostOrder,
+  HostSettings,
   MigrateOrder,
   ContainerReading,
   ContainerView,
@@ -29,6 +30,7 @@ import type { Meter } from '#caas/meter.ts';
 import type { Migrations } from '#caas/migration/migration.ts';
 import type { SleepReport, Sleepers, WakeReport } from '#caas/sleep/sleepers.ts';
 import type { CloneReport, Clones } from '#caas/snapshots/clones.ts';
+import { findHost } from '#caas/rebalance/drain.ts';
 import type { DrainReport } from '#caas/rebalance/drain.ts';
 import type { RebalanceReport } from '#caas/rebalance/rebalancer.ts';
 import type { RestoreReport, Restores } from '#caas/snapshots/restores.ts';
@@ -44,12 +46,15 @@ import { readChanges } from '#state/change-log.ts';
 import type { Change } from '#state/change-log.ts';
 import type { ContainerRow } from '#state/containers.ts';
 import { listHosts } from '#state/hosts.ts';
-import type { HostState } from '#state/hosts.ts';
+import type { HostRow, HostState } from '#state/hosts.ts';
 import { readLedger } from '#state/ledger.ts';
+import type { SnapshotRow } from '#state/snapshots.ts';
 import type { Sql } from '#state/sql.ts';
 import type { Tenant } from '#state/tenants.ts';
 import type { NodeConfig } from '#config';
 import type { EdgeControl } from '#admin/edge-control.ts';
+import { checkPrecondition } from '#admin/entity-tag.ts';
+import type { Precondition } from '#admin/entity-tag.ts';
 import type { Edge } from './node-edge.ts';
 import { EdgeSettingsControl } from './node-edge-settings.ts';
 import type { Fleet } from './node-fleet.ts';
@@ -87,6 +92,8 @@ export interface NodeParts {
 /** A 12-digit prefix is what people copy from a table; shorter ones work while they are unique. */
 const PREFIX = /^[0-9a-f]{1,64}$/;
 
+const MOVE_REFUSALS: ReadonlySet<string> = new Set(['ECLUSE_MIGRATION_REFUSED', 'ECLUSE_PRECONDITION_FAILED']);
+
 /** Of a UUID. Fewer digits are a slip more often than an id. */
 const SNAPSHOT_PREFIX = /^[0-9a-f][0-9a-f-]{3,35}$/;
 
@@ -102,6 +109,47 @@ async function hostStatus(host: Host, rows: readonly ContainerRow[], use: HostSt
   } catch {
     return { ...base, state: 'down', engineVersion: '', memoryBytes: 0, cpus: 0 }; // The state is the answer.
   }
+}
+
+function explanationOf(row: ContainerRow): ContainerExplanation {
+  const placement = row.placement === '' ? undefined : placementRecord.parse(JSON.parse(row.placement));
+  return { id: row.id, tenant: row.tenant, name: row.name, host: row.host, placement };
+}
+
+function settingsOfHost({ name, engine, state }: HostRow): HostSettings {
+  return { name, engine, use: state };
+}
+
+function confirmHost(ifMatch: Precondition): (host: HostRow) => void {
+  return (host) => {
+    checkPrecondition(ifMatch, settingsOfHost(host), `host ${host.name}`);
+  };
+}
+
+function snapshotView({
+  id,
+  tenant,
+  name,
+  container,
+  host,
+  kind,
+  createdMs,
+  imageBytes,
+  fileBytes,
+  runtime,
+}: SnapshotRow): SnapshotView {
+  return {
+    id,
+    tenant,
+    name,
+    container,
+    host,
+    kind: kind === 'automatic' ? 'automatic' : 'manual',
+    createdMs,
+    imageBytes,
+    keptBytes: fileBytes,
+    runtime,
+  };
 }
 
 export class NodeOperations implements NodeControl {
@@ -159,8 +207,13 @@ export class NodeOperations implements NodeControl {
     );
   }
 
-  async setTenant(name: string, change: TenantChange): Promise<TenantView> {
+  async tenant(name: string): Promise<Tenant> {
+    return await this.#parts.tenants.get(name);
+  }
+
+  async setTenant(name: string, change: TenantChange, ifMatch?: Precondition): Promise<TenantView> {
     const tenant = await this.#parts.tenants.set(name, {
+      ifMatch,
       quota: change.quota ?? {},
       domains: change.domains,
       state: change.state,
@@ -170,8 +223,8 @@ export class NodeOperations implements NodeControl {
     return await this.#tenantView(tenant);
   }
 
-  async removeTenant(name: string): Promise<void> {
-    await this.#parts.tenants.remove(name);
+  async removeTenant(name: string, ifMatch?: Precondition): Promise<void> {
+    await this.#parts.tenants.remove(name, ifMatch);
   }
 
   async tenantEnv(name: string): Promise<TenantEnv> {
@@ -185,37 +238,22 @@ export class NodeOperations implements NodeControl {
   }
 
   async containers(filter: ContainerFilter): Promise<readonly ContainerView[]> {
-    const byName = new Map((await this.#parts.tenants.list()).map((tenant) => [tenant.name, tenant]));
+    const byName = await this.#tenantsByName();
     const rows = (await this.#parts.containers.list()).filter(
       (row) =>
         row.state !== 'creating' &&
         (filter.tenant === undefined || row.tenant === filter.tenant) &&
         (filter.all || ['running', 'paused', 'restarting'].includes(row.state)),
     );
-    return rows.map((row) => ({
-      id: row.id,
-      tenant: row.tenant,
-      name: row.name,
-      image: parseStoredSpec(row.spec).config.Image,
-      host: row.host,
-      state: row.state,
-      status: statusText(row, undefined, this.#parts.clock.nowMs()).replace(
-        /\(Paused\)$/,
-        row.snapshot === '' ? '(Paused)' : '(asleep)',
-      ),
-      createdMs: row.createdMs,
-      startedMs: row.startedMs,
-      address: row.address,
-      routes: this.#urlsOf(row, byName),
-      incarnation: row.incarnation,
-      memoryLimitBytes: row.memoryBytes,
-    }));
+    return rows.map((row) => this.#containerView(row, byName));
+  }
+
+  async container(reference: string): Promise<ContainerView> {
+    return this.#containerView(await this.#find(reference), await this.#tenantsByName());
   }
 
   async explainContainer(reference: string): Promise<ContainerExplanation> {
-    const row = await this.#find(reference);
-    const placement = row.placement === '' ? undefined : placementRecord.parse(JSON.parse(row.placement));
-    return { id: row.id, tenant: row.tenant, name: row.name, host: row.host, placement };
+    return explanationOf(await this.#find(reference));
   }
 
   async readings(): Promise<readonly ContainerReading[]> {
@@ -240,16 +278,22 @@ export class NodeOperations implements NodeControl {
 
   async migrate(
     reference: string,
-    { to, endSessions }: MigrateOrder,
+    { to, endSessions, ifMatch }: MigrateOrder,
     onProgress: (progress: MigrationProgress) => void,
   ): Promise<MigrationReport> {
     const row = await this.#find(reference);
     try {
-      const report = await this.#parts.migrations.migrate(row.id, to, onProgress, { cause: 'order', endSessions });
+      const report = await this.#parts.migrations.migrate(row.id, to, onProgress, {
+        cause: 'order',
+        endSessions,
+        confirm: (now) => {
+          checkPrecondition(ifMatch, explanationOf(now), `the placement of container ${now.name}`);
+        },
+      });
       this.#parts.metrics?.countMigration('done');
       return { ...report, container: `${row.tenant}/${row.name}` };
     } catch (error) {
-      const isRefusal = error instanceof EcluseError && error.code === 'ECLUSE_MIGRATION_REFUSED';
+      const isRefusal = error instanceof EcluseError && MOVE_REFUSALS.has(error.code);
       this.#parts.metrics?.countMigration(isRefusal ? 'refused' : 'failed');
       throw error;
     }
@@ -276,19 +320,23 @@ export class NodeOperations implements NodeControl {
     return { ...(await this.#parts.clones.clone(row.id, count)), container: `${row.tenant}/${row.name}` };
   }
 
+  async host(name: string): Promise<HostSettings> {
+    return settingsOfHost(await findHost(this.#parts.sql, name));
+  }
+
   async drainHost(
     name: string,
-    { dryRun, endSessions }: DrainHostOrder,
+    { dryRun, endSessions, ifMatch }: DrainHostOrder,
     onProgress: (progress: FleetProgress) => void,
   ): Promise<DrainReport> {
     const say = (text: string): void => {
       onProgress({ text });
     };
-    return await this.#parts.fleet.drain(name, { dryRun, endSessions, say });
+    return await this.#parts.fleet.drain(name, { dryRun, endSessions, say, confirm: confirmHost(ifMatch) });
   }
 
-  async undrainHost(name: string): Promise<{ readonly host: string; readonly state: HostState }> {
-    return await this.#parts.fleet.undrain(name);
+  async undrainHost(name: string, ifMatch?: Precondition): Promise<{ readonly host: string; readonly state: HostState }> {
+    return await this.#parts.fleet.undrain(name, confirmHost(ifMatch));
   }
 
   async rebalance({ dryRun }: PlanOrder, onProgress: (progress: FleetProgress) => void): Promise<RebalanceReport> {
@@ -304,25 +352,19 @@ export class NodeOperations implements NodeControl {
   }
 
   async snapshots(): Promise<readonly SnapshotView[]> {
-    return (await this.#parts.snapshots.list()).map(
-      ({ id, tenant, name, container, host, kind, createdMs, imageBytes, fileBytes, runtime }) => ({
-        id,
-        tenant,
-        name,
-        container,
-        host,
-        kind: kind === 'automatic' ? 'automatic' : 'manual',
-        createdMs,
-        imageBytes,
-        keptBytes: fileBytes,
-        runtime,
-      }),
-    );
+    return (await this.#parts.snapshots.list()).map(snapshotView);
   }
 
-  async removeSnapshot(reference: string): Promise<void> {
+  async findSnapshot(reference: string): Promise<SnapshotView> {
     const snapshot = await this.#findSnapshot(reference);
     if (snapshot === undefined) throw controlError(404, `no snapshot is called ${reference}`, 'see: ecluse snapshot ls');
+    return snapshotView(snapshot);
+  }
+
+  async removeSnapshot(reference: string, ifMatch?: Precondition): Promise<void> {
+    const snapshot = await this.findSnapshot(reference);
+    // It is what it was when it was made: between this line and the next it can be gone, never another.
+    checkPrecondition(ifMatch, snapshot, `snapshot ${snapshot.id}`);
     await this.#parts.snapshots.remove(snapshot.id);
   }
 
@@ -343,6 +385,31 @@ export class NodeOperations implements NodeControl {
     return { ...tenant, containers: (await this.#parts.containers.listOf(tenant.name)).length };
   }
 
+  async #tenantsByName(): Promise<ReadonlyMap<string, Tenant>> {
+    return new Map((await this.#parts.tenants.list()).map((tenant) => [tenant.name, tenant]));
+  }
+
+  #containerView(row: ContainerRow, byName: ReadonlyMap<string, Tenant>): ContainerView {
+    return {
+      id: row.id,
+      tenant: row.tenant,
+      name: row.name,
+      image: parseStoredSpec(row.spec).config.Image,
+      host: row.host,
+      state: row.state,
+      status: statusText(row, undefined, this.#parts.clock.nowMs()).replace(
+        /\(Paused\)$/,
+        row.snapshot === '' ? '(Paused)' : '(asleep)',
+      ),
+      createdMs: row.createdMs,
+      startedMs: row.startedMs,
+      address: row.address,
+      routes: this.#urlsOf(row, byName),
+      incarnation: row.incarnation,
+      memoryLimitBytes: row.memoryBytes,
+    };
+  }
+
   /** Id, id prefix, TENANT/NAME, or a NAME that only one tenant uses. */
   async #find(reference: string): Promise<ContainerRow> {
     const rows = (await this.#parts.containers.list()).filter((row) => row.state !== 'creating');
@@ -361,7 +428,7 @@ export class NodeOperations implements NodeControl {
   }
 
   /** By its id, or the beginning of it. */
-  async #findSnapshot(reference: string): Promise<{ readonly id: string; readonly container: string } | undefined> {
+  async #findSnapshot(reference: string): Promise<SnapshotRow | undefined> {
     if (!SNAPSHOT_PREFIX.test(reference)) return undefined;
     const [first, second] = (await this.#parts.snapshots.list()).filter(({ id }) => id.startsWith(reference));
     if (second !== undefined)
