@@ -73,10 +73,7 @@ async function boot(message: ToWorker & { readonly kind: 'boot' }): Promise<void
         send({ kind: 'wake', endpointIds });
       },
     },
-    {
-      accessLogFile: options.accessLogFile,
-      limits: options.limits,
-    },
+    options,
   );
   const state: Running = { plane, options, listener: undefined };
   running = state;
@@ -127,7 +124,7 @@ async function endOf(state: Running | undefined, how: Drain): Promise<void> {
 
 async function handle(
   { plane, listener }: Running,
-  message: Exclude<ToWorker, EndMessage | { readonly kind: 'boot' }>,
+  message: Exclude<ToWorker, EndMessage | OwnMessage | { readonly kind: 'boot' }>,
 ): Promise<void> {
   const { seq } = message;
   switch (message.kind) {
@@ -164,6 +161,19 @@ async function handle(
       plane.wakeFailed(message.endpointIds, message.retryAfterMs);
       send({ kind: 'ack', seq });
       return;
+  }
+}
+
+type OwnMessage = ToWorker & { readonly kind: 'metrics' | 'reopen-log' | 'options' };
+
+function isOfItself(message: ToWorker): message is OwnMessage {
+  return message.kind === 'metrics' || message.kind === 'reopen-log' || message.kind === 'options';
+}
+
+/** What is said about the worker itself, whatever it serves. */
+async function handleOwn({ plane, listener }: Running, message: OwnMessage): Promise<void> {
+  const { seq } = message;
+  switch (message.kind) {
     case 'metrics':
       pushTraffic(plane);
       send({ kind: 'metrics', seq, metrics: await plane.metrics.asJson() });
@@ -172,6 +182,12 @@ async function handle(
       plane.accessLog.reopen();
       send({ kind: 'ack', seq });
       return;
+    case 'options': {
+      const reason = plane.reconfigure(message.options);
+      if (reason === undefined) listener?.limitsChanged();
+      send(reason === undefined ? { kind: 'ack', seq } : { kind: 'refused', seq, reason });
+      return;
+    }
   }
 }
 
@@ -240,10 +256,16 @@ function leave(): void {
   process.exit(0);
 }
 
+async function handleAny(state: Running, message: Exclude<ToWorker, { readonly kind: 'boot' }>): Promise<void> {
+  if (isOfEnd(message)) await handleEnd(state.plane, message);
+  else if (isOfItself(message)) await handleOwn(state, message);
+  else await handle(state, message);
+}
+
 async function onMessage(message: ToWorker): Promise<void> {
   try {
     if (message.kind === 'boot') await boot(message);
-    else if (running !== undefined) await (isOfEnd(message) ? handleEnd(running.plane, message) : handle(running, message));
+    else if (running !== undefined) await handleAny(running, message);
     else if (message.kind === 'drain') {
       // The stop came before the configuration: there is nothing to drain.
       send({ kind: 'ack', seq: message.seq });

@@ -32,7 +32,7 @@ export interface HoldDeps {
   readonly serviceOf: (serviceId: string) => Service | undefined;
   readonly inFlightOf: (endpointId: string) => number;
   /** Requests that one endpoint takes at once. */
-  readonly inFlightMax: number;
+  readonly inFlightMax: () => number;
   readonly wakes: Pick<Wakes, 'ask' | 'failedForMs'>;
 }
 
@@ -190,9 +190,10 @@ export class HoldQueue implements Disposable {
       if (typeof decision !== 'string') {
         // What came together after a thaw goes on as fast as the endpoint takes it.
         const inFlight = this.#deps.inFlightOf(decision.id);
-        if (inFlight >= Math.min(window, this.#deps.inFlightMax)) {
+        const inFlightMax = this.#deps.inFlightMax();
+        if (inFlight >= Math.min(window, inFlightMax)) {
           this.#isPaced = true;
-          if (inFlight < this.#deps.inFlightMax) this.#widenLater(serviceId, window);
+          if (inFlight < inFlightMax) this.#widenLater(serviceId, window);
           decision = this.#isExpired(request) ? 'hold-expired' : 'wait';
         }
       }

@@ -1,7 +1,9 @@
 /** What answers of workers mean to the pool. Pure. */
 import { EcluseError, reasonOf } from '#errors';
 import type { Reply } from './generation/conversation.ts';
-import type { FreezeResult } from './protocol.ts';
+import { configRefused } from './committed.ts';
+import { listenError } from './port-probe.ts';
+import type { FreezeResult, ListenAddresses } from './protocol.ts';
 
 /** What two groups of workers found at a freeze. */
 export function sumOfFreezes(one: FreezeResult, other: FreezeResult): FreezeResult {
@@ -29,4 +31,25 @@ export function startFailed(what: string): EcluseError {
     message: `a worker ${what} at start`,
     mend: 'see its log lines above',
   });
+}
+
+export function optionsRefused(reason: string): EcluseError {
+  return new EcluseError({
+    code: 'ECLUSE_OPTIONS_REFUSED',
+    source: 'runtime',
+    status: 409,
+    message: `a worker did not take the options: ${reason}`,
+    mend: 'nothing was changed; see the log of the daemon, and try again',
+  });
+}
+
+/** Why a worker that was to serve `version` and listen does not. */
+export function bootRefused(
+  { reason, code }: Reply & { readonly kind: 'refused' },
+  version: number,
+  { http, https }: ListenAddresses,
+): EcluseError {
+  if (code === undefined) return configRefused(version, reason);
+  const key = http !== undefined && reason.includes(`:${String(http.port)}`) ? 'listen.http' : 'listen.https';
+  return listenError(key === 'listen.http' ? http : https, key, { code, reason });
 }

@@ -22,62 +22,33 @@ import {
   WORKER_DRAIN_MS,
   WORKER_START_TIMEOUT_MS,
 } from './limits.ts';
-import { shareLimits } from './budget.ts';
 import { committedOf, committedWith, configRefused, edgeConfigOf } from './committed.ts';
 import type { Committed } from './committed.ts';
-import { EDGE_LIMITS } from './edge-limits.ts';
-import type { EdgeLimits } from './edge-limits.ts';
 import { Loads } from './loads.ts';
 import { aggregateMetrics } from './metrics.ts';
-import { listenError, probeAddresses } from './port-probe.ts';
+import { probeAddresses } from './port-probe.ts';
 import { NOTHING_FROZEN } from './protocol.ts';
 import type {
+  ChangeableOptions,
   EdgeChange,
-  EdgeConfig,
   FreezeOptions,
   FreezeResult,
   ListenAddress,
   ListenAddresses,
   ToWorker,
-  TrafficDelta,
-  TrustOptions,
-  WorkerOptions,
 } from './protocol.ts';
 import { Wakes, asleepAmong } from './wakes.ts';
-import { refusalOf, startFailed, sumOfFreezes } from './worker-answers.ts';
+import { bootRefused, optionsRefused, refusalOf, startFailed, sumOfFreezes } from './worker-answers.ts';
+import { changeableOf, shareOfOptions } from './worker-options.ts';
+import type { WorkerPoolOptions } from './worker-options.ts';
 import { WorkerProcess } from './worker-process.ts';
 import type { Ask, Reply } from './generation/conversation.ts';
 import { OldWorkers } from './generation/old-workers.ts';
-import type { Succession } from './generation/old-workers.ts';
 import type { Predecessor } from './generation/predecessors.ts';
 
 export interface WorkerPoolDeps {
   readonly log: Log;
   readonly clock: Clock;
-}
-
-export interface WorkerPoolOptions {
-  readonly workers: number;
-  /** Path of `src/worker.ts`. */
-  readonly workerFile: string;
-  /** Port 0 takes a free one; `listening` tells which. */
-  readonly listen: ListenAddresses;
-  readonly accessLogFile: string;
-  readonly logLevel?: WorkerOptions['logLevel'];
-  /** Of the whole node. */
-  readonly limits?: EdgeLimits;
-  readonly trust?: TrustOptions;
-  readonly initial: EdgeConfig;
-  /** Sealed with them, TLS sessions are resumed by any worker. Undefined: each has its own. */
-  readonly ticketKeys?: Uint8Array;
-  /** What this node's primaries hand on to each other; undefined: the workers end with theirs. */
-  readonly succession?: Succession;
-  readonly onTraffic: (deltas: readonly TrafficDelta[]) => void;
-  /**
-   * Requests wait for one of these endpoints, all of which sleep: any one will do. Said once, and again after some seconds while they wait. To be
-   * answered with a table in which one is awake, or with `wakeFailed`.
-   */
-  readonly onWake: (endpointIds: readonly string[]) => void;
 }
 
 export interface WorkerStatus {
@@ -108,7 +79,6 @@ const WORKERS_MAX = 256;
  * version is pinned: one whose V8 does not know them would not start a worker, which every test would show.
  */
 const WORKER_FLAGS = ['--max-inlined-bytecode-size-cumulative=4000', '--max-inlined-bytecode-size=1000'];
-const NOBODY_TRUSTED: TrustOptions = { trustedProxies: [], proxyProtocol: false };
 
 export class WorkerPool implements AsyncDisposable {
   readonly #deps: WorkerPoolDeps;
@@ -124,12 +94,15 @@ export class WorkerPool implements AsyncDisposable {
   readonly #loads: Loads<Member | Predecessor>;
   readonly #old: OldWorkers | undefined;
   #committed: Committed;
+  /** Limits are of the whole node. */
+  #changeable: ChangeableOptions;
 
   private constructor(deps: WorkerPoolDeps, options: WorkerPoolOptions, listen: ListenAddresses) {
     this.#deps = deps;
     this.#options = options;
     this.#listen = listen;
     this.#committed = committedOf(options.initial);
+    this.#changeable = changeableOf(options);
     this.#loads = new Loads(deps.clock);
     this.#wakes = new Wakes(deps.clock, { againMs: WAKE_SAME_MS, tell: options.onWake });
     this.#old = OldWorkers.of(deps.log, options.succession, {
@@ -261,6 +234,24 @@ export class WorkerPool implements AsyncDisposable {
   /** Opens the access log anew, after a rotation. */
   async reopenAccessLog(): Promise<void> {
     await this.#askAll({ kind: 'reopen-log' }, WORKER_ACK_TIMEOUT_MS);
+  }
+
+  /**
+   * Gives all workers other options, or none: then it throws ECLUSE_OPTIONS_REFUSED, and what they had is what they have again. Those that start later
+   * boot with them; those of earlier generations keep theirs. Limits are of the whole node. Returns the processes that have them.
+   */
+  async reconfigure(options: ChangeableOptions): Promise<readonly number[]> {
+    return await this.#changes.run('change', async () => {
+      const before = this.#changeable;
+      const message = (of: ChangeableOptions): Ask => ({ kind: 'options', options: shareOfOptions(of, this.#options.workers) });
+      this.#changeable = options; // In one turn with the question: who boots from here on has them already.
+      const asked = this.#booted().map(async ({ process }) => await process.ask(message(options), WORKER_ACK_TIMEOUT_MS));
+      const reason = (await Promise.allSettled(asked)).map(refusalOf).find((text) => text !== undefined);
+      if (reason === undefined) return this.#booted().map(({ process }) => process.pid);
+      this.#changeable = before;
+      for (const { process } of this.#booted()) process.tell(message(before));
+      throw optionsRefused(reason);
+    });
   }
 
   /** Stops accepting, gives what is under way `WORKER_DRAIN_MS`, and ends the workers. */
@@ -456,23 +447,18 @@ export class WorkerPool implements AsyncDisposable {
   async #boot(member: Member): Promise<void> {
     member.booted = true;
     member.version = this.version;
-    const { accessLogFile, logLevel = 'info', limits = EDGE_LIMITS, trust = NOBODY_TRUSTED, workers } = this.#options;
     const { succession, ticketKeys } = this.#options;
     const generation = { generation: succession?.generation ?? 1, successorSocket: succession?.socketPath };
-    const shares = { ...limits, tenant: shareLimits(limits.tenant, workers) };
     const reply = await member.process.ask(
       {
         kind: 'boot',
-        options: { listen: this.#listen, limits: shares, trust, accessLogFile, logLevel, ticketKeys, ...generation },
+        options: { ...shareOfOptions(this.#changeable, this.#options.workers), listen: this.#listen, ticketKeys, ...generation },
         edge: edgeConfigOf(this.#committed),
         ...this.#held(),
       },
       WORKER_START_TIMEOUT_MS,
     );
     if (reply.kind !== 'refused') return;
-    if (reply.code === undefined) throw configRefused(member.version, reply.reason);
-    const { http, https } = this.#listen;
-    const key = http !== undefined && reply.reason.includes(`:${String(http.port)}`) ? 'listen.http' : 'listen.https';
-    throw listenError(key === 'listen.http' ? http : https, key, { code: reply.code, reason: reply.reason });
+    throw bootRefused(reply, member.version, this.#listen);
   }
 }

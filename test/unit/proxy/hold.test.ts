@@ -44,9 +44,7 @@ describe('HoldQueue', () => {
       wakes,
       serviceOf: (id) => services.get(id),
       inFlightOf: (id) => inFlight.get(id) ?? 0,
-      get inFlightMax() {
-        return inFlightMax;
-      },
+      inFlightMax: () => inFlightMax,
     });
   });
 

@@ -1,0 +1,48 @@
+/** What a pool of workers is started with, and which of it may change while they serve. Pure. */
+import { shareLimits } from './budget.ts';
+import { EDGE_LIMITS } from './edge-limits.ts';
+import type { EdgeLimits } from './edge-limits.ts';
+import type { Succession } from './generation/old-workers.ts';
+import type { ChangeableOptions, EdgeConfig, ListenAddresses, TrafficDelta, TrustOptions, WorkerOptions } from './protocol.ts';
+
+export interface WorkerPoolOptions {
+  readonly workers: number;
+  /** Path of `src/worker.ts`. */
+  readonly workerFile: string;
+  /** Port 0 takes a free one; `listening` tells which. */
+  readonly listen: ListenAddresses;
+  readonly accessLogFile: string;
+  readonly logLevel?: WorkerOptions['logLevel'];
+  /** Of the whole node. */
+  readonly limits?: EdgeLimits;
+  readonly trust?: TrustOptions;
+  readonly initial: EdgeConfig;
+  /** Sealed with them, TLS sessions are resumed by any worker. Undefined: each has its own. */
+  readonly ticketKeys?: Uint8Array;
+  /** What this node's primaries hand on to each other; undefined: the workers end with theirs. */
+  readonly succession?: Succession;
+  readonly onTraffic: (deltas: readonly TrafficDelta[]) => void;
+  /**
+   * Requests wait for one of these endpoints, all of which sleep: any one will do. Said once, and again after some seconds while they wait. To be
+   * answered with a table in which one is awake, or with `wakeFailed`.
+   */
+  readonly onWake: (endpointIds: readonly string[]) => void;
+}
+
+const NOBODY_TRUSTED: TrustOptions = { trustedProxies: [], proxyProtocol: false };
+
+/** Those of the whole node; what is absent has its default. */
+export function changeableOf({
+  accessLogFile,
+  logLevel = 'info',
+  limits = EDGE_LIMITS,
+  trust = NOBODY_TRUSTED,
+}: Pick<ChangeableOptions, 'accessLogFile'> & Partial<ChangeableOptions>): ChangeableOptions {
+  return { accessLogFile, logLevel, limits, trust };
+}
+
+/** What one of `workers` gets of them. */
+export function shareOfOptions(options: ChangeableOptions, workers: number): ChangeableOptions {
+  const { limits } = options;
+  return { ...options, limits: { ...limits, tenant: shareLimits(limits.tenant, workers) } };
+}
