@@ -258,10 +258,10 @@ export class NodeOperations implements NodeControl {
 
   async readings(): Promise<readonly ContainerReading[]> {
     const rows = new Map((await this.#parts.containers.list()).map((row) => [row.id, row]));
-    return this.#parts.meter.readings().flatMap((reading) => {
-      const row = rows.get(reading.container);
+    return this.#parts.meter.readings().flatMap(({ container, ...counters }) => {
+      const row = rows.get(container);
       if (row === undefined || row.state === 'exited') return [];
-      return [{ id: row.id, tenant: row.tenant, name: row.name, host: row.host, ...reading }];
+      return [{ id: row.id, tenant: row.tenant, name: row.name, host: row.host, ...counters }];
     });
   }
 
