@@ -76,6 +76,7 @@ export type RemoteCommand =
   | (Remote &
       (
         | { readonly kind: 'status' }
+        | { readonly kind: 'reload' }
         | { readonly kind: 'tenant-add'; readonly name: string; readonly settings: TenantSettings }
         | { readonly kind: 'tenant-ls' }
         | {

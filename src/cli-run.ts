@@ -4,6 +4,7 @@
  * Exit codes: 0 done, 1 refused or failed, 2 wrong usage. An error is one line on stderr (a configuration's problems are one line each).
  */
 import type { AdminClient } from '#admin/client.ts';
+import type { NodeConfig } from '#config';
 import { EcluseError, codeOf, errorLine, reasonOf } from '#errors';
 import { DATA_DIR_DEFAULT, adminSocketOf } from '#node-paths';
 import { parseCommandLine } from './cli.ts';
@@ -110,13 +111,15 @@ function dataDirOf(flag: string | undefined): string | undefined {
 async function up(command: UpCommand): Promise<number> {
   const { loadConfig } = await import('./config.ts');
   const { configFile, demo, listen, dataDir } = command;
-  const config = await loadConfig({ file: configFile, dataDir: dataDirOf(dataDir), demo, overrides: listen });
+  const readConfig = async (): Promise<NodeConfig> =>
+    await loadConfig({ file: configFile, dataDir: dataDirOf(dataDir), demo, overrides: listen });
+  const config = await readConfig();
   const { runNode } = await import('./node.ts');
   if (command.checkOnly) {
     processOutput.write('the configuration is in order\n');
     return DONE;
   }
-  return await runNode(config);
+  return await runNode(config, readConfig);
 }
 
 function socketOf({ dataDir, adminSocket }: DaemonAddress): string {
@@ -140,6 +143,9 @@ async function runRemote(command: RemoteCommand, output: Output): Promise<void> 
       return;
     case 'host-ls':
       await (await import('./cli-node.ts')).printHosts(client, output, command);
+      return;
+    case 'reload':
+      await (await import('./cli-reload.ts')).runReload(client, output, command);
       return;
     case 'upgrade':
       await (await import('./cli-upgrade.ts')).runUpgrade(command, client, output);
@@ -181,7 +187,18 @@ function isOfEdge(command: RemoteCommand): command is EdgeCommand {
   return OF_EDGE.includes(command.kind);
 }
 
-const OF_NODE = ['status', 'upgrade', 'host-ls', 'host-drain', 'host-undrain', 'rebalance', 'events', 'top', 'usage'] as const;
+const OF_NODE = [
+  'status',
+  'reload',
+  'upgrade',
+  'host-ls',
+  'host-drain',
+  'host-undrain',
+  'rebalance',
+  'events',
+  'top',
+  'usage',
+] as const;
 type NodeCommand = Extract<RemoteCommand, { readonly kind: (typeof OF_NODE)[number] }>;
 type ObjectCommand = Exclude<RemoteCommand, NodeCommand | EdgeCommand>;
 

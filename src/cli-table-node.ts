@@ -12,6 +12,13 @@ export const NODE_COMMAND_SPECS: readonly CommandSpec[] = [
     command: (given) => ({ kind: 'status', ...remote(given) }),
   },
   {
+    words: 'reload',
+    operands: [],
+    about: 'read ecluse.yaml again, and change what can change while the node runs',
+    flags: REMOTE_FLAGS,
+    command: (given) => ({ kind: 'reload', ...remote(given) }),
+  },
+  {
     words: 'upgrade',
     operands: [],
     about: 'put the program that is installed now in the place of the one that runs, without dropping a connection',

@@ -14,6 +14,7 @@ import type {
   ContainerFilter,
   FleetProgress,
   PlanOrder,
+  ReloadReport,
   SnapshotView,
   TenantChange,
   TenantEnv,
@@ -23,7 +24,6 @@ import type {
 } from '#admin/node-control.ts';
 import { parseStoredSpec } from '#caas/spec/container-spec.ts';
 import type { Containers } from '#caas/containers.ts';
-import { placementRecord } from '#caas/placement.ts';
 import { statusText } from '#caas/docker-api/container-views.ts';
 import type { Host } from '#caas/host.ts';
 import type { Meter } from '#caas/meter.ts';
@@ -46,7 +46,7 @@ import { readChanges } from '#state/change-log.ts';
 import type { Change } from '#state/change-log.ts';
 import type { ContainerRow } from '#state/containers.ts';
 import { listHosts } from '#state/hosts.ts';
-import type { HostRow, HostState } from '#state/hosts.ts';
+import type { HostState } from '#state/hosts.ts';
 import { readLedger } from '#state/ledger.ts';
 import type { SnapshotRow } from '#state/snapshots.ts';
 import type { Sql } from '#state/sql.ts';
@@ -58,9 +58,10 @@ import type { Precondition } from '#admin/entity-tag.ts';
 import type { Edge } from './node-edge.ts';
 import { EdgeSettingsControl } from './node-edge-settings.ts';
 import type { Fleet } from './node-fleet.ts';
+import { addressText, confirmHost, explanationOf, hostStatus, settingsOfHost, snapshotView } from './node-views.ts';
 import type { NodeMetrics } from './node-metrics.ts';
+import type { LiveConfig, Reloads } from './node-reload.ts';
 import type { Tenants } from './node-tenants.ts';
-import { formatListenAddress } from './listen-address.ts';
 import { checkSuccessor } from './node-succession.ts';
 import type { UpgradeOrder } from './node-succession.ts';
 import { packageVersion } from './version.ts';
@@ -85,6 +86,8 @@ export interface NodeParts {
   readonly metrics: NodeMetrics | undefined;
   readonly startedMs: number;
   readonly generation: number;
+  readonly live: LiveConfig;
+  readonly reloads: Reloads;
   /** Carries an upgrade out, when this turn is over. */
   readonly order: (order: UpgradeOrder) => void;
 }
@@ -96,61 +99,6 @@ const MOVE_REFUSALS: ReadonlySet<string> = new Set(['ECLUSE_MIGRATION_REFUSED', 
 
 /** Of a UUID. Fewer digits are a slip more often than an id. */
 const SNAPSHOT_PREFIX = /^[0-9a-f][0-9a-f-]{3,35}$/;
-
-function addressText(address: { readonly host: string; readonly port: number } | undefined): string | undefined {
-  return address === undefined ? undefined : formatListenAddress(address);
-}
-
-async function hostStatus(host: Host, rows: readonly ContainerRow[], use: HostState): Promise<NodeStatus['hosts'][number]> {
-  const base = { name: host.name, use, engine: host.engineKind, containers: rows.filter((row) => row.host === host.name).length };
-  try {
-    const info = await host.info();
-    return { ...base, state: 'up', engineVersion: info.ServerVersion, memoryBytes: info.MemTotal, cpus: info.NCPU };
-  } catch {
-    return { ...base, state: 'down', engineVersion: '', memoryBytes: 0, cpus: 0 }; // The state is the answer.
-  }
-}
-
-function explanationOf(row: ContainerRow): ContainerExplanation {
-  const placement = row.placement === '' ? undefined : placementRecord.parse(JSON.parse(row.placement));
-  return { id: row.id, tenant: row.tenant, name: row.name, host: row.host, placement };
-}
-
-function settingsOfHost({ name, engine, state }: HostRow): HostSettings {
-  return { name, engine, use: state };
-}
-
-function confirmHost(ifMatch: Precondition): (host: HostRow) => void {
-  return (host) => {
-    checkPrecondition(ifMatch, settingsOfHost(host), `host ${host.name}`);
-  };
-}
-
-function snapshotView({
-  id,
-  tenant,
-  name,
-  container,
-  host,
-  kind,
-  createdMs,
-  imageBytes,
-  fileBytes,
-  runtime,
-}: SnapshotRow): SnapshotView {
-  return {
-    id,
-    tenant,
-    name,
-    container,
-    host,
-    kind: kind === 'automatic' ? 'automatic' : 'manual',
-    createdMs,
-    imageBytes,
-    keptBytes: fileBytes,
-    runtime,
-  };
-}
 
 export class NodeOperations implements NodeControl {
   readonly edge: EdgeControl;
@@ -184,6 +132,10 @@ export class NodeOperations implements NodeControl {
         [...this.#parts.hosts.values()].map(async (host) => await hostStatus(host, rows, uses.get(host.name) ?? 'active')),
       ),
     };
+  }
+
+  async reload(): Promise<ReloadReport> {
+    return await this.#parts.reloads.reload();
   }
 
   async upgrade({ drainMs = RETIRE_DRAIN_MS }: { readonly drainMs?: number }): Promise<UpgradeBegun> {
@@ -440,7 +392,7 @@ export class NodeOperations implements NodeControl {
     const tenant = byName.get(row.tenant);
     const https = this.#parts.config.listen.https;
     if (tenant === undefined || https === undefined) return [];
-    const wanted = wantedRoutes(row.name, parseStoredSpec(row.spec), tenant, this.#parts.config.domain);
+    const wanted = wantedRoutes(row.name, parseStoredSpec(row.spec), tenant, this.#parts.live.config.domain);
     const port = https.port === 443 ? '' : `:${String(this.#parts.pool.listening.https?.port ?? https.port)}`;
     return wanted.kind === 'refused' ? [] : wanted.routes.map((route) => `https://${route.host}${port}${route.path}`);
   }

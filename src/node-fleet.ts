@@ -22,6 +22,8 @@ export interface Fleet {
   readonly drain: (host: string, order: DrainOrder) => Promise<DrainReport>;
   readonly undrain: (host: string, confirm: Confirm) => Promise<{ readonly host: string; readonly state: HostState }>;
   readonly rebalance: (order: Order) => Promise<RebalanceReport>;
+  /** Other settings of the rebalancer, from its next plan on. */
+  readonly follow: (settings: RebalanceSettings) => void;
 }
 
 /** Starts the loops. They end before the workers do: what they do needs the edge. */
@@ -36,5 +38,8 @@ export function openFleet(base: FleetDeps, settings: RebalanceSettings, stack: A
     drain: async (host, order) => await drainHost(deps, host, order),
     undrain: async (host, confirm) => await undrainHost(deps, host, confirm),
     rebalance: async (order) => await rebalancer.rebalance(order),
+    follow: (changed) => {
+      rebalancer.follow(changed);
+    },
   };
 }

@@ -159,6 +159,15 @@ export const ANSWERS = {
     hosts: z.array(hostView),
   }),
   UpgradeBegun: z.object({ generation: count.describe('The one that goes.'), pid: z.int() }),
+  Reload: z.object({
+    file: z.string(),
+    applied: z.array(z.string()).describe('Keys that changed, and take effect from now on.'),
+    needsRestart: z
+      .array(z.string())
+      .describe('Keys that changed in the file, and take effect with an upgrade or a restart only.'),
+    unchanged: z.array(z.string()).describe('Keys that are as they were.'),
+    workers: z.array(z.int()).describe('Processes of the workers that have what was applied.'),
+  }),
   HostList: z.object({ hosts: z.array(hostView) }),
   Host: z.object({ name: z.string(), engine: z.string().describe('"managed", or "unix:///path".'), use: hostUse }),
   HostUndrained: z.object({ host: z.string(), state: hostUse }),

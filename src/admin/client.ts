@@ -42,6 +42,7 @@ import type {
   HostSettings,
   NodeControl,
   NodeStatus,
+  ReloadReport,
   SnapshotView,
   TenantEnv,
   TenantView,
@@ -84,6 +85,7 @@ export function createAdminClient(socketPath: string): AdminClient {
     await ask<T>({ method: 'GET', path: withQuery(path, query) });
   return {
     status: async () => await get<NodeStatus>('status'),
+    reload: async () => await ask<ReloadReport>({ method: 'POST', path: 'reload' }),
     upgrade: async (body) => await ask<UpgradeBegun>({ method: 'POST', path: 'upgrade', body }),
     tenants: async () => (await get<{ tenants: readonly TenantView[] }>('tenants')).tenants,
     addTenant: async (body) => await ask<TenantView>({ method: 'POST', path: 'tenants', body }),

@@ -47,6 +47,17 @@ export interface UpgradeBegun {
   readonly pid: number;
 }
 
+/** What became of a file that was read again. Keys by their paths. */
+export interface ReloadReport {
+  readonly file: string;
+  readonly applied: readonly string[];
+  /** They changed in the file, and take effect with an upgrade or a restart only. */
+  readonly needsRestart: readonly string[];
+  readonly unchanged: readonly string[];
+  /** Processes of the workers that have what was applied. */
+  readonly workers: readonly number[];
+}
+
 export interface NodeStatus {
   readonly version: string;
   readonly pid: number;
@@ -193,6 +204,8 @@ export interface NodeControl {
   readonly edge: EdgeControl;
 
   status(): Promise<NodeStatus>;
+  /** Reads the configuration again, and changes what can change while the node runs. Errors: ECLUSE_CONFIG_INVALID and others; nothing was changed. */
+  reload(): Promise<ReloadReport>;
   /** Puts the program that lies on the disk in the place of this one, when this call is answered. Errors: ECLUSE_UPGRADE_REFUSED, nothing was changed. */
   upgrade(order: { readonly drainMs?: number }): Promise<UpgradeBegun>;
   tenants(): Promise<readonly TenantView[]>;

@@ -22,6 +22,14 @@ export const NODE_ROUTES: readonly AdminRoute[] = [
   }),
   jsonRoute({
     method: 'POST',
+    path: 'reload',
+    summary: 'Read the configuration again, and change what can change while the node runs',
+    refusals: [400, 409],
+    answer: ANSWERS.Reload,
+    handle: async ({ control }) => await control.reload(),
+  }),
+  jsonRoute({
+    method: 'POST',
     path: 'upgrade',
     summary: 'Put the program that is installed now in the place of the one that runs',
     body: upgradeRequestSchema,

@@ -21,7 +21,7 @@ const PARAMETERS: Readonly<Record<string, string>> = {
 const errorSchema = z.object({
   error: z.object({
     code: z.string().describe('ECLUSE_…, for programs.'),
-    message: z.string().describe('What and why, for people. Of a configuration: one line a problem.'),
+    message: z.string().describe('What and why, for people.'),
     mend: z.string().exactOptional().describe('What to do.'),
   }),
 });

@@ -136,6 +136,13 @@ export function createTestControl(sql: Sql): NodeControl {
   return {
     edge: NO_EDGE,
     status: async () => STATUS,
+    reload: async () => ({
+      file: '/etc/ecluse/ecluse.yaml',
+      applied: ['edge.timeouts.idle'],
+      needsRestart: ['workers'],
+      unchanged: ['data'],
+      workers: [1],
+    }),
     upgrade: async () => ({ generation: STATUS.generation, pid: STATUS.pid }),
     tenants: async () => (await listTenants(sql)).map((tenant) => ({ ...tenant, containers: 0 })),
     addTenant: async ({ name, quota, domains }) => {

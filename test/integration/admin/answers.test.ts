@@ -43,6 +43,7 @@ async function ask(socketPath: string, { method = 'GET', path, body, headers = {
 const REQUESTS: Readonly<Record<string, Omit<Asked, 'method'>>> = {
   'GET status': { path: 'status' },
   'POST upgrade': { path: 'upgrade', body: {} },
+  'POST reload': { path: 'reload' },
   'GET hosts': { path: 'hosts' },
   'GET hosts/{name}': { path: 'hosts/a' },
   'POST hosts/{name}/drain': { path: 'hosts/a/drain', body: { dryRun: false } },
