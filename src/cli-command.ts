@@ -76,6 +76,7 @@ export type RemoteCommand =
   | (Remote &
       (
         | { readonly kind: 'status' }
+        | { readonly kind: 'reload' }
         | { readonly kind: 'tenant-add'; readonly name: string; readonly settings: TenantSettings }
         | { readonly kind: 'tenant-ls' }
         | {
@@ -143,7 +144,7 @@ export type Command =
   | { readonly kind: 'help'; readonly topic: string }
   | { readonly kind: 'version'; readonly json: boolean }
   | { readonly kind: 'hash-password' }
-  | { readonly kind: 'config-schema'; readonly of: 'node' | 'routes' }
+  | { readonly kind: 'config-schema'; readonly of: 'node' | 'routes' | 'admin-api' }
   | { readonly kind: 'not-implemented'; readonly name: string }
   | UpCommand
   | DoctorCommand

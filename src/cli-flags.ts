@@ -1,4 +1,5 @@
 /** Flags that many commands have, and how their values are read. */
+import { EcluseError } from '#errors';
 import type { DaemonAddress } from './cli-command.ts';
 import { usageError } from './cli-spec.ts';
 import type { FlagSpec, Given } from './cli-spec.ts';
@@ -24,4 +25,13 @@ export function countOf(flag: string, text: string, least: number): number {
   const value = /^\d{1,7}$/.test(text) ? Number(text) : Number.NaN;
   if (value >= least) return value;
   throw usageError(`--${flag} cannot be "${text}"`, `use a whole number of at least ${String(least)}`);
+}
+
+/** Errors: ECLUSE_USAGE, with the flag. */
+export function withUnit(flag: string, text: string, parse: (text: string) => number): number {
+  try {
+    return parse(text);
+  } catch (error) {
+    throw error instanceof EcluseError ? usageError(`--${flag}: ${error.message}`, error.mend) : error;
+  }
 }

@@ -4,6 +4,7 @@
  * Exit codes: 0 done, 1 refused or failed, 2 wrong usage. An error is one line on stderr (a configuration's problems are one line each).
  */
 import type { AdminClient } from '#admin/client.ts';
+import type { NodeConfig } from '#config';
 import { EcluseError, codeOf, errorLine, reasonOf } from '#errors';
 import { DATA_DIR_DEFAULT, adminSocketOf } from '#node-paths';
 import { parseCommandLine } from './cli.ts';
@@ -68,10 +69,7 @@ async function runLocal(command: Exclude<Command, RemoteCommand>, output: Output
       return DONE;
     }
     case 'config-schema': {
-      const { configJsonSchema } = await import('./config.ts');
-      const { documentJsonSchema } = await import('#routing/operator/schema.ts');
-      const schema = command.of === 'routes' ? documentJsonSchema() : configJsonSchema();
-      output.write(`${JSON.stringify(schema, undefined, 2)}\n`);
+      output.write(`${JSON.stringify(await schemaOf(command.of), undefined, 2)}\n`);
       return DONE;
     }
     case 'hash-password': {
@@ -98,6 +96,17 @@ async function runLocal(command: Exclude<Command, RemoteCommand>, output: Output
   }
 }
 
+async function schemaOf(what: (Command & { readonly kind: 'config-schema' })['of']): Promise<object> {
+  switch (what) {
+    case 'node':
+      return (await import('./config.ts')).configJsonSchema();
+    case 'routes':
+      return (await import('#routing/operator/schema.ts')).documentJsonSchema();
+    case 'admin-api':
+      return (await import('#admin/routes.ts')).adminOpenApi();
+  }
+}
+
 /** ECLUSE_DATA stands for --data wherever that is not given. */
 function dataDirOf(flag: string | undefined): string | undefined {
   const fromEnv = process.env['ECLUSE_DATA'];
@@ -107,13 +116,15 @@ function dataDirOf(flag: string | undefined): string | undefined {
 async function up(command: UpCommand): Promise<number> {
   const { loadConfig } = await import('./config.ts');
   const { configFile, demo, listen, dataDir } = command;
-  const config = await loadConfig({ file: configFile, dataDir: dataDirOf(dataDir), demo, overrides: listen });
+  const readConfig = async (): Promise<NodeConfig> =>
+    await loadConfig({ file: configFile, dataDir: dataDirOf(dataDir), demo, overrides: listen });
+  const config = await readConfig();
   const { runNode } = await import('./node.ts');
   if (command.checkOnly) {
     processOutput.write('the configuration is in order\n');
     return DONE;
   }
-  return await runNode(config);
+  return await runNode(config, readConfig);
 }
 
 function socketOf({ dataDir, adminSocket }: DaemonAddress): string {
@@ -137,6 +148,9 @@ async function runRemote(command: RemoteCommand, output: Output): Promise<void> 
       return;
     case 'host-ls':
       await (await import('./cli-node.ts')).printHosts(client, output, command);
+      return;
+    case 'reload':
+      await (await import('./cli-reload.ts')).runReload(client, output, command);
       return;
     case 'upgrade':
       await (await import('./cli-upgrade.ts')).runUpgrade(command, client, output);
@@ -178,7 +192,18 @@ function isOfEdge(command: RemoteCommand): command is EdgeCommand {
   return OF_EDGE.includes(command.kind);
 }
 
-const OF_NODE = ['status', 'upgrade', 'host-ls', 'host-drain', 'host-undrain', 'rebalance', 'events', 'top', 'usage'] as const;
+const OF_NODE = [
+  'status',
+  'reload',
+  'upgrade',
+  'host-ls',
+  'host-drain',
+  'host-undrain',
+  'rebalance',
+  'events',
+  'top',
+  'usage',
+] as const;
 type NodeCommand = Extract<RemoteCommand, { readonly kind: (typeof OF_NODE)[number] }>;
 type ObjectCommand = Exclude<RemoteCommand, NodeCommand | EdgeCommand>;
 

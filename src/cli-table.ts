@@ -1,10 +1,10 @@
 /** The table of commands: their words, operands and flags, what help says of them, and what they mean. Pure. */
-import { EcluseError } from '#errors';
 import { parseDurationMs, parseSizeBytes } from '#units';
 import type { Command, Moment, TenantSettings } from './cli-command.ts';
-import { countOf, DATA_FLAG, DRY_RUN_FLAG, JSON_FLAG, remote, REMOTE_FLAGS } from './cli-flags.ts';
+import { countOf, DATA_FLAG, DRY_RUN_FLAG, JSON_FLAG, remote, REMOTE_FLAGS, withUnit } from './cli-flags.ts';
 import { usageError } from './cli-spec.ts';
 import { EDGE_COMMAND_SPECS } from './cli-table-edge.ts';
+import { NODE_COMMAND_SPECS } from './cli-table-node.ts';
 import type { CommandSpec, FlagSpec, Given } from './cli-spec.ts';
 import { parseListenAddress } from './listen-address.ts';
 import { nearestWord } from './suggest.ts';
@@ -38,14 +38,6 @@ function milliOf(flag: string, text: string | undefined): number | undefined {
   if (text === undefined) return undefined;
   if (/^\d{1,4}(?:\.\d{1,3})?$/.test(text)) return Math.round(Number(text) * 1000);
   throw usageError(`--${flag} cannot be "${text}"`, 'use a number like 4 or 0.5');
-}
-
-function withUnit(flag: string, text: string, parse: (text: string) => number): number {
-  try {
-    return parse(text);
-  } catch (error) {
-    throw error instanceof EcluseError ? usageError(`--${flag}: ${error.message}`, error.mend) : error;
-  }
 }
 
 /** `2h` is two hours ago; anything else is an ISO 8601 time, by the clock of this machine where it names no zone. */
@@ -176,13 +168,7 @@ export const COMMAND_SPECS: readonly CommandSpec[] = [
       dataDir: text('data'),
     }),
   },
-  {
-    words: 'status',
-    operands: [],
-    about: 'show the node: addresses, workers, hosts',
-    flags: REMOTE_FLAGS,
-    command: (given) => ({ kind: 'status', ...remote(given) }),
-  },
+  ...NODE_COMMAND_SPECS,
   {
     words: 'tenant add',
     operands: ['NAME'],
@@ -315,20 +301,6 @@ export const COMMAND_SPECS: readonly CommandSpec[] = [
     command: (given) => ({ kind: 'suspend', ...remote(given), container: given.operand(0) }),
   },
   {
-    words: 'upgrade',
-    operands: [],
-    about: 'put the program that is installed now in the place of the one that runs, without dropping a connection',
-    flags: [
-      { name: 'drain', value: 'TIME', about: 'what connections of the old workers get to end (default: 60s)' },
-      ...REMOTE_FLAGS,
-    ],
-    command: (given) => ({
-      kind: 'upgrade',
-      ...remote(given),
-      drainMs: withUnit('drain', given.text('drain') ?? '60s', parseDurationMs),
-    }),
-  },
-  {
     words: 'wake',
     operands: ['CONTAINER'],
     about: 'wake a container that sleeps',
@@ -404,8 +376,14 @@ export const COMMAND_SPECS: readonly CommandSpec[] = [
     words: 'config-schema',
     operands: [],
     about: 'print the JSON Schema of ecluse.yaml',
-    flags: [{ name: 'routes', about: 'that of the file for apply' }],
+    flags: [
+      { name: 'routes', about: 'that of the file for apply' },
+      { name: 'admin-api', about: 'the OpenAPI document of the admin API instead' },
+    ],
     hidden: true,
-    command: ({ has }) => ({ kind: 'config-schema', of: has('routes') ? 'routes' : 'node' }),
+    command: ({ has }) => {
+      if (has('admin-api')) return { kind: 'config-schema', of: 'admin-api' };
+      return { kind: 'config-schema', of: has('routes') ? 'routes' : 'node' };
+    },
   },
 ];

@@ -21,7 +21,10 @@ interface Defaults {
   readonly metrics: string;
   readonly workers: 'auto' | number;
   readonly hosts: readonly { readonly name: string; readonly engine: string }[];
+  readonly logLevel: (typeof LOG_LEVELS)[number];
 }
+
+const LOG_LEVELS = ['debug', 'info', 'warn', 'error'] as const;
 
 const DEFAULTS: Readonly<Record<ConfigProfile, Defaults>> = {
   node: {
@@ -31,6 +34,7 @@ const DEFAULTS: Readonly<Record<ConfigProfile, Defaults>> = {
     metrics: '127.0.0.1:9180',
     workers: 'auto',
     hosts: [{ name: 'local', engine: 'managed' }],
+    logLevel: 'info',
   },
   demo: {
     http: '127.0.0.1:8080',
@@ -42,6 +46,7 @@ const DEFAULTS: Readonly<Record<ConfigProfile, Defaults>> = {
       { name: 'a', engine: 'managed' },
       { name: 'b', engine: 'managed' },
     ],
+    logLevel: 'warn',
   },
 };
 
@@ -190,6 +195,10 @@ export function configSchema(profile: ConfigProfile) {
       })
       .prefault('localhost')
       .describe('A container without a host label is reached at NAME-TENANT.DOMAIN.'),
+    logLevel: z
+      .enum(LOG_LEVELS, { error: ({ input }) => `${quoted(input)} is not a level; write ${LOG_LEVELS.join(', ')}` })
+      .prefault(defaults.logLevel)
+      .describe('Which lines of the node and its workers go to standard error: these, and those that are graver.'),
     accessLog: z
       .string()
       .min(1, { error: 'an empty path' })

@@ -47,7 +47,12 @@ export interface NodeConfig {
   readonly trustedProxies: readonly string[];
   /** Whether connections of trusted proxies begin with a PROXY header. */
   readonly proxyProtocol: boolean;
+  readonly logLevel: 'debug' | 'info' | 'warn' | 'error';
   readonly demo: boolean;
+  /** The file that was read, absolute; undefined: none. */
+  readonly file: string | undefined;
+  /** What every key of the file comes to, with flags and defaults, as JSON by its path (`edge.timeouts.idle`): for comparing. */
+  readonly keys: ReadonlyMap<string, string>;
 }
 
 /** What the command line says; undefined: nothing. */
@@ -100,6 +105,9 @@ export async function loadConfig(request: ConfigRequest): Promise<NodeConfig> {
   const adminSocket = data.listen.admin ?? adminSocketOf(dataDir);
   checkSocketPath(adminSocket);
   for (const { name, engine } of data.hosts) if (engine === 'managed') checkEngineSocketPath(dataDir, name);
+  const workers = data.workers === 'auto' ? Math.min(availableParallelism(), WORKERS_MAX) : data.workers;
+  const accessLogFile = data.accessLog === undefined ? join(dataDir, 'logs', 'access.jsonl') : resolve(base, data.accessLog);
+  const listen = { ...data.listen, admin: adminSocket };
   return {
     dataDir,
     listen: {
@@ -109,18 +117,33 @@ export async function loadConfig(request: ConfigRequest): Promise<NodeConfig> {
       metrics: data.listen.metrics,
       adminSocket,
     },
-    workers: data.workers === 'auto' ? Math.min(availableParallelism(), WORKERS_MAX) : data.workers,
+    workers,
     hosts: data.hosts,
     domain: data.domain,
     registries: data.registries,
     migration: { ...data.migration, bandwidth: data.migration.bandwidth },
     rebalance: data.rebalance,
-    accessLogFile: data.accessLog === undefined ? join(dataDir, 'logs', 'access.jsonl') : resolve(base, data.accessLog),
+    accessLogFile,
     edge: edgeLimitsOf(data.edge),
     trustedProxies: data.trustedProxies,
     proxyProtocol: data.proxyProtocol,
+    logLevel: data.logLevel,
     demo: request.demo,
+    file: request.file === undefined ? undefined : resolve(request.file),
+    keys: keysOf({ ...data, data: dataDir, listen, workers, accessLog: accessLogFile }),
   };
+}
+
+/** What each key of the schema is in `effective`, which has what flags and the machine made of it. */
+function keysOf(effective: object): ReadonlyMap<string, string> {
+  const keys = new Map<string, string>();
+  const walk = (schema: unknown, path: readonly string[]): void => {
+    const properties = valueAt(schema, ['properties']);
+    if (!isMapping(properties)) keys.set(path.join('.'), JSON.stringify(valueAt(effective, path) ?? null));
+    else for (const key of Object.keys(properties)) walk(properties[key], [...path, key]);
+  };
+  walk(configJsonSchema(), []);
+  return keys;
 }
 
 function isMapping(value: unknown): value is Readonly<Record<string, unknown>> {

@@ -45,6 +45,8 @@ export interface ContainerPlaneDeps {
   readonly fabric: NetworkFabric;
   readonly activator: Activator;
   readonly authority: Authority;
+  /** Of hosts of containers, as it is now. */
+  readonly domain: () => string;
 }
 
 export interface ContainerPlane {
@@ -99,7 +101,7 @@ export async function openContainerPlane(
   const containers = new Containers({ ...shared, images, events, networks, ports, sleep });
   const loads = new HostLoads({ log, clock, sql, hosts, images, meter });
   const debts = stack.use(new SaveDebts({ log, clock, sql, locks: containers.locks }));
-  const creation = new ContainerCreation({ ...shared, containers, images, networks, loads, debts, domain: config.domain });
+  const creation = new ContainerCreation({ ...shared, containers, images, networks, loads, debts, domain: deps.domain });
   const transfers = stack.use(await openTransfers(deps, config, imageFolder));
   const warm = async (bytes: number): Promise<AsyncDisposable> => await memory.warm(bytes);
   const atOnce = config.migration.concurrency;
@@ -109,7 +111,7 @@ export async function openContainerPlane(
   stack.use(sleepers);
   const stagingFolder = join(config.dataDir, 'staging');
   await rm(stagingFolder, { recursive: true, force: true }); // Of copies that a crash interrupted.
-  const clones = new Clones({ ...shared, containers, creation, debts, imageFolder, stagingFolder, domain: config.domain });
+  const clones = new Clones({ ...shared, containers, creation, debts, imageFolder, stagingFolder, domain: deps.domain });
   const snapshots = new Snapshots({ ...shared, containers, images, vault, debts, imageFolder, stagingFolder });
   const leftBehind = new LeftBehind({ log, clock });
   stack.use(leftBehind);

@@ -4,6 +4,7 @@ import { EcluseError } from '#errors';
 import type { Log } from '#log';
 import type {
   DrainHostOrder,
+  HostSettings,
   MigrateOrder,
   ContainerReading,
   ContainerView,
@@ -13,6 +14,7 @@ import type {
   ContainerFilter,
   FleetProgress,
   PlanOrder,
+  ReloadReport,
   SnapshotView,
   TenantChange,
   TenantEnv,
@@ -22,13 +24,13 @@ import type {
 } from '#admin/node-control.ts';
 import { parseStoredSpec } from '#caas/spec/container-spec.ts';
 import type { Containers } from '#caas/containers.ts';
-import { placementRecord } from '#caas/placement.ts';
 import { statusText } from '#caas/docker-api/container-views.ts';
 import type { Host } from '#caas/host.ts';
 import type { Meter } from '#caas/meter.ts';
 import type { Migrations } from '#caas/migration/migration.ts';
 import type { SleepReport, Sleepers, WakeReport } from '#caas/sleep/sleepers.ts';
 import type { CloneReport, Clones } from '#caas/snapshots/clones.ts';
+import { findHost } from '#caas/rebalance/drain.ts';
 import type { DrainReport } from '#caas/rebalance/drain.ts';
 import type { RebalanceReport } from '#caas/rebalance/rebalancer.ts';
 import type { RestoreReport, Restores } from '#caas/snapshots/restores.ts';
@@ -46,16 +48,20 @@ import type { ContainerRow } from '#state/containers.ts';
 import { listHosts } from '#state/hosts.ts';
 import type { HostState } from '#state/hosts.ts';
 import { readLedger } from '#state/ledger.ts';
+import type { SnapshotRow } from '#state/snapshots.ts';
 import type { Sql } from '#state/sql.ts';
 import type { Tenant } from '#state/tenants.ts';
 import type { NodeConfig } from '#config';
 import type { EdgeControl } from '#admin/edge-control.ts';
+import { checkPrecondition } from '#admin/entity-tag.ts';
+import type { Precondition } from '#admin/entity-tag.ts';
 import type { Edge } from './node-edge.ts';
 import { EdgeSettingsControl } from './node-edge-settings.ts';
 import type { Fleet } from './node-fleet.ts';
+import { addressText, confirmHost, explanationOf, hostStatus, settingsOfHost, snapshotView } from './node-views.ts';
 import type { NodeMetrics } from './node-metrics.ts';
+import type { LiveConfig, Reloads } from './node-reload.ts';
 import type { Tenants } from './node-tenants.ts';
-import { formatListenAddress } from './listen-address.ts';
 import { checkSuccessor } from './node-succession.ts';
 import type { UpgradeOrder } from './node-succession.ts';
 import { packageVersion } from './version.ts';
@@ -80,6 +86,8 @@ export interface NodeParts {
   readonly metrics: NodeMetrics | undefined;
   readonly startedMs: number;
   readonly generation: number;
+  readonly live: LiveConfig;
+  readonly reloads: Reloads;
   /** Carries an upgrade out, when this turn is over. */
   readonly order: (order: UpgradeOrder) => void;
 }
@@ -87,22 +95,10 @@ export interface NodeParts {
 /** A 12-digit prefix is what people copy from a table; shorter ones work while they are unique. */
 const PREFIX = /^[0-9a-f]{1,64}$/;
 
+const MOVE_REFUSALS: ReadonlySet<string> = new Set(['ECLUSE_MIGRATION_REFUSED', 'ECLUSE_PRECONDITION_FAILED']);
+
 /** Of a UUID. Fewer digits are a slip more often than an id. */
 const SNAPSHOT_PREFIX = /^[0-9a-f][0-9a-f-]{3,35}$/;
-
-function addressText(address: { readonly host: string; readonly port: number } | undefined): string | undefined {
-  return address === undefined ? undefined : formatListenAddress(address);
-}
-
-async function hostStatus(host: Host, rows: readonly ContainerRow[], use: HostState): Promise<NodeStatus['hosts'][number]> {
-  const base = { name: host.name, use, engine: host.engineKind, containers: rows.filter((row) => row.host === host.name).length };
-  try {
-    const info = await host.info();
-    return { ...base, state: 'up', engineVersion: info.ServerVersion, memoryBytes: info.MemTotal, cpus: info.NCPU };
-  } catch {
-    return { ...base, state: 'down', engineVersion: '', memoryBytes: 0, cpus: 0 }; // The state is the answer.
-  }
-}
 
 export class NodeOperations implements NodeControl {
   readonly edge: EdgeControl;
@@ -146,6 +142,10 @@ export class NodeOperations implements NodeControl {
     };
   }
 
+  async reload(): Promise<ReloadReport> {
+    return await this.#parts.reloads.reload();
+  }
+
   async upgrade({ drainMs = RETIRE_DRAIN_MS }: { readonly drainMs?: number }): Promise<UpgradeBegun> {
     await checkSuccessor();
     this.#parts.order({ drainMs });
@@ -167,8 +167,13 @@ export class NodeOperations implements NodeControl {
     );
   }
 
-  async setTenant(name: string, change: TenantChange): Promise<TenantView> {
+  async tenant(name: string): Promise<Tenant> {
+    return await this.#parts.tenants.get(name);
+  }
+
+  async setTenant(name: string, change: TenantChange, ifMatch?: Precondition): Promise<TenantView> {
     const tenant = await this.#parts.tenants.set(name, {
+      ifMatch,
       quota: change.quota ?? {},
       domains: change.domains,
       state: change.state,
@@ -178,8 +183,8 @@ export class NodeOperations implements NodeControl {
     return await this.#tenantView(tenant);
   }
 
-  async removeTenant(name: string): Promise<void> {
-    await this.#parts.tenants.remove(name);
+  async removeTenant(name: string, ifMatch?: Precondition): Promise<void> {
+    await this.#parts.tenants.remove(name, ifMatch);
   }
 
   async tenantEnv(name: string): Promise<TenantEnv> {
@@ -193,45 +198,30 @@ export class NodeOperations implements NodeControl {
   }
 
   async containers(filter: ContainerFilter): Promise<readonly ContainerView[]> {
-    const byName = new Map((await this.#parts.tenants.list()).map((tenant) => [tenant.name, tenant]));
+    const byName = await this.#tenantsByName();
     const rows = (await this.#parts.containers.list()).filter(
       (row) =>
         row.state !== 'creating' &&
         (filter.tenant === undefined || row.tenant === filter.tenant) &&
         (filter.all || ['running', 'paused', 'restarting'].includes(row.state)),
     );
-    return rows.map((row) => ({
-      id: row.id,
-      tenant: row.tenant,
-      name: row.name,
-      image: parseStoredSpec(row.spec).config.Image,
-      host: row.host,
-      state: row.state,
-      status: statusText(row, undefined, this.#parts.clock.nowMs()).replace(
-        /\(Paused\)$/,
-        row.snapshot === '' ? '(Paused)' : '(asleep)',
-      ),
-      createdMs: row.createdMs,
-      startedMs: row.startedMs,
-      address: row.address,
-      routes: this.#urlsOf(row, byName),
-      incarnation: row.incarnation,
-      memoryLimitBytes: row.memoryBytes,
-    }));
+    return rows.map((row) => this.#containerView(row, byName));
+  }
+
+  async container(reference: string): Promise<ContainerView> {
+    return this.#containerView(await this.#find(reference), await this.#tenantsByName());
   }
 
   async explainContainer(reference: string): Promise<ContainerExplanation> {
-    const row = await this.#find(reference);
-    const placement = row.placement === '' ? undefined : placementRecord.parse(JSON.parse(row.placement));
-    return { id: row.id, tenant: row.tenant, name: row.name, host: row.host, placement };
+    return explanationOf(await this.#find(reference));
   }
 
   async readings(): Promise<readonly ContainerReading[]> {
     const rows = new Map((await this.#parts.containers.list()).map((row) => [row.id, row]));
-    return this.#parts.meter.readings().flatMap((reading) => {
-      const row = rows.get(reading.container);
+    return this.#parts.meter.readings().flatMap(({ container, ...counters }) => {
+      const row = rows.get(container);
       if (row === undefined || row.state === 'exited') return [];
-      return [{ id: row.id, tenant: row.tenant, name: row.name, host: row.host, ...reading }];
+      return [{ id: row.id, tenant: row.tenant, name: row.name, host: row.host, ...counters }];
     });
   }
 
@@ -248,16 +238,22 @@ export class NodeOperations implements NodeControl {
 
   async migrate(
     reference: string,
-    { to, endSessions }: MigrateOrder,
+    { to, endSessions, ifMatch }: MigrateOrder,
     onProgress: (progress: MigrationProgress) => void,
   ): Promise<MigrationReport> {
     const row = await this.#find(reference);
     try {
-      const report = await this.#parts.migrations.migrate(row.id, to, onProgress, { cause: 'order', endSessions });
+      const report = await this.#parts.migrations.migrate(row.id, to, onProgress, {
+        cause: 'order',
+        endSessions,
+        confirm: (now) => {
+          checkPrecondition(ifMatch, explanationOf(now), `the placement of container ${now.name}`);
+        },
+      });
       this.#parts.metrics?.countMigration('done');
       return { ...report, container: `${row.tenant}/${row.name}` };
     } catch (error) {
-      const isRefusal = error instanceof EcluseError && error.code === 'ECLUSE_MIGRATION_REFUSED';
+      const isRefusal = error instanceof EcluseError && MOVE_REFUSALS.has(error.code);
       this.#parts.metrics?.countMigration(isRefusal ? 'refused' : 'failed');
       throw error;
     }
@@ -284,19 +280,23 @@ export class NodeOperations implements NodeControl {
     return { ...(await this.#parts.clones.clone(row.id, count)), container: `${row.tenant}/${row.name}` };
   }
 
+  async host(name: string): Promise<HostSettings> {
+    return settingsOfHost(await findHost(this.#parts.sql, name));
+  }
+
   async drainHost(
     name: string,
-    { dryRun, endSessions }: DrainHostOrder,
+    { dryRun, endSessions, ifMatch }: DrainHostOrder,
     onProgress: (progress: FleetProgress) => void,
   ): Promise<DrainReport> {
     const say = (text: string): void => {
       onProgress({ text });
     };
-    return await this.#parts.fleet.drain(name, { dryRun, endSessions, say });
+    return await this.#parts.fleet.drain(name, { dryRun, endSessions, say, confirm: confirmHost(ifMatch) });
   }
 
-  async undrainHost(name: string): Promise<{ readonly host: string; readonly state: HostState }> {
-    return await this.#parts.fleet.undrain(name);
+  async undrainHost(name: string, ifMatch?: Precondition): Promise<{ readonly host: string; readonly state: HostState }> {
+    return await this.#parts.fleet.undrain(name, confirmHost(ifMatch));
   }
 
   async rebalance({ dryRun }: PlanOrder, onProgress: (progress: FleetProgress) => void): Promise<RebalanceReport> {
@@ -312,25 +312,19 @@ export class NodeOperations implements NodeControl {
   }
 
   async snapshots(): Promise<readonly SnapshotView[]> {
-    return (await this.#parts.snapshots.list()).map(
-      ({ id, tenant, name, container, host, kind, createdMs, imageBytes, fileBytes, runtime }) => ({
-        id,
-        tenant,
-        name,
-        container,
-        host,
-        kind: kind === 'automatic' ? 'automatic' : 'manual',
-        createdMs,
-        imageBytes,
-        keptBytes: fileBytes,
-        runtime,
-      }),
-    );
+    return (await this.#parts.snapshots.list()).map(snapshotView);
   }
 
-  async removeSnapshot(reference: string): Promise<void> {
+  async findSnapshot(reference: string): Promise<SnapshotView> {
     const snapshot = await this.#findSnapshot(reference);
     if (snapshot === undefined) throw controlError(404, `no snapshot is called ${reference}`, 'see: ecluse snapshot ls');
+    return snapshotView(snapshot);
+  }
+
+  async removeSnapshot(reference: string, ifMatch?: Precondition): Promise<void> {
+    const snapshot = await this.findSnapshot(reference);
+    // It is what it was when it was made: between this line and the next it can be gone, never another.
+    checkPrecondition(ifMatch, snapshot, `snapshot ${snapshot.id}`);
     await this.#parts.snapshots.remove(snapshot.id);
   }
 
@@ -351,6 +345,31 @@ export class NodeOperations implements NodeControl {
     return { ...tenant, containers: (await this.#parts.containers.listOf(tenant.name)).length };
   }
 
+  async #tenantsByName(): Promise<ReadonlyMap<string, Tenant>> {
+    return new Map((await this.#parts.tenants.list()).map((tenant) => [tenant.name, tenant]));
+  }
+
+  #containerView(row: ContainerRow, byName: ReadonlyMap<string, Tenant>): ContainerView {
+    return {
+      id: row.id,
+      tenant: row.tenant,
+      name: row.name,
+      image: parseStoredSpec(row.spec).config.Image,
+      host: row.host,
+      state: row.state,
+      status: statusText(row, undefined, this.#parts.clock.nowMs()).replace(
+        /\(Paused\)$/,
+        row.snapshot === '' ? '(Paused)' : '(asleep)',
+      ),
+      createdMs: row.createdMs,
+      startedMs: row.startedMs,
+      address: row.address,
+      routes: this.#urlsOf(row, byName),
+      incarnation: row.incarnation,
+      memoryLimitBytes: row.memoryBytes,
+    };
+  }
+
   /** Id, id prefix, TENANT/NAME, or a NAME that only one tenant uses. */
   async #find(reference: string): Promise<ContainerRow> {
     const rows = (await this.#parts.containers.list()).filter((row) => row.state !== 'creating');
@@ -369,7 +388,7 @@ export class NodeOperations implements NodeControl {
   }
 
   /** By its id, or the beginning of it. */
-  async #findSnapshot(reference: string): Promise<{ readonly id: string; readonly container: string } | undefined> {
+  async #findSnapshot(reference: string): Promise<SnapshotRow | undefined> {
     if (!SNAPSHOT_PREFIX.test(reference)) return undefined;
     const [first, second] = (await this.#parts.snapshots.list()).filter(({ id }) => id.startsWith(reference));
     if (second !== undefined)
@@ -381,7 +400,7 @@ export class NodeOperations implements NodeControl {
     const tenant = byName.get(row.tenant);
     const https = this.#parts.config.listen.https;
     if (tenant === undefined || https === undefined) return [];
-    const wanted = wantedRoutes(row.name, parseStoredSpec(row.spec), tenant, this.#parts.config.domain);
+    const wanted = wantedRoutes(row.name, parseStoredSpec(row.spec), tenant, this.#parts.live.config.domain);
     const port = https.port === 443 ? '' : `:${String(this.#parts.pool.listening.https?.port ?? https.port)}`;
     return wanted.kind === 'refused' ? [] : wanted.routes.map((route) => `https://${route.host}${port}${route.path}`);
   }

@@ -36,7 +36,8 @@ export interface EdgeDeps {
   readonly clock: Clock;
   readonly sql: Sql;
   readonly certificates: HostCertificates;
-  readonly domain: string;
+  /** As it is now. */
+  readonly domain: () => string;
   /** Who wakes containers; undefined: nobody does. */
   readonly wake: Waker['wake'] | undefined;
 }
@@ -136,7 +137,7 @@ export class Edge implements Activator {
     const tenants = new Map((await listTenants(sql)).map((tenant) => [tenant.name, tenant]));
     const containers = (await listContainers(sql)).map((row) => ({ row, spec: parseStoredSpec(row.spec) }));
     const rows = containers.map(({ row }) => row);
-    const config = { ...routesOf(containers, tenants, domain, 0), ports: publishedOf(await listAllPorts(sql), rows, tenants) };
+    const config = { ...routesOf(containers, tenants, domain(), 0), ports: publishedOf(await listAllPorts(sql), rows, tenants) };
     return { config, byHost: Map.groupBy(config.routes, ({ host }) => host) };
   }
 

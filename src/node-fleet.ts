@@ -1,6 +1,6 @@
 /** What moves and multiplies containers by itself: drains, the rebalancer and the scaler, wired over the container side of a node. */
 import { drainHost, undrainHost } from '#caas/rebalance/drain.ts';
-import type { DrainOrder, DrainReport } from '#caas/rebalance/drain.ts';
+import type { Confirm, DrainOrder, DrainReport } from '#caas/rebalance/drain.ts';
 import { Rebalancer } from '#caas/rebalance/rebalancer.ts';
 import type { RebalanceReport, RebalanceSettings, RebalancerDeps } from '#caas/rebalance/rebalancer.ts';
 import type { Say } from '#caas/rebalance/plan-execution.ts';
@@ -20,8 +20,10 @@ export interface Order {
 
 export interface Fleet {
   readonly drain: (host: string, order: DrainOrder) => Promise<DrainReport>;
-  readonly undrain: (host: string) => Promise<{ readonly host: string; readonly state: HostState }>;
+  readonly undrain: (host: string, confirm: Confirm) => Promise<{ readonly host: string; readonly state: HostState }>;
   readonly rebalance: (order: Order) => Promise<RebalanceReport>;
+  /** Other settings of the rebalancer, from its next plan on. */
+  readonly follow: (settings: RebalanceSettings) => void;
 }
 
 /** Starts the loops. They end before the workers do: what they do needs the edge. */
@@ -34,7 +36,10 @@ export function openFleet(base: FleetDeps, settings: RebalanceSettings, stack: A
   stack.use(new Scaler(deps).start());
   return {
     drain: async (host, order) => await drainHost(deps, host, order),
-    undrain: async (host) => await undrainHost(deps, host),
+    undrain: async (host, confirm) => await undrainHost(deps, host, confirm),
     rebalance: async (order) => await rebalancer.rebalance(order),
+    follow: (changed) => {
+      rebalancer.follow(changed);
+    },
   };
 }

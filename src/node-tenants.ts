@@ -3,6 +3,8 @@ import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { X509Certificate } from 'node:crypto';
 import { isIP } from 'node:net';
 import { join } from 'node:path';
+import { checkPrecondition } from '#admin/entity-tag.ts';
+import type { Precondition } from '#admin/entity-tag.ts';
 import type { Clock } from '#clock';
 import { EcluseError } from '#errors';
 import { KeyedLock } from '#lifecycle';
@@ -56,6 +58,16 @@ export const QUOTA_DEFAULT: TenantQuota = {
   cpuMilliMax: 0,
 };
 
+/** What is absent or undefined stays as it is. */
+interface TenantSettingsChange {
+  readonly quota: Partial<TenantQuota>;
+  readonly domains: readonly string[] | undefined;
+  readonly state: Tenant['state'] | undefined;
+  readonly address?: string | undefined;
+  /** Tags of the tenant; undefined: whatever it is. */
+  readonly ifMatch?: Precondition;
+}
+
 const CERTIFICATE_DAYS = 365;
 const RENEW_BEFORE_MS = 30 * 86_400_000;
 
@@ -105,16 +117,16 @@ export class Tenants {
     return tenant;
   }
 
-  async set(
-    name: string,
-    change: {
-      readonly quota: Partial<TenantQuota>;
-      readonly domains: readonly string[] | undefined;
-      readonly state: Tenant['state'] | undefined;
-      readonly address?: string | undefined;
-    },
-  ): Promise<Tenant> {
+  async set(name: string, change: TenantSettingsChange): Promise<Tenant> {
+    const { before, after } = await this.#locks.run(lockOf(name), async () => await this.#set(name, change));
+    if (after.address !== before.address) await this.#addressesChanged();
+    return after;
+  }
+
+  /** INVARIANT: under the tenant's lock, so that what is compared is what is changed, and changes at the same time do not undo each other. */
+  async #set(name: string, change: TenantSettingsChange): Promise<{ readonly before: Tenant; readonly after: Tenant }> {
     const before = await this.get(name);
+    checkPrecondition(change.ifMatch, before, `tenant ${name}`);
     const after: Tenant = {
       ...before,
       state: change.state ?? before.state,
@@ -123,12 +135,18 @@ export class Tenants {
       address: change.address === undefined ? before.address : await this.#checkedAddress(name, change.address),
     };
     await updateTenant(this.#deps.sql, after, this.#deps.clock.nowMs());
-    if (after.address !== before.address) await this.#addressesChanged();
-    return after;
+    return { before, after };
   }
 
-  async remove(name: string): Promise<void> {
-    const { address } = await this.get(name);
+  async remove(name: string, ifMatch?: Precondition): Promise<void> {
+    const { address } = await this.#locks.run(lockOf(name), async () => await this.#remove(name, ifMatch));
+    if (address !== '') await this.#addressesChanged();
+  }
+
+  /** INVARIANT: under the tenant's lock. */
+  async #remove(name: string, ifMatch: Precondition): Promise<Tenant> {
+    const tenant = await this.get(name);
+    checkPrecondition(ifMatch, tenant, `tenant ${name}`);
     const containers = await listContainersOf(this.#deps.sql, name);
     if (containers.length > 0)
       throw tenantError(409, `tenant ${name} still has ${String(containers.length)} containers`, 'remove them first');
@@ -144,7 +162,7 @@ export class Tenants {
     for (const host of this.#deps.hosts.values()) await host.dropTenantNetwork(name);
     await removeTenant(this.#deps.sql, name, this.#deps.clock.nowMs());
     this.#deps.events.forget(name);
-    if (address !== '') await this.#addressesChanged();
+    return tenant;
   }
 
   /** One after the other: the last one sees all. */
@@ -192,6 +210,10 @@ export class Tenants {
     await writeFile(join(folder, 'cert.pem'), issued.certPem);
     return folder;
   }
+}
+
+function lockOf(tenant: string): string {
+  return `tenant ${tenant}`;
 }
 
 function fingerprintOf(pem: string): string {

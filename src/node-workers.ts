@@ -99,6 +99,7 @@ export async function openWorkers(
       workerFile: fileURLToPath(new URL('./worker.ts', import.meta.url)),
       listen: { http: config.listen.http, https: config.listen.https },
       accessLogFile: config.accessLogFile,
+      logLevel: config.logLevel,
       limits: config.edge,
       trust: { trustedProxies: config.trustedProxies, proxyProtocol: config.proxyProtocol },
       initial: await edge.initial(),

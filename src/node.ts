@@ -52,6 +52,8 @@ import { takeNodeLock } from './node-lock.ts';
 import { NodeMetrics } from './node-metrics.ts';
 import { becomeSuccessor, handOver, openPredecessors } from './node-succession.ts';
 import type { UpgradeOrder } from './node-succession.ts';
+import { Reloads } from './node-reload.ts';
+import type { LiveConfig } from './node-reload.ts';
 import { Tenants } from './node-tenants.ts';
 import { packageVersion } from './version.ts';
 
@@ -68,7 +70,7 @@ type Say = (line: string) => void;
 
 /** What the Docker endpoint shows: a certificate of this node's own CA, for the names that clients reach it by. */
 async function dockerCertificate(
-  config: NodeConfig,
+  { config }: LiveConfig,
   authority: Authority,
   addresses: readonly string[] = [],
 ): Promise<{ readonly certPem: string; readonly keyPem: string; readonly caPem: string }> {
@@ -86,12 +88,12 @@ async function dockerCertificate(
 }
 
 async function openDocker(
-  config: NodeConfig,
+  live: LiveConfig,
   authority: Authority,
   deps: Omit<Parameters<typeof Gateway.open>[0], 'facts'>,
   runsc: RunscCapabilities,
 ): Promise<Gateway | undefined> {
-  const address = config.listen.docker;
+  const address = live.config.listen.docker;
   if (address === undefined) return undefined;
   const facts = {
     version: packageVersion(),
@@ -99,7 +101,7 @@ async function openDocker(
     cpus: navigator.hardwareConcurrency,
     runtimeVersion: runsc.version,
   };
-  return await Gateway.open({ ...deps, facts }, { ...address, ...(await dockerCertificate(config, authority)) });
+  return await Gateway.open({ ...deps, facts }, { ...address, ...(await dockerCertificate(live, authority)) });
 }
 
 interface EndpointDeps {
@@ -109,10 +111,10 @@ interface EndpointDeps {
 }
 
 /** Opens the Docker endpoint on the addresses of its tenants too, with a new certificate that names them. */
-async function followAddresses(config: NodeConfig, { sql, gateway, authority }: EndpointDeps): Promise<void> {
+async function followAddresses(live: LiveConfig, { sql, gateway, authority }: EndpointDeps): Promise<void> {
   if (gateway === undefined) return;
   const addresses = (await listTenants(sql)).map((tenant) => tenant.address).filter((address) => address !== '');
-  gateway.renew(await dockerCertificate(config, authority, addresses));
+  gateway.renew(await dockerCertificate(live, authority, addresses));
   await gateway.listenOn(addresses);
 }
 
@@ -125,22 +127,22 @@ function serveContainers(sockets: TenantSockets, gateway: Gateway | undefined): 
 }
 
 function openTenants(
-  config: NodeConfig,
+  live: LiveConfig,
   endpoint: EndpointDeps,
   deps: Omit<ConstructorParameters<typeof Tenants>[0], 'folder' | 'docker' | 'onAddresses'>,
 ): Tenants {
   return new Tenants({
     ...deps,
-    folder: join(config.dataDir, 'tenants'),
-    docker: config.listen.docker,
+    folder: join(live.config.dataDir, 'tenants'),
+    docker: live.config.listen.docker,
     onAddresses: async () => {
-      await followAddresses(config, endpoint);
+      await followAddresses(live, endpoint);
     },
   });
 }
 
 /** Renews certificates while the node runs: those of routes in their last third, the Docker endpoint's with every round. */
-function startRenewal(deps: EndpointDeps & { readonly log: Log; readonly edge: Edge }, config: NodeConfig): AsyncDisposable {
+function startRenewal(deps: EndpointDeps & { readonly log: Log; readonly edge: Edge }, live: LiveConfig): AsyncDisposable {
   return startLoop(
     { log: deps.log, clock: systemClock },
     {
@@ -148,7 +150,7 @@ function startRenewal(deps: EndpointDeps & { readonly log: Log; readonly edge: E
       periodMs: RENEWAL_PERIOD_MS,
       round: async () => {
         await deps.edge.renew();
-        await followAddresses(config, deps);
+        await followAddresses(live, deps);
       },
     },
   );
@@ -248,9 +250,17 @@ async function leaveNode(
   ]);
 }
 
-async function openNode(config: NodeConfig, log: Log, say: Say, order: (order: UpgradeOrder) => void): Promise<RunningNode> {
+/** How it is told what to do. */
+interface Orders {
+  readonly readConfig: () => Promise<NodeConfig>;
+  readonly upgrade: (order: UpgradeOrder) => void;
+}
+
+async function openNode(config: NodeConfig, log: Log, say: Say, orders: Orders): Promise<RunningNode> {
   await using stack = new AsyncDisposableStack();
   const [clock, startedMs] = [systemClock, systemClock.nowMs()];
+  const live: LiveConfig = { config };
+  const domain = (): string => live.config.domain;
   const lock = await inData(config, async () => {
     await prepareData(config);
     return stack.use(await takeNodeLock(config.dataDir));
@@ -271,8 +281,12 @@ async function openNode(config: NodeConfig, log: Log, say: Say, order: (order: U
   stack.use(responder);
   await fabric.attach(hosts, await listenForNames(responder, hosts));
 
-  const edge = new Edge({ log, clock, sql, certificates, domain: config.domain, wake: (ids) => plane.sleepers.wanted(ids) });
-  const plane = await openContainerPlane({ log, clock, sql, cgroups, hosts, fabric, authority, activator: edge }, config, stack);
+  const edge = new Edge({ log, clock, sql, certificates, domain, wake: (ids) => plane.sleepers.wanted(ids) });
+  const plane = await openContainerPlane(
+    { log, clock, sql, cgroups, hosts, fabric, authority, activator: edge, domain },
+    config,
+    stack,
+  );
   const { containers, meter, migrations, volumes } = plane;
   const recovery = { log, clock, sql, hosts, containers, volumes };
   let drainMs = 0;
@@ -299,8 +313,10 @@ async function openNode(config: NodeConfig, log: Log, say: Say, order: (order: U
   });
   stack.use(watchIdle({ log, clock, containers, sleepers: plane.sleepers, useOf: (id) => pool.useOf(id) }));
   stack.use(watchSnapshots({ log, clock, containers, snapshots: plane.snapshots }));
-  const front = await openFront(config, { ...plane, log, clock, sql, hosts, edge, pool, authority, runsc }, stack);
-  const own = { log, clock, sql, config, hosts, pool, edge, startedMs, generation, order };
+  const front = await openFront(live, { ...plane, log, clock, sql, hosts, edge, pool, authority, runsc }, stack);
+  const { fleet, onDomain } = front;
+  const reloads = new Reloads({ log, clock, sql, live, readConfig: orders.readConfig, pool, edge, fleet, onDomain });
+  const own = { log, clock, sql, config, live, reloads, hosts, pool, edge, startedMs, generation, order: orders.upgrade };
   const parts: NodeParts = { ...plane, ...front, ...own };
   const api = await AdminApi.open({ control: new NodeOperations(parts), log }, { socketPath: config.listen.adminSocket });
   stack.use(api);
@@ -323,22 +339,28 @@ interface FrontDeps extends ContainerPlane {
   readonly runsc: RunscCapabilities;
 }
 
-type Front = Pick<NodeParts, 'fleet' | 'metrics' | 'tenants'> & { readonly gateway: Gateway | undefined };
+interface Front extends Pick<NodeParts, 'fleet' | 'metrics' | 'tenants'> {
+  readonly gateway: Gateway | undefined;
+  readonly onDomain: () => Promise<void>;
+}
 
 /** What tenants and operators meet, but for the admin API: it comes last. */
-async function openFront(config: NodeConfig, deps: FrontDeps, stack: AsyncDisposableStack): Promise<Front> {
+async function openFront(live: LiveConfig, deps: FrontDeps, stack: AsyncDisposableStack): Promise<Front> {
   const { log, clock, sql, hosts, edge, pool, authority, containers, volumes, events } = deps;
-  const gateway = await openDocker(config, authority, deps, deps.runsc);
+  const gateway = await openDocker(live, authority, deps, deps.runsc);
   if (gateway !== undefined) stack.use(gateway);
   serveContainers(deps.sockets, gateway);
   const endpoint: EndpointDeps = { sql, gateway, authority };
-  await followAddresses(config, endpoint);
-  stack.use(startRenewal({ ...endpoint, log, edge }, config));
-  const metrics = await openMetrics(config, { log, pool, hosts, containers: async () => await containers.list() });
+  const onDomain = async (): Promise<void> => {
+    await followAddresses(live, endpoint);
+  };
+  await onDomain();
+  stack.use(startRenewal({ ...endpoint, log, edge }, live));
+  const metrics = await openMetrics(live.config, { log, pool, hosts, containers: async () => await containers.list() });
   if (metrics !== undefined) stack.use(metrics);
-  const fleet = openFleet({ ...deps, activator: edge, metrics }, config.rebalance, stack);
-  const tenants = openTenants(config, endpoint, { clock, sql, authority, volumes, hosts, events });
-  return { gateway, fleet, metrics, tenants };
+  const fleet = openFleet({ ...deps, activator: edge, metrics }, live.config.rebalance, stack);
+  const tenants = openTenants(live, endpoint, { clock, sql, authority, volumes, hosts, events });
+  return { gateway, fleet, metrics, tenants, onDomain };
 }
 
 async function openMetrics(config: NodeConfig, deps: Parameters<typeof NodeMetrics.open>[0]): Promise<NodeMetrics | undefined> {
@@ -355,7 +377,7 @@ async function stopSignal(): Promise<NodeJS.Signals> {
   return await new Promise((resolve) => {
     process.on('SIGINT', resolve);
     process.on('SIGTERM', resolve);
-    process.on('SIGHUP', () => undefined); // A closed terminal is no reason to stop a node; re-reading the configuration comes later.
+    process.on('SIGHUP', () => undefined); // A closed terminal is no reason to stop a node. What it means is for one that runs.
   });
 }
 
@@ -375,8 +397,8 @@ async function replace(node: RunningNode, order: UpgradeOrder): Promise<never> {
   throw new Error('the next generation could not be started');
 }
 
-/** Runs a node until it is told to stop. Returns the exit code. Errors before "ready" are thrown, with everything undone. */
-export async function runNode(config: NodeConfig): Promise<number> {
+/** Runs a node until it is told to stop. `readConfig` reads the configuration anew. Returns the exit code. Errors before "ready" are thrown, with everything undone. */
+export async function runNode(config: NodeConfig, readConfig: () => Promise<NodeConfig>): Promise<number> {
   if (process.geteuid?.() !== 0) {
     throw new EcluseError({
       code: 'ECLUSE_NOT_ROOT',
@@ -385,11 +407,12 @@ export async function runNode(config: NodeConfig): Promise<number> {
       mend: 'start it with sudo, or as a system service',
     });
   }
-  const log = createLog(config.demo ? 'warn' : 'info');
+  const log = createLog(config.logLevel);
   const startMs = systemClock.monotonicMs();
   const stopped = stopSignal();
   const ordered = Promise.withResolvers<UpgradeOrder>();
-  const node = await openNode(config, log, say, ordered.resolve);
+  const node = await openNode(config, log, say, { readConfig, upgrade: ordered.resolve });
+  process.on('SIGHUP', () => void node.reloads.hangUp());
   let exitCode = 0;
   try {
     if (config.demo) {

@@ -76,11 +76,7 @@ async function boot(message: ToWorker & { readonly kind: 'boot' }): Promise<void
         if (!isDetached) send({ kind: 'spent', spends, how: 'more' });
       },
     },
-    {
-      accessLogFile: options.accessLogFile,
-      limits: options.limits,
-      workers: options.workers,
-    },
+    options,
   );
   const state: Running = { plane, options, listener: undefined };
   running = state;
@@ -130,7 +126,8 @@ async function endOf(state: Running | undefined, how: Drain): Promise<void> {
   await state.plane[Symbol.asyncDispose]();
 }
 
-type VersionMessage = ToWorker & { readonly kind: 'prepare' | 'commit' | 'abort' };
+const OF_VERSIONS = ['prepare', 'commit', 'abort'] as const;
+type VersionMessage = ToWorker & { readonly kind: (typeof OF_VERSIONS)[number] };
 
 /** What is said about the next version. */
 async function handleVersion({ plane, listener }: Running, message: VersionMessage): Promise<void> {
@@ -161,16 +158,13 @@ async function handleVersion({ plane, listener }: Running, message: VersionMessa
   }
 }
 
+const OF_WHAT_IS_SERVED = ['freeze', 'thaw', 'wake-failed', 'health'] as const;
+type ServedMessage = ToWorker & { readonly kind: (typeof OF_WHAT_IS_SERVED)[number] };
+
 /** What is said about what is served. */
-async function handle(state: Running, message: Exclude<ToWorker, EndMessage | { readonly kind: 'boot' }>): Promise<void> {
-  const { plane } = state;
+async function handleServed({ plane }: Running, message: ServedMessage): Promise<void> {
   const { seq } = message;
   switch (message.kind) {
-    case 'prepare':
-    case 'commit':
-    case 'abort':
-      await handleVersion(state, message);
-      return;
     case 'freeze':
       send({ kind: 'ack', seq, frozen: await plane.freeze(message.endpointIds, message) });
       return;
@@ -186,6 +180,16 @@ async function handle(state: Running, message: Exclude<ToWorker, EndMessage | { 
       plane.healthChanged(message);
       send({ kind: 'ack', seq });
       return;
+  }
+}
+
+const OF_ITSELF = ['metrics', 'reopen-log', 'options', 'spent-elsewhere'] as const;
+type OwnMessage = ToWorker & { readonly kind: (typeof OF_ITSELF)[number] };
+
+/** What is said about the worker itself, whatever it serves. */
+async function handleOwn({ plane, listener }: Running, message: OwnMessage): Promise<void> {
+  const { seq } = message;
+  switch (message.kind) {
     case 'metrics':
       pushTraffic(plane);
       send({ kind: 'metrics', seq, metrics: await plane.metrics.asJson() });
@@ -197,14 +201,16 @@ async function handle(state: Running, message: Exclude<ToWorker, EndMessage | { 
       plane.accessLog.reopen();
       send({ kind: 'ack', seq });
       return;
+    case 'options': {
+      const reason = plane.reconfigure(message.options);
+      if (reason === undefined) listener?.limitsChanged();
+      send(reason === undefined ? { kind: 'ack', seq } : { kind: 'refused', seq, reason });
+      return;
+    }
   }
 }
 
 type EndMessage = ToWorker & { readonly kind: 'detach' | 'adopt' | 'retire' | 'drain' };
-
-function isOfEnd(message: ToWorker): message is EndMessage {
-  return message.kind === 'detach' || message.kind === 'adopt' || message.kind === 'retire' || message.kind === 'drain';
-}
 
 /** What is said about the end: of the primary, or of the worker. */
 async function handleEnd(plane: DataPlane, message: EndMessage): Promise<void> {
@@ -268,10 +274,21 @@ function leave(): void {
   process.exit(0);
 }
 
+function isOf<K extends ToWorker['kind']>(message: ToWorker, kinds: readonly K[]): message is ToWorker & { readonly kind: K } {
+  return kinds.some((kind) => kind === message.kind);
+}
+
+async function handle(state: Running, message: Exclude<ToWorker, { readonly kind: 'boot' }>): Promise<void> {
+  if (isOf(message, OF_VERSIONS)) await handleVersion(state, message);
+  else if (isOf(message, OF_WHAT_IS_SERVED)) await handleServed(state, message);
+  else if (isOf(message, OF_ITSELF)) await handleOwn(state, message);
+  else await handleEnd(state.plane, message);
+}
+
 async function onMessage(message: ToWorker): Promise<void> {
   try {
     if (message.kind === 'boot') await boot(message);
-    else if (running !== undefined) await (isOfEnd(message) ? handleEnd(running.plane, message) : handle(running, message));
+    else if (running !== undefined) await handle(running, message);
     else if (message.kind === 'drain') {
       // The stop came before the configuration: there is nothing to drain.
       send({ kind: 'ack', seq: message.seq });

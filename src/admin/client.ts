@@ -19,6 +19,7 @@ import type { UsageTotal } from '#caas/usage.ts';
 import { EcluseError, codeOf, reasonOf } from '#errors';
 import { checkSocketPath } from '#node-paths';
 import type { Change } from '#state/change-log.ts';
+import type { Tenant } from '#state/tenants.ts';
 import type { LintFinding } from '#routing/operator/lint.ts';
 import { errorFromApi } from './api-error.ts';
 import type {
@@ -31,6 +32,7 @@ import type {
   SettingsView,
   VersionView,
 } from './edge-control.ts';
+import { ifMatchHeader } from './entity-tag.ts';
 import { exactJson, parseExactJson } from './exact-json.ts';
 import { ANSWER_BYTES_MAX, ANSWER_TIMEOUT_MS, LIFECYCLE_TIMEOUT_MS } from './limits.ts';
 import type {
@@ -38,8 +40,10 @@ import type {
   ContainerReading,
   ContainerView,
   FleetProgress,
+  HostSettings,
   NodeControl,
   NodeStatus,
+  ReloadReport,
   SnapshotView,
   TenantEnv,
   TenantView,
@@ -82,17 +86,25 @@ export function createAdminClient(socketPath: string): AdminClient {
     await ask<T>({ method: 'GET', path: withQuery(path, query) });
   return {
     status: async () => await get<NodeStatus>('status'),
+    reload: async () => await ask<ReloadReport>({ method: 'POST', path: 'reload' }),
     upgrade: async (body) => await ask<UpgradeBegun>({ method: 'POST', path: 'upgrade', body }),
     tenants: async () => (await get<{ tenants: readonly TenantView[] }>('tenants')).tenants,
     addTenant: async (body) => await ask<TenantView>({ method: 'POST', path: 'tenants', body }),
-    setTenant: async (name, body) =>
-      await ask<TenantView>({ method: 'PATCH', path: `tenants/${encodeURIComponent(name)}`, body }),
-    removeTenant: async (name) => {
-      await ask({ method: 'DELETE', path: `tenants/${encodeURIComponent(name)}` });
+    tenant: async (name) => await get<Tenant>(`tenants/${encodeURIComponent(name)}`),
+    setTenant: async (name, body, ifMatch) =>
+      await ask<TenantView>({
+        method: 'PATCH',
+        path: `tenants/${encodeURIComponent(name)}`,
+        body,
+        headers: ifMatchHeader(ifMatch),
+      }),
+    removeTenant: async (name, ifMatch) => {
+      await ask({ method: 'DELETE', path: `tenants/${encodeURIComponent(name)}`, headers: ifMatchHeader(ifMatch) });
     },
     tenantEnv: async (name) => await get<TenantEnv>(`tenants/${encodeURIComponent(name)}/env`),
     containers: async ({ all, tenant }) =>
       (await get<{ containers: readonly ContainerView[] }>('containers', { all: all ? '1' : '0', tenant })).containers,
+    container: async (container) => await get<ContainerView>(`containers/${encodeURIComponent(container)}`),
     explainContainer: async (container) =>
       await get<ContainerExplanation>(`containers/${encodeURIComponent(container)}/placement`),
     readings: async () => (await get<{ readings: readonly ContainerReading[] }>('readings')).readings,
@@ -100,22 +112,6 @@ export function createAdminClient(socketPath: string): AdminClient {
       const path = withQuery('usage', { tenant, since: String(sinceMs), until: String(untilMs), by });
       return (await ask<{ usage: readonly UsageTotal[] }>({ method: 'GET', path, bigints: USAGE_BIGINTS })).usage;
     },
-    migrate: async (container, order, onProgress) =>
-      await tellLines<MigrationProgress, MigrationReport>(
-        socketPath,
-        { path: `containers/${encodeURIComponent(container)}/migrate`, body: order },
-        onProgress,
-      ),
-    drainHost: async (host, body, onProgress) =>
-      await tellLines<FleetProgress, DrainReport>(
-        socketPath,
-        { path: `hosts/${encodeURIComponent(host)}/drain`, body },
-        onProgress,
-      ),
-    undrainHost: async (host) =>
-      await ask<{ host: string; state: HostState }>({ method: 'POST', path: `hosts/${encodeURIComponent(host)}/undrain` }),
-    rebalance: async (body, onProgress) =>
-      await tellLines<FleetProgress, RebalanceReport>(socketPath, { path: 'rebalance', body }, onProgress),
     cancelMigration: async (container) => {
       await ask({ method: 'DELETE', path: `containers/${encodeURIComponent(container)}/migrate` });
     },
@@ -124,8 +120,9 @@ export function createAdminClient(socketPath: string): AdminClient {
     clone: async (container, count) => await ask<CloneReport>({ ...lifecycleCall(container, 'clone'), body: { count } }),
     snapshot: async (container) => await ask<SnapshotReport>(lifecycleCall(container, 'snapshot')),
     snapshots: async () => (await get<{ snapshots: readonly SnapshotView[] }>('snapshots')).snapshots,
-    removeSnapshot: async (snapshot) => {
-      await ask({ method: 'DELETE', path: `snapshots/${encodeURIComponent(snapshot)}` });
+    findSnapshot: async (snapshot) => await get<SnapshotView>(`snapshots/${encodeURIComponent(snapshot)}`),
+    removeSnapshot: async (snapshot, ifMatch) => {
+      await ask({ method: 'DELETE', path: `snapshots/${encodeURIComponent(snapshot)}`, headers: ifMatchHeader(ifMatch) });
     },
     restore: async (reference, target) =>
       await ask<RestoreReport>({
@@ -134,12 +131,43 @@ export function createAdminClient(socketPath: string): AdminClient {
         body: target === undefined ? {} : { to: target },
         patienceMs: LIFECYCLE_TIMEOUT_MS,
       }),
+    ...fleetClient(socketPath, ask),
     edge: edgeClient(ask),
     changes: async (cursor, limit) =>
       (await get<{ changes: readonly Change[] }>('changes', { after: String(cursor), limit: String(limit) })).changes,
     latestChanges: async (count) =>
       (await get<{ changes: readonly Change[] }>('changes', { latest: '1', limit: String(count) })).changes,
     follow: (after) => follow(socketPath, after),
+  };
+}
+
+/** What moves containers. */
+function fleetClient(
+  socketPath: string,
+  ask: <T>(call: Call) => Promise<T>,
+): Pick<NodeControl, 'migrate' | 'host' | 'drainHost' | 'undrainHost' | 'rebalance'> {
+  return {
+    migrate: async (container, { ifMatch, ...body }, onProgress) =>
+      await tellLines<MigrationProgress, MigrationReport>(
+        socketPath,
+        { path: `containers/${encodeURIComponent(container)}/migrate`, body, headers: ifMatchHeader(ifMatch) },
+        onProgress,
+      ),
+    host: async (name) => await ask<HostSettings>({ method: 'GET', path: `hosts/${encodeURIComponent(name)}` }),
+    drainHost: async (host, { ifMatch, ...body }, onProgress) =>
+      await tellLines<FleetProgress, DrainReport>(
+        socketPath,
+        { path: `hosts/${encodeURIComponent(host)}/drain`, body, headers: ifMatchHeader(ifMatch) },
+        onProgress,
+      ),
+    undrainHost: async (host, ifMatch) =>
+      await ask<{ host: string; state: HostState }>({
+        method: 'POST',
+        path: `hosts/${encodeURIComponent(host)}/undrain`,
+        headers: ifMatchHeader(ifMatch),
+      }),
+    rebalance: async (body, onProgress) =>
+      await tellLines<FleetProgress, RebalanceReport>(socketPath, { path: 'rebalance', body }, onProgress),
   };
 }
 
@@ -306,10 +334,10 @@ async function* linesOf(response: IncomingMessage): AsyncGenerator<string, void,
 // oxlint-disable-next-line typescript/no-unnecessary-type-parameters -- see `trusted`
 async function tellLines<P, R>(
   socketPath: string,
-  { path, body }: { readonly path: string; readonly body: object },
+  call: Pick<Call, 'path' | 'body' | 'headers'>,
   onProgress: (progress: P) => void,
 ): Promise<R> {
-  const response = await send(socketPath, { method: 'POST', path, body }, 0);
+  const response = await send(socketPath, { ...call, method: 'POST' }, 0);
   try {
     for await (const text of linesOf(response)) {
       const line = parse(socketPath, text, NO_BIGINTS);

@@ -1,11 +1,11 @@
 /** Changes of the edge's settings, as they come: everything that is wrong with one is said at once, each with its path. */
 import * as z from 'zod';
 import { EcluseError } from '#errors';
-import { documentSchema, hasPrototypeKey, transactionSchema } from '#routing/operator/schema.ts';
-import type { EdgeDocument, Operation } from '#routing/operator/schema.ts';
+import { hasPrototypeKey } from '#routing/operator/schema.ts';
 import { pathText, tryJson } from '#json';
 import { nearestWord } from '#suggest';
 import { badRequest } from './api-error.ts';
+import type { Precondition } from './entity-tag.ts';
 import { flag } from './requests.ts';
 
 /** More problems than these are one mistake, seen many times. */
@@ -18,17 +18,18 @@ const version = z
   .transform(Number);
 
 export const changeQuerySchema = z.strictObject({
-  dryRun: flag.prefault('0'),
-  note: z.string().max(NOTE_CHARS_MAX).prefault(''),
+  dryRun: flag.prefault('0').describe('Says what would change, and whether it holds; nothing is changed.'),
+  note: z.string().max(NOTE_CHARS_MAX).prefault('').describe('Why, for the history.'),
 });
-export const rollbackSchema = z.strictObject({ to: z.int().min(0) });
-export const historyQuerySchema = z.strictObject({ limit: version.pipe(z.int().min(1).max(1000)).prefault('50') });
-export const diffQuerySchema = z.strictObject({ since: version });
+export const rollbackSchema = z.strictObject({ to: z.int().min(0).describe('A version of the history; 0: before the first.') });
+export const historyQuerySchema = z.strictObject({
+  limit: version.pipe(z.int().min(1).max(1000)).prefault('50').describe('The newest so many; at most 1000.'),
+});
+export const diffQuerySchema = z.strictObject({ since: version.describe('A version of the history.') });
 export const explainQuerySchema = z.strictObject({
-  host: z.string().min(1).max(300),
-  target: z.string().min(1).max(16_384).prefault('/'),
-  method: z.string().min(1).max(64).prefault('GET'),
-  /** JSON: fields by name. */
+  host: z.string().min(1).max(300).describe('As the field Host has it.'),
+  target: z.string().min(1).max(16_384).prefault('/').describe('Path and query.'),
+  method: z.string().min(1).max(64).prefault('GET').describe('The method of the request.'),
   headers: z
     .string()
     .max(65_536)
@@ -39,28 +40,23 @@ export const explainQuerySchema = z.strictObject({
         z.string().transform((name) => name.toLowerCase()),
         z.string(),
       ),
-    ),
-  version: version.optional(),
+    )
+    .describe('JSON: header fields by name.'),
+  version: version.optional().describe('With what operators wrote in this version. Absent: as it is.'),
 });
 
-export function parseDocument(value: unknown): EdgeDocument {
-  return parseConfig(documentSchema, value);
-}
-
-export function parseOperations(value: unknown): readonly Operation[] {
-  return parseConfig(transactionSchema, value).operations;
-}
-
-/** The value of `If-Match`: `"12"`, 12, or `*`. */
-export function parseIfMatch(header: string | undefined): number | undefined {
-  if (header === undefined || header.trim() === '*') return undefined;
-  const found = /^\s*(?:W\/)?"?(\d{1,15})"?\s*$/.exec(header)?.[1];
-  if (found === undefined) throw badRequest(`If-Match cannot be ${header.slice(0, 60)}`, 'send the ETag of /v1/config');
+/** The version that `If-Match` names; undefined: whatever there is. Errors: ECLUSE_REQUEST_INVALID. */
+export function versionOfPrecondition(precondition: Precondition): number | undefined {
+  if (precondition === undefined) return undefined;
+  const [tag = '', ...others] = precondition;
+  const found = /^(?:W\/)?"(\d{1,15})"$/.exec(tag)?.[1];
+  if (found === undefined || others.length > 0)
+    throw badRequest(`If-Match cannot be ${precondition.join(', ').slice(0, 60)}`, 'send the ETag of /v1/config');
   return Number(found);
 }
 
 /** Errors: ECLUSE_CONFIG_INVALID, with one line a problem. */
-function parseConfig<S extends z.ZodType>(schema: S, value: unknown): z.infer<S> {
+export function parseConfig<S extends z.ZodType>(schema: S, value: unknown): z.output<S> {
   if (hasPrototypeKey(value)) throw badRequest('the key __proto__ is no key of anything here', 'leave it out');
   const parsed = schema.safeParse(value);
   if (parsed.success) return parsed.data;
@@ -110,6 +106,17 @@ const KEYS = [
   'service',
   'split',
   'weight',
+  'actions',
+  'stripPrefix',
+  'setRequestHeaders',
+  'setResponseHeaders',
+  'redirect',
+  'respond',
+  'rateLimit',
+  'auth',
+  'basic',
+  'forward',
+  'mirror',
   'operations',
   'op',
   'name',

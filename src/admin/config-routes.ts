@@ -1,108 +1,113 @@
 /** The routes of the admin API for the edge's settings. `If-Match` is the version that a change was made for, `ETag` the one that there is. */
+import { documentSchema, transactionSchema } from '#routing/operator/schema.ts';
+import { jsonRoute } from './admin-route.ts';
 import type { AdminRoute } from './admin-route.ts';
+import { CONFIG_ANSWERS } from './config-answers.ts';
 import {
   changeQuerySchema,
   diffQuerySchema,
   explainQuerySchema,
   historyQuerySchema,
-  parseDocument,
-  parseIfMatch,
-  parseOperations,
+  parseConfig,
   rollbackSchema,
+  versionOfPrecondition,
 } from './config-requests.ts';
-import type { ChangeRequest, SettingsReport } from './edge-control.ts';
-import { queryOf, readJson, sendJson } from './exchange.ts';
-import type { Exchange } from './exchange.ts';
+import type { ChangeRequest } from './edge-control.ts';
+import type { Precondition } from './entity-tag.ts';
 import { CONFIG_BYTES_MAX } from './limits.ts';
-import { parseRequest } from './requests.ts';
+
+const DOCUMENT_BODY = { parseBody: parseConfig, bodyBytesMax: CONFIG_BYTES_MAX };
 
 export const CONFIG_ROUTES: readonly AdminRoute[] = [
-  {
+  jsonRoute({
     method: 'GET',
     path: 'config',
-    handle: async (exchange, { control }) => {
-      const view = await control.edge.settings();
-      tag(exchange, view.version);
-      sendJson(exchange, 200, view);
-    },
-  },
-  {
+    summary: 'All that operators wrote of services and routes',
+    answer: CONFIG_ANSWERS.EdgeSettings,
+    tag: versionTag,
+    handle: async ({ control }) => await control.edge.settings(),
+  }),
+  jsonRoute({
     method: 'PUT',
     path: 'config',
-    handle: async (exchange, { control }) => {
-      const request = changeOf(exchange);
-      const document = parseDocument(await readJson(exchange, CONFIG_BYTES_MAX));
-      sendReport(exchange, await control.edge.apply(document, request));
-    },
-  },
-  {
+    summary: 'Make a whole document true, in one version',
+    query: changeQuerySchema,
+    body: documentSchema,
+    ...DOCUMENT_BODY,
+    conditional: true,
+    answer: CONFIG_ANSWERS.EdgeReport,
+    tag: versionTag,
+    handle: async ({ control, body, query, ifMatch }) => await control.edge.apply(body, changeOf(query, ifMatch)),
+  }),
+  jsonRoute({
     method: 'POST',
     path: 'tx',
-    handle: async (exchange, { control }) => {
-      const request = changeOf(exchange);
-      const operations = parseOperations(await readJson(exchange, CONFIG_BYTES_MAX));
-      sendReport(exchange, await control.edge.transact(operations, request));
-    },
-  },
-  {
+    summary: 'Make all of some single changes, or none, in one version',
+    query: changeQuerySchema,
+    body: transactionSchema,
+    ...DOCUMENT_BODY,
+    conditional: true,
+    answer: CONFIG_ANSWERS.EdgeReport,
+    tag: versionTag,
+    handle: async ({ control, body, query, ifMatch }) => await control.edge.transact(body.operations, changeOf(query, ifMatch)),
+  }),
+  jsonRoute({
     method: 'POST',
     path: 'config/rollback',
-    handle: async (exchange, { control }) => {
-      const request = changeOf(exchange);
-      const { to } = parseRequest(rollbackSchema, await readJson(exchange), 'body');
-      sendReport(exchange, await control.edge.rollback(to, request));
-    },
-  },
-  {
+    summary: 'Make true what was true at an older version, under a new number',
+    query: changeQuerySchema,
+    body: rollbackSchema,
+    conditional: true,
+    refusals: [404],
+    answer: CONFIG_ANSWERS.EdgeReport,
+    tag: versionTag,
+    handle: async ({ control, body, query, ifMatch }) => await control.edge.rollback(body.to, changeOf(query, ifMatch)),
+  }),
+  jsonRoute({
     method: 'GET',
     path: 'config/history',
-    handle: async (exchange, { control }) => {
-      const { limit } = parseRequest(historyQuerySchema, queryOf(exchange), 'query');
-      sendJson(exchange, 200, { versions: await control.edge.history(limit) });
-    },
-  },
-  {
+    summary: 'The versions in which operators changed something',
+    query: historyQuerySchema,
+    answer: CONFIG_ANSWERS.EdgeHistory,
+    handle: async ({ control, query }) => ({ versions: await control.edge.history(query.limit) }),
+  }),
+  jsonRoute({
     method: 'GET',
     path: 'config/diff',
-    handle: async (exchange, { control }) => {
-      const { since } = parseRequest(diffQuerySchema, queryOf(exchange), 'query');
-      sendJson(exchange, 200, await control.edge.diff(since));
-    },
-  },
-  {
+    summary: 'What differs between an older version and now',
+    query: diffQuerySchema,
+    refusals: [404],
+    answer: CONFIG_ANSWERS.EdgeDiff,
+    handle: async ({ control, query }) => await control.edge.diff(query.since),
+  }),
+  jsonRoute({
     method: 'GET',
     path: 'config/lint',
-    handle: async (exchange, { control }) => {
-      sendJson(exchange, 200, { findings: await control.edge.lint() });
-    },
-  },
-  {
+    summary: 'What is allowed and hardly meant',
+    answer: CONFIG_ANSWERS.EdgeLint,
+    handle: async ({ control }) => ({ findings: await control.edge.lint() }),
+  }),
+  jsonRoute({
     method: 'GET',
     path: 'services/health',
-    handle: async (exchange, { control }) => {
-      sendJson(exchange, 200, { endpoints: await control.edge.health() });
-    },
-  },
-  {
+    summary: 'What health checks found of the endpoints of services',
+    answer: CONFIG_ANSWERS.ServiceHealth,
+    handle: async ({ control }) => ({ endpoints: await control.edge.health() }),
+  }),
+  jsonRoute({
     method: 'GET',
     path: 'explain',
-    handle: async (exchange, { control }) => {
-      const { version, ...question } = parseRequest(explainQuerySchema, queryOf(exchange), 'query');
-      sendJson(exchange, 200, await control.edge.explain(question, version));
-    },
-  },
+    summary: 'Which route a request gets, and why',
+    query: explainQuerySchema,
+    answer: CONFIG_ANSWERS.Explanation,
+    handle: async ({ control, query: { version, ...question } }) => await control.edge.explain(question, version),
+  }),
 ];
 
-function changeOf(exchange: Exchange): ChangeRequest {
-  const { dryRun, note } = parseRequest(changeQuerySchema, queryOf(exchange), 'query');
-  return { ifVersion: parseIfMatch(exchange.request.headers['if-match']), dryRun, note };
+function changeOf(query: { readonly dryRun: boolean; readonly note: string }, ifMatch: Precondition): ChangeRequest {
+  return { ifVersion: versionOfPrecondition(ifMatch), dryRun: query.dryRun, note: query.note };
 }
 
-function sendReport(exchange: Exchange, report: SettingsReport): void {
-  tag(exchange, report.version);
-  sendJson(exchange, 200, report);
-}
-
-function tag({ response }: Exchange, version: number): void {
-  response.setHeader('etag', `"${String(version)}"`);
+function versionTag({ version }: { readonly version: number }): string {
+  return `"${String(version)}"`;
 }

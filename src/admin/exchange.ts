@@ -2,6 +2,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { EcluseError, reasonOf } from '#errors';
 import { apiErrorOf, badRequest, statusOf } from './api-error.ts';
+import { isKnownTag } from './entity-tag.ts';
 import { exactJson } from './exact-json.ts';
 import { BODY_BYTES_MAX } from './limits.ts';
 
@@ -38,13 +39,17 @@ export async function readJson({ request }: Exchange, bytesMax = BODY_BYTES_MAX)
   }
 }
 
-export function sendJson({ response }: Exchange, status: number, value: unknown): void {
+/** `etag`: what the client may ask by. Whoever has that already gets 304, and no body. */
+export function sendJson({ request, response }: Exchange, status: number, value: unknown, etag?: string): void {
+  if (etag !== undefined) response.setHeader('etag', etag);
+  // What is asked for again is asked of us again: a cache may keep it to save the body, never to save the question.
+  response.setHeader('cache-control', etag === undefined ? 'no-store' : 'no-cache');
+  if (etag !== undefined && request.method === 'GET' && isKnownTag(request.headers['if-none-match'], etag)) {
+    response.writeHead(304).end();
+    return;
+  }
   const body = `${exactJson(value)}\n`;
-  response.writeHead(status, {
-    'content-type': 'application/json',
-    'content-length': Buffer.byteLength(body),
-    'cache-control': 'no-store',
-  });
+  response.writeHead(status, { 'content-type': 'application/json', 'content-length': Buffer.byteLength(body) });
   response.end(body);
 }
 

@@ -3,6 +3,7 @@
  * other side of the socket by the client. Everything but `onProgress` is plain data.
  */
 import type { EdgeControl } from './edge-control.ts';
+import type { Precondition } from './entity-tag.ts';
 import type { PlacementRecord } from '#caas/placement.ts';
 import type { DrainReport } from '#caas/rebalance/drain.ts';
 import type { RebalanceReport } from '#caas/rebalance/rebalancer.ts';
@@ -32,10 +33,29 @@ export interface HostView {
   readonly cpus: number;
 }
 
+/** What may be changed of a host. What its engine says is in `HostView`. */
+export interface HostSettings {
+  readonly name: string;
+  /** `managed`, or `unix:///path`. */
+  readonly engine: string;
+  readonly use: HostState;
+}
+
 export interface UpgradeBegun {
   /** The one that goes. */
   readonly generation: number;
   readonly pid: number;
+}
+
+/** What became of a file that was read again. Keys by their paths. */
+export interface ReloadReport {
+  readonly file: string;
+  readonly applied: readonly string[];
+  /** They changed in the file, and take effect with an upgrade or a restart only. */
+  readonly needsRestart: readonly string[];
+  readonly unchanged: readonly string[];
+  /** Processes of the workers that have what was applied. */
+  readonly workers: readonly number[];
 }
 
 export interface NodeStatus {
@@ -168,9 +188,12 @@ export interface MigrateOrder {
   readonly to: string;
   /** Whether open exec sessions are ended for it; otherwise they keep the container where it is. */
   readonly endSessions: boolean;
+  /** Tags of the container's placement. */
+  readonly ifMatch?: Precondition;
 }
 
-export interface DrainHostOrder extends PlanOrder, Pick<MigrateOrder, 'endSessions'> {}
+/** `ifMatch`: tags of `HostSettings`. */
+export interface DrainHostOrder extends PlanOrder, Pick<MigrateOrder, 'endSessions' | 'ifMatch'> {}
 
 /** A line of what is being done. */
 export interface FleetProgress {
@@ -181,15 +204,22 @@ export interface NodeControl {
   readonly edge: EdgeControl;
 
   status(): Promise<NodeStatus>;
+  /** Reads the configuration again, and changes what can change while the node runs. Errors: ECLUSE_CONFIG_INVALID and others; nothing was changed. */
+  reload(): Promise<ReloadReport>;
   /** Puts the program that lies on the disk in the place of this one, when this call is answered. Errors: ECLUSE_UPGRADE_REFUSED, nothing was changed. */
   upgrade(order: { readonly drainMs?: number }): Promise<UpgradeBegun>;
   tenants(): Promise<readonly TenantView[]>;
+  /** What may be changed of a tenant. */
+  tenant(name: string): Promise<Tenant>;
   addTenant(request: TenantRequest): Promise<TenantView>;
-  setTenant(name: string, change: TenantChange): Promise<TenantView>;
-  removeTenant(name: string): Promise<void>;
+  /** Errors: ECLUSE_PRECONDITION_FAILED where the tenant has none of the tags; nothing was changed. */
+  setTenant(name: string, change: TenantChange, ifMatch?: Precondition): Promise<TenantView>;
+  /** Errors: as above. */
+  removeTenant(name: string, ifMatch?: Precondition): Promise<void>;
   tenantEnv(name: string): Promise<TenantEnv>;
   containers(filter: ContainerFilter): Promise<readonly ContainerView[]>;
   /** `container` as for `migrate`. */
+  container(container: string): Promise<ContainerView>;
   explainContainer(container: string): Promise<ContainerExplanation>;
   readings(): Promise<readonly ContainerReading[]>;
   usage(query: UsageQuery): Promise<readonly UsageTotal[]>;
@@ -202,9 +232,10 @@ export interface NodeControl {
   wake(container: string): Promise<WakeReport>;
   /** Makes warm copies of a running container. */
   clone(container: string, count: number): Promise<CloneReport>;
+  host(name: string): Promise<HostSettings>;
   /** Takes a host out of use and moves what runs there away. */
   drainHost(host: string, order: DrainHostOrder, onProgress: (progress: FleetProgress) => void): Promise<DrainReport>;
-  undrainHost(host: string): Promise<{ readonly host: string; readonly state: HostState }>;
+  undrainHost(host: string, ifMatch?: Precondition): Promise<{ readonly host: string; readonly state: HostState }>;
   /** Plans the moves that are worth their cost, and makes them. */
   rebalance(order: PlanOrder, onProgress: (progress: FleetProgress) => void): Promise<RebalanceReport>;
   /** Keeps memory, files and volumes of a running container as they are now. */
@@ -212,7 +243,8 @@ export interface NodeControl {
   /** The oldest first. */
   snapshots(): Promise<readonly SnapshotView[]>;
   /** `snapshot`: its id, or the beginning of it. */
-  removeSnapshot(snapshot: string): Promise<void>;
+  findSnapshot(snapshot: string): Promise<SnapshotView>;
+  removeSnapshot(snapshot: string, ifMatch?: Precondition): Promise<void>;
   /** `reference`: a snapshot, or a container for its newest one. `target` undefined: a host is chosen. */
   restore(reference: string, target: string | undefined): Promise<RestoreReport>;
   /** Changes after the cursor, oldest first. */

@@ -21,14 +21,19 @@ const quota = z.strictObject({
   cpuMilliMax: count.exactOptional(),
 });
 
-const domains = z.array(z.string().min(1).max(253)).max(DOMAINS_MAX);
+const domains = z
+  .array(z.string().min(1).max(253))
+  .max(DOMAINS_MAX)
+  .describe('All host suffixes that its routes may use beside NAME-TENANT.DOMAIN.');
 
-/** Empty: that of the Docker endpoint. */
-const address = z.string().max(45);
+const address = z
+  .string()
+  .max(45)
+  .describe('An address of the machine for its published ports. Empty: that of the Docker endpoint.');
 
 export const tenantRequestSchema = z.strictObject({
-  name: z.string().min(1).max(64),
-  quota: quota.exactOptional(),
+  name: z.string().min(1).max(64).describe('Lower-case letters, digits and hyphens; it begins with a letter.'),
+  quota: quota.exactOptional().describe('What is absent has its default.'),
   domains: domains.exactOptional(),
   address: address.exactOptional(),
 });
@@ -37,21 +42,31 @@ export const tenantChangeSchema = z.strictObject({
   quota: quota.exactOptional(),
   domains: domains.exactOptional(),
   address: address.exactOptional(),
-  state: z.enum(['active', 'suspended']).exactOptional(),
+  state: z.enum(['active', 'suspended']).exactOptional().describe('A suspended tenant cannot use the Docker API.'),
 });
 
 /** A hundred copies take a minute; what a tenant may have in all is its quota's matter. */
-export const cloneRequestSchema = z.strictObject({ count: z.int().min(1).max(100) });
+export const cloneRequestSchema = z.strictObject({ count: z.int().min(1).max(100).describe('How many copies.') });
 
-export const migrateRequestSchema = z.strictObject({ to: z.string().min(1).max(64), endSessions: z.boolean().prefault(false) });
+const endSessions = z
+  .boolean()
+  .prefault(false)
+  .describe('Whether open exec sessions are ended; otherwise they keep a container where it is.');
 
-export const planOrderSchema = z.strictObject({ dryRun: z.boolean().prefault(false) });
-export const drainRequestSchema = planOrderSchema.extend({ endSessions: z.boolean().prefault(false) });
+export const migrateRequestSchema = z.strictObject({ to: z.string().min(1).max(64).describe('A host.'), endSessions });
+
+export const planOrderSchema = z.strictObject({
+  dryRun: z.boolean().prefault(false).describe('The plan alone; nothing is changed.'),
+});
+export const drainRequestSchema = planOrderSchema.extend({ endSessions });
 /** A day: WebSockets that last longer are cut. */
 const DRAIN_MS_MAX = 86_400_000;
-export const upgradeRequestSchema = z.strictObject({ drainMs: z.int().min(0).max(DRAIN_MS_MAX).exactOptional() });
-/** Absent: a host is chosen. */
-export const restoreRequestSchema = z.strictObject({ to: z.string().min(1).max(64).exactOptional() });
+export const upgradeRequestSchema = z.strictObject({
+  drainMs: z.int().min(0).max(DRAIN_MS_MAX).exactOptional().describe('What connections of the old workers get to end.'),
+});
+export const restoreRequestSchema = z.strictObject({
+  to: z.string().min(1).max(64).exactOptional().describe('A host. Absent: one is chosen.'),
+});
 
 /** A flag of a query: `?all`, `?all=1`, `?all=true`. */
 export const flag = z.enum(['', '0', '1', 'false', 'true']).transform((text) => text !== '0' && text !== 'false');
@@ -68,25 +83,32 @@ const cursor = z
   .regex(/^\d{1,15}$/, { error: 'a sequence number is an integer of at least 0' })
   .transform(Number);
 
-export const containersQuerySchema = z.strictObject({ all: flag.prefault('0'), tenant: z.string().optional() });
+const ofTenant = z.string().optional().describe('Only what belongs to this tenant.');
+
+export const containersQuerySchema = z.strictObject({
+  all: flag.prefault('0').describe('Also those that do not run.'),
+  tenant: ofTenant,
+});
 
 export const usageQuerySchema = z.strictObject({
-  tenant: z.string().optional(),
-  since: instant.prefault('0'),
-  /** Absent: now. */
-  until: instant.optional(),
-  by: z.enum(['container', 'tenant', 'host', 'hour']).prefault('container'),
+  tenant: ofTenant,
+  since: instant.prefault('0').describe('Milliseconds since 1970, or ISO 8601.'),
+  until: instant.optional().describe('As since. Absent: now.'),
+  by: z.enum(['container', 'tenant', 'host', 'hour']).prefault('container').describe('What is summed up.'),
 });
 
 export const changesQuerySchema = z.strictObject({
-  /** The cursor; 0 is before the first change. */
-  after: cursor.optional(),
-  limit: cursor.pipe(z.int().min(1).max(CHANGES_MAX)).prefault('100'),
-  /** The newest `limit` changes instead of those after a cursor. */
-  latest: flag.prefault('0'),
+  after: cursor.optional().describe('A sequence number; 0 is before the first change.'),
+  limit: cursor
+    .pipe(z.int().min(1).max(CHANGES_MAX))
+    .prefault('100')
+    .describe(`At most ${String(CHANGES_MAX)}.`),
+  latest: flag.prefault('0').describe('The newest changes instead of those after a sequence number.'),
 });
 
-export const eventsQuerySchema = z.strictObject({ after: cursor.optional() });
+export const eventsQuerySchema = z.strictObject({
+  after: cursor.optional().describe('A sequence number. Absent: from now on.'),
+});
 
 /** The value as the schema understands it; what is wrong becomes one 400 that names the first fault. */
 export function parseRequest<S extends z.ZodType>(schema: S, value: unknown, what: 'body' | 'query'): z.infer<S> {

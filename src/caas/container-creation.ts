@@ -40,7 +40,8 @@ export interface CreationDeps {
   readonly volumes: Volumes;
   readonly fabric: NetworkFabric;
   readonly debts: SaveDebts;
-  readonly domain: string;
+  /** As it is now. */
+  readonly domain: () => string;
 }
 
 export interface CreateRequest {
@@ -263,12 +264,12 @@ export class ContainerCreation {
   }
 
   async #checkRoutes(name: string, spec: ContainerSpec, tenant: Tenant, all: readonly ContainerRow[]): Promise<void> {
-    const wanted = wantedRoutes(name, spec, tenant, this.#deps.domain);
+    const wanted = wantedRoutes(name, spec, tenant, this.#deps.domain());
     if (wanted.kind === 'refused') throw dockerError(400, `ecluse: ${wanted.reason}`);
     if (wanted.routes.length === 0) return;
     const tenants = new Map((await listTenants(this.#deps.sql)).map((other) => [other.name, other]));
     const others = all.filter((row) => row.tenant !== tenant.name).map((row) => ({ row, spec: parseStoredSpec(row.spec) }));
-    const clash = clashingHost(wanted.routes, others, tenants, this.#deps.domain);
+    const clash = clashingHost(wanted.routes, others, tenants, this.#deps.domain());
     if (clash !== undefined)
       throw dockerError(
         409,

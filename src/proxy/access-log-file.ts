@@ -65,7 +65,7 @@ const DEFAULTS: AccessLogFileOptions = {
 
 export class AccessLogFile implements AsyncDisposable {
   readonly #log: Log;
-  readonly #file: string;
+  #file: string;
   readonly #options: AccessLogFileOptions;
   readonly #disposal = new AbortController();
   #filling: Chunk | undefined;
@@ -118,6 +118,13 @@ export class AccessLogFile implements AsyncDisposable {
     if (this.#disposal.signal.aborted) return;
     this.#reopenWanted = true;
     this.#wake();
+  }
+
+  /** Goes on in another file. What was not written yet is written there. */
+  moveTo(file: string): void {
+    if (file === this.#file) return;
+    this.#file = file;
+    this.reopen();
   }
 
   /** Writes what there is, within `disposeMs`, and closes the file. */

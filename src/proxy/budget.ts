@@ -54,7 +54,7 @@ export function shareLimits(limits: BudgetLimits, workers: number): BudgetLimits
 
 /** What the budgets of a worker have in common. */
 interface Ledger {
-  readonly limits: BudgetLimits;
+  limits: BudgetLimits;
   /** INVARIANT: a tenant is here while it holds something, and all its budgets that hold something share the counts of this one. */
   readonly entries: Map<string, TenantBudget>;
   readonly refused: Map<string, Counts>;
@@ -68,6 +68,11 @@ export class Budgets {
   /** `limits`: this worker's shares. */
   constructor(limits: BudgetLimits) {
     this.#ledger = { limits, entries: new Map(), refused: new Map(), faults: 0 };
+  }
+
+  /** Other limits from now on. Who holds more keeps it, and gets nothing until it is less. */
+  limitTo(limits: BudgetLimits): void {
+    this.#ledger.limits = limits;
   }
 
   /** Tenants that hold something. */

@@ -11,6 +11,7 @@ import { CertificateIndex } from '#tls/sni.ts';
 import type { HostCertificate } from '#tls/certificate.ts';
 import type { Clock } from '#clock';
 import { reasonOf } from '#errors';
+import { setLogLevel } from '#log';
 import type { Log } from '#log';
 import { Gates } from './actions/gates.ts';
 import { ActionBook } from './actions/prepared.ts';
@@ -26,16 +27,27 @@ import { Counters } from './counters.ts';
 import { Endpoints } from './endpoints.ts';
 import type { EdgeLimits } from './edge-limits.ts';
 import { HoldQueue } from './hold.ts';
+import type { ChunkLimits } from './http1/limits.ts';
 import { WAKE_AGAIN_MS } from './limits.ts';
 import { LoadSum } from './loads.ts';
 import type { EndpointLoad } from './loads.ts';
 import { Metrics } from './metrics.ts';
 import { isSameEndpoint } from './ports/port-table.ts';
 import { Ports } from './ports/ports.ts';
-import type { EdgeChange, EdgeConfig, FreezeOptions, FreezeResult, HealthChange } from './protocol.ts';
+import type {
+  ChangeableOptions,
+  EdgeChange,
+  EdgeConfig,
+  FreezeOptions,
+  FreezeResult,
+  HealthChange,
+  TrustOptions,
+} from './protocol.ts';
 import { settle } from './record.ts';
 import type { ExchangeRecord } from './record.ts';
 import { TimingWheel } from './timing-wheel.ts';
+import { parseTrustedProxies } from './trusted-proxies.ts';
+import type { TrustedProxies } from './trusted-proxies.ts';
 import { Traffic } from './traffic.ts';
 import { Wakes, asleepAmong } from './wakes.ts';
 import { onWireFault } from './wire/wire.ts';
@@ -48,6 +60,9 @@ interface Snapshot {
   readonly certificates: CertificateIndex;
 }
 
+/** Who holds it sees what is put in a field later. */
+type Replaceable<T> = { -readonly [K in keyof T]: T[K] };
+
 export interface DataPlaneDeps {
   readonly log: Log;
   readonly clock: Clock;
@@ -57,10 +72,8 @@ export interface DataPlaneDeps {
   readonly onSpent: (spends: readonly Spend[]) => void;
 }
 
-export interface DataPlaneOptions {
-  readonly accessLogFile: string;
-  /** This worker's. */
-  readonly limits: EdgeLimits;
+/** Limits are this worker's. */
+export interface DataPlaneOptions extends Omit<ChangeableOptions, 'logLevel'> {
   /** How many workers share what a service says for the node, this one among them. */
   readonly workers: number;
 }
@@ -68,7 +81,10 @@ export interface DataPlaneOptions {
 export class DataPlane implements AsyncDisposable {
   readonly log: Log;
   readonly clock: Clock;
-  readonly limits: EdgeLimits;
+  /** As they are now. Connections keep those of heads and chunks that they began with. */
+  limits: EdgeLimits;
+  /** Whose word about clients is believed, on connections that come now. */
+  trusted: TrustedProxies;
   readonly counters = new Counters();
   readonly traffic = new Traffic(this.counters);
   readonly endpoints: Endpoints<Upstream> = new Endpoints<Upstream>(this.traffic);
@@ -81,7 +97,7 @@ export class DataPlane implements AsyncDisposable {
   readonly mirrors: Mirrors = new Mirrors(this);
   readonly metrics: Metrics;
   readonly accessLog: AccessLogFile;
-  readonly connectionDeps: ConnectionDeps;
+  readonly connectionDeps: Replaceable<ConnectionDeps>;
   /** What containers publish beside HTTP. */
   readonly ports: Ports;
   /** What is added to the monotonic clock to get the time of day; looked at each second. PERF: one clock to read for a request. */
@@ -96,6 +112,7 @@ export class DataPlane implements AsyncDisposable {
   #prepared: Snapshot | undefined;
   #underWay = 0;
   #draining = false;
+  readonly #proxyProtocol: boolean;
   #endedBeforeRelease = 0;
 
   constructor(deps: DataPlaneDeps, options: DataPlaneOptions) {
@@ -104,13 +121,15 @@ export class DataPlane implements AsyncDisposable {
     this.log = log;
     this.clock = clock;
     this.limits = limits;
+    this.#proxyProtocol = options.trust.proxyProtocol;
+    this.trusted = trustedOf(options.trust);
     this.wallOffsetMs = clock.nowMs() - clock.monotonicMs();
     this.budgets = new Budgets(limits.tenant);
     this.wakes = new Wakes(clock, { againMs: WAKE_AGAIN_MS, tell: deps.onWake });
     this.holds = new HoldQueue({
       clock,
       wakes: this.wakes,
-      inFlightMax: limits.upstreamConnectionsMax,
+      inFlightMax: () => this.limits.upstreamConnectionsMax,
       workers: options.workers,
       unhealthy: this.#unhealthy,
       serviceOf: (serviceId) => this.serviceOf(serviceId),
@@ -128,7 +147,7 @@ export class DataPlane implements AsyncDisposable {
     this.ports = new Ports({
       log,
       clock,
-      limits,
+      limits: () => this.limits,
       budgets,
       traffic,
       counters,
@@ -198,6 +217,30 @@ export class DataPlane implements AsyncDisposable {
   hasOther(serviceId: string, avoid: ReadonlySet<string>): boolean {
     const service = this.serviceOf(serviceId);
     return service !== undefined && this.holds.usableOf(service).some((endpoint) => !avoid.has(endpoint.id));
+  }
+
+  /**
+   * Holds what comes from now on to other options: connections, requests and lines of the log. What is under way keeps the limits of its head and its
+   * chunks, and the time-outs that already run. Returns why that cannot be, or undefined.
+   */
+  reconfigure({ limits, trust, accessLogFile, logLevel }: ChangeableOptions): string | undefined {
+    if (trust.proxyProtocol !== this.#proxyProtocol) return 'whether there are PROXY headers cannot change while ports are open';
+    const before = this.limits;
+    this.limits = limits;
+    this.trusted = trustedOf(trust);
+    this.budgets.limitTo(limits.tenant);
+    const deps = this.connectionDeps;
+    deps.limits = limits;
+    deps.chunkLimits = chunkLimitsOf(limits);
+    // Only where it matters: each has a bound of its own on the memory of unfinished heads.
+    if (!hasSameHeads(before, limits)) {
+      deps.requestHeads = createHeadReading('request', limits);
+      deps.responseHeads = createHeadReading('response', limits);
+    }
+    this.accessLog.moveTo(accessLogFile);
+    setLogLevel(this.log, logLevel);
+    this.holds.release(); // There may be room at an endpoint that was full.
+    return undefined;
   }
 
   /** Compiles what a worker begins with. Returns why it cannot be served, or undefined. */
@@ -397,12 +440,7 @@ export class DataPlane implements AsyncDisposable {
     const { limits, clock, counters, log } = this;
     return {
       limits,
-      chunkLimits: {
-        extensionBytesMax: limits.chunkExtensionBytesMax,
-        extensionBytesTotalMax: limits.chunkExtensionBytesTotalMax,
-        trailerBytesMax: limits.trailerBytesMax,
-        trailerCountMax: limits.trailerCountMax,
-      },
+      chunkLimits: chunkLimitsOf(limits),
       wheel: new TimingWheel(clock, {
         onError: (thrown) => {
           log.error({ reason: reasonOf(thrown) }, 'a time-out failed');
@@ -418,4 +456,27 @@ export class DataPlane implements AsyncDisposable {
       },
     };
   }
+}
+
+/** Nobody, where it cannot be read: the primary has checked it. */
+function trustedOf({ trustedProxies }: TrustOptions): TrustedProxies {
+  const parsed = parseTrustedProxies(trustedProxies);
+  return parsed.kind === 'trusted' ? parsed.trusted : { networks: [] };
+}
+
+function chunkLimitsOf(limits: EdgeLimits): ChunkLimits {
+  return {
+    extensionBytesMax: limits.chunkExtensionBytesMax,
+    extensionBytesTotalMax: limits.chunkExtensionBytesTotalMax,
+    trailerBytesMax: limits.trailerBytesMax,
+    trailerCountMax: limits.trailerCountMax,
+  };
+}
+
+function hasSameHeads(one: EdgeLimits, other: EdgeLimits): boolean {
+  return (
+    one.lineBytesMax === other.lineBytesMax &&
+    one.headBytesMax === other.headBytesMax &&
+    one.fieldCountMax === other.fieldCountMax
+  );
 }

@@ -38,7 +38,7 @@ export interface HoldDeps {
   readonly serviceOf: (serviceId: string) => Service | undefined;
   readonly inFlightOf: (endpointId: string) => number;
   /** Requests that one endpoint takes at once from this worker, where its service says nothing. */
-  readonly inFlightMax: number;
+  readonly inFlightMax: () => number;
   /** How many workers share what a service says for the node. */
   readonly workers: number;
   readonly wakes: Pick<Wakes, 'ask' | 'failedForMs'>;
@@ -109,7 +109,7 @@ export class HoldQueue implements Disposable {
   /** Requests that one endpoint of a service takes at once from this worker. */
   inFlightMaxOf(service: Service | undefined): number {
     const connections = service?.policy?.limits?.connections;
-    return connections === undefined ? this.#deps.inFlightMax : shareOf(connections, this.#deps.workers);
+    return connections === undefined ? this.#deps.inFlightMax() : shareOf(connections, this.#deps.workers);
   }
 
   /** Parks a request that has to wait. */

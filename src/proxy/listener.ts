@@ -17,8 +17,7 @@ import type { DataPlane } from './data-plane.ts';
 import { readPreface } from './preface.ts';
 import type { ListenAddress, WorkerOptions } from './protocol.ts';
 import type { TlsFacts } from './record.ts';
-import { isTrusted, parseTrustedProxies } from './trusted-proxies.ts';
-import type { TrustedProxies } from './trusted-proxies.ts';
+import { isTrusted } from './trusted-proxies.ts';
 import { provePlain, proveTls } from './wire/fast-read.ts';
 import { HIGH_WATER_BYTES } from './wire/wire.ts';
 import type { ReadPath } from './wire/wire.ts';
@@ -49,7 +48,6 @@ export class Listener implements AsyncDisposable {
   readonly #servers: Server[] = [];
   readonly #sockets = new Set<Socket>();
   readonly #paths: ReadPaths;
-  readonly #trusted: TrustedProxies;
   readonly #proxyProtocol: boolean;
   readonly #ticketKeys: Uint8Array | undefined;
   /** What PROXY headers told of connections whose handshake is under way, by peer. */
@@ -62,8 +60,6 @@ export class Listener implements AsyncDisposable {
     this.#ticketKeys = ticketKeys;
     this.#plane = plane;
     this.#paths = paths;
-    const parsed = parseTrustedProxies(trust.trustedProxies);
-    this.#trusted = parsed.kind === 'trusted' ? parsed.trusted : { networks: [] };
     this.#proxyProtocol = trust.proxyProtocol;
   }
 
@@ -94,6 +90,11 @@ export class Listener implements AsyncDisposable {
       return;
     this.#defaultCertificate = certificate;
     this.#https.setSecureContext({ cert: certificate.certPem, key: certificate.keyPem, minVersion: 'TLSv1.2' });
+  }
+
+  /** Takes over how many connections there may be. */
+  limitsChanged(): void {
+    for (const server of this.#servers) server.maxConnections = this.#plane.limits.connectionsMax;
   }
 
   /** Stops accepting, waits until what is under way has ended, at most until the drain's end, then cuts the rest. */
@@ -185,7 +186,7 @@ export class Listener implements AsyncDisposable {
 
   #accept(socket: Socket, tls?: TlsServer): void {
     const facts = socketFacts(socket, undefined);
-    if (!this.#proxyProtocol || !isTrusted(this.#trusted, facts.address)) {
+    if (!this.#proxyProtocol || !isTrusted(this.#plane.trusted, facts.address)) {
       this.#handOn(socket, facts, tls);
       return;
     }
@@ -219,8 +220,9 @@ export class Listener implements AsyncDisposable {
     const introduced =
       this.#introduced.size > 0 && socket instanceof TLSSocket ? this.#introduced.get(peerKey(socket)) : undefined;
     const told = introduced === undefined ? facts : { ...introduced, tls: facts.tls };
+    const { trusted } = this.#plane;
     // Whom a PROXY header names is a client, and no proxy by that.
-    const peer = new ClientPeer({ ...told, trusted: isTrusted(this.#trusted, told.address) }, path, this.#trusted);
+    const peer = new ClientPeer({ ...told, trusted: isTrusted(trusted, told.address) }, path, trusted);
     // oxlint-disable-next-line no-new -- it belongs to the plane's set as long as its socket lives
     new Downstream(this.#plane, socket, peer);
   }

@@ -2,9 +2,10 @@
  * What the primary and a worker say to each other. Structured-cloneable; sent with node:cluster's `advanced` serialisation.
  *
  * A request of the primary carries `seq`; its answer (`ack`, `refused` or `metrics`) carries the same. IPC keeps the order, and a
- * worker handles `boot`, `prepare`, `commit`, `freeze` and `thaw` on receipt, so a later message sees what an earlier one did.
+ * worker handles `boot`, `options`, `prepare`, `commit`, `freeze` and `thaw` on receipt, so a later message sees what an earlier one did.
  */
 import type { Spends } from './actions/rate-limits.ts';
+import type { LogLevel } from '#log';
 import type { EdgeLimits } from './edge-limits.ts';
 import type { EndpointLoad } from './loads.ts';
 import type { FreezeSpan, Frozen } from '#routing/activator.ts';
@@ -73,13 +74,16 @@ export interface WorkerOptions {
   readonly workers: number;
   readonly trust: TrustOptions;
   readonly accessLogFile: string;
-  readonly logLevel: 'debug' | 'info' | 'warn' | 'error' | 'silent';
+  readonly logLevel: LogLevel;
   /** Counts the primaries of this node, and says where the one after this one will be looked for. */
   readonly generation: number;
   readonly successorSocket: string | undefined;
   /** TLS session tickets are sealed with them by all workers, of all generations (48 bytes). */
   readonly ticketKeys: Uint8Array | undefined;
 }
+
+/** What may change while a worker serves. Whether there are PROXY headers may not: it decides how the ports were opened. */
+export type ChangeableOptions = Pick<WorkerOptions, 'limits' | 'trust' | 'accessLogFile' | 'logLevel'>;
 
 export type ToWorker =
   | {
@@ -104,6 +108,8 @@ export type ToWorker =
   | ({ readonly kind: 'health'; readonly seq: number } & HealthChange)
   | { readonly kind: 'metrics'; readonly seq: number }
   | { readonly kind: 'reopen-log'; readonly seq: number }
+  /** Other options than it booted with, for what comes from now on. Workers of earlier primaries keep theirs. */
+  | { readonly kind: 'options'; readonly seq: number; readonly options: ChangeableOptions }
   /** The primary will be gone: it is to serve on for the one that comes, which may give it `drainMs` to end. */
   | { readonly kind: 'detach'; readonly seq: number; readonly drainMs: number }
   /** From a later primary: what it serves, in one piece. Changes follow. */

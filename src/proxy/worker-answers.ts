@@ -33,9 +33,19 @@ export function startFailed(what: string): EcluseError {
   });
 }
 
-/** Why a worker did not begin to serve `version`. */
-export function bootFailure(
-  { code, reason }: { readonly code?: string; readonly reason: string },
+export function optionsRefused(reason: string): EcluseError {
+  return new EcluseError({
+    code: 'ECLUSE_OPTIONS_REFUSED',
+    source: 'runtime',
+    status: 409,
+    message: `a worker did not take the options: ${reason}`,
+    mend: 'nothing was changed; see the log of the daemon, and try again',
+  });
+}
+
+/** Why a worker that was to serve `version` and listen does not. */
+export function bootRefused(
+  { reason, code }: Reply & { readonly kind: 'refused' },
   version: number,
   { http, https }: ListenAddresses,
 ): EcluseError {

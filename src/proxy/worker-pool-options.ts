@@ -5,7 +5,7 @@ import { shareLimits } from './budget.ts';
 import { EDGE_LIMITS } from './edge-limits.ts';
 import type { EdgeLimits } from './edge-limits.ts';
 import type { Succession } from './generation/old-workers.ts';
-import type { EdgeConfig, ListenAddresses, TrafficDelta, TrustOptions, WorkerOptions } from './protocol.ts';
+import type { ChangeableOptions, EdgeConfig, ListenAddresses, TrafficDelta, TrustOptions, WorkerOptions } from './protocol.ts';
 
 export interface WorkerPoolDeps {
   readonly log: Log;
@@ -45,28 +45,20 @@ export interface WorkerStatus {
 
 const NOBODY_TRUSTED: TrustOptions = { trustedProxies: [], proxyProtocol: false };
 
-/** `listen`: with real ports. */
-export function workerOptionsOf(options: WorkerPoolOptions, listen: ListenAddresses): WorkerOptions {
-  const {
-    accessLogFile,
-    logLevel = 'info',
-    limits = EDGE_LIMITS,
-    trust = NOBODY_TRUSTED,
-    workers,
-    succession,
-    ticketKeys,
-  } = options;
-  return {
-    listen,
-    limits: { ...limits, tenant: shareLimits(limits.tenant, workers) },
-    workers,
-    trust,
-    accessLogFile,
-    logLevel,
-    ticketKeys,
-    generation: succession?.generation ?? 1,
-    successorSocket: succession?.socketPath,
-  };
+/** Those of the whole node; what is absent has its default. */
+export function changeableOf({
+  accessLogFile,
+  logLevel = 'info',
+  limits = EDGE_LIMITS,
+  trust = NOBODY_TRUSTED,
+}: Pick<ChangeableOptions, 'accessLogFile'> & Partial<ChangeableOptions>): ChangeableOptions {
+  return { accessLogFile, logLevel, limits, trust };
+}
+
+/** What one of `workers` gets of them. */
+export function shareOfOptions(options: ChangeableOptions, workers: number): ChangeableOptions {
+  const { limits } = options;
+  return { ...options, limits: { ...limits, tenant: shareLimits(limits.tenant, workers) } };
 }
 
 export interface ChangeOptions {

@@ -11,15 +11,7 @@ import type { EndpointUse } from '#routing/activator.ts';
 import type { RouteDelta, RouteTable } from '#routing/route-table.ts';
 import { EcluseError, reasonOf } from '#errors';
 import { KeyedLock } from '#lifecycle';
-import {
-  WAKE_SAME_MS,
-  WORKER_ACK_TIMEOUT_MS,
-  WORKER_BACKOFF_FIRST_MS,
-  WORKER_BACKOFF_MAX_MS,
-  WORKER_BACKOFF_RESET_MS,
-  WORKER_DRAIN_MS,
-  WORKER_START_TIMEOUT_MS,
-} from './limits.ts';
+import { WAKE_SAME_MS, WORKER_ACK_TIMEOUT_MS, WORKER_DRAIN_MS, WORKER_START_TIMEOUT_MS } from './limits.ts';
 import { RateLimits } from './actions/rate-limits.ts';
 import type { Spends } from './actions/rate-limits.ts';
 import { committedOf, committedWith, configRefused, edgeConfigOf } from './committed.ts';
@@ -30,23 +22,25 @@ import { Loads } from './loads.ts';
 import { aggregateMetrics } from './metrics.ts';
 import { probeAddresses } from './port-probe.ts';
 import { NOTHING_FROZEN } from './protocol.ts';
-import type { EdgeChange, FreezeOptions, FreezeResult, ListenAddress, ListenAddresses, ToWorker } from './protocol.ts';
+import type {
+  ChangeableOptions,
+  EdgeChange,
+  FreezeOptions,
+  FreezeResult,
+  ListenAddress,
+  ListenAddresses,
+  ToWorker,
+} from './protocol.ts';
 import { Wakes, asleepAmong } from './wakes.ts';
-import { bootFailure, refusalOf, startFailed, sumOfFreezes } from './worker-answers.ts';
-import { workerOptionsOf } from './worker-pool-options.ts';
+import { bootRefused, optionsRefused, refusalOf, sumOfFreezes } from './worker-answers.ts';
+import { changeableOf, shareOfOptions } from './worker-pool-options.ts';
 import type { ChangeOptions, WorkerPoolDeps, WorkerPoolOptions, WorkerStatus } from './worker-pool-options.ts';
 import { WorkerProcess } from './worker-process.ts';
+import { keepSlot, upWithin } from './worker-slot.ts';
+import type { Forked, Member } from './worker-slot.ts';
 import type { Ask, Reply } from './generation/conversation.ts';
 import { OldWorkers } from './generation/old-workers.ts';
 import type { Predecessor } from './generation/predecessors.ts';
-
-interface Member {
-  readonly process: WorkerProcess;
-  readonly startMs: number;
-  booted: boolean;
-  listening: boolean;
-  version: number;
-}
 
 const WORKERS_MAX = 256;
 /**
@@ -71,12 +65,15 @@ export class WorkerPool implements AsyncDisposable {
   readonly #old: OldWorkers | undefined;
   readonly #rateLimits: RateLimits;
   #committed: Committed;
+  /** Limits are of the whole node. */
+  #changeable: ChangeableOptions;
 
   private constructor(deps: WorkerPoolDeps, options: WorkerPoolOptions, listen: ListenAddresses) {
     this.#deps = deps;
     this.#options = options;
     this.#listen = listen;
     this.#committed = committedOf(options.initial);
+    this.#changeable = changeableOf(options);
     this.#loads = new Loads(deps.clock);
     this.#rateLimits = new RateLimits(deps.clock);
     this.#wakes = new Wakes(deps.clock, { againMs: WAKE_SAME_MS, tell: options.onWake });
@@ -239,6 +236,24 @@ export class WorkerPool implements AsyncDisposable {
     await this.#askAll({ kind: 'reopen-log' }, WORKER_ACK_TIMEOUT_MS);
   }
 
+  /**
+   * Gives all workers other options, or none: then it throws ECLUSE_OPTIONS_REFUSED, and what they had is what they have again. Those that start later
+   * boot with them; those of earlier generations keep theirs. Limits are of the whole node. Returns the processes that have them.
+   */
+  async reconfigure(options: ChangeableOptions): Promise<readonly number[]> {
+    return await this.#changes.run('change', async () => {
+      const before = this.#changeable;
+      const message = (of: ChangeableOptions): Ask => ({ kind: 'options', options: shareOfOptions(of, this.#options.workers) });
+      this.#changeable = options; // In one turn with the question: who boots from here on has them already.
+      const asked = this.#booted().map(async ({ process }) => await process.ask(message(options), WORKER_ACK_TIMEOUT_MS));
+      const reason = (await Promise.allSettled(asked)).map(refusalOf).find((text) => text !== undefined);
+      if (reason === undefined) return this.#booted().map(({ process }) => process.pid);
+      this.#changeable = before;
+      for (const { process } of this.#booted()) process.tell(message(before));
+      throw optionsRefused(reason);
+    });
+  }
+
   /** Stops accepting, gives what is under way `WORKER_DRAIN_MS`, and ends the workers. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stop.abort();
@@ -343,37 +358,11 @@ export class WorkerPool implements AsyncDisposable {
   async #startSlot(): Promise<void> {
     const first = this.#fork();
     await first.up;
-    this.#slots.push(this.#keep(first.member));
+    const { signal } = this.#stop;
+    this.#slots.push(keepSlot({ ...this.#deps, signal, fork: () => this.#fork() }, first.member));
   }
 
-  async #keep(first: Member): Promise<void> {
-    let member = first;
-    let backoffMs = WORKER_BACKOFF_FIRST_MS;
-    const { log, clock } = this.#deps;
-    for (;;) {
-      const how = await member.process.exit;
-      if (this.#stop.signal.aborted) return;
-      if (clock.monotonicMs() - member.startMs > WORKER_BACKOFF_RESET_MS) backoffMs = WORKER_BACKOFF_FIRST_MS;
-      log.warn({ pid: member.process.pid, how, backoffMs }, 'worker ended and is replaced');
-      try {
-        await clock.sleep(backoffMs, this.#stop.signal);
-      } catch {
-        return; // Only the stop signal ends the sleep early.
-      }
-      backoffMs = Math.min(backoffMs * 2, WORKER_BACKOFF_MAX_MS);
-      const next = this.#fork();
-      member = next.member;
-      try {
-        await next.up;
-        log.info({ pid: member.process.pid, version: member.version }, 'worker listens');
-      } catch (error) {
-        log.error({ pid: member.process.pid, reason: reasonOf(error) }, 'worker did not start');
-        member.process.kill();
-      }
-    }
-  }
-
-  #fork(): { readonly member: Member; readonly up: Promise<void> } {
+  #fork(): Forked {
     const up = Promise.withResolvers<undefined>();
     const member: Member = {
       process: new WorkerProcess({
@@ -403,26 +392,11 @@ export class WorkerPool implements AsyncDisposable {
       version: 0,
     };
     this.#members.add(member);
-    return { member, up: this.#upWithin(member, up.promise) };
-  }
-
-  async #upWithin(member: Member, listening: Promise<undefined>): Promise<void> {
-    const late = Promise.withResolvers<never>();
-    const timer = setTimeout(() => {
-      late.reject(startFailed(`did not listen in ${String(WORKER_START_TIMEOUT_MS)} ms`));
-    }, WORKER_START_TIMEOUT_MS);
-    const ended = member.process.exit.then((how) => {
+    const ended = (): void => {
       this.#members.delete(member);
       this.#loads.forget(member);
-      clearTimeout(timer);
-      throw startFailed(`ended (${how})`);
-    });
-    ended.catch(() => undefined); // It ends some day; only before it listens is that a failure here.
-    try {
-      await Promise.race([listening, late.promise, ended]);
-    } finally {
-      clearTimeout(timer);
-    }
+    };
+    return { member, up: upWithin(member, up.promise, ended) };
   }
 
   /** Tells the other workers what `by` let through of rate limits, and remembers it for those that come. */
@@ -446,20 +420,19 @@ export class WorkerPool implements AsyncDisposable {
   async #boot(member: Member): Promise<void> {
     member.booted = true;
     member.version = this.version;
+    const { succession, ticketKeys, workers } = this.#options;
+    const generation = { generation: succession?.generation ?? 1, successorSocket: succession?.socketPath };
     const reply = await member.process.ask(
       {
         kind: 'boot',
-        options: workerOptionsOf(this.#options, this.#listen),
+        options: { ...shareOfOptions(this.#changeable, workers), workers, listen: this.#listen, ticketKeys, ...generation },
         edge: edgeConfigOf(this.#committed),
         ...this.#held(),
       },
       WORKER_START_TIMEOUT_MS,
     );
-    if (reply.kind !== 'refused') {
-      const spends = this.#rateLimits.levels();
-      if (spends.length > 0) member.process.tell({ kind: 'spent-elsewhere', spends, how: 'least' });
-      return;
-    }
-    throw bootFailure(reply, member.version, this.#listen);
+    if (reply.kind === 'refused') throw bootRefused(reply, member.version, this.#listen);
+    const spends = this.#rateLimits.levels();
+    if (spends.length > 0) member.process.tell({ kind: 'spent-elsewhere', spends, how: 'least' });
   }
 }

@@ -3,6 +3,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { AdminApi } from '#admin/api.ts';
+import { checkPrecondition } from '#admin/entity-tag.ts';
 import type { MigrationReport } from '#caas/migration/move.ts';
 import type { ContainerView, NodeControl, NodeStatus, SnapshotView } from '#admin/node-control.ts';
 import type { SnapshotReport } from '#caas/snapshots/snapshots.ts';
@@ -136,6 +137,13 @@ export function createTestControl(sql: Sql): NodeControl {
   return {
     edge: NO_EDGE,
     status: async () => STATUS,
+    reload: async () => ({
+      file: '/etc/ecluse/ecluse.yaml',
+      applied: ['edge.timeouts.idle'],
+      needsRestart: ['workers'],
+      unchanged: ['data'],
+      workers: [1],
+    }),
     upgrade: async () => ({ generation: STATUS.generation, pid: STATUS.pid }),
     tenants: async () => (await listTenants(sql)).map((tenant) => ({ ...tenant, containers: 0 })),
     addTenant: async ({ name, quota, domains }) => {
@@ -145,14 +153,16 @@ export function createTestControl(sql: Sql): NodeControl {
       if (outcome.kind === 'done') return { ...tenant, containers: 0 };
       throw new EcluseError({ code: 'ECLUSE_EXISTS', source: 'usage', message: `tenant ${name} exists already`, status: 409 });
     },
-    setTenant: async (name, change) => {
+    tenant: existing,
+    setTenant: async (name, change, ifMatch) => {
       const before = await existing(name);
+      checkPrecondition(ifMatch, before, `tenant ${name}`);
       const after: Tenant = { ...before, ...change, quota: { ...before.quota, ...change.quota } };
       await updateTenant(sql, after, Date.now());
       return { ...after, containers: 0 };
     },
-    removeTenant: async (name) => {
-      await existing(name);
+    removeTenant: async (name, ifMatch) => {
+      checkPrecondition(ifMatch, await existing(name), `tenant ${name}`);
       await removeTenant(sql, name, Date.now());
     },
     tenantEnv: async (name) => {
@@ -164,6 +174,10 @@ export function createTestControl(sql: Sql): NodeControl {
         ? [CONTAINER, { ...CONTAINER, id: 'f'.repeat(64), name: 'old', state: 'exited', status: 'Exited (0)' } as const]
         : [CONTAINER];
       return containers.filter((container) => tenant === undefined || container.tenant === tenant);
+    },
+    container: async (container) => {
+      if (container !== 'acme/web') throw notFound(`no container is called ${container}`);
+      return CONTAINER;
     },
     explainContainer: async (container) => ({ id: container, tenant: 'acme', name: 'web', host: 'a', placement: undefined }),
     readings: async () => {
@@ -211,6 +225,11 @@ export function createTestControl(sql: Sql): NodeControl {
       totalMs: 1500,
       imageBytes: 3 * 1024 ** 2,
     }),
+    host: async (name) => {
+      const host = STATUS.hosts.find((one) => one.name === name);
+      if (host === undefined) throw notFound(`there is no host ${name}`);
+      return { name, engine: host.engine, use: host.use };
+    },
     drainHost: async (host, { dryRun }, onProgress) => {
       if (host !== 'a') throw notFound(`there is no host ${host}`);
       const move = { container: 'acme/web', from: 'a', to: 'b', why: 'host a is drained' };
@@ -223,6 +242,10 @@ export function createTestControl(sql: Sql): NodeControl {
     rebalance: async () => ({ moves: [], stays: [], hosts: [], hostsWanted: 0 }),
     snapshot: async (container) => ({ ...SNAPSHOT, container }),
     snapshots: async () => [SNAPSHOT_VIEW],
+    findSnapshot: async (snapshot) => {
+      if (!SNAPSHOT.snapshot.startsWith(snapshot)) throw notFound(`no snapshot is called ${snapshot}`);
+      return SNAPSHOT_VIEW;
+    },
     removeSnapshot: async (snapshot) => {
       if (!SNAPSHOT.snapshot.startsWith(snapshot)) throw notFound(`no snapshot is called ${snapshot}`);
     },

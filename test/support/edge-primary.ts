@@ -60,7 +60,7 @@ const sql = struck(openSqlite(join(folder, 'state.db')));
 const authority = await openAuthority(join(folder, 'tls'), { clock: systemClock });
 const certificates = await HostCertificates.open(join(folder, 'tls'), { authority, clock: systemClock });
 const log = createLog('silent');
-const edge = new Edge({ log, clock: systemClock, sql, certificates, domain: 'localhost', wake: undefined });
+const edge = new Edge({ log, clock: systemClock, sql, certificates, domain: () => 'localhost', wake: undefined });
 const pool = await WorkerPool.open(
   { log, clock: systemClock },
   {

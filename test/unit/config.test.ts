@@ -60,7 +60,8 @@ describe('loadConfig()', () => {
   });
 
   test('--demo changes the defaults, and a file and flags still win', async () => {
-    expect(await load('', { demo: true, dataDir: '/d' })).toEqual({
+    const { keys, ...demo } = await load('', { demo: true, dataDir: '/d' });
+    expect(demo).toEqual({
       dataDir: '/d',
       listen: {
         http: { host: '127.0.0.1', port: 8080 },
@@ -82,8 +83,11 @@ describe('loadConfig()', () => {
       migration: { transfer: 'shared', bandwidth: undefined, concurrency: 2 },
       rebalance: { mode: 'off', goals: ['relieve', 'consolidate'] },
       proxyProtocol: false,
+      logLevel: 'warn',
       demo: true,
+      file: join(folder, 'ecluse.yaml'),
     });
+    expect(keys.get('workers')).toBe('2');
     const overrides = { ...NO_OVERRIDES, http: ':1', metrics: 'off' };
     const config = await load('listen: { http: ":2", https: ":3" }\nworkers: 1\n', { demo: true, overrides });
     expect(config.listen).toMatchObject({
@@ -309,6 +313,24 @@ edge:
   test('keys of the prototype are unknown keys', async () => {
     expect(await problems('__proto__: { data: /x }\nconstructor: 1\n')).toHaveLength(2);
   });
+});
+
+test('every key of the schema has a value to compare, and only what changed differs', async () => {
+  const before = await load('', { dataDir: '/d' });
+  const after = await load('edge: { timeouts: { idle: 7s } }\nlogLevel: debug\nlisten: { http: ":81" }\naccessLog: a.log\n', {
+    dataDir: '/d',
+  });
+  expect([...before.keys.keys()]).toEqual([...after.keys.keys()]);
+  const changed = [...after.keys].filter(([key, value]) => before.keys.get(key) !== value);
+  expect(Object.fromEntries(changed)).toEqual({
+    'listen.http': '{"host":"0.0.0.0","port":81}',
+    logLevel: '"debug"',
+    accessLog: JSON.stringify(join(folder, 'a.log')),
+    'edge.timeouts.idle': '7000',
+  });
+  // What a flag decides is not another value because the file has one, too.
+  const flagged = await load('data: /elsewhere\nworkers: auto\n', { dataDir: '/d' });
+  expect([...flagged.keys].filter(([key, value]) => before.keys.get(key) !== value)).toEqual([]);
 });
 
 test('docs/config.schema.json is that of the code (bin/ecluse config-schema >docs/config.schema.json; npx oxfmt docs)', async () => {

@@ -83,7 +83,7 @@ export class Migrations implements AsyncDisposable {
     id: string,
     targetName: string,
     onProgress: (progress: MigrationProgress) => void,
-    { cause, endSessions }: MoveOrder = { cause: 'order', endSessions: false },
+    { cause, endSessions, confirm }: MoveOrder = { cause: 'order', endSessions: false },
   ): Promise<MigrationReport> {
     const { clock, containers } = this.#deps;
     if (this.#underWay.has(id))
@@ -105,7 +105,13 @@ export class Migrations implements AsyncDisposable {
                 'what its last move left is not in order yet',
                 'see the log of the daemon, and try again in a moment',
               );
-            const move = await checkMove(this.#deps, id, targetName, { times, cause, endSessions, signal: cancel.signal });
+            const move = await checkMove(this.#deps, id, targetName, {
+              times,
+              cause,
+              endSessions,
+              confirm,
+              signal: cancel.signal,
+            });
             const outcome = await this.#runUnheard(move);
             const { source, target } = move;
             const report = { container: id, from: source.name, to: target.name, totalMs: times.totalMs(), ...outcome };

@@ -92,6 +92,8 @@ export interface MoveOrder {
   readonly cause: MoveCause;
   /** Whether exec sessions, which cannot be carried, are ended before it; otherwise they keep the container where it is. */
   readonly endSessions: boolean;
+  /** Throws where the container is not as it has to be for the order. Asked when nothing else can change it any more. */
+  readonly confirm?: ((row: ContainerRow) => void) | undefined;
 }
 
 /** Everything that can be known before something is touched. Error: ECLUSE_MIGRATION_REFUSED. */
@@ -99,7 +101,7 @@ export async function checkMove(
   deps: MigrationDeps,
   id: string,
   targetName: string,
-  run: Pick<Move, 'times' | 'signal' | 'cause' | 'endSessions'>,
+  run: Pick<Move, 'times' | 'signal' | 'cause' | 'endSessions'> & Pick<MoveOrder, 'confirm'>,
 ): Promise<Move> {
   const { containers, hosts, meter, sql, imageFolder } = deps;
   // A first interval after a restart of the node renews the incarnation; that must have happened before the row is read.
@@ -107,6 +109,7 @@ export async function checkMove(
   const row = await containers.find(id);
   const target = hosts.get(targetName);
   if (row === undefined) throw moveRefused(`container ${id} does not exist`, 'see: ecluse ps');
+  run.confirm?.(row);
   if (target === undefined)
     throw moveRefused(`host ${targetName} does not exist`, `choose one of: ${[...hosts.keys()].join(', ')}`);
   const source = containers.hostOf(row);

@@ -47,7 +47,8 @@ const MENDS: Readonly<Partial<Record<Stay['rule'], string>>> = {
   replicas: 'make room on another host, or add one',
 };
 
-async function hostRow(sql: Sql, name: string): Promise<HostRow> {
+/** Errors: ECLUSE_HOST_UNKNOWN. */
+export async function findHost(sql: Sql, name: string): Promise<HostRow> {
   const rows = await listHosts(sql);
   const row = rows.find((host) => host.name === name);
   if (row !== undefined) return row;
@@ -65,17 +66,26 @@ export interface DrainOrder {
   /** Whether exec sessions are ended for it; otherwise they keep their containers there. */
   readonly endSessions: boolean;
   readonly say: Say;
+  /** Throws where the host is not as it has to be for the order. Asked of what the change is then made from, or of nothing. */
+  readonly confirm?: Confirm;
 }
 
+export type Confirm = (host: HostRow) => void;
+
 /** Closes the host and moves what runs there away. `dryRun`: nothing is changed, and the report has the plan. */
-export async function drainHost(deps: DrainDeps, name: string, { dryRun, endSessions, say }: DrainOrder): Promise<DrainReport> {
-  const before = await hostRow(deps.sql, name);
+export async function drainHost(
+  deps: DrainDeps,
+  name: string,
+  { dryRun, endSessions, say, confirm }: DrainOrder,
+): Promise<DrainReport> {
+  const before = await findHost(deps.sql, name);
+  confirm?.(before);
   const question = { ofHost: name, endSessions };
   if (dryRun) {
     const plan = planDrain(name, await readFleet(deps, question), DEFAULT_POLICY);
     return { host: name, state: before.state, moves: plan.moves.map(plannedOf), left: await leftOn(deps, name, plan) };
   }
-  if (before.state !== 'draining') await change(deps, name, { from: before.state, to: 'draining' });
+  if (before.state !== 'draining') await change(deps, before, 'draining', confirm);
   const moves: MoveOutcome[] = [];
   const tried = new Set<string>();
   let stays: readonly Stay[] = [];
@@ -85,28 +95,31 @@ export async function drainHost(deps: DrainDeps, name: string, { dryRun, endSess
     const fresh = plan.moves.filter((move) => !tried.has(move.container));
     if (fresh.length === 0) break;
     for (const { container } of fresh) tried.add(container);
-    const goOn = async (): Promise<boolean> => (await hostRow(deps.sql, name)).state === 'draining';
+    const goOn = async (): Promise<boolean> => (await findHost(deps.sql, name)).state === 'draining';
     moves.push(...(await carryOut(deps, fresh, { cause: 'drain', endSessions, goOn, say })));
   }
   const left = await leftOn(deps, name, { moves: [], stays }, moves);
   if (left.every(({ runs }) => !runs))
     await setHostState(deps.sql, name, { from: 'draining', to: 'drained' }, deps.clock.nowMs());
-  return { host: name, state: (await hostRow(deps.sql, name)).state, moves, left };
+  return { host: name, state: (await findHost(deps.sql, name)).state, moves, left };
 }
 
 /** Lets the host be given containers again. What was moved away stays where it is. */
-export async function undrainHost(deps: DrainDeps, name: string): Promise<{ readonly host: string; readonly state: HostState }> {
-  const { state } = await hostRow(deps.sql, name);
-  if (state !== 'active') await change(deps, name, { from: state, to: 'active' });
+export async function undrainHost(
+  deps: DrainDeps,
+  name: string,
+  confirm?: Confirm,
+): Promise<{ readonly host: string; readonly state: HostState }> {
+  const before = await findHost(deps.sql, name);
+  confirm?.(before);
+  if (before.state !== 'active') await change(deps, before, 'active', confirm);
   return { host: name, state: 'active' };
 }
 
-async function change(
-  { sql, clock }: DrainDeps,
-  name: string,
-  step: { readonly from: HostState; readonly to: HostState },
-): Promise<void> {
-  if ((await setHostState(sql, name, step, clock.nowMs())).kind !== 'conflict') return;
+/** From what was read, and from nothing else. */
+async function change({ sql, clock }: DrainDeps, { name, state }: HostRow, to: HostState, confirm?: Confirm): Promise<void> {
+  if ((await setHostState(sql, name, { from: state, to }, clock.nowMs())).kind !== 'conflict') return;
+  confirm?.(await findHost(sql, name)); // Who has a condition is told of that.
   throw new EcluseError({
     code: 'ECLUSE_HOST_CHANGED',
     source: 'usage',

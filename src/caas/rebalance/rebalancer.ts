@@ -42,7 +42,7 @@ const PLAN_MS = 300_000;
 
 export class Rebalancer implements AsyncDisposable {
   readonly #deps: RebalancerDeps;
-  readonly #settings: RebalanceSettings;
+  #settings: RebalanceSettings;
   #loop: AsyncDisposable | undefined;
   #plannedMs: number;
   #advised = '';
@@ -51,6 +51,11 @@ export class Rebalancer implements AsyncDisposable {
     this.#deps = deps;
     this.#settings = settings;
     this.#plannedMs = deps.clock.monotonicMs();
+  }
+
+  /** Goes on by other settings, from its next plan on. */
+  follow(settings: RebalanceSettings): void {
+    this.#settings = settings;
   }
 
   start(): this {

@@ -49,7 +49,8 @@ export interface ClonesDeps {
   readonly meter: Meter;
   readonly activator: Activator;
   readonly debts: SaveDebts;
-  readonly domain: string;
+  /** As it is now. */
+  readonly domain: () => string;
   /** Memory-backed, for images. */
   readonly imageFolder: string;
   /** On disk, for files on their way. */
@@ -258,7 +259,7 @@ export class Clones {
   /** Copies stand behind the original's hosts: what it has by its name is written down for them. */
   #specOf({ row, spec, tenant, labels: added }: Original): ContainerSpec {
     const labels = spec.config.Labels ?? {};
-    const wanted = wantedRoutes(row.name, spec, tenant, this.#deps.domain);
+    const wanted = wantedRoutes(row.name, spec, tenant, this.#deps.domain());
     const hosts = wanted.kind === 'routes' ? [...new Set(wanted.routes.map(({ host }) => host))] : [];
     const Labels = {
       ...labels,

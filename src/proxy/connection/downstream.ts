@@ -230,7 +230,7 @@ export class Downstream implements WireOwner, TimeoutOwner, ExchangePort, Passag
   /** The head and raw bytes of the request at hand, whether they still lie where they were read or were kept. Valid until something is read. */
   head(): { readonly bytes: Buffer; readonly view: HeadView } {
     if (this.#live && !this.repeated) return this.#reader;
-    const { view } = this.#plane.connectionDeps.requestHeads;
+    const view = this.#reader.sharedView;
     const { bytes, length } = this.#kept;
     parseHead(bytes, 0, length, view); // It was parsed before: it is whole and valid.
     return { bytes, view };

@@ -43,6 +43,11 @@ export class HeadReader {
     this.bytes = NOTHING;
   }
 
+  /** The view into which a whole head is read. One that this reader has read before fits it, whatever the limits are for others by now. */
+  get sharedView(): HeadView {
+    return this.#shared.view;
+  }
+
   /** Whether a head has begun to come. */
   get begun(): boolean {
     return this.#gathered !== undefined;

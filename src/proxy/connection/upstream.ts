@@ -126,7 +126,7 @@ export class Upstream implements WireOwner, TimeoutOwner {
   /** The final head at hand, and the bytes that it lies in. Valid until something is read. */
   head(): { readonly bytes: Buffer; readonly view: HeadView } {
     if (!this.memory.repeated) return this.#reader;
-    const { view } = this.#deps.responseHeads;
+    const view = this.#reader.sharedView;
     return { bytes: this.memory.read(view), view };
   }
 

@@ -18,7 +18,8 @@ export interface PortAnswer {
 /** What a port needs of its worker. */
 export interface PortDeps {
   readonly clock: Clock;
-  readonly limits: EdgeLimits;
+  /** As they are now. */
+  readonly limits: () => EdgeLimits;
   readonly budgets: Budgets;
   readonly traffic: Traffic;
   readonly counters: Counters;

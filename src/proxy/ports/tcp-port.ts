@@ -94,7 +94,7 @@ export class TcpPort implements OpenPort, StreamOwner {
   #accept(socket: Socket): void {
     const { port } = this.#deps.answerTo(this.key);
     const budget = port === undefined ? undefined : this.#deps.budgets.of(port.tenant);
-    if (port === undefined || budget === undefined || this.#deps.streamCount() >= this.#deps.limits.connectionsMax) {
+    if (port === undefined || budget === undefined || this.#deps.streamCount() >= this.#deps.limits().connectionsMax) {
       refuse(socket);
       return;
     }

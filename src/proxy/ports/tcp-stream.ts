@@ -77,7 +77,7 @@ export class TcpStream implements TimeoutOwner {
   connect(endpoint: Endpoint): void {
     this.#letGo();
     this.#endpoint = endpoint;
-    this.#deps.wheel.arm(this.#timer, this.#deps.limits.connectTimeoutMs);
+    this.#deps.wheel.arm(this.#timer, this.#deps.limits().connectTimeoutMs);
     const upstream = Wire.connecting({ host: endpoint.address, port: endpoint.port }, this.#connectingOwner(), () => {
       this.#join(endpoint, upstream);
     });

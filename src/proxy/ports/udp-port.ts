@@ -149,7 +149,7 @@ export class UdpPort implements OpenPort {
 
   #begin(key: string, client: RemoteInfo, { tenant, endpoint }: PublishedPort): Session | undefined {
     const budget = this.#deps.budgets.of(tenant);
-    if (this.#deps.streamCount() >= this.#deps.limits.connectionsMax) return undefined;
+    if (this.#deps.streamCount() >= this.#deps.limits().connectionsMax) return undefined;
     if (!budget.tryEnter('connections')) return undefined;
     const socket = createSocket({ type: 'udp4', lookup: literally });
     const account = this.#deps.traffic.open(tenant, endpoint.id);

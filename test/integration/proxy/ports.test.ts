@@ -268,7 +268,7 @@ describe('where Node does not read into our buffers', () => {
     using wheel = new TimingWheel(systemClock);
     const open = await TcpPort.open('slow', port, {
       clock: systemClock,
-      limits: EDGE_LIMITS,
+      limits: () => EDGE_LIMITS,
       budgets: new Budgets(EDGE_LIMITS.tenant),
       traffic: new Traffic(counters),
       counters,

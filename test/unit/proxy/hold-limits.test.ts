@@ -43,7 +43,7 @@ class Bench implements Disposable {
       wakes: new Wakes(clock, { againMs: 5_000, tell: () => undefined }),
       serviceOf: () => this.service,
       inFlightOf: (id) => this.inFlight.get(id) ?? 0,
-      inFlightMax: NODE_MAX,
+      inFlightMax: () => NODE_MAX,
       workers,
       unhealthy: this.unhealthy,
     });

@@ -46,9 +46,7 @@ describe('HoldQueue', () => {
       inFlightOf: (id) => inFlight.get(id) ?? 0,
       workers: 1,
       unhealthy: new Set(),
-      get inFlightMax() {
-        return inFlightMax;
-      },
+      inFlightMax: () => inFlightMax,
     });
   });
 

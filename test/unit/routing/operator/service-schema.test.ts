@@ -1,8 +1,9 @@
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { parseDocument } from '#admin/config-requests.ts';
+import { parseConfig } from '#admin/config-requests.ts';
 import { reasonOf } from '#errors';
 import { serviceOf } from '#routing/operator/compile-settings.ts';
+import { documentSchema } from '#routing/operator/schema.ts';
 import { serviceSchema } from '#routing/operator/service-schema.ts';
 import type { ServiceSettings } from '#routing/operator/service-schema.ts';
 import { compileRoutes } from '#routing/compile.ts';
@@ -13,7 +14,7 @@ const URL_2 = 'http://127.0.0.1:9002';
 /** What is said of a document with this service, a line each. */
 function faultsOf(service: object): readonly string[] {
   try {
-    parseDocument({ services: { shop: service } });
+    parseConfig(documentSchema, { services: { shop: service } });
     return [];
   } catch (error) {
     return reasonOf(error).split('\n');
