@@ -89,7 +89,7 @@ export class PreparedSave implements AsyncDisposable {
 
   async #save(paused: PromiseWithResolvers<void>): Promise<number> {
     const restoreLimit = this.#cgroups.liftMemoryLimit(this.#place.cgroup);
-    // Beside the save: it costs nobody time.
+    // Started beside the save: it waits for the same lock, and tells within some ms of its end.
     const during = paused.promise.then(async () => await tcpCountersOf(this.#place));
     during.catch(() => undefined);
     try {

@@ -21,6 +21,7 @@ describe('PreparedSave', { timeout: 20_000 }, () => {
     await mkdir(join(folder, 'cgroup', 'c'), { recursive: true });
     await writeFile(join(folder, 'cgroup', 'cgroup.controllers'), 'memory\n');
     await writeFile(join(folder, 'cgroup', 'c', 'memory.max'), '1000\n');
+    await writeFile(join(folder, 'metrics'), '# End of metric data.\n');
     await writeFile(join(folder, 'settings'), `RUNSC='${folder}/runsc'\nCGROUP_PREFIX=/ecluse/test-a\n`);
   });
 
@@ -32,6 +33,7 @@ describe('PreparedSave', { timeout: 20_000 }, () => {
   async function runsc({ pause, save }: { readonly pause: string; readonly save: string }): Promise<void> {
     const script = `#!/bin/sh
 command='' image=''
+case " $* " in *' export-metrics '*) exec cat '${folder}/metrics' ;; esac
 for word in "$@"; do
   case $word in pause | checkpoint) command=$word ;; esac
   [ "$before" != --image-path ] || image=$word
@@ -86,6 +88,14 @@ esac
     const { saved } = save.go();
     expect(await saved).toBe('x\nx\n'.length);
     expect((await calls()).slice(-2)).toEqual(['checkpoint begins', 'checkpoint goes on']);
+  });
+
+  test('is made again where it reset connections', async () => {
+    const reset = `printf 'runsc_netstack_tcp_resets_sent 3\\n# End of metric data.\\n' >'${folder}/metrics'`;
+    const save = `echo x >>'${folder}/saves' && cp '${folder}/saves' "$image/pages.img" && ${reset} && ${A_WHILE}`;
+    await runsc({ pause: 'true', save: `${save} && touch "$image/pages.img"` });
+    await using prepared = await open();
+    expect(await prepared.go().saved).toBe('x\nx\n'.length);
   });
 
   test.each([
