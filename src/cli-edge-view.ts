@@ -2,6 +2,7 @@
 import { stringify } from 'yaml';
 import * as z from 'zod';
 import type { AdminClient } from '#admin/client.ts';
+import type { CertificateExplanation } from '#admin/certificate-control.ts';
 import type { EdgeExplanation, VersionView } from '#admin/edge-control.ts';
 import type { DiffEntry } from '#routing/operator/diff.ts';
 import { routeName } from '#routing/operator/diff.ts';
@@ -125,6 +126,20 @@ function shares(split: readonly SplitShare[]): string {
   return split.map(({ serviceId, weight }) => `${serviceId}=${String(weight)}`).join(', ');
 }
 
+function certificateText({ kind, name, hosts, notAfterMs }: CertificateExplanation): string {
+  const until = notAfterMs === null ? '' : `, until ${new Date(notAfterMs).toISOString()}`;
+  switch (kind) {
+    case 'added':
+      return `${name}, for ${hosts.join(', ')}${until}`;
+    case 'internal':
+      return `of the node's own CA, for ${hosts.join(', ')}${until}`;
+    case 'default':
+      return `the node's default${until}`;
+    case 'none':
+      return 'none: the handshake ends with the alert unrecognized_name';
+  }
+}
+
 function explainText({
   version,
   host,
@@ -150,7 +165,7 @@ function explainText({
       const where = hostName === '' ? '' : ` on ${hostName}`;
       return `endpoint: ${address}:${String(port)}${where}${state === 'asleep' ? ', asleep' : ''}`;
     }),
-    `certificate: ${certificate === '*' ? "the node's default" : certificate}`,
+    `certificate: ${certificateText(certificate)}`,
     ...candidates.map((candidate) => `  ${routeName(candidate.route)}: ${candidate.verdict}`),
   ];
   return `${lines.map(plainText).join('\n')}\n`;

@@ -4,6 +4,7 @@ import { parseDurationMs, parseSizeBytes } from '#units';
 import type { Command, Moment, TenantSettings } from './cli-command.ts';
 import { countOf, DATA_FLAG, DRY_RUN_FLAG, JSON_FLAG, remote, REMOTE_FLAGS } from './cli-flags.ts';
 import { usageError } from './cli-spec.ts';
+import { CERT_COMMAND_SPECS } from './cli-table-cert.ts';
 import { EDGE_COMMAND_SPECS } from './cli-table-edge.ts';
 import type { CommandSpec, FlagSpec, Given } from './cli-spec.ts';
 import { parseListenAddress } from './listen-address.ts';
@@ -393,6 +394,7 @@ export const COMMAND_SPECS: readonly CommandSpec[] = [
     command: usageOf,
   },
   ...EDGE_COMMAND_SPECS,
+  ...CERT_COMMAND_SPECS,
   {
     words: 'version',
     operands: [],

@@ -49,7 +49,9 @@ import { readLedger } from '#state/ledger.ts';
 import type { Sql } from '#state/sql.ts';
 import type { Tenant } from '#state/tenants.ts';
 import type { NodeConfig } from '#config';
+import type { CertificateControl } from '#admin/certificate-control.ts';
 import type { EdgeControl } from '#admin/edge-control.ts';
+import type { EdgeCertificates } from './node-certificates.ts';
 import type { Edge } from './node-edge.ts';
 import { EdgeSettingsControl } from './node-edge-settings.ts';
 import type { Fleet } from './node-fleet.ts';
@@ -77,6 +79,7 @@ export interface NodeParts {
   readonly meter: Meter;
   readonly pool: WorkerPool;
   readonly edge: Edge;
+  readonly certificates: EdgeCertificates;
   readonly metrics: NodeMetrics | undefined;
   readonly startedMs: number;
   readonly generation: number;
@@ -106,12 +109,15 @@ async function hostStatus(host: Host, rows: readonly ContainerRow[], use: HostSt
 
 export class NodeOperations implements NodeControl {
   readonly edge: EdgeControl;
+  readonly certificates: CertificateControl;
   readonly #parts: NodeParts;
 
   constructor(parts: NodeParts) {
     this.#parts = parts;
-    const { clock, sql, edge, pool, log } = parts;
-    this.edge = new EdgeSettingsControl({ log, clock, sql, edge, workers: () => pool.status(), table: () => pool.table });
+    const { clock, sql, edge, certificates, pool, log } = parts;
+    this.certificates = certificates;
+    const workers = { workers: () => pool.status(), table: () => pool.table };
+    this.edge = new EdgeSettingsControl({ log, clock, sql, edge, certificates, ...workers });
   }
 
   async status(): Promise<NodeStatus> {

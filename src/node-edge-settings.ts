@@ -38,6 +38,7 @@ import type {
   VersionView,
   WorkerVersion,
 } from '#admin/edge-control.ts';
+import type { EdgeCertificates } from './node-certificates.ts';
 import type { Edge } from './node-edge.ts';
 
 export interface EdgeSettingsDeps {
@@ -45,6 +46,7 @@ export interface EdgeSettingsDeps {
   readonly clock: Clock;
   readonly sql: Sql;
   readonly edge: Edge;
+  readonly certificates: EdgeCertificates;
   /** What each worker serves now. */
   readonly workers: () => readonly WorkerVersion[];
   /** What the workers serve, compiled. */
@@ -104,15 +106,15 @@ export class EdgeSettingsControl implements EdgeControl {
   }
 
   async explain(question: Question, version: number | undefined): Promise<EdgeExplanation> {
-    const { edge, table } = this.#deps;
+    const { edge, table, certificates } = this.#deps;
     const now = table();
     const then = version === undefined ? now : edge.tableAs(now, await this.#patchBackTo(version, edge.settings), version);
-    return { ...explainRequest(then, question), certificate: edge.certificateHostOf(question.host) };
+    return { ...explainRequest(then, question), certificate: await certificates.explain(question.host, then) };
   }
 
   async lint(): Promise<readonly LintFinding[]> {
-    const { edge } = this.#deps;
-    return await Promise.resolve(lintSettings(edge.settings, edge.containerRoutes));
+    const { edge, certificates } = this.#deps;
+    return [...lintSettings(edge.settings, edge.containerRoutes), ...(await certificates.lint())];
   }
 
   async #patchBackTo(to: number, settings: EdgeSettings): Promise<EdgePatch> {
@@ -156,8 +158,6 @@ export class EdgeSettingsControl implements EdgeControl {
         hosts: Object.entries(patch.hosts).map(([host, list]) => [host, list.length === 0 ? null : JSON.stringify(list)]),
       });
     };
-    // Keys take their time: they are made before anybody has to wait for this change.
-    if (!dryRun) await edge.prepareCertificates(Object.keys((await makeIfSame(edge.settings)).hosts));
     const { before, patch } = await edge.changeSettings(makeIfSame, dryRun ? undefined : persist);
     if (!dryRun) await this.#forgetOld();
     const diff = diffOf(before, patch);

@@ -6,10 +6,14 @@ import { EcluseError, reasonOf } from '#errors';
 import type { Log } from '#log';
 import type { Host } from '#caas/host.ts';
 import type { WorkerPool } from '#proxy/worker-pool.ts';
+import { totalCertificates } from '#state/certificates.ts';
+import type { CertificateTotal } from '#state/certificates.ts';
 import type { ContainerRow } from '#state/containers.ts';
+import type { Sql } from '#state/sql.ts';
 
 export interface NodeMetricsDeps {
   readonly log: Log;
+  readonly sql: Sql;
   readonly pool: WorkerPool;
   readonly hosts: ReadonlyMap<string, Host>;
   readonly containers: () => Promise<readonly ContainerRow[]>;
@@ -49,6 +53,7 @@ export class NodeMetrics implements AsyncDisposable {
         for (const host of deps.hosts.values()) up.set({ host: host.name }, (await host.client.isAlive()) ? 1 : 0);
       },
     });
+    countCertificates(registers, deps.sql);
     this.#server = createServer((request, response) => {
       if (request.method !== 'GET' || (request.url ?? '').split('?')[0] !== '/metrics') {
         response.writeHead(404, { 'content-type': 'text/plain' }).end('the metrics are at /metrics\n');
@@ -104,4 +109,26 @@ export class NodeMetrics implements AsyncDisposable {
       this.#server.closeAllConnections();
     });
   }
+}
+
+/** Of certificates that people added. By source: a label for each name would be a hundred thousand series. */
+function countCertificates(registers: Registry[], sql: Sql): void {
+  const gaugeOf = (name: string, help: string, valueOf: (total: CertificateTotal) => number): void => {
+    const gauge = new Gauge({
+      name,
+      help,
+      labelNames: ['source'],
+      registers,
+      async collect() {
+        gauge.reset();
+        for (const total of await totalCertificates(sql)) gauge.set({ source: total.source }, valueOf(total));
+      },
+    });
+  };
+  gaugeOf('ecluse_certificates', 'Certificates that were added, by source.', ({ count }) => count);
+  gaugeOf(
+    'ecluse_certificate_expires_timestamp_seconds',
+    'When the first certificate that was added ends, by source (Unix time).',
+    ({ notAfterMs }) => notAfterMs / 1000,
+  );
 }

@@ -101,6 +101,8 @@ export async function openWorkers(
       accessLogFile: config.accessLogFile,
       limits: config.edge,
       trust: { trustedProxies: config.trustedProxies, proxyProtocol: config.proxyProtocol },
+      unknownNames: config.unknownNames,
+      issue: async (host) => await edge.issue(host),
       initial: await edge.initial(),
       ticketKeys: await ticketKeysIn(join(config.dataDir, 'tls')),
       succession: { generation, socketPath: successorSocketOf(config), predecessors },

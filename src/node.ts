@@ -37,7 +37,10 @@ import type { Sql } from '#state/sql.ts';
 import { listTenants } from '#state/tenants.ts';
 import { openAuthority } from '#tls/authority.ts';
 import type { Authority } from '#tls/authority.ts';
+import { listSealingKeys } from '#state/certificates.ts';
 import { HostCertificates } from '#tls/host-certificates.ts';
+import { KeySeal } from '#tls/key-seal.ts';
+import { EdgeCertificates, readAddedCertificates } from './node-certificates.ts';
 import { NodeOperations } from './node-control.ts';
 import type { NodeParts } from './node-control.ts';
 import { openContainerPlane } from './node-containers.ts';
@@ -199,11 +202,17 @@ async function inData<T>(config: NodeConfig, work: () => Promise<T>): Promise<T>
 async function openState(
   config: NodeConfig,
   stack: AsyncDisposableStack,
-): Promise<{ readonly sql: Sql; readonly authority: Authority; readonly certificates: HostCertificates }> {
+): Promise<{
+  readonly sql: Sql;
+  readonly authority: Authority;
+  readonly hostCertificates: HostCertificates;
+  readonly seal: KeySeal;
+}> {
   const sql = stack.use(openSqlite(join(config.dataDir, 'ecluse.db')));
-  const authority = await openAuthority(join(config.dataDir, 'tls'), { clock: systemClock });
-  const certificates = await HostCertificates.open(join(config.dataDir, 'tls'), { authority, clock: systemClock });
-  return { sql, authority, certificates };
+  const folder = join(config.dataDir, 'tls');
+  const authority = await openAuthority(folder, { clock: systemClock });
+  const hostCertificates = await HostCertificates.open(folder, { authority, clock: systemClock });
+  return { sql, authority, hostCertificates, seal: await KeySeal.open(folder, await listSealingKeys(sql)) };
 }
 
 /** The name service listens on every host's own address, where its containers' questions are led. */
@@ -258,7 +267,7 @@ async function openNode(config: NodeConfig, log: Log, say: Say, order: (order: U
   const predecessors = await inData(config, async () => await openPredecessors(config, log));
   stack.use(predecessors);
   await checkPorts(config, lock.afterCrash, predecessors);
-  const { sql, authority, certificates } = await inData(config, async () => await openState(config, stack));
+  const { sql, authority, hostCertificates, seal } = await inData(config, async () => await openState(config, stack));
   const cgroups = await detectCgroups();
   const [runsc, machine] = await Promise.all([probeRunsc(), readMachine()]);
 
@@ -271,7 +280,16 @@ async function openNode(config: NodeConfig, log: Log, say: Say, order: (order: U
   stack.use(responder);
   await fabric.attach(hosts, await listenForNames(responder, hosts));
 
-  const edge = new Edge({ log, clock, sql, certificates, domain: config.domain, wake: (ids) => plane.sleepers.wanted(ids) });
+  const edge = new Edge({
+    log,
+    clock,
+    sql,
+    certificates: hostCertificates,
+    added: async () => await readAddedCertificates({ sql, seal, log }),
+    domain: config.domain,
+    wake: (ids) => plane.sleepers.wanted(ids),
+  });
+  const certificates = new EdgeCertificates({ log, clock, sql, seal, edge, unknownNames: config.unknownNames });
   const plane = await openContainerPlane({ log, clock, sql, cgroups, hosts, fabric, authority, activator: edge }, config, stack);
   const { containers, meter, migrations, volumes } = plane;
   const recovery = { log, clock, sql, hosts, containers, volumes };
@@ -300,7 +318,7 @@ async function openNode(config: NodeConfig, log: Log, say: Say, order: (order: U
   stack.use(watchIdle({ log, clock, containers, sleepers: plane.sleepers, useOf: (id) => pool.useOf(id) }));
   stack.use(watchSnapshots({ log, clock, containers, snapshots: plane.snapshots }));
   const front = await openFront(config, { ...plane, log, clock, sql, hosts, edge, pool, authority, runsc }, stack);
-  const own = { log, clock, sql, config, hosts, pool, edge, startedMs, generation, order };
+  const own = { log, clock, sql, config, hosts, pool, edge, certificates, startedMs, generation, order };
   const parts: NodeParts = { ...plane, ...front, ...own };
   const api = await AdminApi.open({ control: new NodeOperations(parts), log }, { socketPath: config.listen.adminSocket });
   stack.use(api);
@@ -334,7 +352,7 @@ async function openFront(config: NodeConfig, deps: FrontDeps, stack: AsyncDispos
   const endpoint: EndpointDeps = { sql, gateway, authority };
   await followAddresses(config, endpoint);
   stack.use(startRenewal({ ...endpoint, log, edge }, config));
-  const metrics = await openMetrics(config, { log, pool, hosts, containers: async () => await containers.list() });
+  const metrics = await openMetrics(config, { log, sql, pool, hosts, containers: async () => await containers.list() });
   if (metrics !== undefined) stack.use(metrics);
   const fleet = openFleet({ ...deps, activator: edge, metrics }, config.rebalance, stack);
   const tenants = openTenants(config, endpoint, { clock, sql, authority, volumes, hosts, events });

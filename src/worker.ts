@@ -72,6 +72,9 @@ async function boot(message: ToWorker & { readonly kind: 'boot' }): Promise<void
       onWake: (endpointIds) => {
         send({ kind: 'wake', endpointIds });
       },
+      onCertificateWanted: (hosts) => {
+        send({ kind: 'certificate-wanted', hosts });
+      },
     },
     {
       accessLogFile: options.accessLogFile,
@@ -127,7 +130,7 @@ async function endOf(state: Running | undefined, how: Drain): Promise<void> {
 
 async function handle(
   { plane, listener }: Running,
-  message: Exclude<ToWorker, EndMessage | { readonly kind: 'boot' }>,
+  message: Exclude<ToWorker, EndMessage | { readonly kind: 'boot' | 'issued' }>,
 ): Promise<void> {
   const { seq } = message;
   switch (message.kind) {
@@ -243,6 +246,7 @@ function leave(): void {
 async function onMessage(message: ToWorker): Promise<void> {
   try {
     if (message.kind === 'boot') await boot(message);
+    else if (message.kind === 'issued') for (const answer of message.answers) running?.plane.issued.answered(answer);
     else if (running !== undefined) await (isOfEnd(message) ? handleEnd(running.plane, message) : handle(running, message));
     else if (message.kind === 'drain') {
       // The stop came before the configuration: there is nothing to drain.

@@ -2,6 +2,7 @@
  * What an operator can see and change of a running node: implemented by the node, called by the admin API, and offered again on the
  * other side of the socket by the client. Everything but `onProgress` is plain data.
  */
+import type { CertificateControl } from './certificate-control.ts';
 import type { EdgeControl } from './edge-control.ts';
 import type { PlacementRecord } from '#caas/placement.ts';
 import type { DrainReport } from '#caas/rebalance/drain.ts';
@@ -179,6 +180,7 @@ export interface FleetProgress {
 
 export interface NodeControl {
   readonly edge: EdgeControl;
+  readonly certificates: CertificateControl;
 
   status(): Promise<NodeStatus>;
   /** Puts the program that lies on the disk in the place of this one, when this call is answered. Errors: ECLUSE_UPGRADE_REFUSED, nothing was changed. */

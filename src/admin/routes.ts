@@ -1,6 +1,7 @@
 /** The routes of the admin API: which method and path calls what of the node. */
 import { EcluseError } from '#errors';
 import type { AdminRoute, RouteContext } from './admin-route.ts';
+import { CERTIFICATE_ROUTES } from './certificate-routes.ts';
 import { CONFIG_ROUTES } from './config-routes.ts';
 import { latestChanges } from './event-stream.ts';
 import { exactJson } from './exact-json.ts';
@@ -213,6 +214,7 @@ export const ADMIN_ROUTES: readonly AdminRoute[] = [
     },
   },
   ...CONFIG_ROUTES,
+  ...CERTIFICATE_ROUTES,
 ];
 
 function captured(exchange: Exchange, name: string): string {

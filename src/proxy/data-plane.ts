@@ -7,8 +7,11 @@
 import { EMPTY_TABLE, compileRoutes, tableWith } from '#routing/compile.ts';
 import type { CompileResult } from '#routing/compile.ts';
 import type { RouteTable, Service } from '#routing/route-table.ts';
-import { CertificateIndex } from '#tls/sni.ts';
-import type { HostCertificate } from '#tls/certificate.ts';
+import { DEFAULT_CERTIFICATE } from '#tls/certificate.ts';
+import type { EdgeCertificate } from '#tls/certificate.ts';
+import { CertificateIndex } from '#tls/certificate-index.ts';
+import { IssuedCertificates } from '#tls/issued-certificates.ts';
+import { faultOf } from '#tls/secure-contexts.ts';
 import type { Clock } from '#clock';
 import { reasonOf } from '#errors';
 import type { Log } from '#log';
@@ -38,7 +41,7 @@ import type { TrafficDelta } from './protocol.ts';
 
 interface Snapshot {
   readonly table: RouteTable;
-  readonly certificates: CertificateIndex;
+  readonly certificates: CertificateIndex<EdgeCertificate>;
 }
 
 export interface DataPlaneDeps {
@@ -46,6 +49,8 @@ export interface DataPlaneDeps {
   readonly clock: Clock;
   /** Requests wait for one of these endpoints, which sleep. */
   readonly onWake: (endpointIds: readonly string[]) => void;
+  /** Handshakes wait for certificates of these hosts, to be told by `issued.answered`. */
+  readonly onCertificateWanted: (hosts: readonly string[]) => void;
 }
 
 export interface DataPlaneOptions {
@@ -67,6 +72,8 @@ export class DataPlane implements AsyncDisposable {
   readonly metrics: Metrics;
   readonly accessLog: AccessLogFile;
   readonly connectionDeps: ConnectionDeps;
+  /** Certificates of the internal CA. */
+  readonly issued: IssuedCertificates;
   /** What containers publish beside HTTP. */
   readonly ports: Ports;
   /** What is added to the monotonic clock to get the time of day; looked at each second. PERF: one clock to read for a request. */
@@ -91,6 +98,7 @@ export class DataPlane implements AsyncDisposable {
     this.wallOffsetMs = clock.nowMs() - clock.monotonicMs();
     this.budgets = new Budgets(limits.tenant);
     this.wakes = new Wakes(clock, { againMs: WAKE_AGAIN_MS, tell: deps.onWake });
+    this.issued = new IssuedCertificates({ clock, ask: deps.onCertificateWanted });
     this.holds = new HoldQueue({
       clock,
       wakes: this.wakes,
@@ -136,12 +144,13 @@ export class DataPlane implements AsyncDisposable {
     return this.#snapshot.table;
   }
 
-  get certificates(): CertificateIndex {
+  get certificates(): CertificateIndex<EdgeCertificate> {
     return this.#snapshot.certificates;
   }
 
-  get defaultCertificate(): HostCertificate | undefined {
-    return this.#snapshot.certificates.defaultCertificate();
+  /** For clients that name no host: Node asks for it ahead of time, not by SNI. */
+  get defaultCertificate(): EdgeCertificate | undefined {
+    return this.#snapshot.certificates.get(DEFAULT_CERTIFICATE);
   }
 
   /** True once no new connections are wanted: responses then close theirs. */
@@ -160,22 +169,28 @@ export class DataPlane implements AsyncDisposable {
 
   /** Compiles what a worker begins with. Returns why it cannot be served, or undefined. */
   prepareWhole({ config, certificates }: EdgeConfig): string | undefined {
-    return this.#prepare(compileRoutes(config), { ports: config.ports ?? [], certificates, removedCertificates: [] });
+    // They were looked at when they were added. A hundred thousand more looks would take half a minute.
+    const index = CertificateIndex.empty<EdgeCertificate>().with(certificates);
+    return this.#prepare(compileRoutes(config), config.ports ?? [], index);
   }
 
   /** Compiles a change beside the current version. Returns why it cannot be served, or undefined. */
   prepare(change: EdgeChange): string | undefined {
-    return this.#prepare(tableWith(this.table, change.routes), change);
+    const { routes, ports, certificates, removedCertificates } = change;
+    for (const certificate of certificates) {
+      const fault = faultOf(certificate);
+      if (fault !== undefined) return `certificate "${certificate.name}" cannot be used: ${fault}`;
+    }
+    return this.#prepare(tableWith(this.table, routes), ports, this.certificates.with(certificates, removedCertificates));
   }
 
   #prepare(
     compiled: CompileResult,
-    { ports, certificates, removedCertificates }: Omit<EdgeChange, 'routes'>,
+    ports: EdgeChange['ports'],
+    certificates: CertificateIndex<EdgeCertificate>,
   ): string | undefined {
     if (compiled.kind === 'rejected') return compiled.reason;
-    const prepared = this.#snapshot.certificates.prepare(certificates, removedCertificates);
-    if (prepared.kind === 'refused') return prepared.reason;
-    this.#prepared = { table: compiled.table, certificates: prepared.index };
+    this.#prepared = { table: compiled.table, certificates };
     this.ports.prepare(compiled.table.version, ports);
     return undefined;
   }
@@ -319,6 +334,7 @@ export class DataPlane implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.ports[Symbol.dispose]();
     this.holds[Symbol.dispose]();
+    this.issued[Symbol.dispose]();
     this.endpoints[Symbol.dispose]();
     this.connectionDeps.wheel[Symbol.dispose]();
     await this.accessLog[Symbol.asyncDispose]();

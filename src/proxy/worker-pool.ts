@@ -9,10 +9,8 @@ import cluster from 'node:cluster';
 import { tableWith } from '#routing/compile.ts';
 import type { EndpointUse } from '#routing/activator.ts';
 import type { RouteDelta, RouteTable } from '#routing/route-table.ts';
-import type { Clock } from '#clock';
 import { EcluseError, reasonOf } from '#errors';
 import { KeyedLock } from '#lifecycle';
-import type { Log } from '#log';
 import {
   WAKE_SAME_MS,
   WORKER_ACK_TIMEOUT_MS,
@@ -26,59 +24,27 @@ import { shareLimits } from './budget.ts';
 import { committedOf, committedWith, configRefused, edgeConfigOf } from './committed.ts';
 import type { Committed } from './committed.ts';
 import { EDGE_LIMITS } from './edge-limits.ts';
-import type { EdgeLimits } from './edge-limits.ts';
 import { Loads } from './loads.ts';
 import { aggregateMetrics } from './metrics.ts';
 import { listenError, probeAddresses } from './port-probe.ts';
 import { NOTHING_FROZEN } from './protocol.ts';
 import type {
   EdgeChange,
-  EdgeConfig,
   FreezeOptions,
   FreezeResult,
   ListenAddress,
   ListenAddresses,
   ToWorker,
-  TrafficDelta,
   TrustOptions,
-  WorkerOptions,
 } from './protocol.ts';
+import { answerWanted } from './issuing.ts';
 import { Wakes, asleepAmong } from './wakes.ts';
+import type { WorkerPoolDeps, WorkerPoolOptions } from './worker-pool-options.ts';
 import { refusalOf, startFailed, sumOfFreezes } from './worker-answers.ts';
 import { WorkerProcess } from './worker-process.ts';
 import type { Ask, Reply } from './generation/conversation.ts';
 import { OldWorkers } from './generation/old-workers.ts';
-import type { Succession } from './generation/old-workers.ts';
 import type { Predecessor } from './generation/predecessors.ts';
-
-export interface WorkerPoolDeps {
-  readonly log: Log;
-  readonly clock: Clock;
-}
-
-export interface WorkerPoolOptions {
-  readonly workers: number;
-  /** Path of `src/worker.ts`. */
-  readonly workerFile: string;
-  /** Port 0 takes a free one; `listening` tells which. */
-  readonly listen: ListenAddresses;
-  readonly accessLogFile: string;
-  readonly logLevel?: WorkerOptions['logLevel'];
-  /** Of the whole node. */
-  readonly limits?: EdgeLimits;
-  readonly trust?: TrustOptions;
-  readonly initial: EdgeConfig;
-  /** Sealed with them, TLS sessions are resumed by any worker. Undefined: each has its own. */
-  readonly ticketKeys?: Uint8Array;
-  /** What this node's primaries hand on to each other; undefined: the workers end with theirs. */
-  readonly succession?: Succession;
-  readonly onTraffic: (deltas: readonly TrafficDelta[]) => void;
-  /**
-   * Requests wait for one of these endpoints, all of which sleep: any one will do. Said once, and again after some seconds while they wait. To be
-   * answered with a table in which one is awake, or with `wakeFailed`.
-   */
-  readonly onWake: (endpointIds: readonly string[]) => void;
-}
 
 export interface WorkerStatus {
   readonly pid: number;
@@ -139,6 +105,9 @@ export class WorkerPool implements AsyncDisposable {
       },
       wake: (endpointIds) => {
         this.#wakes.ask(endpointIds);
+      },
+      wanted: (worker, hosts) => {
+        answerWanted(deps.log, options.issue, worker, hosts);
       },
       gone: (worker) => {
         this.#loads.forget(worker);
@@ -414,6 +383,9 @@ export class WorkerPool implements AsyncDisposable {
         wake: (endpointIds) => {
           this.#wakes.ask(endpointIds);
         },
+        wanted: (hosts) => {
+          answerWanted(this.#deps.log, this.#options.issue, member.process, hosts);
+        },
       }),
       startMs: this.#deps.clock.monotonicMs(),
       booted: false,
@@ -457,13 +429,22 @@ export class WorkerPool implements AsyncDisposable {
     member.booted = true;
     member.version = this.version;
     const { accessLogFile, logLevel = 'info', limits = EDGE_LIMITS, trust = NOBODY_TRUSTED, workers } = this.#options;
-    const { succession, ticketKeys } = this.#options;
+    const { succession, ticketKeys, unknownNames = 'default' } = this.#options;
     const generation = { generation: succession?.generation ?? 1, successorSocket: succession?.socketPath };
     const shares = { ...limits, tenant: shareLimits(limits.tenant, workers) };
     const reply = await member.process.ask(
       {
         kind: 'boot',
-        options: { listen: this.#listen, limits: shares, trust, accessLogFile, logLevel, ticketKeys, ...generation },
+        options: {
+          listen: this.#listen,
+          limits: shares,
+          trust,
+          unknownNames,
+          accessLogFile,
+          logLevel,
+          ticketKeys,
+          ...generation,
+        },
         edge: edgeConfigOf(this.#committed),
         ...this.#held(),
       },

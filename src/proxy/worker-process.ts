@@ -12,6 +12,7 @@ export interface WorkerEvents {
   readonly traffic: (message: FromWorker & { readonly kind: 'traffic' }) => void;
   readonly loads: (loads: readonly EndpointLoad[]) => void;
   readonly wake: (endpointIds: readonly string[]) => void;
+  readonly wanted: (hosts: readonly string[]) => void;
 }
 
 export class WorkerProcess {
@@ -76,6 +77,9 @@ export class WorkerProcess {
         return;
       case 'wake':
         events.wake(message.endpointIds);
+        return;
+      case 'certificate-wanted':
+        events.wanted(message.hosts);
         return;
       case 'ack':
       case 'refused':

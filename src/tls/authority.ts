@@ -13,7 +13,7 @@ import type { Clock } from '#clock';
 import { EcluseError, codeOf, reasonOf } from '#errors';
 import { createFile } from './atomic-file.ts';
 import { identityOf, issueClientLeaf, issueSelfSignedCa, issueServerLeaf, issuerOf } from './issue.ts';
-import type { Issued, Validity } from './issue.ts';
+import type { Issued, LeafKeys, Validity } from './issue.ts';
 
 export interface ServerCertificate {
   /** The leaf, then the CA. */
@@ -35,8 +35,12 @@ export interface ClientCertificate {
 export interface Authority {
   /** The CA's certificate: what clients and servers trust. */
   readonly caPem: string;
-  /** `names`: DNS names (a first label `*` is allowed) and IP addresses. */
-  issueServer(options: { readonly names: readonly string[]; readonly days: number }): Promise<ServerCertificate>;
+  /** `names`: DNS names (a first label `*` is allowed) and IP addresses. `keys`: those that it shares with others; absent: it gets its own. */
+  issueServer(options: {
+    readonly names: readonly string[];
+    readonly days: number;
+    readonly keys?: LeafKeys;
+  }): Promise<ServerCertificate>;
   issueClient(options: { readonly commonName: string; readonly days: number }): Promise<ClientCertificate>;
 }
 
@@ -177,7 +181,7 @@ async function loadOrCreate(folder: string, nowMs: number): Promise<{ certPem: s
 /** Opens the CA in `folder`; makes it on the first run. Throws ECLUSE_CA_KEY_UNREADABLE or ECLUSE_CA_CORRUPT. */
 export async function openAuthority(folder: string, deps: { readonly clock: Clock }): Promise<Authority> {
   const { certPem: caPem, key } = await loadOrCreate(folder, deps.clock.nowMs());
-  const issuer = issuerOf(caPem, key);
+  const issuer = await issuerOf(caPem, key);
   const validityOf = (days: number): Validity => {
     const nowMs = deps.clock.nowMs();
     // A leaf that outlives its CA is refused by some clients from the start.
@@ -186,8 +190,8 @@ export async function openAuthority(folder: string, deps: { readonly clock: Cloc
   };
   return {
     caPem,
-    issueServer: async ({ names, days }) => {
-      const leaf = await issueServerLeaf(issuer, validityOf(days), names);
+    issueServer: async ({ names, days, keys }) => {
+      const leaf = await issueServerLeaf(issuer, validityOf(days), { names, keys });
       return { certPem: `${leaf.certPem}${caPem}`, keyPem: leaf.keyPem };
     },
     issueClient: async ({ commonName, days }) => {

@@ -134,6 +134,7 @@ export function createTestControl(sql: Sql): NodeControl {
   let readings = 0;
   return {
     edge: NO_EDGE,
+    certificates: { list: async () => [], add: noEdge, remove: noEdge },
     status: async () => STATUS,
     upgrade: async () => ({ generation: STATUS.generation, pid: STATUS.pid }),
     tenants: async () => (await listTenants(sql)).map((tenant) => ({ ...tenant, containers: 0 })),

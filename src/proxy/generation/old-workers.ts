@@ -22,6 +22,7 @@ export interface OldWorkersEvents {
   readonly traffic: (deltas: readonly TrafficDelta[]) => void;
   readonly loads: (worker: Predecessor, loads: readonly EndpointLoad[]) => void;
   readonly wake: (endpointIds: readonly string[]) => void;
+  readonly wanted: (worker: Predecessor, hosts: readonly string[]) => void;
   readonly gone: (worker: Predecessor) => void;
 }
 
@@ -74,6 +75,7 @@ export class OldWorkers implements AsyncDisposable {
     if (message.kind === 'traffic') this.#events.traffic(message.deltas);
     else if (message.kind === 'loads') this.#events.loads(worker, message.loads);
     else if (message.kind === 'wake') this.#events.wake(message.endpointIds);
+    else if (message.kind === 'certificate-wanted') this.#events.wanted(worker, message.hosts);
   }
 
   all(): readonly Predecessor[] {

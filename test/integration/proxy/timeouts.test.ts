@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { EDGE_LIMITS } from '#proxy/edge-limits.ts';
 import type { AccessLogLine } from '#proxy/access-log-schema.ts';
-import type { HostCertificate } from '#tls/certificate.ts';
+import type { EdgeCertificate } from '#tls/certificate.ts';
 import { makeCertificate } from '../../support/certificates.ts';
 import { configOf, eventually, startEdge } from '../../support/edge.ts';
 import { ask } from '../../support/http-client.ts';
@@ -83,7 +83,7 @@ async function startDeaf(): Promise<AsyncDisposable & { readonly port: number }>
 
 describe('silence', () => {
   let stage: Stage;
-  let certificate: HostCertificate;
+  let certificate: EdgeCertificate;
 
   beforeAll(async () => {
     certificate = await makeCertificate('app.test');

@@ -1,0 +1,40 @@
+/** What a pool of workers is opened with. */
+import type { Clock } from '#clock';
+import type { Log } from '#log';
+import type { EdgeLimits } from './edge-limits.ts';
+import type { Succession } from './generation/old-workers.ts';
+import type { Issuing } from './issuing.ts';
+import type { EdgeConfig, ListenAddresses, TrafficDelta, TrustOptions, WorkerOptions } from './protocol.ts';
+
+export interface WorkerPoolDeps {
+  readonly log: Log;
+  readonly clock: Clock;
+}
+
+export interface WorkerPoolOptions {
+  readonly workers: number;
+  /** Path of `src/worker.ts`. */
+  readonly workerFile: string;
+  /** Port 0 takes a free one; `listening` tells which. */
+  readonly listen: ListenAddresses;
+  readonly accessLogFile: string;
+  readonly logLevel?: WorkerOptions['logLevel'];
+  /** Of the whole node. */
+  readonly limits?: EdgeLimits;
+  readonly trust?: TrustOptions;
+  /** What a handshake gets whose name no certificate and no route is for. */
+  readonly unknownNames?: WorkerOptions['unknownNames'];
+  /** Gives hosts of routes their certificates of the internal CA. Undefined: they have none. */
+  readonly issue?: Issuing;
+  readonly initial: EdgeConfig;
+  /** Sealed with them, TLS sessions are resumed by any worker. Undefined: each has its own. */
+  readonly ticketKeys?: Uint8Array;
+  /** What this node's primaries hand on to each other; undefined: the workers end with theirs. */
+  readonly succession?: Succession;
+  readonly onTraffic: (deltas: readonly TrafficDelta[]) => void;
+  /**
+   * Requests wait for one of these endpoints, all of which sleep: any one will do. Said once, and again after some seconds while they wait. To be
+   * answered with a table in which one is awake, or with `wakeFailed`.
+   */
+  readonly onWake: (endpointIds: readonly string[]) => void;
+}
