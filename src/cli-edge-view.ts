@@ -126,11 +126,11 @@ function shares(split: readonly SplitShare[]): string {
   return split.map(({ serviceId, weight }) => `${serviceId}=${String(weight)}`).join(', ');
 }
 
-function certificateText({ kind, name, hosts, notAfterMs }: CertificateExplanation): string {
+function certificateText({ kind, name, hosts, source, notAfterMs }: CertificateExplanation): string {
   const until = notAfterMs === null ? '' : `, until ${new Date(notAfterMs).toISOString()}`;
   switch (kind) {
     case 'added':
-      return `${name}, for ${hosts.join(', ')}${until}`;
+      return `${name} (${source ?? '?'}), for ${hosts.join(', ')}${until}`;
     case 'internal':
       return `of the node's own CA, for ${hosts.join(', ')}${until}`;
     case 'default':

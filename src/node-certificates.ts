@@ -61,7 +61,7 @@ function sharedChain(pem: string): CertificateChain {
 }
 
 /** What a sealed key belongs to: the key of another row, or of an earlier version, does not open in its place. */
-function belongsTo({ name, version, fingerprint }: Pick<CertificateMaterial, 'name' | 'version' | 'fingerprint'>): string {
+export function belongsTo({ name, version, fingerprint }: Pick<CertificateMaterial, 'name' | 'version' | 'fingerprint'>): string {
   return `ecluse certificate ${name} ${String(version)} ${fingerprint}`;
 }
 
@@ -139,18 +139,25 @@ export class EdgeCertificates implements CertificateControl {
 
   /** What the handshake for a request to `host` gets. */
   async explain(host: string, table: RouteTable): Promise<CertificateExplanation> {
-    const { edge, unknownNames } = this.#deps;
+    const { sql, edge, unknownNames } = this.#deps;
     const choice = edge.certificateFor(host, table);
-    if (choice.kind === 'added') {
-      const { name, hosts, notAfterMs } = choice.certificate;
-      return { kind: 'added', name, hosts, notAfterMs };
+    const nobody = { name: '', hosts: [], source: null };
+    switch (choice.kind) {
+      case 'added': {
+        const { name, hosts, notAfterMs } = choice.certificate;
+        const row = await findCertificate(sql, name);
+        return { kind: 'added', name, hosts, source: row?.source ?? null, notAfterMs };
+      }
+      case 'issued': {
+        // A host that only an older version's table has gets none today, and so has no end to be told.
+        const issued = await edge.issue(choice.host);
+        return { kind: 'internal', ...nobody, hosts: [choice.host], notAfterMs: issued?.notAfterMs ?? null };
+      }
+      case 'unknown': {
+        if (unknownNames === 'alert') return { kind: 'none', ...nobody, notAfterMs: null };
+        return { kind: 'default', ...nobody, notAfterMs: edge.certificates.get(DEFAULT_CERTIFICATE)?.notAfterMs ?? null };
+      }
     }
-    // A host that only an older version's table has gets none today, and so has no end to be told.
-    const issued = choice.kind === 'issued' ? await edge.issue(choice.host) : undefined;
-    if (choice.kind === 'issued')
-      return { kind: 'internal', name: '', hosts: [choice.host], notAfterMs: issued?.notAfterMs ?? null };
-    if (unknownNames === 'alert') return { kind: 'none', name: '', hosts: [], notAfterMs: null };
-    return { kind: 'default', name: '', hosts: [], notAfterMs: edge.certificates.get(DEFAULT_CERTIFICATE)?.notAfterMs ?? null };
   }
 
   /** Those that end soon. */

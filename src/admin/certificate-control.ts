@@ -1,5 +1,5 @@
 /** What an operator can see and change of the edge's certificates. A private key goes in, and never comes out. */
-import type { CertificateRow } from '#state/certificates.ts';
+import type { CertificateRow, CertificateSource } from '#state/certificates.ts';
 
 export interface CertificateView extends CertificateRow {
   /** What is not as it should be, for people. */
@@ -28,6 +28,8 @@ export interface CertificateExplanation {
   /** What operators call one that was added; empty for others. */
   readonly name: string;
   readonly hosts: readonly string[];
+  /** Where one that was added came from; null for others. */
+  readonly source: CertificateSource | null;
   /** Null for `none`. */
   readonly notAfterMs: number | null;
 }

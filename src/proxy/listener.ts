@@ -18,7 +18,7 @@ import type { DataPlane } from './data-plane.ts';
 import { readPreface } from './preface.ts';
 import type { ListenAddress, WorkerOptions } from './protocol.ts';
 import type { TlsFacts } from './record.ts';
-import { peerKey, sendAlert, ServerNames } from './server-names.ts';
+import { connectionKey, sendAlert, ServerNames } from './server-names.ts';
 import { isTrusted, parseTrustedProxies } from './trusted-proxies.ts';
 import type { TrustedProxies } from './trusted-proxies.ts';
 import { provePlain, proveTls } from './wire/fast-read.ts';
@@ -54,10 +54,10 @@ export class Listener implements AsyncDisposable {
   readonly #trusted: TrustedProxies;
   readonly #proxyProtocol: boolean;
   readonly #ticketKeys: Uint8Array | undefined;
-  /** What PROXY headers told of connections whose handshake is under way, by peer. */
+  /** What PROXY headers told of connections whose handshake is under way, by connection. */
   readonly #introduced = new Map<string, PeerFacts>();
   readonly #names: ServerNames;
-  /** What lies beneath handshakes that are under way, by peer. */
+  /** What lies beneath handshakes that are under way, by connection. */
   readonly #beneath = new Map<string, { readonly socket: Socket; readonly forget: () => void }>();
   #https: TlsServer | undefined;
   #handshakes = 0;
@@ -186,7 +186,7 @@ export class Listener implements AsyncDisposable {
   #beginHandshake(socket: Socket): boolean {
     this.#handshakes += 1;
     if (this.#handshakes <= this.#plane.limits.tlsHandshakesMax) {
-      const key = peerKey(socket);
+      const key = connectionKey(socket);
       const forget = (): void => {
         if (this.#beneath.get(key)?.socket === socket) this.#beneath.delete(key);
       };
@@ -201,7 +201,7 @@ export class Listener implements AsyncDisposable {
 
   /** The handshake is over; connections live long, and there are many. */
   #forgetBeneath(socket: TLSSocket): void {
-    const beneath = this.#beneath.get(peerKey(socket));
+    const beneath = this.#beneath.get(connectionKey(socket));
     beneath?.socket.off('close', beneath.forget);
     beneath?.forget();
   }
@@ -229,7 +229,7 @@ export class Listener implements AsyncDisposable {
       this.#handshakes -= 1; // TLS never sees it, and so never gives it back.
       return;
     }
-    const key = peerKey(socket);
+    const key = connectionKey(socket);
     this.#introduced.set(key, facts);
     socket.once('close', () => {
       this.#introduced.delete(key);
@@ -240,7 +240,7 @@ export class Listener implements AsyncDisposable {
   #serve(socket: Socket, facts: PeerFacts, path: ReadPath): void {
     socket.allowHalfOpen = true; // Not on the TLS server: there a client that ends during its handshake would stay until its time-out.
     const introduced =
-      this.#introduced.size > 0 && socket instanceof TLSSocket ? this.#introduced.get(peerKey(socket)) : undefined;
+      this.#introduced.size > 0 && socket instanceof TLSSocket ? this.#introduced.get(connectionKey(socket)) : undefined;
     const told = introduced === undefined ? facts : { ...introduced, tls: facts.tls };
     // Whom a PROXY header names is a client, and no proxy by that.
     const peer = new ClientPeer({ ...told, trusted: isTrusted(this.#trusted, told.address) }, path, this.#trusted);
@@ -264,7 +264,7 @@ export class Listener implements AsyncDisposable {
         done(null, answer.context);
         return;
       }
-      const raw = socket === undefined || socket.destroyed ? undefined : this.#beneath.get(peerKey(socket))?.socket;
+      const raw = socket === undefined || socket.destroyed ? undefined : this.#beneath.get(connectionKey(socket))?.socket;
       if (raw !== undefined) sendAlert(raw, answer.alert);
       done(new Error(`no certificate for this name: ${answer.alert}`));
     });

@@ -75,7 +75,8 @@ export function sendAlert(raw: Socket, alert: TlsAlert): void {
   raw.write(Buffer.from([...ALERT_HEAD, ALERTS[alert]]), () => undefined);
 }
 
-/** Of the connection beneath a TLS socket, while both live. */
-export function peerKey(socket: Socket | TLSSocket): string {
-  return `${socket.remoteAddress ?? ''} ${String(socket.remotePort ?? 0)}`;
+/** Tells a connection beneath a TLS socket from all others, while both live. One port of a client may have connections to several of our addresses. */
+export function connectionKey(socket: Socket | TLSSocket): string {
+  const { remoteAddress = '', remotePort = 0, localAddress = '', localPort = 0 } = socket;
+  return `${remoteAddress} ${String(remotePort)} ${localAddress} ${String(localPort)}`;
 }

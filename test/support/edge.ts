@@ -7,6 +7,7 @@ import type { EdgeCertificate } from '#tls/certificate.ts';
 import type { AccessLogLine } from '#proxy/access-log-schema.ts';
 import { EDGE_LIMITS } from '#proxy/edge-limits.ts';
 import type { EdgeLimits } from '#proxy/edge-limits.ts';
+import type { Issuing } from '#proxy/issuing.ts';
 import type { EdgeChange, EdgeConfig, TrafficDelta, TrustOptions } from '#proxy/protocol.ts';
 import { deltaBetween } from '#routing/delta.ts';
 import { WorkerPool } from '#proxy/worker-pool.ts';
@@ -34,6 +35,9 @@ export interface EdgeOptions {
   /** Where they are not the defaults. */
   readonly limits?: Partial<EdgeLimits>;
   readonly trust?: TrustOptions;
+  readonly unknownNames?: 'default' | 'alert';
+  /** Gives hosts of routes certificates of the internal CA. Absent: they have none. */
+  readonly issue?: Issuing;
 }
 
 export async function startEdge(options: EdgeOptions): Promise<Edge> {
@@ -60,6 +64,8 @@ async function openEdge(options: EdgeOptions, directory: string): Promise<Edge> 
       logLevel: 'error',
       limits: { ...EDGE_LIMITS, ...options.limits },
       ...(options.trust === undefined ? {} : { trust: options.trust }),
+      ...(options.unknownNames === undefined ? {} : { unknownNames: options.unknownNames }),
+      ...(options.issue === undefined ? {} : { issue: options.issue }),
       initial: { config: options.config, certificates: options.certificates ?? [] },
       onTraffic: (deltas) => {
         traffic.push(...deltas);

@@ -134,7 +134,7 @@ test('a host of a route has a certificate of the own CA, the same for all, until
   await once(trusting, 'secureConnect');
   expect(trusting.authorized).toBe(true);
   trusting.destroy();
-  expect(await done('explain', 'https://shop.test/')).toMatch(/certificate: shop, for shop\.test, until 20/);
+  expect(await done('explain', 'https://shop.test/')).toMatch(/certificate: shop \(uploaded\), for shop\.test, until 20/);
 });
 
 test('a certificate is replaced under open connections, which go on; every worker shows the next one', async () => {
