@@ -38,7 +38,7 @@ export interface EdgeCertificatesDeps {
   readonly unknownNames: UnknownNames;
 }
 
-/** At 2 KB each, in the primary and in every worker (docs/decisions/024-certificates.md). */
+/** At 2.5 KB each, in the primary and in every worker (docs/decisions/024-certificates.md). */
 const CERTIFICATES_MAX = 100_000;
 /** More are one mistake, seen many times. */
 const WARNINGS_MAX = 10;

@@ -1,5 +1,5 @@
 /** Certificates of the internal CA for workers that ask for them. */
-import { reasonOf } from '#errors';
+import { codeOf, reasonOf } from '#errors';
 import type { Log } from '#log';
 import type { IssueAnswer, IssuedCertificate } from '#tls/issued-certificates.ts';
 import type { Ask } from './generation/conversation.ts';
@@ -30,7 +30,9 @@ async function answerOf(log: Log, issue: Issuing | undefined, host: string): Pro
   try {
     return { host, certificate: await issue?.(host) };
   } catch (error) {
-    log.warn({ host, reason: reasonOf(error) }, 'a host of a route got no certificate');
+    // Clients that ask for many hosts at once must not fill the log.
+    const level = codeOf(error) === 'ECLUSE_CERTIFICATES_BUSY' ? 'debug' : 'warn';
+    log[level]({ host, reason: reasonOf(error) }, 'a host of a route got no certificate');
     return { host, certificate: undefined };
   }
 }

@@ -78,7 +78,8 @@ const NOBODY_TRUSTED: TrustOptions = { trustedProxies: [], proxyProtocol: false 
 
 export class WorkerPool implements AsyncDisposable {
   readonly #deps: WorkerPoolDeps;
-  readonly #options: WorkerPoolOptions;
+  /** Without what the workers began with, which is out of date after the first change, and large. */
+  readonly #options: Omit<WorkerPoolOptions, 'initial'>;
   readonly #listen: ListenAddresses;
   readonly #members = new Set<Member>();
   readonly #changes = new KeyedLock();
@@ -91,11 +92,11 @@ export class WorkerPool implements AsyncDisposable {
   readonly #old: OldWorkers | undefined;
   #committed: Committed;
 
-  private constructor(deps: WorkerPoolDeps, options: WorkerPoolOptions, listen: ListenAddresses) {
+  private constructor(deps: WorkerPoolDeps, { initial, ...options }: WorkerPoolOptions, listen: ListenAddresses) {
     this.#deps = deps;
     this.#options = options;
     this.#listen = listen;
-    this.#committed = committedOf(options.initial);
+    this.#committed = committedOf(initial);
     this.#loads = new Loads(deps.clock);
     this.#wakes = new Wakes(deps.clock, { againMs: WAKE_SAME_MS, tell: options.onWake });
     this.#old = OldWorkers.of(deps.log, options.succession, {
