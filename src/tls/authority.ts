@@ -7,13 +7,14 @@
  */
 import { X509Certificate as NodeCertificate, createPrivateKey } from 'node:crypto';
 import type { KeyObject } from 'node:crypto';
-import { chmod, mkdir, open, readFile } from 'node:fs/promises';
+import { chmod, mkdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Clock } from '#clock';
 import { EcluseError, codeOf, reasonOf } from '#errors';
 import { createFile } from './atomic-file.ts';
 import { identityOf, issueClientLeaf, issueSelfSignedCa, issueServerLeaf, issuerOf } from './issue.ts';
 import type { Issued, LeafKeys, Validity } from './issue.ts';
+import { readPrivateFile } from './private-file.ts';
 
 export interface ServerCertificate {
   /** The leaf, then the CA. */
@@ -52,8 +53,6 @@ const BACKDATED_MS = 300_000;
 const KEY_MODE = 0o600;
 const CERT_MODE = 0o644;
 const FOLDER_MODE = 0o700;
-/** Access by the group or by others. */
-const FOREIGN_ACCESS = 0o077;
 
 function corrupt(message: string, mend: string, cause?: unknown): EcluseError {
   return new EcluseError({ code: 'ECLUSE_CA_CORRUPT', source: 'runtime', message, mend, cause });
@@ -61,30 +60,6 @@ function corrupt(message: string, mend: string, cause?: unknown): EcluseError {
 
 function keyUnreadable(message: string, mend: string, cause?: unknown): EcluseError {
   return new EcluseError({ code: 'ECLUSE_CA_KEY_UNREADABLE', source: 'runtime', message, mend, cause });
-}
-
-/** Absent is an answer, unreadable is not. */
-async function readKeyFile(path: string): Promise<string | undefined> {
-  try {
-    await using handle = await open(path, 'r');
-    const { mode } = await handle.stat();
-    if ((mode & FOREIGN_ACCESS) !== 0) {
-      const bits = (mode & 0o777).toString(8).padStart(4, '0');
-      throw keyUnreadable(
-        `the key of the internal CA can be read by others: ${path} has mode ${bits}`,
-        `type: chmod 600 ${path}`,
-      );
-    }
-    return await handle.readFile('utf8');
-  } catch (error) {
-    if (codeOf(error) === 'ENOENT') return undefined;
-    if (error instanceof EcluseError) throw error;
-    throw keyUnreadable(
-      `the key of the internal CA cannot be read: ${reasonOf(error)}`,
-      `make ${path} a file that this user can read`,
-      error,
-    );
-  }
 }
 
 async function readCertificateFile(path: string): Promise<string | undefined> {
@@ -161,7 +136,10 @@ async function createPair(paths: { key: string; cert: string }, folder: string, 
 
 async function loadOrCreate(folder: string, nowMs: number): Promise<{ certPem: string; key: KeyObject }> {
   const paths = { key: join(folder, 'ca.key'), cert: join(folder, 'ca.pem') };
-  const [keyPem, certPem] = await Promise.all([readKeyFile(paths.key), readCertificateFile(paths.cert)]);
+  const [keyPem, certPem] = await Promise.all([
+    readPrivateFile(paths.key, 'the key of the internal CA', keyUnreadable),
+    readCertificateFile(paths.cert),
+  ]);
   if (keyPem === undefined && certPem === undefined) {
     const issued = await createPair(paths, folder, nowMs);
     return { certPem: issued.certPem, key: createPrivateKey(issued.keyPem) };

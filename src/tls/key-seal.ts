@@ -5,10 +5,11 @@
  * A nonce is 96 random bits: 2^32 keys could be sealed before a repeated one becomes likelier than 2^-32 (NIST SP 800-38D, 8.3).
  */
 import { createCipheriv, createDecipheriv, createHmac, randomBytes } from 'node:crypto';
-import { mkdir, open } from 'node:fs/promises';
+import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { EcluseError, codeOf, reasonOf } from '#errors';
 import { createFile } from './atomic-file.ts';
+import { readPrivateFile } from './private-file.ts';
 
 const KEY_BYTES = 32;
 const NONCE_BYTES = 12;
@@ -16,9 +17,8 @@ const TAG_BYTES = 16;
 const CIPHER = 'aes-256-gcm';
 const KEY_MODE = 0o600;
 const FOLDER_MODE = 0o700;
-/** Access by the group or by others. */
-const FOREIGN_ACCESS = 0o077;
 const KEY_FILE = 'certificates.key';
+const WHAT = 'the key that certificates are sealed with';
 /** Of the name of a key; it tells keys apart and gives none away. */
 const ID_CHARS = 16;
 
@@ -39,11 +39,10 @@ export class KeySeal {
   static async open(folder: string, sealedBy: readonly string[]): Promise<KeySeal> {
     const file = join(folder, KEY_FILE);
     const kept = await readKey(file);
-    if (kept === undefined && sealedBy.length > 0)
-      throw unusable(`the key that certificates are sealed with is missing: there is no ${file}`, RESTORE);
+    if (kept === undefined && sealedBy.length > 0) throw unusable(`${WHAT} is missing: there is no ${file}`, RESTORE);
     const seal = new KeySeal(kept ?? (await makeKey(folder, file)));
     if (sealedBy.every((id) => id === seal.id)) return seal;
-    throw unusable(`the key that certificates are sealed with is another one: ${file} does not open them`, RESTORE);
+    throw unusable(`${WHAT} is another one: ${file} does not open them`, RESTORE);
   }
 
   /** Base64. `belongsTo` must be told again to open it. */
@@ -84,29 +83,10 @@ function unusable(message: string, mend: string, cause?: unknown): EcluseError {
 }
 
 async function readKey(file: string): Promise<Buffer | undefined> {
-  try {
-    await using handle = await open(file, 'r');
-    const { mode } = await handle.stat();
-    if ((mode & FOREIGN_ACCESS) !== 0) {
-      const bits = (mode & 0o777).toString(8).padStart(4, '0');
-      throw unusable(
-        `the key that certificates are sealed with can be read by others: ${file} has mode ${bits}`,
-        `type: chmod 600 ${file}`,
-      );
-    }
-    const text = (await handle.readFile('utf8')).trim();
-    if (!/^[0-9a-f]{64}$/.test(text))
-      throw unusable(`the key that certificates are sealed with is damaged: ${file} is no line of 64 hex digits`, RESTORE);
-    return Buffer.from(text, 'hex');
-  } catch (error) {
-    if (codeOf(error) === 'ENOENT') return undefined;
-    if (error instanceof EcluseError) throw error;
-    throw unusable(
-      `the key that certificates are sealed with cannot be read: ${reasonOf(error)}`,
-      `make ${file} a file that this user can read`,
-      error,
-    );
-  }
+  const text = (await readPrivateFile(file, WHAT, unusable))?.trim();
+  if (text === undefined) return undefined;
+  if (/^[0-9a-f]{64}$/.test(text)) return Buffer.from(text, 'hex');
+  throw unusable(`${WHAT} is damaged: ${file} is no line of 64 hex digits`, RESTORE);
 }
 
 async function makeKey(folder: string, file: string): Promise<Buffer> {
