@@ -79,6 +79,15 @@ export type RemoteCommand =
         | { readonly kind: 'reload' }
         | { readonly kind: 'tenant-add'; readonly name: string; readonly settings: TenantSettings }
         | { readonly kind: 'tenant-ls' }
+        | { readonly kind: 'cert-ls' }
+        | {
+            readonly kind: 'cert-add';
+            readonly name: string;
+            readonly certFile: string;
+            readonly keyFile: string;
+            readonly force: boolean;
+          }
+        | { readonly kind: 'cert-rm'; readonly name: string }
         | {
             readonly kind: 'tenant-set';
             readonly name: string;

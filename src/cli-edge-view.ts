@@ -4,6 +4,7 @@ import * as z from 'zod';
 import type { AdminClient } from '#admin/client.ts';
 import { actionsSchema } from '#routing/operator/action-schema.ts';
 import type { EdgeExplanation, EndpointHealthView, VersionView } from '#admin/edge-control.ts';
+import type { CertificateExplanation } from '#admin/certificate-control.ts';
 import type { DiffEntry } from '#routing/operator/diff.ts';
 import { routeName } from '#routing/operator/diff.ts';
 import { urlOf, weightOf } from '#routing/operator/service-schema.ts';
@@ -171,6 +172,20 @@ function shares(split: readonly SplitShare[]): string {
   return split.map(({ serviceId, weight }) => `${serviceId}=${String(weight)}`).join(', ');
 }
 
+function certificateText({ kind, name, hosts, source, notAfterMs }: CertificateExplanation): string {
+  const until = notAfterMs === null ? '' : `, until ${new Date(notAfterMs).toISOString()}`;
+  switch (kind) {
+    case 'added':
+      return `${name} (${source ?? '?'}), for ${hosts.join(', ')}${until}`;
+    case 'internal':
+      return `of the node's own CA, for ${hosts.join(', ')}${until}`;
+    case 'default':
+      return `the node's default${until}`;
+    case 'none':
+      return 'none: the handshake ends with the alert unrecognized_name';
+  }
+}
+
 function explainText({
   version,
   host,
@@ -202,7 +217,7 @@ function explainText({
       const why = reason === '' ? '' : `: ${reason}`;
       return `health of ${endpoint}: ${healthy ? 'healthy' : 'unhealthy'}${why}`;
     }),
-    `certificate: ${certificate === '*' ? "the node's default" : certificate}`,
+    `certificate: ${certificateText(certificate)}`,
     ...candidates.map((candidate) => `  ${routeName(candidate.route)}: ${candidate.verdict}`),
   ];
   return `${lines.map(plainText).join('\n')}\n`;

@@ -211,6 +211,13 @@ function isOfNode(command: Exclude<RemoteCommand, EdgeCommand>): command is Node
   return OF_NODE.some((kind) => kind === command.kind);
 }
 
+const OF_CERTIFICATES = ['cert-ls', 'cert-add', 'cert-rm'] as const;
+type CertCommand = Extract<RemoteCommand, { readonly kind: (typeof OF_CERTIFICATES)[number] }>;
+
+function isOfCertificates(command: ObjectCommand): command is CertCommand {
+  return OF_CERTIFICATES.some((kind) => kind === command.kind);
+}
+
 const OF_SNAPSHOTS = ['snapshot', 'snapshot-ls', 'snapshot-rm', 'restore'] as const;
 type SnapshotCommand = Extract<RemoteCommand, { readonly kind: (typeof OF_SNAPSHOTS)[number] }>;
 
@@ -222,6 +229,10 @@ function isOfSnapshots(command: ObjectCommand): command is SnapshotCommand {
 async function runOnObjects(command: ObjectCommand, client: AdminClient, output: Output): Promise<void> {
   if (isOfSnapshots(command)) {
     await (await import('./cli-snapshots.ts')).runSnapshotCommand(command, client, output);
+    return;
+  }
+  if (isOfCertificates(command)) {
+    await (await import('./cli-cert.ts')).runCertCommand(command, client, output);
     return;
   }
   switch (command.kind) {

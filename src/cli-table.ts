@@ -3,6 +3,7 @@ import { parseDurationMs, parseSizeBytes } from '#units';
 import type { Command, Moment, TenantSettings } from './cli-command.ts';
 import { countOf, DATA_FLAG, DRY_RUN_FLAG, JSON_FLAG, remote, REMOTE_FLAGS, withUnit } from './cli-flags.ts';
 import { usageError } from './cli-spec.ts';
+import { CERT_COMMAND_SPECS } from './cli-table-cert.ts';
 import { EDGE_COMMAND_SPECS } from './cli-table-edge.ts';
 import { NODE_COMMAND_SPECS } from './cli-table-node.ts';
 import type { CommandSpec, FlagSpec, Given } from './cli-spec.ts';
@@ -365,6 +366,7 @@ export const COMMAND_SPECS: readonly CommandSpec[] = [
     command: usageOf,
   },
   ...EDGE_COMMAND_SPECS,
+  ...CERT_COMMAND_SPECS,
   {
     words: 'version',
     operands: [],

@@ -10,6 +10,8 @@ import * as z from 'zod';
 import { adminSocketOf, checkEngineSocketPath, checkSocketPath } from './node-paths.ts';
 import { caasKeys } from '#caas/config.ts';
 import type { RebalanceSettings } from '#caas/rebalance/rebalancer.ts';
+import { tlsKeys } from '#tls/config.ts';
+import type { UnknownNames } from '#tls/config.ts';
 import { edgeFault, edgeKeys, edgeLimitsOf } from '#proxy/config.ts';
 import type { EdgeLimits } from '#proxy/config.ts';
 import { CONFIG_DESCRIPTION, WORKERS_MAX, configSchema } from './config-schema.ts';
@@ -43,6 +45,8 @@ export interface NodeConfig {
   readonly rebalance: RebalanceSettings;
   readonly accessLogFile: string;
   readonly edge: EdgeLimits;
+  /** What a TLS handshake gets whose name no certificate and no route is for. */
+  readonly unknownNames: UnknownNames;
   /** Addresses and networks that `parseTrustedProxies` takes. */
   readonly trustedProxies: readonly string[];
   /** Whether connections of trusted proxies begin with a PROXY header. */
@@ -75,6 +79,7 @@ function fileSchema(profile: ConfigProfile) {
   return configSchema(profile)
     .extend(edgeKeys)
     .extend(caasKeys)
+    .extend(tlsKeys)
     .superRefine((written, context) => {
       const fault = edgeFault(written);
       if (fault !== undefined) context.addIssue({ code: 'custom', path: ['proxyProtocol'], message: fault });
@@ -125,6 +130,7 @@ export async function loadConfig(request: ConfigRequest): Promise<NodeConfig> {
     rebalance: data.rebalance,
     accessLogFile,
     edge: edgeLimitsOf(data.edge),
+    unknownNames: data.tls.unknownNames,
     trustedProxies: data.trustedProxies,
     proxyProtocol: data.proxyProtocol,
     logLevel: data.logLevel,

@@ -52,9 +52,11 @@ import type { SnapshotRow } from '#state/snapshots.ts';
 import type { Sql } from '#state/sql.ts';
 import type { Tenant } from '#state/tenants.ts';
 import type { NodeConfig } from '#config';
+import type { CertificateControl } from '#admin/certificate-control.ts';
 import type { EdgeControl } from '#admin/edge-control.ts';
 import { checkPrecondition } from '#admin/entity-tag.ts';
 import type { Precondition } from '#admin/entity-tag.ts';
+import type { EdgeCertificates } from './node-certificates.ts';
 import type { Edge } from './node-edge.ts';
 import { EdgeSettingsControl } from './node-edge-settings.ts';
 import type { Fleet } from './node-fleet.ts';
@@ -83,6 +85,7 @@ export interface NodeParts {
   readonly meter: Meter;
   readonly pool: WorkerPool;
   readonly edge: Edge;
+  readonly certificates: EdgeCertificates;
   readonly metrics: NodeMetrics | undefined;
   readonly startedMs: number;
   readonly generation: number;
@@ -102,16 +105,19 @@ const SNAPSHOT_PREFIX = /^[0-9a-f][0-9a-f-]{3,35}$/;
 
 export class NodeOperations implements NodeControl {
   readonly edge: EdgeControl;
+  readonly certificates: CertificateControl;
   readonly #parts: NodeParts;
 
   constructor(parts: NodeParts) {
     this.#parts = parts;
-    const { clock, sql, edge, pool, log } = parts;
+    const { clock, sql, edge, certificates, pool, log } = parts;
+    this.certificates = certificates;
     this.edge = new EdgeSettingsControl({
       log,
       clock,
       sql,
       edge,
+      certificates,
       workers: () => pool.status(),
       table: () => pool.table,
       health: () => pool.health(),

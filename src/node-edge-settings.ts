@@ -41,6 +41,7 @@ import type {
   VersionView,
   WorkerVersion,
 } from '#admin/edge-control.ts';
+import type { EdgeCertificates } from './node-certificates.ts';
 import type { Edge } from './node-edge.ts';
 
 export interface EdgeSettingsDeps {
@@ -48,6 +49,7 @@ export interface EdgeSettingsDeps {
   readonly clock: Clock;
   readonly sql: Sql;
   readonly edge: Edge;
+  readonly certificates: EdgeCertificates;
   /** What each worker serves now. */
   readonly workers: () => readonly WorkerVersion[];
   /** What the workers serve, compiled. */
@@ -109,18 +111,19 @@ export class EdgeSettingsControl implements EdgeControl {
   }
 
   async explain(question: Question, version: number | undefined): Promise<EdgeExplanation> {
-    const { edge, table, health } = this.#deps;
+    const { edge, table, certificates, health } = this.#deps;
     const now = table();
     const then = version === undefined ? now : edge.tableAs(now, await this.#patchBackTo(version, edge.settings), version);
     const found = new Map(health().map((one) => [one.endpointId, one]));
     const explanation = explainRequest(then, question, (endpointId) => found.get(endpointId)?.isHealthy === false);
     const checked = explanation.endpoints.flatMap(({ id }) => found.get(id) ?? []);
-    return { ...explanation, certificate: edge.certificateHostOf(question.host), health: checked.map(healthView) };
+    const certificate = await certificates.explain(question.host, then);
+    return { ...explanation, certificate, health: checked.map(healthView) };
   }
 
   async lint(): Promise<readonly LintFinding[]> {
-    const { edge } = this.#deps;
-    return await Promise.resolve(lintSettings(edge.settings, edge.containerRoutes));
+    const { edge, certificates } = this.#deps;
+    return [...lintSettings(edge.settings, edge.containerRoutes), ...(await certificates.lint())];
   }
 
   async health(): Promise<readonly EndpointHealthView[]> {
@@ -168,8 +171,6 @@ export class EdgeSettingsControl implements EdgeControl {
         hosts: Object.entries(patch.hosts).map(([host, list]) => [host, list.length === 0 ? null : JSON.stringify(list)]),
       });
     };
-    // Keys take their time: they are made before anybody has to wait for this change.
-    if (!dryRun) await edge.prepareCertificates(Object.keys((await makeIfSame(edge.settings)).hosts));
     const { before, patch } = await edge.changeSettings(makeIfSame, dryRun ? undefined : persist);
     if (!dryRun) await this.#forgetOld();
     const diff = diffOf(before, patch);

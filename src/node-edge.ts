@@ -20,6 +20,7 @@ import { inverseOf, isEmptyPatch, NO_SETTINGS, settingsWith } from '#routing/ope
 import type { EdgePatch, EdgeSettings } from '#routing/operator/settings.ts';
 import { tableWith } from '#routing/compile.ts';
 import { normaliseRequestHost } from '#routing/host-name.ts';
+import { certificateHostOf } from '#routing/match.ts';
 import type { Route, RouteConfig, RouteDelta, RouteTable, Service } from '#routing/route-table.ts';
 import { listContainers } from '#state/containers.ts';
 import { CONFIG_VERSION_KEY, readEdgeSettings, readOperatorVersion } from '#state/edge-settings.ts';
@@ -29,27 +30,27 @@ import { readSetting, writeSetting } from '#state/settings.ts';
 import type { Sql } from '#state/sql.ts';
 import { listTenants } from '#state/tenants.ts';
 import type { HostCertificates } from '#tls/host-certificates.ts';
-import type { HostCertificate } from '#tls/certificate.ts';
+import { DEFAULT_CERTIFICATE } from '#tls/certificate.ts';
+import type { EdgeCertificate } from '#tls/certificate.ts';
+import { CertificateIndex } from '#tls/certificate-index.ts';
+import type { IssuedCertificate } from '#tls/issued-certificates.ts';
 
 export interface EdgeDeps {
   readonly log: Log;
   readonly clock: Clock;
   readonly sql: Sql;
+  /** Of the internal CA. */
   readonly certificates: HostCertificates;
   /** As it is now. */
   readonly domain: () => string;
+  /** What people added, as the store has it. */
+  readonly added: () => Promise<readonly EdgeCertificate[]>;
   /** Who wakes containers; undefined: nobody does. */
   readonly wake: Waker['wake'] | undefined;
 }
 
 /** Where nobody wakes containers, that does not change soon. */
 const NO_WAKER_RETRY_MS = 60_000;
-/** `*` is what clients get that name no host we know: they see a certificate of the internal CA and a 404. */
-const DEFAULT_HOST = '*';
-
-/** Each is a key, a signature and two writes to the disk. */
-const CERTIFICATES_AT_ONCE = 4;
-
 /** What containers want of the edge. */
 interface FromContainers {
   readonly config: RouteConfig;
@@ -66,6 +67,14 @@ export interface SettingsChanged {
   readonly patch: EdgePatch;
 }
 
+/** Which certificate a handshake gets. */
+export type CertificateChoice =
+  | { readonly kind: 'added'; readonly certificate: EdgeCertificate }
+  /** One of the internal CA for this host of a route. */
+  | { readonly kind: 'issued'; readonly host: string }
+  /** The default, or an alert, as the configuration says. */
+  | { readonly kind: 'unknown' };
+
 /** What goes to the workers, before it is a delta: which services and hosts differ from what they have. */
 interface Difference {
   readonly services: readonly Service[];
@@ -80,14 +89,14 @@ export class Edge implements Activator {
   /** Publications and operators' changes, one after the other. */
   readonly #turns = new KeyedLock();
   /** What the workers have. */
-  readonly #certificates = new Map<string, HostCertificate>();
+  #certificates = CertificateIndex.empty<EdgeCertificate>();
   #version = 0;
   #containers = NOTHING;
   #settings = NO_SETTINGS;
   #pool: WorkerPool | undefined;
   /** In which version operators changed something last; 0: they never did. */
   #settingsVersion = 0;
-  /** Whether the next publication looks for certificates that are due. */
+  /** Whether the next publication looks whether the default certificate is due. */
   #renews = false;
   #running: Promise<void> | undefined;
   #again: Promise<void> | undefined;
@@ -120,7 +129,7 @@ export class Edge implements Activator {
     this.#containers = await this.#readContainers();
     this.#version = Number((await readSetting(sql, CONFIG_VERSION_KEY)) ?? '0') + 1;
     const hosts = new Set([...[...this.#settings.hosts.entries()].map(([host]) => host), ...this.#containers.byHost.keys()]);
-    for (const host of [DEFAULT_HOST, ...hosts]) this.#certificates.set(host, await this.#deps.certificates.certificateFor(host));
+    this.#certificates = this.#certificates.with([...(await this.#deps.added()), await this.#defaultCertificate()]);
     await writeSetting(sql, CONFIG_VERSION_KEY, String(this.#version));
     const { services, ports } = this.#containers.config;
     const config = {
@@ -165,7 +174,7 @@ export class Edge implements Activator {
     await this.#again;
   }
 
-  /** Makes certificates that end soon anew, and brings them to the workers. */
+  /** Makes the default certificate anew where it ends soon. Those of hosts are asked for again by the workers. */
   async renew(): Promise<void> {
     this.#renews = true;
     await this.publish();
@@ -186,7 +195,7 @@ export class Edge implements Activator {
     const renews = this.#renews;
     this.#renews = false;
     try {
-      await this.#publishTo(pool, thaw, renews ? this.#certificates.keys() : []);
+      await this.#publishTo(pool, thaw, renews);
     } catch (error) {
       // The next publication is for who asked for this one as well.
       for (const id of thaw) this.#toThaw.add(id);
@@ -195,14 +204,15 @@ export class Edge implements Activator {
     }
   }
 
-  async #publishTo(pool: WorkerPool, thaw: readonly string[], renewed: Iterable<string>): Promise<void> {
+  async #publishTo(pool: WorkerPool, thaw: readonly string[], renews: boolean): Promise<void> {
     const before = this.#containers;
     const after = await this.#readContainers();
     const { services, removedServices, hosts } = deltaBetween(before.config, after.config);
     const difference = { services, removedServices, hosts: hosts.map(({ host }) => host) };
     const ports =
       JSON.stringify(before.config.ports) === JSON.stringify(after.config.ports) ? undefined : (after.config.ports ?? []);
-    const change = await this.#changeTo(difference, { containers: after, settings: this.#settings }, renewed);
+    const routes = this.#routesTo(difference, { containers: after, settings: this.#settings });
+    const change = { routes, certificates: renews ? await this.#dueCertificates() : [], removedCertificates: [] };
     if (isNothing(change) && ports === undefined) {
       if (thaw.length > 0) await pool.thaw(thaw);
       return;
@@ -247,7 +257,7 @@ export class Edge implements Activator {
         pool.check(this.#routesTo(difference, next));
         return { before, patch };
       }
-      const change = await this.#changeTo(difference, next);
+      const change = { routes: this.#routesTo(difference, next), certificates: [], removedCertificates: [] };
       await pool.change(
         { ...change, ports: undefined },
         {
@@ -259,7 +269,6 @@ export class Edge implements Activator {
       this.#settings = after;
       this.#settingsVersion = change.routes.version;
       this.#taken(change);
-      for (const host of change.removedCertificates) await this.#forget(host);
       return { before, patch };
     });
   }
@@ -278,26 +287,62 @@ export class Edge implements Activator {
     return compiled.table;
   }
 
-  /** Makes the certificates of hosts that have none, some at once. Errors: those of `HostCertificates`. */
-  async prepareCertificates(hosts: readonly string[]): Promise<void> {
-    const missing = hosts.filter((host) => !this.#certificates.has(host)).values();
-    const work = async (): Promise<void> => {
-      for (const host of missing) await this.#deps.certificates.certificateFor(host);
-    };
-    await Promise.all(Array.from({ length: CERTIFICATES_AT_ONCE }, work));
-  }
-
-  async #forget(host: string): Promise<void> {
-    await this.#deps.certificates.forget(host).catch((error: unknown) => {
-      this.#deps.log.warn({ host, reason: reasonOf(error) }, 'the certificate of a host that is gone is still kept');
+  /**
+   * Changes certificates that people added, on all workers or on none. `persist` makes it last under the new version's number, when every worker is ready
+   * for it. Errors: those of `persist`, ECLUSE_CONFIG_REFUSED, ECLUSE_EDGE_CLOSED.
+   */
+  async changeCertificates(
+    make: () => Promise<{ readonly certificates: readonly EdgeCertificate[]; readonly removed: readonly string[] }>,
+    persist: (version: number) => Promise<void>,
+  ): Promise<void> {
+    await this.#turns.run('change', async () => {
+      const pool = this.#pool;
+      if (pool === undefined) throw edgeClosed();
+      const { certificates, removed } = await make();
+      const sources = { containers: this.#containers, settings: this.#settings };
+      const routes = this.#routesTo({ services: [], removedServices: [], hosts: [] }, sources);
+      const change = { routes, certificates, removedCertificates: removed };
+      await pool.change(
+        { ...change, ports: undefined },
+        {
+          persist: async () => {
+            await persist(routes.version);
+          },
+        },
+      );
+      this.#taken(change);
     });
   }
 
-  /** The host whose certificate a handshake for `serverName` gets: exact, then wildcard, then the default (as `CertificateIndex`). */
-  certificateHostOf(serverName: string): string {
-    const name = normaliseRequestHost(serverName) ?? DEFAULT_HOST;
-    const wildcard = `*${name.slice(name.indexOf('.'))}`;
-    return [name, wildcard].find((host) => this.#certificates.has(host)) ?? DEFAULT_HOST;
+  /** What certificates that people added there are, as the workers have them. */
+  get certificates(): CertificateIndex<EdgeCertificate> {
+    return this.#certificates;
+  }
+
+  /** The certificate of the internal CA for the host of a route; undefined: no route has it. Errors: those of `HostCertificates`. */
+  async issue(host: string): Promise<IssuedCertificate | undefined> {
+    // Workers ask for what they have routes for. One that was taken over by a client asks for anything.
+    const isOfRoute =
+      host !== DEFAULT_CERTIFICATE && (this.#settings.hosts.get(host) !== undefined || this.#containers.byHost.has(host));
+    return isOfRoute ? await this.#deps.certificates.certificateFor(host) : undefined;
+  }
+
+  /** What a handshake for `serverName` gets (as `ServerNames` of the workers). */
+  certificateFor(serverName: string, table: RouteTable): CertificateChoice {
+    const name = normaliseRequestHost(serverName);
+    const added = name === undefined ? undefined : this.#certificates.find(name);
+    if (added !== undefined) return { kind: 'added', certificate: added };
+    const host = name === undefined ? undefined : certificateHostOf(table, name);
+    return host === undefined ? { kind: 'unknown' } : { kind: 'issued', host };
+  }
+
+  async #defaultCertificate(): Promise<EdgeCertificate> {
+    return await this.#deps.certificates.certificateFor(DEFAULT_CERTIFICATE);
+  }
+
+  async #dueCertificates(): Promise<readonly EdgeCertificate[]> {
+    const certificate = await this.#defaultCertificate();
+    return this.#certificates.get(DEFAULT_CERTIFICATE) === certificate ? [] : [certificate];
   }
 
   #routesTo({ services, removedServices, hosts }: Difference, { settings, containers }: Sources): RouteDelta {
@@ -305,26 +350,10 @@ export class Edge implements Activator {
     return { base: this.#version, version: this.#version + 1, services, removedServices, hosts: lists };
   }
 
-  /** The next version: what differs, and the certificates that hosts then need. `renewed`: hosts whose certificates may be due. */
-  async #changeTo(difference: Difference, next: Sources, renewed: Iterable<string> = []): Promise<Omit<EdgeChange, 'ports'>> {
-    const routes = this.#routesTo(difference, next);
-    const gone = new Set(
-      routes.hosts.filter((one) => one.routes.length === 0 && one.host !== DEFAULT_HOST).map(({ host }) => host),
-    );
-    const certificates: HostCertificate[] = [];
-    for (const host of new Set([...renewed, ...difference.hosts])) {
-      if (gone.has(host)) continue;
-      const certificate = await this.#deps.certificates.certificateFor(host);
-      if (this.#certificates.get(host)?.certPem !== certificate.certPem) certificates.push(certificate);
-    }
-    return { routes, certificates, removedCertificates: [...gone].filter((host) => this.#certificates.has(host)) };
-  }
-
   /** The workers have it. */
   #taken({ routes, certificates, removedCertificates }: Omit<EdgeChange, 'ports'>): void {
     this.#version = routes.version;
-    for (const host of removedCertificates) this.#certificates.delete(host);
-    for (const certificate of certificates) this.#certificates.set(certificate.host, certificate);
+    this.#certificates = this.#certificates.with(certificates, removedCertificates);
   }
 
   async freeze(endpointIds: readonly string[], span: FreezeSpan): Promise<Frozen> {

@@ -7,10 +7,14 @@ import type { Log } from '#log';
 import type { Host } from '#caas/host.ts';
 import type { WorkerPool } from '#proxy/worker-pool.ts';
 import { writtenOf } from '#routing/operator/compile-settings.ts';
+import { totalCertificates } from '#state/certificates.ts';
+import type { CertificateTotal } from '#state/certificates.ts';
 import type { ContainerRow } from '#state/containers.ts';
+import type { Sql } from '#state/sql.ts';
 
 export interface NodeMetricsDeps {
   readonly log: Log;
+  readonly sql: Sql;
   readonly pool: WorkerPool;
   readonly hosts: ReadonlyMap<string, Host>;
   readonly containers: () => Promise<readonly ContainerRow[]>;
@@ -55,6 +59,7 @@ export class NodeMetrics implements AsyncDisposable {
       },
     });
     gaugeHealth(deps.pool, registers);
+    countCertificates(registers, deps.sql);
     this.#server = createServer((request, response) => {
       if (request.method !== 'GET' || (request.url ?? '').split('?')[0] !== '/metrics') {
         response.writeHead(404, { 'content-type': 'text/plain' }).end('the metrics are at /metrics\n');
@@ -130,4 +135,26 @@ function gaugeHealth(pool: WorkerPool, registers: Registry[]): void {
       }
     },
   });
+}
+
+/** Of certificates that people added. By source: a label for each name would be a hundred thousand series. */
+function countCertificates(registers: Registry[], sql: Sql): void {
+  const gaugeOf = (name: string, help: string, valueOf: (total: CertificateTotal) => number): void => {
+    const gauge = new Gauge({
+      name,
+      help,
+      labelNames: ['source'],
+      registers,
+      async collect() {
+        gauge.reset();
+        for (const total of await totalCertificates(sql)) gauge.set({ source: total.source }, valueOf(total));
+      },
+    });
+  };
+  gaugeOf('ecluse_certificates', 'Certificates that were added, by source.', ({ count }) => count);
+  gaugeOf(
+    'ecluse_certificate_expires_timestamp_seconds',
+    'When the first certificate that was added ends, by source (Unix time).',
+    ({ notAfterMs }) => notAfterMs / 1000,
+  );
 }

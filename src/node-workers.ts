@@ -102,6 +102,8 @@ export async function openWorkers(
       logLevel: config.logLevel,
       limits: config.edge,
       trust: { trustedProxies: config.trustedProxies, proxyProtocol: config.proxyProtocol },
+      unknownNames: config.unknownNames,
+      issue: async (host) => await edge.issue(host),
       initial: await edge.initial(),
       ticketKeys: await ticketKeysIn(join(config.dataDir, 'tls')),
       succession: { generation, socketPath: successorSocketOf(config), predecessors },

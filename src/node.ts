@@ -6,21 +6,17 @@
  * Order down: admin API, Docker endpoint → workers drained → containers stopped → books closed → engines and networks gone → store
  */
 import { mkdir } from 'node:fs/promises';
-import { release } from 'node:os';
 import { dirname, join } from 'node:path';
 import { AdminApi } from '#admin/api.ts';
 import { clearCrashedBuilds, closeCrashedBuilds } from '#caas/build/build-leftovers.ts';
 import { reconcile, stopAll } from '#caas/container-recovery.ts';
-import { Gateway } from '#caas/docker-api/gateway.ts';
-import type { TenantSockets } from '#caas/docker-api/tenant-socket.ts';
+import type { Gateway } from '#caas/docker-api/gateway.ts';
 import { watchResolvers } from '#caas/dns/machine-resolvers.ts';
 import { DnsResponder } from '#caas/dns/responder.ts';
 import { watchEngine } from '#caas/engine/engine-events.ts';
 import type { Host } from '#caas/host.ts';
 import { NetworkFabric } from '#caas/networks/network-fabric.ts';
 import { systemClock } from '#clock';
-import type { Clock } from '#clock';
-import type { WorkerPool } from '#proxy/worker-pool.ts';
 import { tryCommand } from '#command';
 import type { NodeConfig } from '#config';
 import { EcluseError, codeOf, errorLine, reasonOf } from '#errors';
@@ -28,34 +24,31 @@ import { linkAddressOf } from '#isolation/host-addresses.ts';
 import { detectCgroups } from '#isolation/cgroup.ts';
 import { readMachine } from '#isolation/cpu-features.ts';
 import { probeRunsc } from '#isolation/runsc-probe.ts';
-import type { RunscCapabilities } from '#isolation/runsc-probe.ts';
-import { startLoop } from '#lifecycle';
 import { createLog } from '#log';
 import type { Log } from '#log';
 import { openSqlite } from '#state/sqlite.ts';
 import type { Sql } from '#state/sql.ts';
-import { listTenants } from '#state/tenants.ts';
 import { openAuthority } from '#tls/authority.ts';
 import type { Authority } from '#tls/authority.ts';
+import { listSealingKeys } from '#state/certificates.ts';
 import { HostCertificates } from '#tls/host-certificates.ts';
+import { KeySeal } from '#tls/key-seal.ts';
+import { EdgeCertificates, readAddedCertificates } from './node-certificates.ts';
 import { NodeOperations } from './node-control.ts';
 import type { NodeParts } from './node-control.ts';
 import { openContainerPlane } from './node-containers.ts';
 import type { ContainerPlane } from './node-containers.ts';
-import { openFleet } from './node-fleet.ts';
 import { watchIdle } from '#caas/sleep/idle-watch.ts';
 import { watchSnapshots } from '#caas/snapshots/snapshot-watch.ts';
 import { Edge } from './node-edge.ts';
 import { checkPorts, openWorkers } from './node-workers.ts';
 import { closeHosts, openHosts } from './node-hosts.ts';
 import { takeNodeLock } from './node-lock.ts';
-import { NodeMetrics } from './node-metrics.ts';
 import { becomeSuccessor, handOver, openPredecessors } from './node-succession.ts';
 import type { UpgradeOrder } from './node-succession.ts';
 import { Reloads } from './node-reload.ts';
 import type { LiveConfig } from './node-reload.ts';
-import { Tenants } from './node-tenants.ts';
-import { packageVersion } from './version.ts';
+import { openFront } from './node-front.ts';
 
 /**
  * For connections to end, and then for containers, when the node stops. The whole stop is promised within 10 s, and engines, networks and
@@ -63,98 +56,7 @@ import { packageVersion } from './version.ts';
  */
 const STOP_BUDGET_MS = 5_000;
 const STOP_GRACE_SECONDS_MIN = 2;
-const SERVER_CERTIFICATE_DAYS = 90;
-/** Twice a day: certificates live for 90 days and are renewed 30 days before their end. */
-const RENEWAL_PERIOD_MS = 12 * 3_600_000;
 type Say = (line: string) => void;
-
-/** What the Docker endpoint shows: a certificate of this node's own CA, for the names that clients reach it by. */
-async function dockerCertificate(
-  { config }: LiveConfig,
-  authority: Authority,
-  addresses: readonly string[] = [],
-): Promise<{ readonly certPem: string; readonly keyPem: string; readonly caPem: string }> {
-  const own = [
-    'localhost',
-    '127.0.0.1',
-    '::1',
-    config.domain,
-    `docker.${config.domain}`,
-    config.listen.docker?.host ?? 'localhost',
-    ...addresses,
-  ];
-  const names = [...new Set(own)].filter((name) => name !== '0.0.0.0' && name !== '::');
-  return { ...(await authority.issueServer({ names, days: SERVER_CERTIFICATE_DAYS })), caPem: authority.caPem };
-}
-
-async function openDocker(
-  live: LiveConfig,
-  authority: Authority,
-  deps: Omit<Parameters<typeof Gateway.open>[0], 'facts'>,
-  runsc: RunscCapabilities,
-): Promise<Gateway | undefined> {
-  const address = live.config.listen.docker;
-  if (address === undefined) return undefined;
-  const facts = {
-    version: packageVersion(),
-    kernel: release(),
-    cpus: navigator.hardwareConcurrency,
-    runtimeVersion: runsc.version,
-  };
-  return await Gateway.open({ ...deps, facts }, { ...address, ...(await dockerCertificate(live, authority)) });
-}
-
-interface EndpointDeps {
-  readonly sql: Sql;
-  readonly gateway: Gateway | undefined;
-  readonly authority: Authority;
-}
-
-/** Opens the Docker endpoint on the addresses of its tenants too, with a new certificate that names them. */
-async function followAddresses(live: LiveConfig, { sql, gateway, authority }: EndpointDeps): Promise<void> {
-  if (gateway === undefined) return;
-  const addresses = (await listTenants(sql)).map((tenant) => tenant.address).filter((address) => address !== '');
-  gateway.renew(await dockerCertificate(live, authority, addresses));
-  await gateway.listenOn(addresses);
-}
-
-/** Connections through sockets that containers have mounted. */
-function serveContainers(sockets: TenantSockets, gateway: Gateway | undefined): void {
-  sockets.attach((tenant, socket) => {
-    if (gateway === undefined) socket.destroy();
-    else gateway.accept(tenant, socket);
-  });
-}
-
-function openTenants(
-  live: LiveConfig,
-  endpoint: EndpointDeps,
-  deps: Omit<ConstructorParameters<typeof Tenants>[0], 'folder' | 'docker' | 'onAddresses'>,
-): Tenants {
-  return new Tenants({
-    ...deps,
-    folder: join(live.config.dataDir, 'tenants'),
-    docker: live.config.listen.docker,
-    onAddresses: async () => {
-      await followAddresses(live, endpoint);
-    },
-  });
-}
-
-/** Renews certificates while the node runs: those of routes in their last third, the Docker endpoint's with every round. */
-function startRenewal(deps: EndpointDeps & { readonly log: Log; readonly edge: Edge }, live: LiveConfig): AsyncDisposable {
-  return startLoop(
-    { log: deps.log, clock: systemClock },
-    {
-      name: 'certificates',
-      periodMs: RENEWAL_PERIOD_MS,
-      round: async () => {
-        await deps.edge.renew();
-        await followAddresses(live, deps);
-      },
-    },
-  );
-}
 
 interface RunningNode extends NodeParts {
   readonly log: Log;
@@ -201,11 +103,17 @@ async function inData<T>(config: NodeConfig, work: () => Promise<T>): Promise<T>
 async function openState(
   config: NodeConfig,
   stack: AsyncDisposableStack,
-): Promise<{ readonly sql: Sql; readonly authority: Authority; readonly certificates: HostCertificates }> {
+): Promise<{
+  readonly sql: Sql;
+  readonly authority: Authority;
+  readonly hostCertificates: HostCertificates;
+  readonly seal: KeySeal;
+}> {
   const sql = stack.use(openSqlite(join(config.dataDir, 'ecluse.db')));
-  const authority = await openAuthority(join(config.dataDir, 'tls'), { clock: systemClock });
-  const certificates = await HostCertificates.open(join(config.dataDir, 'tls'), { authority, clock: systemClock });
-  return { sql, authority, certificates };
+  const folder = join(config.dataDir, 'tls');
+  const authority = await openAuthority(folder, { clock: systemClock });
+  const hostCertificates = await HostCertificates.open(folder, { authority, clock: systemClock });
+  return { sql, authority, hostCertificates, seal: await KeySeal.open(folder, await listSealingKeys(sql)) };
 }
 
 /** The name service listens on every host's own address, where its containers' questions are led. */
@@ -256,6 +164,37 @@ interface Orders {
   readonly upgrade: (order: UpgradeOrder) => void;
 }
 
+type HostDeps = Omit<Parameters<typeof openHosts>[0], 'readPolicy'> & { readonly sql: Sql };
+
+/** Hosts with their networks, on which names are answered. */
+async function openFabric(
+  deps: HostDeps,
+  config: NodeConfig,
+  stack: AsyncDisposableStack,
+): Promise<{ readonly fabric: NetworkFabric; readonly hosts: ReadonlyMap<string, Host> }> {
+  const { log, clock, sql } = deps;
+  const fabric = new NetworkFabric(sql);
+  const hostDeps = { ...deps, readPolicy: async (host: string) => await fabric.policyOf(host) };
+  const hosts = await inData(config, async () => await openHosts(hostDeps, { dataDir: config.dataDir, wishes: config.hosts }));
+  stack.defer(async () => await closeHosts(sql, hosts));
+  const responder = new DnsResponder({ log, clock, names: () => fabric.names(), resolvers: watchResolvers(clock) });
+  stack.use(responder);
+  await fabric.attach(hosts, await listenForNames(responder, hosts));
+  return { fabric, hosts };
+}
+
+/** Brings store and engines together, as an earlier daemon left them, and watches the engines from then on. */
+async function takeOver(
+  { meter, ...recovery }: Parameters<typeof reconcile>[0] & Pick<ContainerPlane, 'meter'>,
+  stack: AsyncDisposableStack,
+): Promise<void> {
+  const { log, clock, hosts, containers } = recovery;
+  await reconcile(recovery);
+  for (const host of hosts.values()) await clearCrashedBuilds(recovery, host);
+  await closeCrashedBuilds(recovery, meter, hosts);
+  for (const host of hosts.values()) stack.use(watchEngine({ log, clock, containers }, host));
+}
+
 async function openNode(config: NodeConfig, log: Log, say: Say, orders: Orders): Promise<RunningNode> {
   await using stack = new AsyncDisposableStack();
   const [clock, startedMs] = [systemClock, systemClock.nowMs()];
@@ -268,20 +207,22 @@ async function openNode(config: NodeConfig, log: Log, say: Say, orders: Orders):
   const predecessors = await inData(config, async () => await openPredecessors(config, log));
   stack.use(predecessors);
   await checkPorts(config, lock.afterCrash, predecessors);
-  const { sql, authority, certificates } = await inData(config, async () => await openState(config, stack));
+  const { sql, authority, hostCertificates, seal } = await inData(config, async () => await openState(config, stack));
   const cgroups = await detectCgroups();
   const [runsc, machine] = await Promise.all([probeRunsc(), readMachine()]);
 
   say(`starting ${config.hosts.map((host) => `host ${host.name} (${host.engine})`).join(', ')}`);
-  const fabric = new NetworkFabric(sql);
-  const hostDeps = { log, clock, sql, cgroups, runsc, machine, readPolicy: async (host: string) => await fabric.policyOf(host) };
-  const hosts = await inData(config, async () => await openHosts(hostDeps, { dataDir: config.dataDir, wishes: config.hosts }));
-  stack.defer(async () => await closeHosts(sql, hosts));
-  const responder = new DnsResponder({ log, clock, names: () => fabric.names(), resolvers: watchResolvers(clock) });
-  stack.use(responder);
-  await fabric.attach(hosts, await listenForNames(responder, hosts));
-
-  const edge = new Edge({ log, clock, sql, certificates, domain, wake: (ids) => plane.sleepers.wanted(ids) });
+  const { fabric, hosts } = await openFabric({ log, clock, sql, cgroups, runsc, machine }, config, stack);
+  const edge = new Edge({
+    log,
+    clock,
+    sql,
+    certificates: hostCertificates,
+    added: async () => await readAddedCertificates({ sql, seal, log }),
+    domain,
+    wake: (ids) => plane.sleepers.wanted(ids),
+  });
+  const certificates = new EdgeCertificates({ log, clock, sql, seal, edge, unknownNames: config.unknownNames });
   const plane = await openContainerPlane(
     { log, clock, sql, cgroups, hosts, fabric, authority, activator: edge, domain },
     config,
@@ -298,10 +239,7 @@ async function openNode(config: NodeConfig, log: Log, say: Say, orders: Orders):
   stack.use(migrations); // What is owed is put right no more: it could start what was stopped.
   await plane.recover();
   say('taking over containers');
-  await reconcile(recovery);
-  for (const host of hosts.values()) await clearCrashedBuilds(recovery, host);
-  await closeCrashedBuilds(recovery, meter, hosts);
-  for (const host of hosts.values()) stack.use(watchEngine({ log, clock, containers }, host));
+  await takeOver({ ...recovery, meter }, stack);
 
   const workers = await openWorkers(config, { log, sql, edge, meter, predecessors });
   const { pool, generation } = workers;
@@ -316,8 +254,8 @@ async function openNode(config: NodeConfig, log: Log, say: Say, orders: Orders):
   const front = await openFront(live, { ...plane, log, clock, sql, hosts, edge, pool, authority, runsc }, stack);
   const { fleet, onDomain } = front;
   const reloads = new Reloads({ log, clock, sql, live, readConfig: orders.readConfig, pool, edge, fleet, onDomain });
-  const own = { log, clock, sql, config, live, reloads, hosts, pool, edge, startedMs, generation, order: orders.upgrade };
-  const parts: NodeParts = { ...plane, ...front, ...own };
+  const own = { log, clock, sql, config, live, hosts, pool, edge, certificates };
+  const parts: NodeParts = { ...plane, ...front, ...own, reloads, startedMs, generation, order: orders.upgrade };
   const api = await AdminApi.open({ control: new NodeOperations(parts), log }, { socketPath: config.listen.adminSocket });
   stack.use(api);
   stack.use(migrations); // Before all else, too: a move that is under way goes back while there is still everything that it needs.
@@ -326,45 +264,6 @@ async function openNode(config: NodeConfig, log: Log, say: Say, orders: Orders):
     await leaveNode({ ...parts, api, gateway: front.gateway }, how);
   };
   return { ...parts, log, authority, leave, dispose: async () => await all.disposeAsync() };
-}
-
-interface FrontDeps extends ContainerPlane {
-  readonly log: Log;
-  readonly clock: Clock;
-  readonly sql: Sql;
-  readonly hosts: ReadonlyMap<string, Host>;
-  readonly edge: Edge;
-  readonly pool: WorkerPool;
-  readonly authority: Authority;
-  readonly runsc: RunscCapabilities;
-}
-
-interface Front extends Pick<NodeParts, 'fleet' | 'metrics' | 'tenants'> {
-  readonly gateway: Gateway | undefined;
-  readonly onDomain: () => Promise<void>;
-}
-
-/** What tenants and operators meet, but for the admin API: it comes last. */
-async function openFront(live: LiveConfig, deps: FrontDeps, stack: AsyncDisposableStack): Promise<Front> {
-  const { log, clock, sql, hosts, edge, pool, authority, containers, volumes, events } = deps;
-  const gateway = await openDocker(live, authority, deps, deps.runsc);
-  if (gateway !== undefined) stack.use(gateway);
-  serveContainers(deps.sockets, gateway);
-  const endpoint: EndpointDeps = { sql, gateway, authority };
-  const onDomain = async (): Promise<void> => {
-    await followAddresses(live, endpoint);
-  };
-  await onDomain();
-  stack.use(startRenewal({ ...endpoint, log, edge }, live));
-  const metrics = await openMetrics(live.config, { log, pool, hosts, containers: async () => await containers.list() });
-  if (metrics !== undefined) stack.use(metrics);
-  const fleet = openFleet({ ...deps, activator: edge, metrics }, live.config.rebalance, stack);
-  const tenants = openTenants(live, endpoint, { clock, sql, authority, volumes, hosts, events });
-  return { gateway, fleet, metrics, tenants, onDomain };
-}
-
-async function openMetrics(config: NodeConfig, deps: Parameters<typeof NodeMetrics.open>[0]): Promise<NodeMetrics | undefined> {
-  return config.listen.metrics === undefined ? undefined : await NodeMetrics.open(deps, config.listen.metrics);
 }
 
 /** Tells systemd (`Type=notify`) what the node is doing; without one nobody listens. */

@@ -75,6 +75,9 @@ async function boot(message: ToWorker & { readonly kind: 'boot' }): Promise<void
       onSpent: (spends) => {
         if (!isDetached) send({ kind: 'spent', spends, how: 'more' });
       },
+      onCertificateWanted: (hosts) => {
+        send({ kind: 'certificate-wanted', hosts });
+      },
     },
     options,
   );
@@ -278,7 +281,7 @@ function isOf<K extends ToWorker['kind']>(message: ToWorker, kinds: readonly K[]
   return kinds.some((kind) => kind === message.kind);
 }
 
-async function handle(state: Running, message: Exclude<ToWorker, { readonly kind: 'boot' }>): Promise<void> {
+async function handle(state: Running, message: Exclude<ToWorker, { readonly kind: 'boot' | 'issued' }>): Promise<void> {
   if (isOf(message, OF_VERSIONS)) await handleVersion(state, message);
   else if (isOf(message, OF_WHAT_IS_SERVED)) await handleServed(state, message);
   else if (isOf(message, OF_ITSELF)) await handleOwn(state, message);
@@ -288,6 +291,7 @@ async function handle(state: Running, message: Exclude<ToWorker, { readonly kind
 async function onMessage(message: ToWorker): Promise<void> {
   try {
     if (message.kind === 'boot') await boot(message);
+    else if (message.kind === 'issued') for (const answer of message.answers) running?.plane.issued.answered(answer);
     else if (running !== undefined) await handle(running, message);
     else if (message.kind === 'drain') {
       // The stop came before the configuration: there is nothing to drain.

@@ -2,7 +2,7 @@
 import { readFile } from 'node:fs/promises';
 import type { EdgeConfig } from '#proxy/protocol.ts';
 import type { EdgeLimits } from '#proxy/edge-limits.ts';
-import type { HostCertificate } from '#tls/certificate.ts';
+import type { EdgeCertificate } from '#tls/certificate.ts';
 import type { Endpoint, Route, Service } from '#routing/route-table.ts';
 import { BENCH_HOST } from '../proxy/configs.ts';
 import { startOrigin } from '../proxy/origin.ts';
@@ -47,15 +47,16 @@ export async function startSoakScene(stage: Stage): Promise<SoakScene> {
 }
 
 /** Another one each time. */
-async function certificateOf(stage: Stage): Promise<HostCertificate> {
+async function certificateOf(stage: Stage): Promise<EdgeCertificate> {
   const { certFile, keyFile } = await makeCertificateFiles(stage);
-  return { host: BENCH_HOST, certPem: await readFile(certFile, 'utf8'), keyPem: await readFile(keyFile, 'utf8') };
+  const [leafPem, keyPem] = [await readFile(certFile, 'utf8'), await readFile(keyFile, 'utf8')];
+  return { name: BENCH_HOST, hosts: [BENCH_HOST], notAfterMs: 0, leafPem, chain: { pem: '' }, keyPem };
 }
 
 interface Parts {
   readonly fast: readonly number[];
   readonly odd: readonly number[];
-  readonly certificates: readonly HostCertificate[];
+  readonly certificates: readonly EdgeCertificate[];
 }
 
 function of(ports: readonly number[], index: number): number {

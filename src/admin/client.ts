@@ -22,6 +22,7 @@ import type { Change } from '#state/change-log.ts';
 import type { Tenant } from '#state/tenants.ts';
 import type { LintFinding } from '#routing/operator/lint.ts';
 import { errorFromApi } from './api-error.ts';
+import type { CertificateAdded, CertificateControl, CertificateView } from './certificate-control.ts';
 import type {
   ChangeRequest,
   DiffView,
@@ -133,6 +134,7 @@ export function createAdminClient(socketPath: string): AdminClient {
       }),
     ...fleetClient(socketPath, ask),
     edge: edgeClient(ask),
+    certificates: certificateClient(ask),
     changes: async (cursor, limit) =>
       (await get<{ changes: readonly Change[] }>('changes', { after: String(cursor), limit: String(limit) })).changes,
     latestChanges: async (count) =>
@@ -198,6 +200,16 @@ function edgeClient(ask: <T>(call: Call) => Promise<T>): EdgeControl {
         headers: JSON.stringify(headers),
         version: version === undefined ? undefined : String(version),
       }),
+  };
+}
+
+function certificateClient(ask: <T>(call: Call) => Promise<T>): CertificateControl {
+  return {
+    list: async () => (await ask<{ certificates: readonly CertificateView[] }>({ method: 'GET', path: 'certs' })).certificates,
+    add: async (body) => await ask<CertificateAdded>({ method: 'POST', path: 'certs', body }),
+    remove: async (name) => {
+      await ask({ method: 'DELETE', path: `certs/${encodeURIComponent(name)}` });
+    },
   };
 }
 

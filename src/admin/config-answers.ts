@@ -1,6 +1,7 @@
 /** What the admin API answers about the edge's settings: the schemas of the OpenAPI document, as those in `answers.ts`. */
 import * as z from 'zod';
 import { documentSchema } from '#routing/operator/schema.ts';
+import { certificateExplanation } from './certificate-answers.ts';
 
 const version = z.int().min(0).describe('A config version.');
 
@@ -78,6 +79,6 @@ export const CONFIG_ANSWERS = {
       .array(z.object({ route: servedRoute, tenant: z.string(), verdict: z.string().describe('"taken", or why it was not.') }))
       .describe('The first of them, in the order in which they are asked.'),
     health,
-    certificate: z.string().describe('The host whose certificate a TLS handshake for it gets.'),
+    certificate: certificateExplanation.describe('What a TLS handshake for it gets.'),
   }),
 } as const;

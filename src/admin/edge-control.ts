@@ -1,4 +1,5 @@
 /** What an operator can see and change of the edge's settings. */
+import type { CertificateExplanation } from './certificate-control.ts';
 import type { Explanation, Question } from '#routing/explain.ts';
 import type { DiffEntry } from '#routing/operator/diff.ts';
 import type { LintFinding } from '#routing/operator/lint.ts';
@@ -70,8 +71,8 @@ export interface EndpointHealthView {
 export interface EdgeExplanation extends Explanation {
   /** What checks found of its endpoints, now. */
   readonly health: readonly EndpointHealthView[];
-  /** The host whose certificate a TLS handshake for it gets. */
-  readonly certificate: string;
+  /** What a TLS handshake for it gets. */
+  readonly certificate: CertificateExplanation;
 }
 
 export interface EdgeControl {

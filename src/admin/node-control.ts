@@ -2,6 +2,7 @@
  * What an operator can see and change of a running node: implemented by the node, called by the admin API, and offered again on the
  * other side of the socket by the client. Everything but `onProgress` is plain data.
  */
+import type { CertificateControl } from './certificate-control.ts';
 import type { EdgeControl } from './edge-control.ts';
 import type { Precondition } from './entity-tag.ts';
 import type { PlacementRecord } from '#caas/placement.ts';
@@ -202,6 +203,7 @@ export interface FleetProgress {
 
 export interface NodeControl {
   readonly edge: EdgeControl;
+  readonly certificates: CertificateControl;
 
   status(): Promise<NodeStatus>;
   /** Reads the configuration again, and changes what can change while the node runs. Errors: ECLUSE_CONFIG_INVALID and others; nothing was changed. */

@@ -12,6 +12,7 @@ const COMPONENTS = '#/components/schemas/';
 /** What a path captures, by the segments that it is in. */
 const PARAMETERS: Readonly<Record<string, string>> = {
   'tenants/{name}': 'A tenant.',
+  'certs/{name}': 'A certificate.',
   'hosts/{name}': 'A host.',
   'containers/{ref}': 'An id, the beginning of one, NAME where it is the only one, or TENANT/NAME with the slash as %2F.',
   'snapshots/{ref}': 'A snapshot: its id, or the beginning of it. For a restore also a container, for its newest one.',

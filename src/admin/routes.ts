@@ -4,6 +4,8 @@ import { jsonRoute } from './admin-route.ts';
 import type { AdminRoute } from './admin-route.ts';
 import { ANSWERS } from './answers.ts';
 import { CONFIG_ANSWERS } from './config-answers.ts';
+import { CERTIFICATE_ANSWERS } from './certificate-answers.ts';
+import { CERTIFICATE_ROUTES } from './certificate-routes.ts';
 import { CONFIG_ROUTES } from './config-routes.ts';
 import { CONTAINER_ROUTES } from './container-routes.ts';
 import { NODE_ROUTES } from './node-routes.ts';
@@ -22,11 +24,12 @@ export const ADMIN_ROUTES: readonly AdminRoute[] = [
     answer: ANSWERS.OpenApi,
     handle: async () => adminOpenApi(),
   }),
+  ...CERTIFICATE_ROUTES,
 ];
 
 /** The OpenAPI document of the admin API; kept in docs/admin-api.openapi.json. */
 export function adminOpenApi(): Readonly<Record<string, unknown>> {
-  return openApiOf(ADMIN_ROUTES, { ...ANSWERS, ...CONFIG_ANSWERS });
+  return openApiOf(ADMIN_ROUTES, { ...ANSWERS, ...CONFIG_ANSWERS, ...CERTIFICATE_ANSWERS });
 }
 
 export type RouteMatch = { readonly route: AdminRoute; readonly captured: Readonly<Record<string, string>> };

@@ -7,8 +7,11 @@
 import { EMPTY_TABLE, compileRoutes, tableWith } from '#routing/compile.ts';
 import type { CompileResult } from '#routing/compile.ts';
 import type { Endpoint, RouteTable, Service } from '#routing/route-table.ts';
-import { CertificateIndex } from '#tls/sni.ts';
-import type { HostCertificate } from '#tls/certificate.ts';
+import { DEFAULT_CERTIFICATE } from '#tls/certificate.ts';
+import type { EdgeCertificate } from '#tls/certificate.ts';
+import { CertificateIndex } from '#tls/certificate-index.ts';
+import { IssuedCertificates } from '#tls/issued-certificates.ts';
+import { faultOf } from '#tls/secure-contexts.ts';
 import type { Clock } from '#clock';
 import { reasonOf } from '#errors';
 import { setLogLevel } from '#log';
@@ -25,9 +28,9 @@ import { createHeadReading } from './connection/head-reader.ts';
 import type { Upstream } from './connection/upstream.ts';
 import { Counters } from './counters.ts';
 import { Endpoints } from './endpoints.ts';
+import { chunkLimitsOf } from './edge-limits.ts';
 import type { EdgeLimits } from './edge-limits.ts';
 import { HoldQueue } from './hold.ts';
-import type { ChunkLimits } from './http1/limits.ts';
 import { WAKE_AGAIN_MS } from './limits.ts';
 import { LoadSum } from './loads.ts';
 import type { EndpointLoad } from './loads.ts';
@@ -57,7 +60,7 @@ const NONE: ReadonlySet<string> = new Set();
 
 interface Snapshot {
   readonly table: RouteTable;
-  readonly certificates: CertificateIndex;
+  readonly certificates: CertificateIndex<EdgeCertificate>;
 }
 
 /** Who holds it sees what is put in a field later. */
@@ -70,6 +73,8 @@ export interface DataPlaneDeps {
   readonly onWake: (endpointIds: readonly string[]) => void;
   /** Rate-limited requests were let through. */
   readonly onSpent: (spends: readonly Spend[]) => void;
+  /** Handshakes wait for certificates of these hosts, to be told by `issued.answered`. */
+  readonly onCertificateWanted: (hosts: readonly string[]) => void;
 }
 
 /** Limits are this worker's. */
@@ -98,6 +103,8 @@ export class DataPlane implements AsyncDisposable {
   readonly metrics: Metrics;
   readonly accessLog: AccessLogFile;
   readonly connectionDeps: Replaceable<ConnectionDeps>;
+  /** Certificates of the internal CA. */
+  readonly issued: IssuedCertificates;
   /** What containers publish beside HTTP. */
   readonly ports: Ports;
   /** What is added to the monotonic clock to get the time of day; looked at each second. PERF: one clock to read for a request. */
@@ -126,6 +133,7 @@ export class DataPlane implements AsyncDisposable {
     this.wallOffsetMs = clock.nowMs() - clock.monotonicMs();
     this.budgets = new Budgets(limits.tenant);
     this.wakes = new Wakes(clock, { againMs: WAKE_AGAIN_MS, tell: deps.onWake });
+    this.issued = new IssuedCertificates({ clock, ask: deps.onCertificateWanted });
     this.holds = new HoldQueue({
       clock,
       wakes: this.wakes,
@@ -179,12 +187,13 @@ export class DataPlane implements AsyncDisposable {
     return this.#snapshot.table;
   }
 
-  get certificates(): CertificateIndex {
+  get certificates(): CertificateIndex<EdgeCertificate> {
     return this.#snapshot.certificates;
   }
 
-  get defaultCertificate(): HostCertificate | undefined {
-    return this.#snapshot.certificates.defaultCertificate();
+  /** For clients that name no host: Node asks for it ahead of time, not by SNI. */
+  get defaultCertificate(): EdgeCertificate | undefined {
+    return this.#snapshot.certificates.get(DEFAULT_CERTIFICATE);
   }
 
   /** True once no new connections are wanted: responses then close theirs. */
@@ -245,22 +254,28 @@ export class DataPlane implements AsyncDisposable {
 
   /** Compiles what a worker begins with. Returns why it cannot be served, or undefined. */
   prepareWhole({ config, certificates }: EdgeConfig): string | undefined {
-    return this.#prepare(compileRoutes(config), { ports: config.ports ?? [], certificates, removedCertificates: [] });
+    // They were looked at when they were added. A hundred thousand more looks would take half a minute.
+    const index = CertificateIndex.empty<EdgeCertificate>().with(certificates);
+    return this.#prepare(compileRoutes(config), config.ports ?? [], index);
   }
 
   /** Compiles a change beside the current version. Returns why it cannot be served, or undefined. */
   prepare(change: EdgeChange): string | undefined {
-    return this.#prepare(tableWith(this.table, change.routes), change);
+    const { routes, ports, certificates, removedCertificates } = change;
+    for (const certificate of certificates) {
+      const fault = faultOf(certificate);
+      if (fault !== undefined) return `certificate "${certificate.name}" cannot be used: ${fault}`;
+    }
+    return this.#prepare(tableWith(this.table, routes), ports, this.certificates.with(certificates, removedCertificates));
   }
 
   #prepare(
     compiled: CompileResult,
-    { ports, certificates, removedCertificates }: Omit<EdgeChange, 'routes'>,
+    ports: EdgeChange['ports'],
+    certificates: CertificateIndex<EdgeCertificate>,
   ): string | undefined {
     if (compiled.kind === 'rejected') return compiled.reason;
-    const prepared = this.#snapshot.certificates.prepare(certificates, removedCertificates);
-    if (prepared.kind === 'refused') return prepared.reason;
-    this.#prepared = { table: compiled.table, certificates: prepared.index };
+    this.#prepared = { table: compiled.table, certificates };
     this.ports.prepare(compiled.table.version, ports);
     return undefined;
   }
@@ -425,6 +440,7 @@ export class DataPlane implements AsyncDisposable {
     this.gates[Symbol.dispose]();
     this.rateLimits[Symbol.dispose]();
     this.holds[Symbol.dispose]();
+    this.issued[Symbol.dispose]();
     this.endpoints[Symbol.dispose]();
     this.connectionDeps.wheel[Symbol.dispose]();
     await this.accessLog[Symbol.asyncDispose]();
@@ -462,15 +478,6 @@ export class DataPlane implements AsyncDisposable {
 function trustedOf({ trustedProxies }: TrustOptions): TrustedProxies {
   const parsed = parseTrustedProxies(trustedProxies);
   return parsed.kind === 'trusted' ? parsed.trusted : { networks: [] };
-}
-
-function chunkLimitsOf(limits: EdgeLimits): ChunkLimits {
-  return {
-    extensionBytesMax: limits.chunkExtensionBytesMax,
-    extensionBytesTotalMax: limits.chunkExtensionBytesTotalMax,
-    trailerBytesMax: limits.trailerBytesMax,
-    trailerCountMax: limits.trailerCountMax,
-  };
 }
 
 function hasSameHeads(one: EdgeLimits, other: EdgeLimits): boolean {

@@ -4,6 +4,7 @@
  * The keys of `ecluse.yaml` that set these are in `config.ts`.
  */
 import type { BudgetLimits } from './budget.ts';
+import type { ChunkLimits } from './http1/limits.ts';
 
 export interface EdgeLimits {
   /** Longest start line or field line, its CRLF included. Both sides. */
@@ -111,3 +112,13 @@ export const EDGE_LIMITS: EdgeLimits = {
     upgradedStreams: 8_192,
   },
 };
+
+/** Those of chunked bodies. */
+export function chunkLimitsOf(limits: EdgeLimits): ChunkLimits {
+  return {
+    extensionBytesMax: limits.chunkExtensionBytesMax,
+    extensionBytesTotalMax: limits.chunkExtensionBytesTotalMax,
+    trailerBytesMax: limits.trailerBytesMax,
+    trailerCountMax: limits.trailerCountMax,
+  };
+}

@@ -9,7 +9,8 @@ import type { Server, Socket } from 'node:net';
 import { TLSSocket, createServer as createTlsServer } from 'node:tls';
 import type { SecureContext, Server as TlsServer } from 'node:tls';
 import { codeOf, reasonOf } from '#errors';
-import type { HostCertificate } from '#tls/certificate.ts';
+import { pemOf } from '#tls/certificate.ts';
+import type { EdgeCertificate } from '#tls/certificate.ts';
 import { ClientPeer, plainAddress } from './connection/client-peer.ts';
 import type { PeerFacts } from './connection/client-peer.ts';
 import { Downstream } from './connection/downstream.ts';
@@ -17,6 +18,7 @@ import type { DataPlane } from './data-plane.ts';
 import { readPreface } from './preface.ts';
 import type { ListenAddress, WorkerOptions } from './protocol.ts';
 import type { TlsFacts } from './record.ts';
+import { connectionKey, sendAlert, ServerNames } from './server-names.ts';
 import { isTrusted } from './trusted-proxies.ts';
 import { provePlain, proveTls } from './wire/fast-read.ts';
 import { HIGH_WATER_BYTES } from './wire/wire.ts';
@@ -36,7 +38,7 @@ export interface Drain {
   keepsIdle: boolean;
 }
 
-export type ListenerOptions = Pick<WorkerOptions, 'listen' | 'trust' | 'ticketKeys'>;
+export type ListenerOptions = Pick<WorkerOptions, 'listen' | 'trust' | 'ticketKeys' | 'unknownNames'>;
 
 interface ReadPaths {
   readonly plain: ReadPath;
@@ -50,15 +52,19 @@ export class Listener implements AsyncDisposable {
   readonly #paths: ReadPaths;
   readonly #proxyProtocol: boolean;
   readonly #ticketKeys: Uint8Array | undefined;
-  /** What PROXY headers told of connections whose handshake is under way, by peer. */
+  /** What PROXY headers told of connections whose handshake is under way, by connection. */
   readonly #introduced = new Map<string, PeerFacts>();
+  readonly #names: ServerNames;
+  /** What lies beneath handshakes that are under way, by connection. */
+  readonly #beneath = new Map<string, { readonly socket: Socket; readonly forget: () => void }>();
   #https: TlsServer | undefined;
   #handshakes = 0;
-  #defaultCertificate: HostCertificate | undefined;
+  #defaultCertificate: EdgeCertificate | undefined;
 
-  private constructor(plane: DataPlane, paths: ReadPaths, { trust, ticketKeys }: ListenerOptions) {
+  private constructor(plane: DataPlane, paths: ReadPaths, { trust, ticketKeys, unknownNames }: ListenerOptions) {
     this.#ticketKeys = ticketKeys;
     this.#plane = plane;
+    this.#names = new ServerNames(plane, unknownNames);
     this.#paths = paths;
     this.#proxyProtocol = trust.proxyProtocol;
   }
@@ -86,10 +92,10 @@ export class Listener implements AsyncDisposable {
   certificatesChanged(): void {
     const certificate = this.#plane.defaultCertificate;
     if (this.#https === undefined || certificate === undefined) return;
-    if (certificate.certPem === this.#defaultCertificate?.certPem && certificate.keyPem === this.#defaultCertificate.keyPem)
+    if (certificate.leafPem === this.#defaultCertificate?.leafPem && certificate.keyPem === this.#defaultCertificate.keyPem)
       return;
     this.#defaultCertificate = certificate;
-    this.#https.setSecureContext({ cert: certificate.certPem, key: certificate.keyPem, minVersion: 'TLSv1.2' });
+    this.#https.setSecureContext({ cert: pemOf(certificate), key: certificate.keyPem, minVersion: 'TLSv1.2' });
   }
 
   /** Takes over how many connections there may be. */
@@ -145,12 +151,14 @@ export class Listener implements AsyncDisposable {
       ALPNProtocols: ['http/1.1'],
       handshakeTimeout: limits.tlsHandshakeTimeoutMs,
       ...(this.#ticketKeys === undefined ? {} : { ticketKeys: Buffer.from(this.#ticketKeys) }),
-      SNICallback: (serverName, done) => {
-        this.#answerServerName(serverName, done);
-      },
+      // Node calls it on the TLS socket, which it says nowhere: without one the connection ends all the same, with no alert.
+      SNICallback: handshakeCallback((serverName, socket, done) => {
+        this.#answerServerName(serverName, socket, done);
+      }),
     });
     server.on('secureConnection', (socket) => {
       this.#handshakes -= 1;
+      this.#forgetBeneath(socket);
       this.#serve(socket, socketFacts(socket, tlsFacts(socket)), this.#paths.tls);
     });
     server.on('tlsClientError', (error, socket) => {
@@ -178,10 +186,25 @@ export class Listener implements AsyncDisposable {
 
   #beginHandshake(socket: Socket): boolean {
     this.#handshakes += 1;
-    if (this.#handshakes <= this.#plane.limits.tlsHandshakesMax) return true;
+    if (this.#handshakes <= this.#plane.limits.tlsHandshakesMax) {
+      const key = connectionKey(socket);
+      const forget = (): void => {
+        if (this.#beneath.get(key)?.socket === socket) this.#beneath.delete(key);
+      };
+      this.#beneath.set(key, { socket, forget });
+      socket.once('close', forget);
+      return true;
+    }
     this.#plane.counters.handshakeRefused();
     socket.destroy();
     return false;
+  }
+
+  /** The handshake is over; connections live long, and there are many. */
+  #forgetBeneath(socket: TLSSocket): void {
+    const beneath = this.#beneath.get(connectionKey(socket));
+    beneath?.socket.off('close', beneath.forget);
+    beneath?.forget();
   }
 
   #accept(socket: Socket, tls?: TlsServer): void {
@@ -207,7 +230,7 @@ export class Listener implements AsyncDisposable {
       this.#handshakes -= 1; // TLS never sees it, and so never gives it back.
       return;
     }
-    const key = peerKey(socket);
+    const key = connectionKey(socket);
     this.#introduced.set(key, facts);
     socket.once('close', () => {
       this.#introduced.delete(key);
@@ -218,7 +241,7 @@ export class Listener implements AsyncDisposable {
   #serve(socket: Socket, facts: PeerFacts, path: ReadPath): void {
     socket.allowHalfOpen = true; // Not on the TLS server: there a client that ends during its handshake would stay until its time-out.
     const introduced =
-      this.#introduced.size > 0 && socket instanceof TLSSocket ? this.#introduced.get(peerKey(socket)) : undefined;
+      this.#introduced.size > 0 && socket instanceof TLSSocket ? this.#introduced.get(connectionKey(socket)) : undefined;
     const told = introduced === undefined ? facts : { ...introduced, tls: facts.tls };
     const { trusted } = this.#plane;
     // Whom a PROXY header names is a client, and no proxy by that.
@@ -237,17 +260,27 @@ export class Listener implements AsyncDisposable {
     });
   }
 
-  #answerServerName(serverName: string, done: (error: Error | null, context?: SecureContext) => void): void {
-    try {
-      const context = this.#plane.certificates.contextFor(serverName);
-      // Without a certificate the handshake must end: naming another host's would tell clients who else is here.
-      if (context === undefined) done(new Error('no certificate for this name'));
-      else done(null, context);
-    } catch (error) {
-      this.#plane.log.error({ serverName, reason: reasonOf(error) }, 'certificate failed');
-      done(new Error('certificate failed'));
-    }
+  #answerServerName(serverName: string, socket: Socket | undefined, done: ServerNameDone): void {
+    this.#names.answer(serverName, (answer) => {
+      if (answer.kind === 'context') {
+        done(null, answer.context);
+        return;
+      }
+      const raw = socket === undefined || socket.destroyed ? undefined : this.#beneath.get(connectionKey(socket))?.socket;
+      if (raw !== undefined) sendAlert(raw, answer.alert);
+      done(new Error(`no certificate for this name: ${answer.alert}`));
+    });
   }
+}
+
+type ServerNameDone = (error: Error | null, context?: SecureContext) => void;
+
+function handshakeCallback(
+  answer: (serverName: string, socket: Socket | undefined, done: ServerNameDone) => void,
+): (serverName: string, done: ServerNameDone) => void {
+  return function (this: unknown, serverName, done) {
+    answer(serverName, this instanceof TLSSocket ? this : undefined, done);
+  };
 }
 
 function socketFacts(socket: Socket, tls: TlsFacts | undefined): PeerFacts {
@@ -281,8 +314,4 @@ function tlsFacts(socket: TLSSocket): TlsFacts {
     sni: typeof socket.servername === 'string' ? socket.servername : undefined,
     alpn: typeof socket.alpnProtocol === 'string' ? socket.alpnProtocol : undefined,
   };
-}
-
-function peerKey(socket: Socket): string {
-  return `${socket.remoteAddress ?? ''} ${String(socket.remotePort ?? 0)}`;
 }

@@ -10,7 +10,9 @@ import type { EdgeLimits } from './edge-limits.ts';
 import type { EndpointLoad } from './loads.ts';
 import type { FreezeSpan, Frozen } from '#routing/activator.ts';
 import type { PublishedPort, RouteConfig, RouteDelta } from '#routing/route-table.ts';
-import type { HostCertificate } from '#tls/certificate.ts';
+import type { EdgeCertificate } from '#tls/certificate.ts';
+import type { UnknownNames } from '#tls/config.ts';
+import type { IssueAnswer } from '#tls/issued-certificates.ts';
 
 /** What a worker must say in its hello to understand all that a primary of another generation says. To be counted up with every change of these messages. */
 export const PROTOCOL_VERSION = 2;
@@ -28,7 +30,7 @@ export interface ListenAddresses {
 /** Everything that one config version consists of. */
 export interface EdgeConfig {
   readonly config: RouteConfig;
-  readonly certificates: readonly HostCertificate[];
+  readonly certificates: readonly EdgeCertificate[];
 }
 
 /** From one version to the next. */
@@ -37,8 +39,8 @@ export interface EdgeChange {
   /** All of them. Undefined: as before. */
   readonly ports: readonly PublishedPort[] | undefined;
   /** New, or as they are from now on. */
-  readonly certificates: readonly HostCertificate[];
-  /** Hosts that have none any more. */
+  readonly certificates: readonly EdgeCertificate[];
+  /** Names of those that are gone. */
   readonly removedCertificates: readonly string[];
 }
 
@@ -73,6 +75,7 @@ export interface WorkerOptions {
   /** How many workers this generation has. */
   readonly workers: number;
   readonly trust: TrustOptions;
+  readonly unknownNames: UnknownNames;
   readonly accessLogFile: string;
   readonly logLevel: LogLevel;
   /** Counts the primaries of this node, and says where the one after this one will be looked for. */
@@ -110,6 +113,8 @@ export type ToWorker =
   | { readonly kind: 'reopen-log'; readonly seq: number }
   /** Other options than it booted with, for what comes from now on. Workers of earlier primaries keep theirs. */
   | { readonly kind: 'options'; readonly seq: number; readonly options: ChangeableOptions }
+  /** To `certificate-wanted`; it needs no answer. */
+  | { readonly kind: 'issued'; readonly seq: number; readonly answers: readonly IssueAnswer[] }
   /** The primary will be gone: it is to serve on for the one that comes, which may give it `drainMs` to end. */
   | { readonly kind: 'detach'; readonly seq: number; readonly drainMs: number }
   /** From a later primary: what it serves, in one piece. Changes follow. */
@@ -163,4 +168,6 @@ export type FromWorker =
   /** All endpoints that have something under way, or had since the last message. */
   | { readonly kind: 'loads'; readonly loads: readonly EndpointLoad[] }
   /** Requests wait for one of these endpoints, all of which sleep. Said again while they wait. */
-  | { readonly kind: 'wake'; readonly endpointIds: readonly string[] };
+  | { readonly kind: 'wake'; readonly endpointIds: readonly string[] }
+  /** Handshakes wait for certificates of the internal CA for these hosts of routes. Said again while they wait. */
+  | { readonly kind: 'certificate-wanted'; readonly hosts: readonly string[] };

@@ -5,6 +5,7 @@ import { shareLimits } from './budget.ts';
 import { EDGE_LIMITS } from './edge-limits.ts';
 import type { EdgeLimits } from './edge-limits.ts';
 import type { Succession } from './generation/old-workers.ts';
+import type { Issuing } from './issuing.ts';
 import type { ChangeableOptions, EdgeConfig, ListenAddresses, TrafficDelta, TrustOptions, WorkerOptions } from './protocol.ts';
 
 export interface WorkerPoolDeps {
@@ -23,6 +24,10 @@ export interface WorkerPoolOptions {
   /** Of the whole node. */
   readonly limits?: EdgeLimits;
   readonly trust?: TrustOptions;
+  /** What a handshake gets whose name no certificate and no route is for. */
+  readonly unknownNames?: WorkerOptions['unknownNames'];
+  /** Gives hosts of routes their certificates of the internal CA. Undefined: they have none. */
+  readonly issue?: Issuing;
   readonly initial: EdgeConfig;
   /** Sealed with them, TLS sessions are resumed by any worker. Undefined: each has its own. */
   readonly ticketKeys?: Uint8Array;

@@ -31,6 +31,7 @@ import type {
   ListenAddresses,
   ToWorker,
 } from './protocol.ts';
+import { answerWanted } from './issuing.ts';
 import { Wakes, asleepAmong } from './wakes.ts';
 import { bootRefused, optionsRefused, refusalOf, sumOfFreezes } from './worker-answers.ts';
 import { changeableOf, shareOfOptions } from './worker-pool-options.ts';
@@ -51,7 +52,8 @@ const WORKER_FLAGS = ['--max-inlined-bytecode-size-cumulative=4000', '--max-inli
 
 export class WorkerPool implements AsyncDisposable {
   readonly #deps: WorkerPoolDeps;
-  readonly #options: WorkerPoolOptions;
+  /** Without what the workers began with, which is out of date after the first change, and large. */
+  readonly #options: Omit<WorkerPoolOptions, 'initial'>;
   readonly #listen: ListenAddresses;
   readonly #members = new Set<Member>();
   readonly #changes = new KeyedLock();
@@ -68,11 +70,11 @@ export class WorkerPool implements AsyncDisposable {
   /** Limits are of the whole node. */
   #changeable: ChangeableOptions;
 
-  private constructor(deps: WorkerPoolDeps, options: WorkerPoolOptions, listen: ListenAddresses) {
+  private constructor(deps: WorkerPoolDeps, { initial, ...options }: WorkerPoolOptions, listen: ListenAddresses) {
     this.#deps = deps;
     this.#options = options;
     this.#listen = listen;
-    this.#committed = committedOf(options.initial);
+    this.#committed = committedOf(initial);
     this.#changeable = changeableOf(options);
     this.#loads = new Loads(deps.clock);
     this.#rateLimits = new RateLimits(deps.clock);
@@ -87,6 +89,9 @@ export class WorkerPool implements AsyncDisposable {
       },
       spent: (worker, spends) => {
         this.#spent(worker, spends);
+      },
+      wanted: (worker, hosts) => {
+        answerWanted(deps.log, options.issue, worker, hosts);
       },
       gone: (worker) => {
         this.#loads.forget(worker);
@@ -385,6 +390,9 @@ export class WorkerPool implements AsyncDisposable {
         spent: (spends) => {
           this.#spent(member, spends);
         },
+        wanted: (hosts) => {
+          answerWanted(this.#deps.log, this.#options.issue, member.process, hosts);
+        },
       }),
       startMs: this.#deps.clock.monotonicMs(),
       booted: false,
@@ -420,12 +428,19 @@ export class WorkerPool implements AsyncDisposable {
   async #boot(member: Member): Promise<void> {
     member.booted = true;
     member.version = this.version;
-    const { succession, ticketKeys, workers } = this.#options;
+    const { succession, ticketKeys, unknownNames = 'default', workers } = this.#options;
     const generation = { generation: succession?.generation ?? 1, successorSocket: succession?.socketPath };
     const reply = await member.process.ask(
       {
         kind: 'boot',
-        options: { ...shareOfOptions(this.#changeable, workers), workers, listen: this.#listen, ticketKeys, ...generation },
+        options: {
+          ...shareOfOptions(this.#changeable, workers),
+          workers,
+          listen: this.#listen,
+          unknownNames,
+          ticketKeys,
+          ...generation,
+        },
         edge: edgeConfigOf(this.#committed),
         ...this.#held(),
       },

@@ -14,6 +14,7 @@ export interface WorkerEvents {
   readonly loads: (loads: readonly EndpointLoad[]) => void;
   readonly spent: (spends: Spends) => void;
   readonly wake: (endpointIds: readonly string[]) => void;
+  readonly wanted: (hosts: readonly string[]) => void;
 }
 
 export class WorkerProcess {
@@ -81,6 +82,9 @@ export class WorkerProcess {
         return;
       case 'wake':
         events.wake(message.endpointIds);
+        return;
+      case 'certificate-wanted':
+        events.wanted(message.hosts);
         return;
       case 'ack':
       case 'refused':

@@ -44,6 +44,15 @@ export function isKnownHost(table: RouteTable, host: string): boolean {
   return (table.hosts.get(host) ?? ofWildcard(table, host) ?? table.hosts.get('*')) !== undefined;
 }
 
+/** The host of a route whose certificate a client needs that asks for `name` in its handshake: a route for `*` names nobody. */
+export function certificateHostOf(table: RouteTable, name: string): string | undefined {
+  if (name === '*' || name.startsWith('*.')) return undefined;
+  if (table.hosts.get(name) !== undefined) return name;
+  const dot = name.indexOf('.');
+  const wildcard = `*${name.slice(dot)}`;
+  return dot > 0 && table.hosts.get(wildcard) !== undefined ? wildcard : undefined;
+}
+
 function ofWildcard(table: RouteTable, host: string): readonly CompiledRoute[] | undefined {
   const dot = host.indexOf('.');
   return dot === -1 ? undefined : table.hosts.get(`*${host.slice(dot)}`);

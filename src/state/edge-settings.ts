@@ -3,7 +3,7 @@
  * taken back, its number and its line in the change log.
  */
 import { changeWrite } from './change-log.ts';
-import { readSetting } from './settings.ts';
+import { readSetting, settingWrites } from './settings.ts';
 import { integerOf, textOf } from './sql.ts';
 import type { Sql, SqlWrite } from './sql.ts';
 
@@ -77,17 +77,10 @@ export async function writeConfigVersion(sql: Sql, version: ConfigVersion & Conf
       sql: 'INSERT INTO config_version (version, at_ms, cause, note, services, hosts, bytes, patch, inverse) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)',
       values: [number, atMs, cause, note, services, hosts, patch.length + inverse.length, patch, inverse],
     },
-    ...settingWrites(CONFIG_VERSION_KEY, number),
+    ...settingWrites(CONFIG_VERSION_KEY, String(number)),
     changeWrite(atMs, 'config', String(number), { cause, note, services, hosts }),
   ]);
   if (outcome.kind === 'conflict') throw new Error(`config version ${String(number)} is in the store already`);
-}
-
-function settingWrites(key: string, value: number): readonly SqlWrite[] {
-  return [
-    { sql: 'DELETE FROM setting WHERE key = ?', values: [key] },
-    { sql: 'INSERT INTO setting (key, value) VALUES (?, ?)', values: [key, String(value)] },
-  ];
 }
 
 function replaced(
@@ -111,7 +104,7 @@ export async function forgetOldVersions(sql: Sql): Promise<void> {
     const version = integerOf(row, 'version');
     await sql.write([
       { sql: 'DELETE FROM config_version WHERE version <= ?', values: [version] },
-      ...settingWrites(FORGOTTEN_KEY, version),
+      ...settingWrites(FORGOTTEN_KEY, String(version)),
     ]);
     return;
   }

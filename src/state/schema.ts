@@ -86,4 +86,12 @@ export const SCHEMA_VERSIONS: readonly (readonly string[])[] = [
        version BIGINT PRIMARY KEY, at_ms BIGINT NOT NULL, cause TEXT NOT NULL, note TEXT NOT NULL, services BIGINT NOT NULL,
        hosts BIGINT NOT NULL, bytes BIGINT NOT NULL, patch TEXT NOT NULL, inverse TEXT NOT NULL)`,
   ],
+  [
+    // Certificates with their keys, which are sealed (tls/key-seal.ts); sealed_by names the key of the data directory that opens them.
+    `CREATE TABLE certificate (
+       name TEXT PRIMARY KEY, version BIGINT NOT NULL, source TEXT NOT NULL, added_ms BIGINT NOT NULL, not_before_ms BIGINT NOT NULL,
+       not_after_ms BIGINT NOT NULL, hosts TEXT NOT NULL, issuer TEXT NOT NULL, key_kind TEXT NOT NULL, fingerprint TEXT NOT NULL,
+       leaf TEXT NOT NULL, chain TEXT NOT NULL, sealed_key TEXT NOT NULL, sealed_by TEXT NOT NULL)`,
+    `CREATE INDEX certificate_not_after ON certificate (not_after_ms)`,
+  ],
 ];

@@ -1,6 +1,6 @@
 /** Files that are whole or absent, whatever happens while they are written: temporary file, fsync, then one step into place. */
 import { randomBytes } from 'node:crypto';
-import { link, open, rename, rm } from 'node:fs/promises';
+import { link, open, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 
 async function syncFolder(folder: string): Promise<void> {
@@ -16,18 +16,6 @@ async function writeTemporary(folder: string, text: string, mode: number): Promi
   await handle.writeFile(text);
   await handle.sync();
   return path;
-}
-
-/** Writes `path`, in place of what was there. */
-export async function replaceFile(path: string, text: string, mode: number): Promise<void> {
-  const temporary = await writeTemporary(dirname(path), text, mode);
-  try {
-    await rename(temporary, path);
-  } catch (error) {
-    await rm(temporary, { force: true });
-    throw error;
-  }
-  await syncFolder(dirname(path));
 }
 
 /** Writes `path`, which must not exist: fails with EEXIST where it does, even if it came to be a moment ago. */

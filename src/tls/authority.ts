@@ -7,13 +7,14 @@
  */
 import { X509Certificate as NodeCertificate, createPrivateKey } from 'node:crypto';
 import type { KeyObject } from 'node:crypto';
-import { chmod, mkdir, open, readFile } from 'node:fs/promises';
+import { chmod, mkdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Clock } from '#clock';
 import { EcluseError, codeOf, reasonOf } from '#errors';
 import { createFile } from './atomic-file.ts';
 import { identityOf, issueClientLeaf, issueSelfSignedCa, issueServerLeaf, issuerOf } from './issue.ts';
-import type { Issued, Validity } from './issue.ts';
+import type { Issued, LeafKeys, Validity } from './issue.ts';
+import { readPrivateFile } from './private-file.ts';
 
 export interface ServerCertificate {
   /** The leaf, then the CA. */
@@ -35,8 +36,12 @@ export interface ClientCertificate {
 export interface Authority {
   /** The CA's certificate: what clients and servers trust. */
   readonly caPem: string;
-  /** `names`: DNS names (a first label `*` is allowed) and IP addresses. */
-  issueServer(options: { readonly names: readonly string[]; readonly days: number }): Promise<ServerCertificate>;
+  /** `names`: DNS names (a first label `*` is allowed) and IP addresses. `keys`: those that it shares with others; absent: it gets its own. */
+  issueServer(options: {
+    readonly names: readonly string[];
+    readonly days: number;
+    readonly keys?: LeafKeys;
+  }): Promise<ServerCertificate>;
   issueClient(options: { readonly commonName: string; readonly days: number }): Promise<ClientCertificate>;
 }
 
@@ -48,8 +53,6 @@ const BACKDATED_MS = 300_000;
 const KEY_MODE = 0o600;
 const CERT_MODE = 0o644;
 const FOLDER_MODE = 0o700;
-/** Access by the group or by others. */
-const FOREIGN_ACCESS = 0o077;
 
 function corrupt(message: string, mend: string, cause?: unknown): EcluseError {
   return new EcluseError({ code: 'ECLUSE_CA_CORRUPT', source: 'runtime', message, mend, cause });
@@ -57,30 +60,6 @@ function corrupt(message: string, mend: string, cause?: unknown): EcluseError {
 
 function keyUnreadable(message: string, mend: string, cause?: unknown): EcluseError {
   return new EcluseError({ code: 'ECLUSE_CA_KEY_UNREADABLE', source: 'runtime', message, mend, cause });
-}
-
-/** Absent is an answer, unreadable is not. */
-async function readKeyFile(path: string): Promise<string | undefined> {
-  try {
-    await using handle = await open(path, 'r');
-    const { mode } = await handle.stat();
-    if ((mode & FOREIGN_ACCESS) !== 0) {
-      const bits = (mode & 0o777).toString(8).padStart(4, '0');
-      throw keyUnreadable(
-        `the key of the internal CA can be read by others: ${path} has mode ${bits}`,
-        `type: chmod 600 ${path}`,
-      );
-    }
-    return await handle.readFile('utf8');
-  } catch (error) {
-    if (codeOf(error) === 'ENOENT') return undefined;
-    if (error instanceof EcluseError) throw error;
-    throw keyUnreadable(
-      `the key of the internal CA cannot be read: ${reasonOf(error)}`,
-      `make ${path} a file that this user can read`,
-      error,
-    );
-  }
 }
 
 async function readCertificateFile(path: string): Promise<string | undefined> {
@@ -157,7 +136,10 @@ async function createPair(paths: { key: string; cert: string }, folder: string, 
 
 async function loadOrCreate(folder: string, nowMs: number): Promise<{ certPem: string; key: KeyObject }> {
   const paths = { key: join(folder, 'ca.key'), cert: join(folder, 'ca.pem') };
-  const [keyPem, certPem] = await Promise.all([readKeyFile(paths.key), readCertificateFile(paths.cert)]);
+  const [keyPem, certPem] = await Promise.all([
+    readPrivateFile(paths.key, 'the key of the internal CA', keyUnreadable),
+    readCertificateFile(paths.cert),
+  ]);
   if (keyPem === undefined && certPem === undefined) {
     const issued = await createPair(paths, folder, nowMs);
     return { certPem: issued.certPem, key: createPrivateKey(issued.keyPem) };
@@ -177,7 +159,7 @@ async function loadOrCreate(folder: string, nowMs: number): Promise<{ certPem: s
 /** Opens the CA in `folder`; makes it on the first run. Throws ECLUSE_CA_KEY_UNREADABLE or ECLUSE_CA_CORRUPT. */
 export async function openAuthority(folder: string, deps: { readonly clock: Clock }): Promise<Authority> {
   const { certPem: caPem, key } = await loadOrCreate(folder, deps.clock.nowMs());
-  const issuer = issuerOf(caPem, key);
+  const issuer = await issuerOf(caPem, key);
   const validityOf = (days: number): Validity => {
     const nowMs = deps.clock.nowMs();
     // A leaf that outlives its CA is refused by some clients from the start.
@@ -186,8 +168,8 @@ export async function openAuthority(folder: string, deps: { readonly clock: Cloc
   };
   return {
     caPem,
-    issueServer: async ({ names, days }) => {
-      const leaf = await issueServerLeaf(issuer, validityOf(days), names);
+    issueServer: async ({ names, days, keys }) => {
+      const leaf = await issueServerLeaf(issuer, validityOf(days), { names, keys });
       return { certPem: `${leaf.certPem}${caPem}`, keyPem: leaf.keyPem };
     },
     issueClient: async ({ commonName, days }) => {

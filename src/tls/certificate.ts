@@ -1,8 +1,26 @@
-/** A certificate as the control plane hands it to the workers: plain data. */
-export interface HostCertificate {
-  /** Exact, or `*.example.com` (one label), or `*`: the default for clients that name no host or one without a certificate. */
-  readonly host: string;
-  /** The leaf first, then its chain. */
-  readonly certPem: string;
+/** A certificate as the control plane hands it to the workers: plain data, as little of it as can be. */
+
+/** What follows the leaf. Thousands of certificates share one, and a structured clone keeps what is shared as one object. */
+export interface CertificateChain {
+  /** Empty: nothing follows. */
+  readonly pem: string;
+}
+
+export interface EdgeCertificate {
+  /** What operators call it; `DEFAULT_CERTIFICATE`: what clients get that name no host, or an unknown one. */
+  readonly name: string;
+  /** Lower-case names that it covers: exact, or `*.example.com` (one label). Empty for the default. */
+  readonly hosts: readonly string[];
+  readonly notAfterMs: number;
+  readonly leafPem: string;
+  readonly chain: CertificateChain;
   readonly keyPem: string;
+}
+
+/** No certificate that people add can have this name. */
+export const DEFAULT_CERTIFICATE = '*';
+
+/** For a server: the leaf, then its chain. */
+export function pemOf({ leafPem, chain }: EdgeCertificate): string {
+  return `${leafPem}${chain.pem}`;
 }

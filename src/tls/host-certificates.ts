@@ -1,156 +1,104 @@
 /**
- * Certificates of the internal CA for route hosts, kept on disk so that a restart answers with the same ones. A kept one that is
- * broken, that another CA signed, or that ends soon is made anew: unlike the CA's own key it can be.
+ * Certificates of the internal CA for route hosts that have no other, signed when a handshake asks for one. All share one key, which lives as long as the
+ * primary and is on no disk: a key is to be made once, not twenty thousand times, and who could take one of them from a worker's memory could take all
+ * (docs/decisions/024-certificates.md).
  */
-import { X509Certificate, createHash, createPrivateKey } from 'node:crypto';
-import { mkdir, readFile, readdir, rm } from 'node:fs/promises';
+import { X509Certificate } from 'node:crypto';
+import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { LRUCache } from 'lru-cache';
 import type { Clock } from '#clock';
-import { EcluseError, codeOf } from '#errors';
+import { EcluseError } from '#errors';
 import { KeyedLock } from '#lifecycle';
-import { replaceFile } from './atomic-file.ts';
 import type { Authority } from './authority.ts';
-import type { HostCertificate } from './certificate.ts';
-import { isCertificateName } from './issue.ts';
-
-interface Kept {
-  readonly certificate: HostCertificate;
-  readonly renewFromMs: number;
-}
+import { DEFAULT_CERTIFICATE } from './certificate.ts';
+import type { CertificateChain } from './certificate.ts';
+import { isCertificateName, newLeafKeys } from './issue.ts';
+import type { LeafKeys } from './issue.ts';
+import type { IssuedCertificate } from './issued-certificates.ts';
 
 const DAYS = 90;
-const HOSTS_KEPT_MAX = 100_000;
-const HOSTS_IN_MEMORY_MAX = 10_000;
-const FILE_NAME_CHARS_MAX = 200;
-const FILE_MODE = 0o600;
+/** As many hosts as a big node has routes for; some 150 MB where all of them are asked for. One that was pushed out is signed again. */
+const KEPT_MAX = 100_000;
+/** A signature takes two milliseconds of the primary (2026-11): these are two seconds of its time, and who waits for one gives up after ten. */
+const WAITING_MAX = 1024;
 /** No client matches the name `*`; whoever gets the default certificate on this machine reaches it by one of these. */
 const DEFAULT_HOST_NAMES = ['localhost', '127.0.0.1', '::1'] as const;
 
-/** `*` cannot be told from a shell's pattern, so a file has `_` for it. */
-function fileNameOf(host: string): string {
-  const name = host === '*' ? '_default' : host.replace('*', '_');
-  return `${name.length <= FILE_NAME_CHARS_MAX ? name : `sha256-${createHash('sha256').update(host).digest('hex')}`}.pem`;
-}
-
-/** The one block of a kept file that is the key; the others are the certificates. */
-function splitPem(text: string): { keyPem: string; certPem: string } {
-  const blocks = text.match(/-----BEGIN ([A-Z ]+)-----[^-]+-----END \1-----\n/g) ?? [];
-  const { keys = [], certificates = [] } = Object.groupBy(blocks, (block) =>
-    block.startsWith('-----BEGIN CERTIFICATE') ? 'certificates' : 'keys',
-  );
-  return { keyPem: keys.join(''), certPem: certificates.join('') };
-}
-
 export class HostCertificates {
-  readonly #folder: string;
   readonly #authority: Authority;
-  readonly #ca: X509Certificate;
   readonly #clock: Clock;
-  readonly #lock = new KeyedLock();
-  readonly #memory = new LRUCache<string, Kept>({ max: HOSTS_IN_MEMORY_MAX });
-  /** Names of the files: their number is bounded, whatever routes name. */
-  readonly #files: Set<string>;
+  readonly #keys: LeafKeys;
+  readonly #chain: CertificateChain;
+  readonly #kept = new LRUCache<string, IssuedCertificate>({ max: KEPT_MAX });
+  readonly #underWay = new Map<string, Promise<IssuedCertificate>>();
+  readonly #turns = new KeyedLock();
 
-  private constructor(folder: string, deps: { readonly authority: Authority; readonly clock: Clock }, files: Set<string>) {
-    this.#folder = folder;
+  private constructor(deps: { readonly authority: Authority; readonly clock: Clock }, keys: LeafKeys) {
     this.#authority = deps.authority;
-    this.#ca = new X509Certificate(deps.authority.caPem);
     this.#clock = deps.clock;
-    this.#files = files;
+    this.#keys = keys;
+    this.#chain = { pem: deps.authority.caPem };
   }
 
-  /** Keeps them in `<folder>/hosts/`. */
+  /** Removes what earlier versions kept in `<folder>/hosts/`: a key and a certificate for each host. */
   static async open(folder: string, deps: { readonly authority: Authority; readonly clock: Clock }): Promise<HostCertificates> {
-    const hosts = join(folder, 'hosts');
-    await mkdir(hosts, { recursive: true, mode: 0o700 });
-    const names = await readdir(hosts);
-    // What a crash left half written.
-    await Promise.all(
-      names.filter((name) => name.startsWith('.new-')).map(async (name) => await rm(join(hosts, name), { force: true })),
-    );
-    return new HostCertificates(hosts, deps, new Set(names.filter((name) => name.endsWith('.pem'))));
+    await rm(join(folder, 'hosts'), { recursive: true, force: true });
+    return new HostCertificates(deps, await newLeafKeys());
   }
 
   /**
-   * The certificate for `host` (exact, `*.example.com`, an IP address, or `*`): the kept one, or a new one when there is none or
-   * less than a third of its life is left.
+   * The certificate for `host` (exact, `*.example.com`, or `*` for the default), the same one until less than a third of its life is left. Errors:
+   * ECLUSE_CERTIFICATE_NAME_INVALID, ECLUSE_CERTIFICATES_BUSY.
    */
-  async certificateFor(host: string): Promise<HostCertificate> {
-    const known = this.#memory.get(host);
-    if (known !== undefined && this.#clock.nowMs() < known.renewFromMs) return known.certificate;
-    return await this.#lock.run(host, async () => await this.#keptOrNew(host));
-  }
-
-  /** Drops what is kept for `host`, when no route names it any more. */
-  async forget(host: string): Promise<void> {
-    await this.#lock.run(host, async () => {
-      this.#memory.delete(host);
-      if (this.#files.delete(fileNameOf(host))) await rm(join(this.#folder, fileNameOf(host)), { force: true });
-    });
-  }
-
-  async #keptOrNew(host: string): Promise<HostCertificate> {
-    const found = this.#memory.get(host) ?? (await this.#read(host));
-    const kept = found !== undefined && this.#clock.nowMs() < found.renewFromMs ? found : await this.#issue(host);
-    this.#memory.set(host, kept);
-    return kept.certificate;
-  }
-
-  async #read(host: string): Promise<Kept | undefined> {
-    if (!this.#files.has(fileNameOf(host))) return undefined;
-    let text: string;
+  async certificateFor(host: string): Promise<IssuedCertificate> {
+    const known = this.#kept.get(host);
+    if (known !== undefined && this.#clock.nowMs() < known.renewFromMs) return known;
+    const begun = this.#underWay.get(host);
+    if (begun !== undefined) return await begun;
+    if (this.#underWay.size >= WAITING_MAX) throw busy(host);
+    const signing = this.#turns.run('sign', async () => await this.#sign(host));
+    this.#underWay.set(host, signing);
     try {
-      text = await readFile(join(this.#folder, fileNameOf(host)), 'utf8');
-    } catch (error) {
-      if (codeOf(error) === 'ENOENT') return undefined;
-      throw error;
-    }
-    return this.#accept(host, splitPem(text));
-  }
-
-  /** A pair of this host that our CA signed, with the time from which it is to be renewed; undefined for anything else. */
-  #accept(host: string, pem: { readonly certPem: string; readonly keyPem: string }): Kept | undefined {
-    try {
-      const leaf = new X509Certificate(pem.certPem);
-      if (!leaf.checkPrivateKey(createPrivateKey(pem.keyPem)) || !leaf.verify(this.#ca.publicKey)) return undefined;
-      const startMs = leaf.validFromDate.getTime();
-      const endMs = leaf.validToDate.getTime();
-      return { certificate: { host, ...pem }, renewFromMs: endMs - (endMs - startMs) / 3 };
-    } catch {
-      return undefined; // OpenSSL cannot read it: the caller makes a new one.
+      return await signing;
+    } finally {
+      this.#underWay.delete(host);
     }
   }
 
-  async #issue(host: string): Promise<Kept> {
-    if (host !== '*' && !isCertificateName(host)) {
-      throw new EcluseError({
-        code: 'ECLUSE_CERTIFICATE_NAME_INVALID',
-        source: 'usage',
-        message: `no certificate for the host "${host.slice(0, 100)}": it is neither a DNS name nor an IP address`,
-        mend: 'give a lower-case DNS name like shop.example.com or *.example.com',
-        status: 400,
-      });
-    }
-    const file = fileNameOf(host);
-    if (!this.#files.has(file) && this.#files.size >= HOSTS_KEPT_MAX) {
-      throw new EcluseError({
-        code: 'ECLUSE_CERTIFICATES_TOO_MANY',
-        source: 'runtime',
-        message: `no certificate for the host "${host}": there are ${String(HOSTS_KEPT_MAX)} already`,
-        mend: 'remove routes that are no longer used, or serve their hosts by one wildcard route',
-        status: 507,
-      });
-    }
-    const issued = await this.#authority.issueServer({ names: host === '*' ? DEFAULT_HOST_NAMES : [host], days: DAYS });
-    this.#files.add(file); // Before the write, so that requests for many hosts at once cannot pass the bound together.
-    await replaceFile(join(this.#folder, file), `${issued.keyPem}${issued.certPem}`, FILE_MODE);
-    const kept = this.#accept(host, issued);
-    if (kept !== undefined) return kept;
-    throw new EcluseError({
-      code: 'ECLUSE_CERTIFICATE_UNUSABLE',
-      source: 'internal',
-      message: `the certificate made for "${host}" is not usable`,
-    });
+  async #sign(host: string): Promise<IssuedCertificate> {
+    const isDefault = host === DEFAULT_CERTIFICATE;
+    if (!isDefault && !isCertificateName(host)) throw invalid(host);
+    const names = isDefault ? DEFAULT_HOST_NAMES : [host];
+    const { certPem, keyPem } = await this.#authority.issueServer({ names, days: DAYS, keys: this.#keys });
+    // What follows the leaf is the CA, the same text for all.
+    const leafPem = certPem.slice(0, -this.#chain.pem.length);
+    const { validFromDate, validToDate } = new X509Certificate(leafPem);
+    const notAfterMs = validToDate.getTime();
+    const renewFromMs = notAfterMs - (notAfterMs - validFromDate.getTime()) / 3;
+    const hosts = isDefault ? [] : [host];
+    const certificate = { name: host, hosts, notAfterMs, renewFromMs, leafPem, chain: this.#chain, keyPem };
+    this.#kept.set(host, certificate);
+    return certificate;
   }
+}
+
+function invalid(host: string): EcluseError {
+  return new EcluseError({
+    code: 'ECLUSE_CERTIFICATE_NAME_INVALID',
+    source: 'usage',
+    message: `no certificate for the host "${host.slice(0, 100)}": it is neither a DNS name nor an IP address`,
+    mend: 'give a lower-case DNS name like shop.example.com or *.example.com',
+    status: 400,
+  });
+}
+
+function busy(host: string): EcluseError {
+  return new EcluseError({
+    code: 'ECLUSE_CERTIFICATES_BUSY',
+    source: 'runtime',
+    message: `no certificate for the host "${host}": ${String(WAITING_MAX)} hosts wait for theirs already`,
+    mend: 'try again in some seconds; a certificate of your own for *.example.com needs no signature of the node: ecluse cert add',
+    status: 503,
+  });
 }

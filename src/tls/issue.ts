@@ -24,6 +24,8 @@ cryptoProvider.set(webcrypto);
 export interface Issuer {
   readonly certificate: X509Certificate;
   readonly key: webcrypto.CryptoKey;
+  /** What its certificates say of its key. */
+  readonly identifier: AuthorityKeyIdentifierExtension;
 }
 
 export interface Validity {
@@ -68,6 +70,18 @@ function pemOf(key: webcrypto.CryptoKey): string {
   return KeyObject.from(key).export({ type: 'pkcs8', format: 'pem' });
 }
 
+/** A key pair that certificates can be issued for, with what is the same in all of them: to export and to hash it takes a third of the time of a signature. */
+export interface LeafKeys {
+  readonly publicKey: webcrypto.CryptoKey;
+  readonly keyPem: string;
+  readonly identifier: SubjectKeyIdentifierExtension;
+}
+
+export async function newLeafKeys(): Promise<LeafKeys> {
+  const { publicKey, privateKey } = await newKeys();
+  return { publicKey, keyPem: pemOf(privateKey), identifier: await SubjectKeyIdentifierExtension.create(publicKey) };
+}
+
 async function newKeys(): Promise<webcrypto.CryptoKeyPair> {
   return await webcrypto.subtle.generateKey(KEY_ALGORITHM, true, ['sign', 'verify']);
 }
@@ -80,8 +94,10 @@ export function isCertificateName(name: string): boolean {
 }
 
 /** Takes a CA's certificate and its P-256 key for signing. */
-export function issuerOf(caPem: string, key: KeyObject): Issuer {
-  return { certificate: new X509Certificate(caPem), key: key.toCryptoKey(KEY_ALGORITHM, false, ['sign']) };
+export async function issuerOf(caPem: string, key: KeyObject): Promise<Issuer> {
+  const certificate = new X509Certificate(caPem);
+  const identifier = await AuthorityKeyIdentifierExtension.create(certificate.publicKey);
+  return { certificate, key: key.toCryptoKey(KEY_ALGORITHM, false, ['sign']), identifier };
 }
 
 /** A self-signed CA that may sign leaves only. */
@@ -105,9 +121,13 @@ export async function issueSelfSignedCa(commonName: string, validity: Validity):
 async function issueLeaf(
   issuer: Issuer,
   validity: Validity,
-  leaf: { readonly commonName: string | undefined; readonly extensions: readonly Extension[] },
+  leaf: {
+    readonly commonName: string | undefined;
+    readonly extensions: readonly Extension[];
+    readonly keys?: LeafKeys | undefined;
+  },
 ): Promise<Issued> {
-  const keys = await newKeys();
+  const keys = leaf.keys ?? (await newLeafKeys());
   const certificate = await X509CertificateGenerator.create({
     ...validity,
     serialNumber: randomSerial(),
@@ -119,16 +139,20 @@ async function issueLeaf(
     extensions: [
       new BasicConstraintsExtension(false, undefined, true),
       new KeyUsagesExtension(KeyUsageFlags.digitalSignature, true),
-      await SubjectKeyIdentifierExtension.create(keys.publicKey),
-      await AuthorityKeyIdentifierExtension.create(issuer.certificate.publicKey),
+      keys.identifier,
+      issuer.identifier,
       ...leaf.extensions,
     ],
   });
-  return { certPem: `${certificate.toString('pem')}\n`, keyPem: pemOf(keys.privateKey) };
+  return { certPem: `${certificate.toString('pem')}\n`, keyPem: keys.keyPem };
 }
 
-/** A server's certificate. The first name is its common name too, where it is short enough for one. */
-export async function issueServerLeaf(issuer: Issuer, validity: Validity, names: readonly string[]): Promise<Issued> {
+/** A server's certificate. The first name is its common name too, where it is short enough for one. `keys` undefined: it gets its own. */
+export async function issueServerLeaf(
+  issuer: Issuer,
+  validity: Validity,
+  { names, keys }: { readonly names: readonly string[]; readonly keys?: LeafKeys | undefined },
+): Promise<Issued> {
   const [first] = names;
   if (first === undefined) throw invalidName('', 'a server needs at least one', MEND_HOST);
   const lowerCased = names.map((name) => name.toLowerCase());
@@ -140,6 +164,7 @@ export async function issueServerLeaf(issuer: Issuer, validity: Validity, names:
   );
   return await issueLeaf(issuer, validity, {
     commonName,
+    keys,
     extensions: [
       new ExtendedKeyUsageExtension([ExtendedKeyUsage.serverAuth]),
       // Without a subject the alternative names are the only identity, and then RFC 5280 wants them critical.

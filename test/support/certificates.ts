@@ -1,12 +1,13 @@
 /** Self-signed certificates for tests, made by openssl. */
+import { X509Certificate } from 'node:crypto';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { runCommand } from '#command';
-import type { HostCertificate } from '#tls/certificate.ts';
+import type { EdgeCertificate } from '#tls/certificate.ts';
 
 /** A certificate for `host`, which can be a wildcard or `*`. */
-export async function makeCertificate(host: string): Promise<HostCertificate> {
+export async function makeCertificate(host: string): Promise<EdgeCertificate> {
   const directory = await mkdtemp(join(tmpdir(), 'ecluse-cert-'));
   try {
     const [key, cert] = [join(directory, 'key.pem'), join(directory, 'cert.pem')];
@@ -14,7 +15,9 @@ export async function makeCertificate(host: string): Promise<HostCertificate> {
     const what = ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-days', '2'];
     const where = ['-keyout', key, '-out', cert, '-subj', `/CN=${name}`, '-addext', `subjectAltName=DNS:${name}`];
     await runCommand('openssl', [...what, ...where]);
-    return { host, certPem: await readFile(cert, 'utf8'), keyPem: await readFile(key, 'utf8') };
+    const [leafPem, keyPem] = [await readFile(cert, 'utf8'), await readFile(key, 'utf8')];
+    const notAfterMs = new X509Certificate(leafPem).validToDate.getTime();
+    return { name: host, hosts: host === '*' ? [] : [host], notAfterMs, leafPem, chain: { pem: '' }, keyPem };
   } finally {
     await rm(directory, { recursive: true, force: true });
   }

@@ -16,6 +16,8 @@ import type { Sql } from '#state/sql.ts';
 import { openSqlite } from '#state/sqlite.ts';
 import { openAuthority } from '#tls/authority.ts';
 import { HostCertificates } from '#tls/host-certificates.ts';
+import { KeySeal } from '#tls/key-seal.ts';
+import { EdgeCertificates } from '../../src/node-certificates.ts';
 import { Edge } from '../../src/node-edge.ts';
 import { EdgeSettingsControl } from '../../src/node-edge-settings.ts';
 
@@ -60,7 +62,15 @@ const sql = struck(openSqlite(join(folder, 'state.db')));
 const authority = await openAuthority(join(folder, 'tls'), { clock: systemClock });
 const certificates = await HostCertificates.open(join(folder, 'tls'), { authority, clock: systemClock });
 const log = createLog('silent');
-const edge = new Edge({ log, clock: systemClock, sql, certificates, domain: () => 'localhost', wake: undefined });
+const edge = new Edge({
+  log,
+  clock: systemClock,
+  sql,
+  certificates,
+  added: async () => [],
+  domain: () => 'localhost',
+  wake: undefined,
+});
 const pool = await WorkerPool.open(
   { log, clock: systemClock },
   {
@@ -80,6 +90,14 @@ const control = new EdgeSettingsControl({
   clock: systemClock,
   sql,
   edge,
+  certificates: new EdgeCertificates({
+    log,
+    clock: systemClock,
+    sql,
+    edge,
+    seal: await KeySeal.open(join(folder, 'tls'), []),
+    unknownNames: 'default',
+  }),
   workers: () => pool.status(),
   table: () => pool.table,
   health: () => pool.health(),

@@ -3,10 +3,11 @@ import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import type { Endpoint, RouteConfig } from '#routing/route-table.ts';
-import type { HostCertificate } from '#tls/certificate.ts';
+import type { EdgeCertificate } from '#tls/certificate.ts';
 import type { AccessLogLine } from '#proxy/access-log-schema.ts';
 import { EDGE_LIMITS } from '#proxy/edge-limits.ts';
 import type { EdgeLimits } from '#proxy/edge-limits.ts';
+import type { Issuing } from '#proxy/issuing.ts';
 import type { EdgeChange, EdgeConfig, TrafficDelta, TrustOptions } from '#proxy/protocol.ts';
 import { deltaBetween } from '#routing/delta.ts';
 import { WorkerPool } from '#proxy/worker-pool.ts';
@@ -16,7 +17,7 @@ import { createLog } from '#log';
 export interface Edge extends AsyncDisposable {
   readonly pool: WorkerPool;
   /** Changes what was applied last into this. */
-  readonly apply: (config: RouteConfig, certificates: readonly HostCertificate[], thaw?: readonly string[]) => Promise<void>;
+  readonly apply: (config: RouteConfig, certificates: readonly EdgeCertificate[], thaw?: readonly string[]) => Promise<void>;
   readonly httpPort: number;
   readonly httpsPort: number;
   readonly accessLogFile: string;
@@ -29,11 +30,14 @@ export interface Edge extends AsyncDisposable {
 
 export interface EdgeOptions {
   readonly config: RouteConfig;
-  readonly certificates?: readonly HostCertificate[];
+  readonly certificates?: readonly EdgeCertificate[];
   readonly workers?: number;
   /** Where they are not the defaults. */
   readonly limits?: Partial<EdgeLimits>;
   readonly trust?: TrustOptions;
+  readonly unknownNames?: 'default' | 'alert';
+  /** Gives hosts of routes certificates of the internal CA. Absent: they have none. */
+  readonly issue?: Issuing;
 }
 
 export async function startEdge(options: EdgeOptions): Promise<Edge> {
@@ -60,6 +64,8 @@ async function openEdge(options: EdgeOptions, directory: string): Promise<Edge> 
       logLevel: 'error',
       limits: { ...EDGE_LIMITS, ...options.limits },
       ...(options.trust === undefined ? {} : { trust: options.trust }),
+      ...(options.unknownNames === undefined ? {} : { unknownNames: options.unknownNames }),
+      ...(options.issue === undefined ? {} : { issue: options.issue }),
       initial: { config: options.config, certificates: options.certificates ?? [] },
       onTraffic: (deltas) => {
         traffic.push(...deltas);
@@ -97,12 +103,12 @@ async function openEdge(options: EdgeOptions, directory: string): Promise<Edge> 
 
 /** All that differs between two whole configurations. */
 export function changeBetween(before: EdgeConfig, after: EdgeConfig): EdgeChange {
-  const wanted = new Set(after.certificates.map(({ host }) => host));
+  const wanted = new Set(after.certificates.map(({ name }) => name));
   return {
     routes: deltaBetween(before.config, after.config),
     ports: after.config.ports ?? [],
     certificates: after.certificates,
-    removedCertificates: before.certificates.map(({ host }) => host).filter((host) => !wanted.has(host)),
+    removedCertificates: before.certificates.map(({ name }) => name).filter((name) => !wanted.has(name)),
   };
 }
 

@@ -249,7 +249,7 @@ test('help names every command that exists, and none that is to come', () => {
     shown.map(({ words, operands }) => [words, ...operands].join(' ')),
   );
   for (const words of COMMANDS_TO_COME) expect(COMMAND_SPECS.map((spec) => spec.words)).not.toContain(words);
-  expect(parse('cert ls')).toEqual({ kind: 'not-implemented', name: 'cert' });
+  expect(parse('invoice ls')).toEqual({ kind: 'not-implemented', name: 'invoice' });
   expect(helpText('ps')).toContain('-a, --all');
   expect(helpText('tenant')).toContain('tenant env NAME');
 });

@@ -79,6 +79,7 @@ describe('loadConfig()', () => {
       accessLogFile: '/d/logs/access.jsonl',
       edge: EDGE_LIMITS,
       trustedProxies: [],
+      unknownNames: 'default',
       registries: ['*'],
       migration: { transfer: 'shared', bandwidth: undefined, concurrency: 2 },
       rebalance: { mode: 'off', goals: ['relieve', 'consolidate'] },

@@ -43,6 +43,7 @@ let requests = 0;
 const certPem = readFileSync(spec.certFile, 'utf8');
 const keyPem = readFileSync(spec.keyFile, 'utf8');
 const [benchHost = ''] = spec.hosts;
+const certificate = { name: benchHost, hosts: [benchHost], notAfterMs: 0, leafPem: certPem, chain: { pem: '' }, keyPem };
 const pool = await WorkerPool.open(
   { log: createLog('error'), clock: systemClock },
   {
@@ -51,7 +52,7 @@ const pool = await WorkerPool.open(
     listen: { http: { host: '127.0.0.1', port: spec.httpPort }, https: { host: '127.0.0.1', port: spec.httpsPort } },
     accessLogFile: spec.accessLog ?? '/dev/null',
     logLevel: 'error',
-    initial: { config: configOf(spec), certificates: [{ host: benchHost, certPem, keyPem }] },
+    initial: { config: configOf(spec), certificates: [certificate] },
     onTraffic: (deltas) => {
       for (const delta of deltas) requests += delta.requests;
     },

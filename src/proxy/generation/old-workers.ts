@@ -26,6 +26,7 @@ export interface OldWorkersEvents {
   readonly spent: (worker: Predecessor, spends: Spends) => void;
   /** It is there, and was told nothing yet. */
   readonly found: (worker: Predecessor) => void;
+  readonly wanted: (worker: Predecessor, hosts: readonly string[]) => void;
   readonly gone: (worker: Predecessor) => void;
 }
 
@@ -80,6 +81,7 @@ export class OldWorkers implements AsyncDisposable {
     else if (message.kind === 'loads') this.#events.loads(worker, message.loads);
     else if (message.kind === 'spent') this.#events.spent(worker, message);
     else if (message.kind === 'wake') this.#events.wake(message.endpointIds);
+    else if (message.kind === 'certificate-wanted') this.#events.wanted(worker, message.hosts);
   }
 
   all(): readonly Predecessor[] {

@@ -46,7 +46,7 @@ describe('without a daemon', () => {
   test.each([
     ['frobnicate', 2, 'ecluse: there is no command "frobnicate"; see: ecluse help\n'],
     ['ps --tennant x', 2, 'ecluse: ps has no flag --tennant; did you mean --tenant?\n'],
-    ['cert ls', 1, 'ecluse: cert is not implemented yet in this version; see: ecluse help\n'],
+    ['invoice ls', 1, 'ecluse: invoice is not implemented yet in this version; see: ecluse help\n'],
     [
       'ps --data /nowhere/at/all',
       1,

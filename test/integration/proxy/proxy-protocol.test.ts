@@ -6,7 +6,7 @@ import { connect as connectTls } from 'node:tls';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { AccessLogLine } from '#proxy/access-log-schema.ts';
 import type { RouteConfig } from '#routing/route-table.ts';
-import type { HostCertificate } from '#tls/certificate.ts';
+import type { EdgeCertificate } from '#tls/certificate.ts';
 import { makeCertificate } from '../../support/certificates.ts';
 import { configOf, eventually, startEdge } from '../../support/edge.ts';
 import type { Edge } from '../../support/edge.ts';
@@ -27,7 +27,7 @@ const V2 = Buffer.concat([SIGNATURE, Buffer.from([0x21, 0x11, 0, 12, 203, 0, 113
 const V2_LOCAL = Buffer.concat([SIGNATURE, Buffer.from([0x20, 0x00, 0, 0])]);
 const LAST = 'Connection: close\r\n';
 
-let certificate: HostCertificate;
+let certificate: EdgeCertificate;
 
 beforeAll(async () => {
   certificate = await makeCertificate('app.test');

@@ -5,7 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { EDGE_LIMITS } from '#proxy/edge-limits.ts';
 import type { AccessLogLine } from '#proxy/access-log-schema.ts';
-import type { HostCertificate } from '#tls/certificate.ts';
+import type { EdgeCertificate } from '#tls/certificate.ts';
 import { makeCertificate } from '../../support/certificates.ts';
 import { startDeaf } from '../../support/deaf-endpoint.ts';
 import { configOf, eventually, startEdge } from '../../support/edge.ts';
@@ -54,7 +54,7 @@ async function metric(stage: Stage, line: string): Promise<number> {
 
 describe('silence', () => {
   let stage: Stage;
-  let certificate: HostCertificate;
+  let certificate: EdgeCertificate;
 
   beforeAll(async () => {
     certificate = await makeCertificate('app.test');

@@ -13,6 +13,7 @@ import { runCommand, tryCommand } from '#command';
 import { codeOf } from '#errors';
 import { openAuthority } from '#tls/authority.ts';
 import type { Authority } from '#tls/authority.ts';
+import { pemOf } from '#tls/certificate.ts';
 import { HostCertificates } from '#tls/host-certificates.ts';
 
 const DAY_MS = 86_400_000;
@@ -308,56 +309,39 @@ test('two first runs at once leave one whole CA behind', async () => {
   expect(outcomes.filter((outcome) => outcome !== caPem && outcome !== 'ECLUSE_CA_CORRUPT')).toEqual([]);
 });
 
-test('host certificates are kept over a restart, one file a host that only the owner reads', async () => {
+test('certificates of hosts share one key that is on no disk, and are the same until a third of their life is left', async () => {
   const authority = await openHere();
-  const hosts = await HostCertificates.open(folder, { authority, clock: systemClock });
+  await mkdir(join(folder, 'hosts'));
+  await writeFile(join(folder, 'hosts', 'old.example.pem'), 'what an earlier version kept');
+  let offsetMs = 0;
+  const clock = { ...systemClock, nowMs: () => Date.now() + offsetMs };
+  const hosts = await HostCertificates.open(folder, { authority: await openAuthority(folder, { clock }), clock });
   const [first, again] = await Promise.all([hosts.certificateFor('shop.example.com'), hosts.certificateFor('shop.example.com')]);
   expect(again).toBe(first);
   const wildcard = await hosts.certificateFor('*.example.com');
-  expect(new X509Certificate(wildcard.certPem).checkHost('a.example.com')).toBe('*.example.com');
+  expect(new X509Certificate(wildcard.leafPem).checkHost('a.example.com')).toBe('*.example.com');
+  expect(wildcard).toMatchObject({ name: '*.example.com', hosts: ['*.example.com'], keyPem: first.keyPem });
   const fallback = await hosts.certificateFor('*');
-  expect(fallback.host).toBe('*');
-  expect(new X509Certificate(fallback.certPem).checkIP('127.0.0.1')).toBe('127.0.0.1');
-  const longHost = `${Array.from({ length: 4 }, () => 'a'.repeat(58)).join('.')}.example`;
-  await hosts.certificateFor(longHost);
-  const files = await readdir(join(folder, 'hosts'));
-  expect(files).toHaveLength(4);
-  for (const file of files) expect((await stat(join(folder, 'hosts', file))).mode & 0o777).toBe(0o600);
-  const restarted = await HostCertificates.open(folder, { authority: await openHere(), clock: systemClock });
-  await expect(restarted.certificateFor('shop.example.com')).resolves.toEqual(first);
+  expect(fallback).toMatchObject({ name: '*', hosts: [] });
+  expect(new X509Certificate(fallback.leafPem).checkIP('127.0.0.1')).toBe('127.0.0.1');
+  expect((await readdir(folder)).toSorted((a, b) => a.localeCompare(b))).toEqual(['ca.key', 'ca.pem']);
   const client = await authority.issueClient({ commonName: 'acme', days: 1 });
-  await expect(handshake({ server: first, client, caPem: authority.caPem, host: 'shop.example.com' })).resolves.toBe('acme');
+  const server = { certPem: pemOf(first), keyPem: first.keyPem };
+  await expect(handshake({ server, client, caPem: authority.caPem, host: 'shop.example.com' })).resolves.toBe('acme');
+  offsetMs = 59 * DAY_MS;
+  expect(await hosts.certificateFor('shop.example.com')).toBe(first);
+  offsetMs = 61 * DAY_MS;
+  const renewed = await hosts.certificateFor('shop.example.com');
+  expect(renewed.leafPem).not.toBe(first.leafPem);
+  expect(await hosts.certificateFor('shop.example.com')).toBe(renewed);
+  await expect(hosts.certificateFor('../escape')).rejects.toMatchObject({ code: 'ECLUSE_CERTIFICATE_NAME_INVALID' });
 });
 
-test('a host certificate is renewed when less than a third of its life is left, not before', async () => {
-  const authority = await openHere();
-  const first = await (await HostCertificates.open(folder, { authority, clock: systemClock })).certificateFor('shop.example.com');
-  const day59 = await HostCertificates.open(folder, { authority, clock: clockAt(59 * DAY_MS) });
-  expect((await day59.certificateFor('shop.example.com')).certPem).toBe(first.certPem);
-  const authorityOnDay61 = await openAuthority(folder, { clock: clockAt(61 * DAY_MS) });
-  const day61 = await HostCertificates.open(folder, { authority: authorityOnDay61, clock: clockAt(61 * DAY_MS) });
-  const renewed = await day61.certificateFor('shop.example.com');
-  expect(renewed.certPem).not.toBe(first.certPem);
-  expect(await day61.certificateFor('shop.example.com')).toBe(renewed);
-});
-
-test('a kept host certificate that is broken or of another CA is made anew; a forgotten one is gone', async () => {
-  const authority = await openHere();
-  const hosts = await HostCertificates.open(folder, { authority, clock: systemClock });
-  await hosts.certificateFor('broken.example');
-  await hosts.certificateFor('foreign.example');
-  await writeFile(join(folder, 'hosts', 'broken.example.pem'), 'nonsense');
-  await writeFile(join(folder, 'hosts', '.new-0123'), 'half');
-  const stranger = await openAuthority(join(folder, 'stranger'), { clock: systemClock });
-  const foreign = await stranger.issueServer({ names: ['foreign.example'], days: 90 });
-  await writeFile(join(folder, 'hosts', 'foreign.example.pem'), foreign.keyPem + foreign.certPem);
-  const restarted = await HostCertificates.open(folder, { authority, clock: systemClock });
-  const ca = new X509Certificate(authority.caPem);
-  for (const host of ['broken.example', 'foreign.example']) {
-    const made = await restarted.certificateFor(host);
-    expect(new X509Certificate(made.certPem).verify(ca.publicKey)).toBe(true);
-    await restarted.forget(host);
-  }
-  expect(await readdir(join(folder, 'hosts'))).toEqual([]);
-  await expect(restarted.certificateFor('../escape')).rejects.toMatchObject({ code: 'ECLUSE_CERTIFICATE_NAME_INVALID' });
+test('certificates for many hosts at once are signed one after the other, up to a limit', async () => {
+  const hosts = await HostCertificates.open(folder, { authority: await openHere(), clock: systemClock });
+  const outcomes = await Promise.all(
+    Array.from({ length: 1110 }, async (_, index) => hosts.certificateFor(`h${String(index % 1100)}.example`).catch(codeOf)),
+  );
+  expect(outcomes.filter((outcome) => outcome === 'ECLUSE_CERTIFICATES_BUSY')).toHaveLength(76);
+  expect(new Set(outcomes.filter((outcome) => typeof outcome === 'object')).size).toBe(1024);
 });

@@ -2,7 +2,7 @@
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { compileRoutes } from '#routing/compile.ts';
-import { findRoute, isKnownHost, soleRoute } from '#routing/match.ts';
+import { certificateHostOf, findRoute, isKnownHost, soleRoute } from '#routing/match.ts';
 import type { RequestFacts } from '#routing/route-conditions.ts';
 import type { Route, RouteConfig, RouteTable } from '#routing/route-table.ts';
 
@@ -147,12 +147,12 @@ describe('findRoute()', () => {
     const table = mustCompile([{ path: '/x' }, { path: '/y', methods: ['GET'] }]);
     const facts: RequestFacts = {
       requestMethod: () => {
-        throw new Error('asked');
+        throw new Error('names');
       },
       requestField: () => undefined,
     };
     expect(findRoute(table, 'a.test', '/x/1', facts)?.route.path).toBe('/x');
-    expect(() => findRoute(table, 'a.test', '/y/1', facts)).toThrow('asked');
+    expect(() => findRoute(table, 'a.test', '/y/1', facts)).toThrow('names');
   });
 });
 
@@ -185,4 +185,27 @@ describe('soleRoute() and isKnownHost()', () => {
     const hosts = ['sole.test', 'below.test', 'exact.test', 'get.test', 'two.test', 'a.wild.test', 'none.test', ''];
     expect(hosts.map(soleOf)).toEqual(['sole.test', ...hosts.slice(1).map(() => undefined)]);
   });
+});
+
+test('a handshake needs the certificate of the exact host of a route, then of its wildcard; a route for * names nobody', () => {
+  const table = mustCompile([{ host: 'shop.test' }, { host: '*.shop.test' }, { host: 'local' }, { host: '*' }]);
+  const names = [
+    'shop.test',
+    'a.shop.test',
+    'a.b.shop.test',
+    'local',
+    'other.test',
+    '*',
+    '*.shop.test',
+    '',
+    '.shop.test',
+    'shop.test.',
+  ];
+  expect(names.map((name) => certificateHostOf(table, name))).toEqual([
+    'shop.test',
+    '*.shop.test',
+    undefined,
+    'local',
+    ...Array.from({ length: 6 }, () => undefined),
+  ]);
 });

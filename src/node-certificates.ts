@@ -1,0 +1,215 @@
+/** Certificates that people add for the edge: from what they hand in to the store, sealed, and to the workers. */
+import { LRUCache } from 'lru-cache';
+import type { Clock } from '#clock';
+import { EcluseError, reasonOf } from '#errors';
+import type { Log } from '#log';
+import type {
+  CertificateAdded,
+  CertificateControl,
+  CertificateExplanation,
+  CertificateUpload,
+  CertificateView,
+} from '#admin/certificate-control.ts';
+import type { LintFinding } from '#routing/operator/lint.ts';
+import type { RouteTable } from '#routing/route-table.ts';
+import {
+  findCertificate,
+  listCertificates,
+  listEndingCertificates,
+  putCertificate,
+  readCertificateMaterial,
+  removeCertificate,
+} from '#state/certificates.ts';
+import type { CertificateMaterial, CertificateRow } from '#state/certificates.ts';
+import type { Sql } from '#state/sql.ts';
+import { DEFAULT_CERTIFICATE } from '#tls/certificate.ts';
+import type { CertificateChain, EdgeCertificate } from '#tls/certificate.ts';
+import { checkCertificate } from '#tls/certificate-check.ts';
+import type { UnknownNames } from '#tls/config.ts';
+import type { KeySeal } from '#tls/key-seal.ts';
+import type { Edge } from './node-edge.ts';
+
+export interface EdgeCertificatesDeps {
+  readonly log: Log;
+  readonly clock: Clock;
+  readonly sql: Sql;
+  readonly seal: KeySeal;
+  readonly edge: Edge;
+  readonly unknownNames: UnknownNames;
+}
+
+/** At 2.5 KB each, in the primary and in every worker (docs/decisions/024-certificates.md). */
+const CERTIFICATES_MAX = 100_000;
+/** More are one mistake, seen many times. */
+const WARNINGS_MAX = 10;
+const ENDING_MAX = 100;
+/** Time to do something about it, and less than any CA's renewal period. */
+const WARN_BEFORE_MS = 14 * 86_400_000;
+const DAY_MS = 86_400_000;
+/** Chains are a CA's, and the same for all that it signs in a year. */
+const CHAINS_MAX = 1000;
+
+/** One object for each text, so that a structured clone has it once. */
+const chains = new LRUCache<string, CertificateChain>({ max: CHAINS_MAX });
+
+function sharedChain(pem: string): CertificateChain {
+  const known = chains.get(pem);
+  if (known !== undefined) return known;
+  const chain = { pem };
+  chains.set(pem, chain);
+  return chain;
+}
+
+/** What a sealed key belongs to: the key of another row, or of an earlier version, does not open in its place. */
+export function belongsTo({ name, version, fingerprint }: Pick<CertificateMaterial, 'name' | 'version' | 'fingerprint'>): string {
+  return `ecluse certificate ${name} ${String(version)} ${fingerprint}`;
+}
+
+/** All that the store has, for the workers' boot. One whose key does not open is left out, and said: the others must not wait for it. */
+export async function readAddedCertificates({
+  sql,
+  seal,
+  log,
+}: Pick<EdgeCertificatesDeps, 'sql' | 'seal' | 'log'>): Promise<readonly EdgeCertificate[]> {
+  return (await readCertificateMaterial(sql)).flatMap((row) => {
+    try {
+      const keyPem = seal.unseal(row.sealedKey, belongsTo(row));
+      return [
+        {
+          name: row.name,
+          hosts: row.hosts,
+          notAfterMs: row.notAfterMs,
+          leafPem: row.leaf,
+          chain: sharedChain(row.chain),
+          keyPem,
+        },
+      ];
+    } catch (error) {
+      log.error({ certificate: row.name, reason: reasonOf(error) }, 'a certificate is not served: add it again');
+      return [];
+    }
+  });
+}
+
+export class EdgeCertificates implements CertificateControl {
+  readonly #deps: EdgeCertificatesDeps;
+
+  constructor(deps: EdgeCertificatesDeps) {
+    this.#deps = deps;
+  }
+
+  async list(): Promise<readonly CertificateView[]> {
+    return (await listCertificates(this.#deps.sql)).map((row) => this.#viewOf(row));
+  }
+
+  async add(upload: CertificateUpload): Promise<CertificateAdded> {
+    const { sql, seal, edge, clock } = this.#deps;
+    const nowMs = clock.nowMs();
+    const { name } = upload;
+    const { leafPem, chainPem, keyPem, notes, ...facts } = checkCertificate(upload, nowMs);
+    let row: CertificateRow = { ...facts, name, version: 0, source: 'uploaded', addedMs: nowMs };
+    await edge.changeCertificates(
+      async () => {
+        const before = await findCertificate(sql, name);
+        if (before === undefined && edge.certificates.size > CERTIFICATES_MAX) throw tooMany();
+        row = { ...row, version: (before?.version ?? 0) + 1 };
+        const { hosts, notAfterMs } = row;
+        return { certificates: [{ name, hosts, notAfterMs, leafPem, chain: sharedChain(chainPem), keyPem }], removed: [] };
+      },
+      async (configVersion) => {
+        const sealed = { leaf: leafPem, chain: chainPem, sealedKey: seal.seal(keyPem, belongsTo(row)), sealedBy: seal.id };
+        await putCertificate(sql, { ...row, ...sealed }, configVersion);
+      },
+    );
+    return { certificate: this.#viewOf(row), notes };
+  }
+
+  async remove(name: string): Promise<void> {
+    const { sql, edge, clock } = this.#deps;
+    await edge.changeCertificates(
+      async () => {
+        if ((await findCertificate(sql, name)) === undefined) throw unknown(name);
+        return { certificates: [], removed: [name] };
+      },
+      async (configVersion) => {
+        if (!(await removeCertificate(sql, name, { configVersion, nowMs: clock.nowMs() }))) throw unknown(name);
+      },
+    );
+  }
+
+  /** What the handshake for a request to `host` gets. */
+  async explain(host: string, table: RouteTable): Promise<CertificateExplanation> {
+    const { sql, edge, unknownNames } = this.#deps;
+    const choice = edge.certificateFor(host, table);
+    const nobody = { name: '', hosts: [], source: null };
+    switch (choice.kind) {
+      case 'added': {
+        const { name, hosts, notAfterMs } = choice.certificate;
+        const row = await findCertificate(sql, name);
+        return { kind: 'added', name, hosts, source: row?.source ?? null, notAfterMs };
+      }
+      case 'issued': {
+        // A host that only an older version's table has gets none today, and so has no end to be told.
+        const issued = await edge.issue(choice.host);
+        return { kind: 'internal', ...nobody, hosts: [choice.host], notAfterMs: issued?.notAfterMs ?? null };
+      }
+      case 'unknown': {
+        if (unknownNames === 'alert') return { kind: 'none', ...nobody, notAfterMs: null };
+        return { kind: 'default', ...nobody, notAfterMs: edge.certificates.get(DEFAULT_CERTIFICATE)?.notAfterMs ?? null };
+      }
+    }
+  }
+
+  /** Those that end soon. */
+  async lint(): Promise<readonly LintFinding[]> {
+    const nowMs = this.#deps.clock.nowMs();
+    const ending = await listEndingCertificates(this.#deps.sql, nowMs + WARN_BEFORE_MS, ENDING_MAX);
+    return ending.flatMap((row) => endWarnings(row, nowMs).map((message) => ({ at: `certs.${row.name}`, message })));
+  }
+
+  #viewOf(row: CertificateRow): CertificateView {
+    const warnings = [...endWarnings(row, this.#deps.clock.nowMs()), ...this.#rivalWarnings(row)];
+    return { ...row, warnings: warnings.slice(0, WARNINGS_MAX) };
+  }
+
+  #rivalWarnings({ name, hosts }: CertificateRow): readonly string[] {
+    const { certificates } = this.#deps.edge;
+    if (certificates.get(name) === undefined) return ['it is not served: its key does not open; add it again'];
+    return hosts.flatMap((host) => {
+      const [first, ...others] = certificates.holdersOf(host);
+      if (first === undefined || others.length === 0) return [];
+      if (first.name !== name) return [`${host} is answered by ${first.name}, which is valid at least as long`];
+      return [
+        `${host} is in ${others.map((other) => other.name).join(', ')} as well; this one answers, since it is valid at least as long`,
+      ];
+    });
+  }
+}
+
+function endWarnings({ notBeforeMs, notAfterMs }: CertificateRow, nowMs: number): readonly string[] {
+  if (notAfterMs <= nowMs) return [`it expired on ${new Date(notAfterMs).toISOString()}`];
+  if (notBeforeMs > nowMs) return [`it is not valid before ${new Date(notBeforeMs).toISOString()}`];
+  if (notAfterMs - nowMs >= WARN_BEFORE_MS) return [];
+  const days = Math.floor((notAfterMs - nowMs) / DAY_MS);
+  return [`it expires in ${days === 0 ? 'less than a day' : `${String(days)} ${days === 1 ? 'day' : 'days'}`}`];
+}
+
+function tooMany(): EcluseError {
+  return new EcluseError({
+    code: 'ECLUSE_CERTIFICATES_TOO_MANY',
+    source: 'usage',
+    message: `there are ${String(CERTIFICATES_MAX)} certificates already`,
+    mend: 'remove some that are not used: ecluse cert ls, ecluse cert rm',
+    status: 507,
+  });
+}
+
+function unknown(name: string): EcluseError {
+  return new EcluseError({
+    code: 'ECLUSE_CERTIFICATE_UNKNOWN',
+    source: 'usage',
+    message: `no certificate is called ${name}`,
+    mend: 'see: ecluse cert ls',
+    status: 404,
+  });
+}
