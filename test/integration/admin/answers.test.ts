@@ -74,7 +74,7 @@ const REQUESTS: Readonly<Record<string, Omit<Asked, 'method'>>> = {
   'GET openapi.json': { path: 'openapi.json' },
 };
 
-const OF_THE_EDGE = /^(?:config|tx|explain)/;
+const OF_THE_EDGE = /^(?:config|tx|explain|services|certs)/;
 
 describe('what the API answers', () => {
   test('is what its document says, for every route', async () => {
