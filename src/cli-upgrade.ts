@@ -2,7 +2,7 @@
 import type { AdminClient } from '#admin/client.ts';
 import type { NodeStatus } from '#admin/node-control.ts';
 import { systemClock, waitFor } from '#clock';
-import { EcluseError } from '#errors';
+import { EcluseError, codeOf } from '#errors';
 import { formatDuration } from '#units';
 import type { RemoteCommand } from './cli-command.ts';
 import { writeJson } from './cli-output.ts';
@@ -18,16 +18,25 @@ export async function runUpgrade(
   client: AdminClient,
   output: Output,
 ): Promise<void> {
+  const { pid } = await client.status();
   const before = await client.upgrade({ drainMs: command.drainMs });
   const startMs = systemClock.monotonicMs();
   if (output.isNoteScreen) output.note(`generation ${String(before.generation)} hands over; its workers serve on`);
-  const look = async (): Promise<NodeStatus | undefined> => {
-    // While nobody listens there the socket refuses: that is what is waited through.
+  const look = async (): Promise<NodeStatus | 'ended' | undefined> => {
+    // While nobody listens there the socket refuses: that is what is waited through. The next generation is the same process.
     const status = await client.status().catch(() => undefined);
-    return status !== undefined && status.generation > before.generation ? status : undefined;
+    if (status !== undefined && status.generation > before.generation) return status;
+    return isThere(pid) ? undefined : 'ended';
   };
   const after = await waitFor(systemClock, look, { limitMs: LIMIT_MS, stepMs: LOOK_PERIOD_MS });
   const tookMs = Math.round(systemClock.monotonicMs() - startMs);
+  if (after === 'ended')
+    throw new EcluseError({
+      code: 'ECLUSE_UPGRADE_ENDED',
+      source: 'runtime',
+      message: 'the node ended before its next generation served',
+      mend: 'see its log; if nobody stopped it, start it again',
+    });
   if (after === undefined)
     throw new EcluseError({
       code: 'ECLUSE_UPGRADE_UNSEEN',
@@ -43,4 +52,12 @@ export async function runUpgrade(
   output.write(
     `generation ${String(after.generation)} (version ${after.version}) serves after ${spanText(tookMs)}; ${retiring}\n`,
   );
+}
+
+function isThere(pid: number): boolean {
+  try {
+    return process.kill(pid, 0);
+  } catch (error) {
+    return codeOf(error) !== 'ESRCH'; // It may be somebody else's.
+  }
 }

@@ -71,9 +71,23 @@ export async function checkSuccessor(): Promise<void> {
   });
 }
 
-/** Puts the program on the disk in the place of this one. Returns only where the kernel refuses. */
-export function becomeSuccessor(): void {
-  process.execve?.(COMMAND_FILE, [COMMAND_FILE, ...process.argv.slice(2)], process.env);
+/** Tells the next generation that it was told to stop while it came up. */
+const STOP_VARIABLE = 'ECLUSE_STOPPED_BY';
+
+/**
+ * Puts the program on the disk in the place of this one. `stop`: a signal that came meanwhile; the next generation takes over what there is, and stops in
+ * order. Returns only where the kernel refuses.
+ */
+export function becomeSuccessor(stop: NodeJS.Signals | undefined): void {
+  const env = stop === undefined ? process.env : { ...process.env, [STOP_VARIABLE]: stop };
+  process.execve?.(COMMAND_FILE, [COMMAND_FILE, ...process.argv.slice(2)], env);
+}
+
+/** The signal that the generation before got while it handed over. Once: programs that are started do not inherit it. */
+export function signalBefore(): NodeJS.Signals | undefined {
+  const signal = process.env[STOP_VARIABLE];
+  delete process.env[STOP_VARIABLE];
+  return signal === 'SIGTERM' || signal === 'SIGINT' ? signal : undefined;
 }
 
 /** Takes the steps of a hand-over, each whatever becomes of the others: the next primary puts right what one left. */

@@ -44,7 +44,7 @@ import { Edge } from './node-edge.ts';
 import { checkPorts, openWorkers } from './node-workers.ts';
 import { closeHosts, openHosts } from './node-hosts.ts';
 import { takeNodeLock } from './node-lock.ts';
-import { becomeSuccessor, handOver, openPredecessors } from './node-succession.ts';
+import { becomeSuccessor, handOver, openPredecessors, signalBefore } from './node-succession.ts';
 import type { UpgradeOrder } from './node-succession.ts';
 import { Reloads } from './node-reload.ts';
 import type { LiveConfig } from './node-reload.ts';
@@ -273,7 +273,9 @@ async function notifySupervisor(state: 'READY=1' | 'RELOADING=1' | 'STOPPING=1')
 
 /** Resolves at the first SIGINT or SIGTERM; later ones are ignored, because the stop has its own limits. */
 async function stopSignal(): Promise<NodeJS.Signals> {
+  const early = signalBefore();
   return await new Promise((resolve) => {
+    if (early !== undefined) resolve(early);
     process.on('SIGINT', resolve);
     process.on('SIGTERM', resolve);
     process.on('SIGHUP', () => undefined); // A closed terminal is no reason to stop a node. What it means is for one that runs.
@@ -288,11 +290,13 @@ function firstOf(thrown: unknown): unknown {
 const say: Say = (line) => process.stdout.write(`ecluse: ${line}\n`);
 
 /** Ends in the next generation. Throws where it cannot: what was handed over already is lost to this process, which has to end. */
-async function replace(node: RunningNode, order: UpgradeOrder): Promise<never> {
+async function replace(node: RunningNode, order: UpgradeOrder, stopped: Promise<NodeJS.Signals>): Promise<never> {
   say('upgrade: handing over to the next generation');
+  let signal: NodeJS.Signals | undefined;
+  void stopped.then((received) => (signal = received));
   await notifySupervisor('RELOADING=1');
   await node.leave(order);
-  becomeSuccessor();
+  becomeSuccessor(signal);
   throw new Error('the next generation could not be started');
 }
 
@@ -322,7 +326,7 @@ export async function runNode(config: NodeConfig, readConfig: () => Promise<Node
     say(`ready in ${((systemClock.monotonicMs() - startMs) / 1000).toFixed(1)} s`);
     await notifySupervisor('READY=1');
     const end = await Promise.race([stopped, ordered.promise]);
-    if (typeof end === 'object') return await replace(node, end);
+    if (typeof end === 'object') return await replace(node, end, stopped);
     say(`${end}: stopping`);
     await notifySupervisor('STOPPING=1');
   } catch (error) {

@@ -10,6 +10,7 @@ import { freePorts, freshDataDir, startNode } from '../../support/node.ts';
 import type { TestNode } from '../../support/node.ts';
 import { UpgradeLoad, openUpgradeEndpoint } from '../../support/upgrade-load.ts';
 import { startSteadyLoad } from '../../support/steady-load.ts';
+import { expectNothingLeft } from '../../support/leftovers.ts';
 import { containing } from '../../support/matchers.ts';
 
 const HOST = 'upgraded.test';
@@ -146,6 +147,17 @@ describe('generations', { timeout: 120_000 }, () => {
     node = await startNode({ dataDir: node.dataDir, ports: node.ports, demo: true });
     expect(await answersOn(node.ports.http)).toBe(200);
   });
+});
+
+test('a node that is told to stop in the middle of an upgrade stops', { timeout: 60_000 }, async () => {
+  const node = await startNode();
+  const upgrading = node.ecluse('upgrade');
+  await expect.poll(() => node.output(), { timeout: 20_000, interval: 2 }).toContain('handing over');
+  expect((await node.stop('SIGTERM')).exitCode).toBe(0);
+  expect(node.output()).toContain('SIGTERM: stopping');
+  expect((await upgrading).exitCode).toBe(1);
+  await node[Symbol.asyncDispose]();
+  await expectNothingLeft(node.dataDir);
 });
 
 test('an upgrade to what does not start is refused, and nothing changes', { timeout: 60_000 }, async () => {
