@@ -99,7 +99,7 @@ export class DataPlane implements AsyncDisposable {
   readonly actions = new ActionBook();
   readonly rateLimits: RateLimits;
   readonly gates: Gates;
-  readonly mirrors: Mirrors = new Mirrors(this);
+  readonly mirrors: Mirrors;
   readonly metrics: Metrics;
   readonly accessLog: AccessLogFile;
   readonly connectionDeps: Replaceable<ConnectionDeps>;
@@ -151,7 +151,14 @@ export class DataPlane implements AsyncDisposable {
     });
     this.accessLog = new AccessLogFile(log, options.accessLogFile);
     this.connectionDeps = this.#makeConnectionDeps();
-    const { budgets, traffic, counters } = this;
+    const { budgets, traffic, counters, endpoints, connectionDeps } = this;
+    this.mirrors = new Mirrors({
+      counters,
+      endpoints,
+      connectionDeps,
+      serviceOf: (serviceId) => this.serviceOf(serviceId),
+      endpointFor: (serviceId) => this.endpointFor(serviceId),
+    });
     this.ports = new Ports({
       log,
       clock,

@@ -3,14 +3,16 @@
  * does not take its request as fast as it comes is given up.
  */
 import type { Mirror } from '#routing/actions.ts';
+import type { Endpoint, Service } from '#routing/route-table.ts';
 import { METHOD } from '#proxy/http1/head-view.ts';
 import type { HeadView } from '#proxy/http1/head-view.ts';
-import type { DataPlane } from '#proxy/data-plane.ts';
-import type { EndpointPool, Visit } from '#proxy/endpoints.ts';
+import type { Counters } from '#proxy/counters.ts';
+import type { EndpointPool, Endpoints, Visit } from '#proxy/endpoints.ts';
 import { createRecord } from '#proxy/record.ts';
 import type { ExchangeRecord } from '#proxy/record.ts';
-import type { PassageEnd } from './passage.ts';
-import type { RequestHead } from './request-head.ts';
+import type { ConnectionDeps } from './deps.ts';
+import type { FirstPiece } from './first-piece.ts';
+import type { RequestFacts } from './request-facts.ts';
 import { OUTPUT } from './response-writer.ts';
 import { Upstream, takeIdle } from './upstream.ts';
 import type { UpstreamUser } from './upstream.ts';
@@ -20,26 +22,36 @@ const MIRRORS_MAX = 256;
 /** What of one waits to be sent: a body that comes faster than it goes on. */
 const QUEUED_BYTES_MAX = 256 * 1024;
 
+/** What of a worker copies need. */
+export interface MirrorDeps {
+  readonly counters: Counters;
+  readonly endpoints: Endpoints<Upstream>;
+  readonly connectionDeps: ConnectionDeps;
+  readonly serviceOf: (serviceId: string) => Service | undefined;
+  /** An endpoint of a service that takes requests now. */
+  readonly endpointFor: (serviceId: string) => Endpoint | undefined;
+}
+
 export class Mirrors {
-  readonly #plane: DataPlane;
+  readonly #deps: MirrorDeps;
   readonly #underWay = new Set<MirroredRequest>();
 
-  constructor(plane: DataPlane) {
-    this.#plane = plane;
+  constructor(deps: MirrorDeps) {
+    this.#deps = deps;
   }
 
   /** Sends a copy, or leaves it. `head`: as it was sent, with what came of the body. */
   begin({ serviceId, percent }: Mirror, head: Buffer, method: number): MirroredRequest | undefined {
     if (percent < 100 && Math.random() * 100 >= percent) return undefined;
-    const { counters, endpoints } = this.#plane;
-    const endpoint = this.#plane.endpointFor(serviceId);
-    const service = this.#plane.serviceOf(serviceId);
+    const { counters, endpoints, connectionDeps, serviceOf, endpointFor } = this.#deps;
+    const endpoint = endpointFor(serviceId);
+    const service = serviceOf(serviceId);
     if (endpoint === undefined || service?.sendProxy !== undefined || this.#underWay.size >= MIRRORS_MAX) {
       counters.mirrored('skipped');
       return undefined;
     }
     const pool = endpoints.poolOf(service?.tenant ?? '', endpoint);
-    const copy: MirroredRequest = new MirroredRequest({ plane: this.#plane, pool, head, method }, (outcome) => {
+    const copy: MirroredRequest = new MirroredRequest({ connectionDeps, pool, head, method }, (outcome) => {
       if (!this.#underWay.delete(copy)) return;
       endpoints.leave(pool, copy);
       counters.mirrored(outcome);
@@ -49,6 +61,14 @@ export class Mirrors {
     copy.begin();
     return copy;
   }
+}
+
+/** The client whose request is copied. */
+export interface MirroredClient {
+  readonly record: ExchangeRecord;
+  readonly facts: RequestFacts;
+  readonly requestWhole: boolean;
+  firstPiece(): FirstPiece;
 }
 
 /** The copy of the request at hand of one client, while its body comes. */
@@ -61,11 +81,7 @@ export class RequestMirror {
   }
 
   /** Copies what was just sent, if its route says so: `length` octets in the output, and as much of the body as came. */
-  begin(
-    client: Pick<PassageEnd, 'facts' | 'record' | 'requestWhole' | 'firstPiece'>,
-    { introductionBytes }: RequestHead,
-    length: number,
-  ): void {
+  begin(client: MirroredClient, { introductionBytes }: { readonly introductionBytes: number }, length: number): void {
     const { facts, requestWhole } = client;
     const mirror = client.record.actions?.actions.mirror;
     if (mirror === undefined || introductionBytes > 0 || facts.upgrade || facts.method === METHOD.connect) return;
@@ -92,7 +108,7 @@ export class RequestMirror {
 }
 
 interface Original {
-  readonly plane: DataPlane;
+  readonly connectionDeps: ConnectionDeps;
   readonly pool: EndpointPool<Upstream>;
   readonly head: Buffer;
   readonly method: number;
@@ -117,10 +133,10 @@ export class MirroredRequest implements UpstreamUser, Visit {
   }
 
   begin(): void {
-    const { plane, pool } = this.#original;
+    const { connectionDeps, pool } = this.#original;
     const idle = takeIdle(pool);
     if (idle === undefined) {
-      this.#upstream = new Upstream(plane.connectionDeps, pool, this);
+      this.#upstream = new Upstream(connectionDeps, pool, this);
       return;
     }
     this.#upstream = idle;
