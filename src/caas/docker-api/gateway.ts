@@ -352,9 +352,14 @@ function dropRest(incoming: IncomingMessage): void {
   });
 }
 
-/** Writes a whole error answer to a bare connection and ends it. */
+/** Writes a whole error answer to a bare connection and ends it. What the client still sends is dropped for a moment: a close on it would reset what was said. */
 function endWith(socket: Duplex, status: number, message: string): void {
   const body = `${JSON.stringify({ message })}\n`;
   const head = ['Content-Type: application/json', `Content-Length: ${String(Buffer.byteLength(body))}`, 'Connection: close'];
   socket.end(`HTTP/1.1 ${String(status)} ${STATUS_CODES[status] ?? 'Refused'}\r\n${head.join('\r\n')}\r\n\r\n${body}`);
+  socket.resume();
+  const cut = setTimeout(() => socket.destroy(), REFUSED_BODY_LIMIT_MS);
+  socket.once('close', () => {
+    clearTimeout(cut);
+  });
 }
