@@ -95,7 +95,7 @@ export class PreparedSave implements AsyncDisposable {
     try {
       const pausedAtMs = await this.#program.go(paused);
       // It ran on for a moment after it was saved: the pause came too late, and holds now. Or the save met connections, and holds them by halves.
-      if (pausedAtMs >= imageOf(this.#imageDir).lastWriteMs || wasReset(this.#before, await during)) {
+      if (pausedAtMs >= imageOf(this.#imageDir).lastWriteMs || (await this.#metConnections(during))) {
         await rm(this.#imageDir, { recursive: true });
         await savePaused(this.#place, this.#imageDir);
       }
@@ -112,6 +112,13 @@ export class PreparedSave implements AsyncDisposable {
         cause: error,
       });
     }
+  }
+
+  async #metConnections(during: Promise<TcpCounters | undefined>): Promise<boolean> {
+    const found = await during;
+    if (found === undefined || found.open === 0 || wasReset(this.#before, found)) return wasReset(this.#before, found);
+    // That was before the save took the lock, or this build resets nothing.
+    return wasReset(this.#before, await tcpCountersOf(this.#place));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -46,11 +46,7 @@ export function parseCounters(text: string): TcpCounters | undefined {
   return { open: values.get('current_open') ?? 0, resets: values.get('resets_sent') ?? 0 };
 }
 
-/**
- * Whether a save reset something. `before`: at any time before the sandbox stood still; `during`: at any time since. A connection that is not open any
- * more at `during` was reset by then; what was reset between the two for another reason costs a second save and no more. Pure.
- */
-export function wasReset(before: TcpCounters | undefined, during: TcpCounters | undefined): boolean {
-  if (before === undefined || during === undefined) return true;
-  return during.open > 0 || during.resets > before.resets;
+/** Whether connections were reset in between; unknown counts as yes: what that costs is a save more. Pure. */
+export function wasReset(before: TcpCounters | undefined, after: TcpCounters | undefined): boolean {
+  return before === undefined || after === undefined || after.resets > before.resets;
 }

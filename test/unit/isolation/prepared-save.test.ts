@@ -91,11 +91,20 @@ esac
   });
 
   test('is made again where it reset connections', async () => {
+    await writeFile(join(folder, 'metrics'), 'runsc_netstack_tcp_current_open 3\n# End of metric data.\n');
     const reset = `printf 'runsc_netstack_tcp_resets_sent 3\\n# End of metric data.\\n' >'${folder}/metrics'`;
     const save = `echo x >>'${folder}/saves' && cp '${folder}/saves' "$image/pages.img" && ${reset} && ${A_WHILE}`;
     await runsc({ pause: 'true', save: `${save} && touch "$image/pages.img"` });
     await using prepared = await open();
     expect(await prepared.go().saved).toBe('x\nx\n'.length);
+  });
+
+  test('is made once where connections are open and stay', async () => {
+    await writeFile(join(folder, 'metrics'), 'runsc_netstack_tcp_current_open 3\n# End of metric data.\n');
+    await runsc({ pause: 'true', save: `${A_WHILE} && printf 1 >"$image/pages.img"` });
+    await using prepared = await open();
+    expect(await prepared.go().saved).toBe(1);
+    expect((await calls()).filter((call) => call === 'checkpoint goes on')).toHaveLength(1);
   });
 
   test.each([

@@ -30,7 +30,7 @@ describe('wasReset()', () => {
   test.each([
     [{ open: 0, resets: 3 }, { open: 0, resets: 3 }, false],
     [{ open: 7, resets: 3 }, { open: 0, resets: 3 }, false], // They were closed in order.
-    [{ open: 0, resets: 3 }, { open: 1, resets: 3 }, true],
+    [{ open: 0, resets: 3 }, { open: 1, resets: 3 }, false],
     [{ open: 7, resets: 3 }, { open: 0, resets: 4 }, true],
     [undefined, { open: 0, resets: 0 }, true],
     [{ open: 0, resets: 0 }, undefined, true],
