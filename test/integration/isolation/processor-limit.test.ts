@@ -44,7 +44,7 @@ describe('a container with a processor limit', { timeout: 20_000 }, () => {
 
   /** What runsc does; it writes down how much of the processors it may have meanwhile. */
   async function runsc(script: string): Promise<void> {
-    const text = `#!/bin/sh\nflock '${folder}/${ID}_sandbox:${ID}.lock' cat '${quotaFile}' >>'${folder}/seen'\nimage=''
+    const text = `#!/bin/sh\ncase " $* " in *' export-metrics '*) echo '# End of metric data.'; exit 0 ;; esac\nflock '${folder}/${ID}_sandbox:${ID}.lock' cat '${quotaFile}' >>'${folder}/seen'\nimage=''
 for word in "$@"; do [ "$before" != --image-path ] || image=$word; before=$word; done\n${script}\n`;
     await writeFile(join(folder, 'runsc'), text);
     await chmod(join(folder, 'runsc'), 0o755);
