@@ -70,6 +70,18 @@ for word in "$@"; do [ "$before" != --image-path ] || image=$word; before=$word;
     expect(await quota()).toBe(QUOTA_US);
   });
 
+  test('has it again where the node that asked is killed meanwhile', async () => {
+    await runsc('[ "$image" = "" ] || { sleep 0.3; mkdir -p "$image"; printf 123 >"$image/pages.img"; }');
+    const words = ['--ecluse-dir', folder, '--root', folder, 'save', '--image-path', join(folder, 'images', 'one'), ID];
+    const child = spawn(WRAPPER_FILE, words, { stdio: ['pipe', 'pipe', 'ignore'] });
+    const ended = once(child, 'exit');
+    child.stdout.destroy(); // Whoever reads is gone before it is told of the pause.
+    child.stdin.end('go\n');
+    await ended;
+    expect(await quota()).toBe(QUOTA_US);
+    expect(existsSync(join(folder, 'images', 'one', 'pages.img'))).toBe(true);
+  });
+
   test('has it again where the save fails', async () => {
     await runsc('[ "$image" = "" ] || { echo no save >&2; exit 1; }');
     await expect(save()).rejects.toThrow('no save');
