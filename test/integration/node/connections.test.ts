@@ -1,6 +1,6 @@
 /**
  * Programs with connections of their own, as to a database: a save resets them, and the program has to hear of it. Before a save was made again where it
- * met connections, one of four such programs never answered again (`src/isolation/sandbox-connections.ts`).
+ * met connections, one of three such programs never answered again (`src/isolation/sandbox-connections.ts`).
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
