@@ -28,7 +28,7 @@ import { createHeadReading } from './connection/head-reader.ts';
 import type { Upstream } from './connection/upstream.ts';
 import { Counters } from './counters.ts';
 import { Endpoints } from './endpoints.ts';
-import { chunkLimitsOf } from './edge-limits.ts';
+import { chunkLimitsOf, hasSameHeads } from './edge-limits.ts';
 import type { EdgeLimits } from './edge-limits.ts';
 import { HoldQueue } from './hold.ts';
 import { WAKE_AGAIN_MS } from './limits.ts';
@@ -158,6 +158,9 @@ export class DataPlane implements AsyncDisposable {
       connectionDeps,
       serviceOf: (serviceId) => this.serviceOf(serviceId),
       endpointFor: (serviceId) => this.endpointFor(serviceId),
+      ended: () => {
+        this.visitEnded();
+      },
     });
     this.ports = new Ports({
       log,
@@ -365,8 +368,9 @@ export class DataPlane implements AsyncDisposable {
     return [...this.#unhealthy];
   }
 
-  /** Lets on who waits for a request at an endpoint to end, after the step at hand. */
-  releaseSoon(): void {
+  /** A request at an endpoint ended: lets on who waits for that, after the step at hand. */
+  visitEnded(): void {
+    if (!this.holds.isPaced) return;
     this.#endedBeforeRelease += 1;
     if (this.#endedBeforeRelease > 1) return;
     this.later(() => {
@@ -485,12 +489,4 @@ export class DataPlane implements AsyncDisposable {
 function trustedOf({ trustedProxies }: TrustOptions): TrustedProxies {
   const parsed = parseTrustedProxies(trustedProxies);
   return parsed.kind === 'trusted' ? parsed.trusted : { networks: [] };
-}
-
-function hasSameHeads(one: EdgeLimits, other: EdgeLimits): boolean {
-  return (
-    one.lineBytesMax === other.lineBytesMax &&
-    one.headBytesMax === other.headBytesMax &&
-    one.fieldCountMax === other.fieldCountMax
-  );
 }

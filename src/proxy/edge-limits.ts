@@ -122,3 +122,12 @@ export function chunkLimitsOf(limits: EdgeLimits): ChunkLimits {
     trailerCountMax: limits.trailerCountMax,
   };
 }
+
+/** Whether heads are bounded alike. */
+export function hasSameHeads(one: EdgeLimits, other: EdgeLimits): boolean {
+  return (
+    one.lineBytesMax === other.lineBytesMax &&
+    one.headBytesMax === other.headBytesMax &&
+    one.fieldCountMax === other.fieldCountMax
+  );
+}

@@ -7,6 +7,7 @@
  */
 import { armOf, findRoute, isKnownHost, soleRoute } from '#routing/match.ts';
 import { normalPath } from '#routing/path-prefix.ts';
+import { reasonOf } from '#errors';
 import type { PreparedActions } from './actions/prepared.ts';
 import type { Balance, CompiledRoute, Endpoint, RouteTable, Service } from '#routing/route-table.ts';
 import type { TenantBudget } from './budget.ts';
@@ -199,7 +200,10 @@ export class Exchange implements Visit, HoldRequest {
   }
 
   async #passGatesLater(verdict: Promise<Verdict>, asked: number): Promise<void> {
-    const late = await verdict;
+    const late = await verdict.catch((error: unknown): Verdict => {
+      this.#plane.log.error({ reason: reasonOf(error) }, 'whether a request may pass could not be found out');
+      return { kind: 'refuse', error: 'auth-unavailable', refusal: {} };
+    });
     this.#plane.later(() => {
       // The client may have left meanwhile, and its connection may be used for another request.
       if (this.#active && this.#asked === asked) this.#passGates(late);
@@ -370,6 +374,6 @@ export class Exchange implements Visit, HoldRequest {
     if (this.#pool === undefined) return;
     this.#plane.endpoints.leave(this.#pool, this);
     this.#pool = undefined;
-    if (this.#plane.holds.isPaced) this.#plane.releaseSoon();
+    this.#plane.visitEnded();
   }
 }

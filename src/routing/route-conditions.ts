@@ -1,4 +1,5 @@
 /** What a route asks of a request besides its host and path: methods, and header fields with an exact value. */
+import { isFieldValue, isToken } from './header-field.ts';
 
 /** What is looked at of a request, where a route asks for it. */
 export interface RequestFacts {
@@ -19,10 +20,6 @@ export type ConditionsReading =
   | { readonly kind: 'conditions'; readonly conditions: RouteConditions | undefined }
   | { readonly kind: 'invalid'; readonly reason: string };
 
-/** RFC 9110 §5.6.2. */
-const TOKEN = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}$/;
-/** A field value as it can come: visible ASCII, with blanks and tabs inside. */
-const VALUE = /^[\u0021-\u007e](?:[\u0020-\u007e\t]*[\u0021-\u007e])?$/;
 const VALUE_LENGTH_MAX = 1024;
 const METHODS_MAX = 16;
 const FIELDS_MAX = 16;
@@ -63,7 +60,7 @@ const KNOWN_METHODS: ReadonlySet<string> = new Set([
 function methodsFault(names: readonly string[]): string | undefined {
   if (names.length > METHODS_MAX) return `more than ${String(METHODS_MAX)} methods`;
   for (const name of names) {
-    if (!TOKEN.test(name)) return `"${name.slice(0, 80)}" is no method`;
+    if (!isToken(name)) return `"${name.slice(0, 80)}" is no method`;
     const upper = name.toUpperCase();
     if (name !== upper && KNOWN_METHODS.has(upper)) return `the method "${name}" is written ${upper}`;
   }
@@ -74,9 +71,9 @@ function fieldsFault(fields: RouteConditions['fields']): string | undefined {
   if (fields.length > FIELDS_MAX) return `more than ${String(FIELDS_MAX)} header fields`;
   const seen = new Set<string>();
   for (const [name, value] of fields) {
-    if (!TOKEN.test(name)) return `"${name.slice(0, 80)}" is no name of a header field`;
+    if (!isToken(name)) return `"${name.slice(0, 80)}" is no name of a header field`;
     if (seen.has(name)) return `the header field ${name} is there twice`;
-    if (value.length > VALUE_LENGTH_MAX || !VALUE.test(value)) return `the value of the header field ${name} cannot be sent`;
+    if (!isFieldValue(value, VALUE_LENGTH_MAX)) return `the value of the header field ${name} cannot be sent`;
     seen.add(name);
   }
   return undefined;

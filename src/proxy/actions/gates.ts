@@ -29,7 +29,6 @@ export interface GateDeps {
   readonly rateLimits: RateLimits;
   /** An endpoint of a service that can be asked now. */
   readonly endpointOf: (serviceId: string) => Endpoint | undefined;
-  /** The value of a field by its lower-case name. */
 }
 
 /** The request at hand. */
@@ -58,8 +57,7 @@ export class Gates implements Disposable {
     const { actions, limiterId } = prepared;
     const { record } = request;
     if (actions.rateLimit !== undefined) {
-      const key = keyOf(actions.rateLimit.by, { client: record.client, requestField: request.requestField });
-      const waitMs = this.#deps.rateLimits.take(`${limiterId} ${key}`, actions.rateLimit);
+      const waitMs = this.#deps.rateLimits.take(`${limiterId} ${keyOf(actions.rateLimit.by, record)}`, actions.rateLimit);
       if (waitMs > 0) return { kind: 'refuse', error: 'rate-limited', refusal: { retryAfterSeconds: Math.ceil(waitMs / 1000) } };
     }
     if (actions.auth === undefined) return afterAuth(prepared, record, '');

@@ -3,6 +3,7 @@
  *
  * PERF: routes without actions never come here.
  */
+import { createHash } from 'node:crypto';
 import type { FieldChange, RouteActions } from '#routing/actions.ts';
 import { answersItself } from '#routing/actions.ts';
 import { routeKeyOf } from '#routing/merge.ts';
@@ -13,7 +14,7 @@ import type { FieldEdits } from '#proxy/http1/rewrite.ts';
 
 export interface PreparedActions {
   readonly actions: RouteActions;
-  /** The same for the same route and rate limit in all workers and versions. */
+  /** The same for the same route and rate limit in all workers and versions; short, since each bucket is kept by it. */
   readonly limiterId: string;
   /** The Host that endpoints get; empty: the one that the client named. */
   readonly host: Buffer;
@@ -48,7 +49,7 @@ function prepareActions(route: Route, actions: RouteActions): PreparedActions {
   const host = requestFields.find(({ name }) => name === 'host')?.value ?? '';
   return {
     actions,
-    limiterId: rateLimit === undefined ? '' : `${route.host} ${routeKeyOf(route)}\n${JSON.stringify(rateLimit)}`,
+    limiterId: rateLimit === undefined ? '' : hashOf(`${route.host} ${routeKeyOf(route)}\n${JSON.stringify(rateLimit)}`),
     host: Buffer.from(host, 'latin1'),
     requestFields: fieldEdits(
       requestFields.filter(({ name }) => name !== 'host'),
@@ -62,6 +63,10 @@ function prepareActions(route: Route, actions: RouteActions): PreparedActions {
     response: responseOf(actions),
     isGated: rateLimit !== undefined || auth !== undefined || answersItself(actions),
   };
+}
+
+function hashOf(text: string): string {
+  return createHash('sha256').update(text).digest('base64url');
 }
 
 /** Fields that nobody may send where they say who was let through, and the password, which is for us alone. */

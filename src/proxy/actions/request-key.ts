@@ -1,13 +1,9 @@
 /** Which bucket a request is counted in. */
 import { createHash } from 'node:crypto';
 import type { RequestKey } from '#routing/actions.ts';
+import { cookieValue, fieldValue } from '#proxy/head-values.ts';
+import type { HeadOctets } from '#proxy/head-values.ts';
 import { ADDRESS_BYTES, isMapped, readAddress } from '#proxy/ip-address.ts';
-
-/** What is asked of a request. */
-export interface KeyFacts {
-  readonly client: string;
-  readonly requestField: (name: string) => string | undefined;
-}
 
 /** Longer values are counted by what they hash to: clients choose them. */
 const PLAIN_LENGTH_MAX = 48;
@@ -15,21 +11,22 @@ const PLAIN_LENGTH_MAX = 48;
 const IPV6_PREFIX_BYTES = 8;
 
 /** A short text, the same for requests that are counted together. Those without the field or cookie are counted by address. */
-export function keyOf(by: RequestKey, facts: KeyFacts): string {
-  if (by.kind === 'all') return '';
-  if (by.kind === 'ip') return ofAddress(facts.client);
-  const value = by.kind === 'header' ? facts.requestField(by.name) : cookieOf(facts.requestField('cookie'), by.name);
-  if (value === undefined) return ofAddress(facts.client);
-  return value.length <= PLAIN_LENGTH_MAX ? `=${value}` : `#${createHash('sha256').update(value, 'latin1').digest('base64url')}`;
+export function keyOf(by: RequestKey, record: HeadOctets & { readonly client: string }): string {
+  switch (by.kind) {
+    case 'all':
+      return '';
+    case 'ip':
+      return ofAddress(record.client);
+    case 'header':
+      return fieldValue(record, by.name, ofOctets) ?? ofAddress(record.client);
+    case 'cookie':
+      return cookieValue(record, by.name, ofOctets) ?? ofAddress(record.client);
+  }
 }
 
-/** The value of a cookie (RFC 6265 §4.2.1), the first of its name. */
-export function cookieOf(field: string | undefined, name: string): string | undefined {
-  for (const pair of field?.split(';') ?? []) {
-    const equals = pair.indexOf('=');
-    if (equals !== -1 && pair.slice(0, equals).trim() === name) return pair.slice(equals + 1).trim();
-  }
-  return undefined;
+function ofOctets(head: Buffer, start: number, end: number): string {
+  if (end - start <= PLAIN_LENGTH_MAX) return `=${head.toString('latin1', start, end)}`;
+  return `#${createHash('sha256').update(head.subarray(start, end)).digest('base64url')}`;
 }
 
 const ADDRESS = Buffer.alloc(ADDRESS_BYTES);

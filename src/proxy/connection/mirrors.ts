@@ -30,6 +30,8 @@ export interface MirrorDeps {
   readonly serviceOf: (serviceId: string) => Service | undefined;
   /** An endpoint of a service that takes requests now. */
   readonly endpointFor: (serviceId: string) => Endpoint | undefined;
+  /** A copy left its endpoint. */
+  readonly ended: () => void;
 }
 
 export class Mirrors {
@@ -43,7 +45,7 @@ export class Mirrors {
   /** Sends a copy, or leaves it. `head`: as it was sent, with what came of the body. */
   begin({ serviceId, percent }: Mirror, head: Buffer, method: number): MirroredRequest | undefined {
     if (percent < 100 && Math.random() * 100 >= percent) return undefined;
-    const { counters, endpoints, connectionDeps, serviceOf, endpointFor } = this.#deps;
+    const { counters, endpoints, connectionDeps, serviceOf, endpointFor, ended } = this.#deps;
     const endpoint = endpointFor(serviceId);
     const service = serviceOf(serviceId);
     if (endpoint === undefined || service?.sendProxy !== undefined || this.#underWay.size >= MIRRORS_MAX) {
@@ -54,6 +56,7 @@ export class Mirrors {
     const copy: MirroredRequest = new MirroredRequest({ connectionDeps, pool, head, method }, (outcome) => {
       if (!this.#underWay.delete(copy)) return;
       endpoints.leave(pool, copy);
+      ended();
       counters.mirrored(outcome);
     });
     this.#underWay.add(copy);

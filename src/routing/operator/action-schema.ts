@@ -1,15 +1,12 @@
 /** What an operator writes of the actions of a route: checked, and made what routing takes. Pure. */
 import * as z from 'zod';
 import type { FieldChange, RequestKey, RouteActions } from '#routing/actions.ts';
+import { isFieldValue, isToken } from '#routing/header-field.ts';
 import { parsePathPrefix } from '#routing/path-prefix.ts';
 import { redirectFault } from '#routing/rewritten-path.ts';
 import { parseDurationMs } from '#units';
 import { duration, faultOf, serviceName } from './schema-parts.ts';
 
-/** RFC 9110 §5.6.2. */
-const TOKEN = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}$/;
-/** A field value as it can be sent: visible ASCII, with blanks and tabs inside. */
-const VALUE = /^[\u0021-\u007e](?:[\u0020-\u007e\t]*[\u0021-\u007e])?$/;
 /** As long as policies for content get. */
 const VALUE_LENGTH_MAX = 4096;
 /** Heads are written to a buffer of 128 KiB that has room for the longest that came, and this. */
@@ -47,13 +44,13 @@ const OUR_PREFIXES = ['x-forwarded-', 'x-ecluse-'] as const;
 function fieldFault(name: string, value: string | null, side: 'request' | 'response'): string | undefined {
   // What counts an underscore as a hyphen would see the field that we do not.
   const lower = name.toLowerCase().replaceAll('_', '-');
-  if (!TOKEN.test(name)) return `"${name.slice(0, 80)}" is no name of a header field`;
+  if (!isToken(name)) return `"${name.slice(0, 80)}" is no name of a header field`;
   if (NOT_TO_BE_CHANGED.has(lower) || OUR_PREFIXES.some((prefix) => lower.startsWith(prefix)))
     return `${name} belongs to the connection or says where a request comes from; it cannot be changed`;
   if (side === 'response' && lower === 'date') return 'Date is the time of the response; it cannot be changed';
   if (side === 'request' && lower === 'host' && (value === null || !HOST.test(value)))
     return 'Host can only be a host, with or without a port';
-  if (value !== null && (value.length > VALUE_LENGTH_MAX || !VALUE.test(value)))
+  if (value !== null && !isFieldValue(value, VALUE_LENGTH_MAX))
     return `the value of ${name} cannot be sent: write 1 to ${String(VALUE_LENGTH_MAX)} characters of ASCII`;
   return undefined;
 }
@@ -90,7 +87,11 @@ const redirectSchema = z.strictObject({
 const respondSchema = z.strictObject({
   status: z.int().min(200).max(599),
   body: z.string().max(BODY_LENGTH_MAX).exactOptional(),
-  contentType: z.string().regex(VALUE).max(255).exactOptional().describe('Default: text/plain; charset=utf-8.'),
+  contentType: z
+    .string()
+    .refine((text) => isFieldValue(text, 255), 'write a media type: up to 255 characters of ASCII')
+    .exactOptional()
+    .describe('Default: text/plain; charset=utf-8.'),
 });
 
 const KEY = /^(?:all|ip|(?:header|cookie):[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64})$/;

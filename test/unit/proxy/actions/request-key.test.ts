@@ -1,10 +1,12 @@
 import { describe, expect, test } from 'vitest';
-import { cookieOf, keyOf } from '#proxy/actions/request-key.ts';
+import { keyOf } from '#proxy/actions/request-key.ts';
 
-const facts = (client: string, fields: Readonly<Record<string, string>> = {}) => ({
-  client,
-  requestField: (name: string) => fields[name],
-});
+/** A request of a client with these fields. */
+function facts(client: string, fields: Readonly<Record<string, string>> = {}) {
+  const lines = Object.entries(fields).map(([name, value]) => `${name}: ${value}\r\n`);
+  const head = Buffer.from(`GET / HTTP/1.1\r\nHost: a.test\r\n${lines.join('')}\r\n`, 'latin1');
+  return { client, head, headBytes: head.length };
+}
 
 describe('keyOf()', () => {
   test('takes an address of IPv4 whole, and the first 64 bits of one of IPv6', () => {
@@ -30,8 +32,13 @@ describe('keyOf()', () => {
   });
 });
 
-test('cookieOf() gives the first of a name', () => {
-  expect(cookieOf('b=2; a = x=y ;a=3', 'a')).toBe('x=y');
-  expect(cookieOf('aa=1', 'a')).toBeUndefined();
-  expect(cookieOf(undefined, 'a')).toBeUndefined();
+test.each([
+  ['b=2; a = x', 'a', undefined], // RFC 6265 §4.1.1: no blank belongs to a name.
+  ['b=2; a=x=y ;a=3', 'a', '=x=y'],
+  ['a="quoted"', 'a', '=quoted'],
+  ['aa=1', 'a', undefined],
+  ['A=1', 'a', undefined],
+  ['a=; a=2', 'a', '=2'],
+])('of the cookies %s that called %s counts', (cookie, name, expected) => {
+  expect(keyOf({ kind: 'cookie', name }, facts('192.0.2.1', { cookie }))).toBe(expected ?? '192.0.2.1');
 });
