@@ -2,7 +2,7 @@
  * What a container does at its port: asked before it is saved, so that no less can be demanded of what is restored.
  *
  * A port that accepts says only that the sandbox has a network. What is restored can accept and never answer: with runsc 20240729 an app that had open
- * connections when it was saved loses events of its sockets in one of four restores (gVisor #13920, mended in 2026-08 by #14147). So whoever serves HTTP by
+ * connections when it was saved can lose events of its sockets at a restore (`sandbox-connections.ts`). So whoever serves HTTP by
  * its labels has to answer a request.
  */
 import { request } from 'node:http';
