@@ -52,6 +52,7 @@ import { TimingWheel } from './timing-wheel.ts';
 import { parseTrustedProxies } from './trusted-proxies.ts';
 import type { TrustedProxies } from './trusted-proxies.ts';
 import { Traffic } from './traffic.ts';
+import { UnreachableLog } from './unreachable-log.ts';
 import { Wakes, asleepAmong } from './wakes.ts';
 import { onWireFault } from './wire/wire.ts';
 import type { TrafficDelta } from './protocol.ts';
@@ -478,6 +479,7 @@ export class DataPlane implements AsyncDisposable {
       upstreamConnected: () => {
         counters.upstreamConnected();
       },
+      unreachable: new UnreachableLog(log, clock),
       poisoned: () => {
         counters.upstreamPoisoned();
       },

@@ -2,6 +2,7 @@
 import type { ChunkLimits } from '#proxy/http1/limits.ts';
 import type { EdgeLimits } from '#proxy/edge-limits.ts';
 import type { TimingWheel } from '#proxy/timing-wheel.ts';
+import type { UnreachableLog } from '#proxy/unreachable-log.ts';
 import type { HeadReading } from './head-reader.ts';
 
 export interface ConnectionDeps {
@@ -12,6 +13,8 @@ export interface ConnectionDeps {
   readonly responseHeads: HeadReading;
   /** A connection to an endpoint was made. */
   upstreamConnected(): void;
+  /** Told of connections to endpoints that could not be made. */
+  readonly unreachable: UnreachableLog;
   /** A connection to an endpoint said something that was not asked for. */
   poisoned(): void;
 }

@@ -228,8 +228,10 @@ export class Upstream implements WireOwner, TimeoutOwner {
     const user = this.#user;
     this.#user = undefined;
     if (user === undefined) return;
-    if (state === STATE.connecting) user.onUpstreamFailed('connect-failed');
-    else user.onUpstreamFailed(state === STATE.body ? 'upstream-truncated' : 'upstream-reset');
+    if (state === STATE.connecting) {
+      this.#deps.unreachable.failed(this.pool.endpoint, this.wire.fault ?? 'closed');
+      user.onUpstreamFailed('connect-failed');
+    } else user.onUpstreamFailed(state === STATE.body ? 'upstream-truncated' : 'upstream-reset');
   }
 
   onTimeout(): void {

@@ -10,6 +10,7 @@
  */
 import { connect } from 'node:net';
 import type { Socket } from 'node:net';
+import { codeOf } from '#errors';
 import { READ_AT, SHARED, bufferLent, bufferReturned, dropBuffer, giveBuffer, mayKeepBuffer, takeBuffer } from './buffers.ts';
 import type { ReadBuffer } from './buffers.ts';
 import { askForBuffers, canChangeBuffers, latin1, queuedBytes, readIntoBuffer } from './fast-read.ts';
@@ -54,6 +55,8 @@ export function onWireFault(report: (error: unknown) => void): void {
 export class Wire {
   readonly socket: Socket;
   owner: WireOwner;
+  /** What the system said when the connection failed; undefined: nothing went wrong, or nobody asked for a connection. */
+  fault: string | undefined = undefined;
   /** What the bytes at hand are in; undefined on the slow path. */
   #current: ReadBuffer | undefined = SHARED;
   /** Whether the next reads go into a buffer that can be lent. */
@@ -79,7 +82,10 @@ export class Wire {
         this.owner.onEnd();
       });
     });
-    socket.on('error', () => undefined); // `close` follows.
+    // `close` follows.
+    socket.on('error', (error) => {
+      this.fault = codeOf(error) ?? error.message;
+    });
     socket.on('close', () => {
       this.#closed = true;
       this.#dropCurrent();
