@@ -105,7 +105,8 @@ export function clashingHost(
 function endpointOf({ row }: RoutedContainer, port: number): Endpoint | undefined {
   const at = { id: row.id, address: row.address, port, hostName: row.host, generation: row.incarnation };
   if (row.snapshot !== '') return { ...at, state: 'asleep' };
-  return row.state !== 'running' || row.address === '' ? undefined : at;
+  if (row.state !== 'running' || row.address === '') return undefined;
+  return row.startedMs === undefined ? at : { ...at, startedMs: row.startedMs };
 }
 
 /**

@@ -20,7 +20,7 @@ import type { Refusal, Verdict } from './actions/gates.ts';
 import { hashKeyOf } from './hash-key.ts';
 import { HeadFacts } from './head-facts.ts';
 import type { HoldRequest } from './hold.ts';
-import { ATTEMPTS_MAX, RETRY_AFTER_SECONDS } from './limits.ts';
+import { ATTEMPTS_MAX, LISTEN_MS_MAX, RETRY_AFTER_SECONDS } from './limits.ts';
 import { settle } from './record.ts';
 import type { ExchangeRecord } from './record.ts';
 import { mayRetry } from './retry.ts';
@@ -280,13 +280,26 @@ export class Exchange implements Visit, HoldRequest {
     if (attempt.connected) this.#plane.endpoints.retire(new Set([endpoint.id])); // One idle connection was dead; its siblings are as old.
     else {
       this.avoid.add(endpoint.id);
-      if (!this.#plane.hasOther(this.serviceId, this.avoid)) {
+      if (!this.#plane.hasOther(this.serviceId, this.avoid) && !this.#waitsForStart(endpoint)) {
         this.refuse(attempt.error);
         return;
       }
     }
     this.#plane.counters.retried();
     this.#place();
+  }
+
+  /** Whether its program may be about to listen: then the request waits for it, and what it was refused does not count. */
+  #waitsForStart({ id, startedMs }: Endpoint): boolean {
+    if (startedMs === undefined) return false;
+    const { clock, wallOffsetMs, holds } = this.#plane;
+    const sinceMs = clock.monotonicMs() + wallOffsetMs - startedMs;
+    // A clock that was set back says nothing.
+    if (sinceMs < 0 || sinceMs >= LISTEN_MS_MAX) return false;
+    this.avoid.delete(id);
+    this.#attempts -= 1;
+    holds.notListening(id);
+    return true;
   }
 
   /** The client is gone, or will be: ends a hold. What is under way at an endpoint is the port's to end. */

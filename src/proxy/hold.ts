@@ -5,7 +5,7 @@
  * States of an endpoint: open → frozen (requests wait) → overdue (the deadline passed: requests are refused) → open, by `thaw` alone. A
  * deadline does not thaw, because nobody knows whether the endpoint is there. An endpoint that sleeps is asked for (`Wakes`) and opens with a
  * table in which it is awake. Requests that wait for a sleeper, or for an endpoint that is full, are refused after `HOLD_MS_MAX`, or what their
- * service says. One that health checks found unhealthy is as good as not there; where all are, nobody waits, and who waits is refused.
+ * service says. One that was just started and does not listen yet is closed for a moment at a time. One that health checks found unhealthy is as good as not there; where all are, nobody waits, and who waits is refused.
  *
  * INVARIANT: a waiting request holds a service's id, not the service: it is resolved against the table that is current at its release, so
  * that it never goes to the address that was frozen. Every decision is synchronous, so a freeze never falls between a decision and its use.
@@ -17,7 +17,7 @@ import type { Clock } from '#clock';
 import { Balancer } from './balancer.ts';
 import { shareOf } from './budget.ts';
 import type { ExchangeError } from './error-response.ts';
-import { HOLD_MS_MAX, HOLD_TICK_MS, RELEASE_BATCH, RELEASE_FIRST, RELEASE_STEP_MS } from './limits.ts';
+import { HOLD_MS_MAX, HOLD_TICK_MS, LISTEN_STEP_MS, RELEASE_BATCH, RELEASE_FIRST, RELEASE_STEP_MS } from './limits.ts';
 import type { Wakes } from './wakes.ts';
 
 export interface HoldRequest {
@@ -60,6 +60,8 @@ interface Freeze {
 export class HoldQueue implements Disposable {
   readonly #deps: HoldDeps;
   readonly #freezes = new Map<string, Freeze>();
+  /** By endpoint that refused a connection as it started: until it is tried again. */
+  readonly #starting = new Map<string, NodeJS.Timeout>();
   /** By service, in order of arrival. None of them is empty. */
   readonly #waiting = new Map<string, Set<HoldRequest>>();
   /** By service of which some went on and some wait: how many requests each of its endpoints may have under way before the next go on. */
@@ -177,6 +179,16 @@ export class HoldQueue implements Disposable {
     this.release();
   }
 
+  /** Its program does not listen yet: who wants it waits, and after a moment the first of them tries. */
+  notListening(endpointId: string): void {
+    if (this.#starting.has(endpointId)) return;
+    const timer = setTimeout(() => {
+      this.#starting.delete(endpointId);
+      this.release();
+    }, LISTEN_STEP_MS);
+    this.#starting.set(endpointId, timer);
+  }
+
   /** Settles all that need not wait any longer, in order. To be called whenever the current table changes. */
   release(): void {
     this.#isPaced = false;
@@ -213,6 +225,8 @@ export class HoldQueue implements Disposable {
     clearTimeout(this.#nextStep);
     for (const { timer } of this.#freezes.values()) clearTimeout(timer);
     this.#freezes.clear();
+    for (const timer of this.#starting.values()) clearTimeout(timer);
+    this.#starting.clear();
   }
 
   #releaseService(serviceId: string, waiting: ReadonlySet<HoldRequest>): void {
@@ -305,7 +319,12 @@ export class HoldQueue implements Disposable {
   }
 
   #isOpen(endpoint: Endpoint): boolean {
-    return endpoint.state === undefined && (this.#freezes.size === 0 || !this.#freezes.has(endpoint.id));
+    if (endpoint.state !== undefined || (this.#freezes.size > 0 && this.#freezes.has(endpoint.id))) return false;
+    return this.#starting.size === 0 || !this.#starting.has(endpoint.id);
+  }
+
+  #anyStarting(endpoints: readonly Endpoint[]): boolean {
+    return this.#starting.size > 0 && endpoints.some(({ id }) => this.#starting.has(id));
   }
 
   #openOf(all: readonly Endpoint[]): readonly Endpoint[] {
@@ -314,7 +333,7 @@ export class HoldQueue implements Disposable {
 
   #whileClosed(service: Service, request: HoldRequest): ExchangeError | 'wait' {
     const all = this.usableOf(service);
-    if (this.#anyInTime(all)) return 'wait';
+    if (this.#anyInTime(all) || this.#anyStarting(all)) return 'wait';
     const asleep = this.#asleepOf(all);
     if (asleep.length === 0) return 'hold-expired';
     if (asleep.every((id) => this.#deps.wakes.failedForMs(id) > 0)) return 'wake-failed';
@@ -325,7 +344,7 @@ export class HoldQueue implements Disposable {
   #wake(serviceId: string): void {
     const service = this.#deps.serviceOf(serviceId);
     const all = service === undefined ? [] : this.usableOf(service);
-    if (this.#anyInTime(all) || all.some((endpoint) => this.#isOpen(endpoint))) return;
+    if (this.#anyInTime(all) || this.#anyStarting(all) || all.some((endpoint) => this.#isOpen(endpoint))) return;
     const asleep = this.#asleepOf(all);
     if (asleep.length > 0) this.#deps.wakes.ask(asleep);
   }

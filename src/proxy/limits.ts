@@ -14,6 +14,10 @@ export const STREAM_END_MS = 100;
 export const HOLD_MS_MAX = 60_000;
 /** How often who waits is looked at. */
 export const HOLD_TICK_MS = 250;
+/** A program gets that long from its container's start to listen; meanwhile requests wait for it, and none is answered that it refuses. */
+export const LISTEN_MS_MAX = 10_000;
+/** How often a worker tries whether it listens: a start takes 200 to 400 ms. */
+export const LISTEN_STEP_MS = 25;
 /** What waited goes on as it is answered, as in TCP's slow start (RFC 5681 §3.1): so many at first, and for each answer one more than it makes room for. */
 export const RELEASE_FIRST = 2;
 /** And in each such time twice as many, whatever is answered: some requests are meant to last. A thousand are on their way in 0.2 s. */

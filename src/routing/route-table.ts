@@ -20,6 +20,8 @@ export interface Endpoint {
   readonly generation: number;
   /** It takes no requests until it is woken; its address means nothing meanwhile. Absent: it is awake. */
   readonly state?: 'asleep' | undefined;
+  /** When its program was started, by the wall clock: it may not listen for a moment. Absent: it is not ours to start. */
+  readonly startedMs?: number | undefined;
   /** Its share of the requests beside the others'; a whole number from 0, which takes nothing new. Absent: 1. */
   readonly weight?: number | undefined;
 }

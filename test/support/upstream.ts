@@ -17,10 +17,10 @@ export interface HttpUpstream extends Upstream {
   readonly server: Server;
 }
 
-/** An HTTP server on a free port of the loopback. */
-export async function startUpstream(handler: RequestListener): Promise<HttpUpstream> {
+/** An HTTP server on the loopback, where no port is given on a free one. */
+export async function startUpstream(handler: RequestListener, onPort = 0): Promise<HttpUpstream> {
   const server = createServer({ keepAliveTimeout: 60_000 }, handler);
-  return { server, ...(await listening(server)) };
+  return { server, ...(await listening(server, onPort)) };
 }
 
 /** A server that hands out its sockets. */
@@ -43,7 +43,7 @@ export async function bodyOf(request: IncomingMessage): Promise<Buffer> {
   return Buffer.concat(chunks);
 }
 
-async function listening(server: RawServer): Promise<Upstream> {
+async function listening(server: RawServer, onPort = 0): Promise<Upstream> {
   const sockets = new Set<Socket>();
   let accepted = 0;
   server.on('connection', (socket: Socket) => {
@@ -53,7 +53,7 @@ async function listening(server: RawServer): Promise<Upstream> {
   });
   const { promise, resolve, reject } = Promise.withResolvers<undefined>();
   server.once('error', reject);
-  server.listen({ host: '127.0.0.1', port: 0 }, () => {
+  server.listen({ host: '127.0.0.1', port: onPort }, () => {
     resolve(undefined);
   });
   await promise;

@@ -1,5 +1,4 @@
 /** A host that is emptied while its containers serve, and a service that grows and shrinks with its load. */
-import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { expectNothingLeft } from '../../support/leftovers.ts';
 import { startNode } from '../../support/node.ts';
@@ -56,15 +55,6 @@ describe('a fleet of two hosts', () => {
     startSteadyLoad({ port: node.ports.https, host: `${name}.localhost`, path, caFile: node.caFile }, ratePerSecond);
   /** What a failure is to be explained by. */
   const saidByNode = (): string => node.output().slice(-4_000);
-  /** A program listens a moment after its container runs: until then its port refuses. */
-  const untilServed = async (name: string): Promise<void> => {
-    const statuses = async (): Promise<readonly number[]> => {
-      const first = load(name, 10);
-      await delay(150);
-      return (await first.stop()).map(({ status }) => status);
-    };
-    await expect.poll(statuses, { timeout: 20_000, interval: 100 }).toEqual([200]);
-  };
   const failed = (samples: readonly LoadSample[]): readonly LoadSample[] => samples.filter(({ status }) => status !== 200);
 
   test('drains a host without a failed request, and gives it back', { timeout: 240_000 }, async () => {
@@ -137,7 +127,7 @@ describe('a fleet of two hosts', () => {
     );
     const copies = async (): Promise<number> =>
       (await docker('ps', '-q', '--filter', 'label=ecluse.scale.of')).split('\n').filter(Boolean).length;
-    await untilServed('grow');
+    // At once: what comes before the program listens waits for it.
     const busy = load('grow', 8, '/slow');
     await expect.poll(copies, { timeout: 90_000, interval: 1000 }).toBe(2);
     const first = await busy.stop();
@@ -160,7 +150,6 @@ describe('a fleet of two hosts', () => {
     await docker('run', '-d', '--name', 'take', '-m', '256m', '--memory-swap', '256m', ...labels, 'hello', ...program);
     const limit = async (): Promise<number> => Number(await docker('inspect', '-f', '{{.HostConfig.Memory}}', 'take'));
     expect(await limit()).toBe(256 * 1024 ** 2);
-    await untilServed('take');
     const taking = load('take', 1);
     await expect.poll(limit, { timeout: 120_000, interval: 1000 }).toBe(320 * 1024 ** 2);
     expect(failed(await taking.stop()), saidByNode()).toEqual([]);

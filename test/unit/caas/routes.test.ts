@@ -95,7 +95,9 @@ describe('two tenants', () => {
         {
           id: 'b-c/aa-b-c.localhost/',
           tenant: 'b-c',
-          endpoints: [{ id: theirs.row.id, address: '10.90.1.2', port: 80, hostName: 'a', generation: 1 }],
+          endpoints: [
+            { id: theirs.row.id, address: '10.90.1.2', port: 80, hostName: 'a', generation: 1, startedMs: Date.UTC(2026, 0, 1) },
+          ],
         },
       ],
       routes: [{ host: 'aa-b-c.localhost', path: '/', serviceId: 'b-c/aa-b-c.localhost/' }],
