@@ -18,11 +18,19 @@ import type { Sql } from '#state/sql.ts';
 export interface WorkerMeasure {
   readonly stallMs: number;
   readonly stallP99Ms: number;
+  /** The longest pause of garbage collection, of any kind. */
+  readonly longestGcMs: number;
   readonly heapUsed: number;
   readonly rss: number;
 }
 
-const measureSchema = z.object({ stallMs: z.number(), stallP99Ms: z.number(), heapUsed: z.number(), rss: z.number() });
+const measureSchema = z.object({
+  stallMs: z.number(),
+  stallP99Ms: z.number(),
+  longestGcMs: z.number(),
+  heapUsed: z.number(),
+  rss: z.number(),
+});
 
 export class MeasuredEdge implements AsyncDisposable {
   readonly pool: WorkerPool;
