@@ -85,7 +85,7 @@ async function growth(sizes: readonly number[], changes: number): Promise<readon
       stallMs: {
         worst: round1(Math.max(...after.map(({ stallMs }) => stallMs))),
         p99: round1(Math.max(...after.map(({ stallP99Ms }) => stallP99Ms))),
-        longestGc: round1(Math.max(...after.map(({ longestGcMs }) => longestGcMs))),
+        longestWork: round1(Math.max(...after.map(({ longestWorkMs }) => longestWorkMs))),
       },
       heapGrowthBytes: Math.max(...after.map(({ heapUsed }) => heapUsed)) - heap,
     });

@@ -18,8 +18,8 @@ import type { Sql } from '#state/sql.ts';
 export interface WorkerMeasure {
   readonly stallMs: number;
   readonly stallP99Ms: number;
-  /** The longest pause of garbage collection, of any kind. */
-  readonly longestGcMs: number;
+  /** The most that the thread worked at a stretch: a stall that is longer was a wait for a processor. */
+  readonly longestWorkMs: number;
   readonly heapUsed: number;
   readonly rss: number;
 }
@@ -27,7 +27,7 @@ export interface WorkerMeasure {
 const measureSchema = z.object({
   stallMs: z.number(),
   stallP99Ms: z.number(),
-  longestGcMs: z.number(),
+  longestWorkMs: z.number(),
   heapUsed: z.number(),
   rss: z.number(),
 });

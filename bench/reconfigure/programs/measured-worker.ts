@@ -4,7 +4,7 @@
  */
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { monitorEventLoopDelay, PerformanceObserver } from 'node:perf_hooks';
+import { monitorEventLoopDelay } from 'node:perf_hooks';
 
 await import('../../../src/worker.ts');
 
@@ -12,27 +12,29 @@ await import('../../../src/worker.ts');
 const RESOLUTION_MS = 1;
 const late = monitorEventLoopDelay({ resolution: RESOLUTION_MS });
 late.enable();
-let gcMs = 0;
-let sinceMs = 0;
-new PerformanceObserver((list) => {
-  // Those that a look made are told after it.
-  for (const { startTime, duration } of list.getEntries()) if (startTime >= sinceMs) gcMs = Math.max(gcMs, duration);
-}).observe({ entryTypes: ['gc'] });
+/** The most that the thread worked between two turns of a timer: of a stall, what is its own, and not a wait for a processor. */
+let workedMs = 0;
+let before = process.threadCpuUsage();
+setInterval(() => {
+  const { user, system } = process.threadCpuUsage(before);
+  before = process.threadCpuUsage();
+  workedMs = Math.max(workedMs, (user + system) / 1e3);
+}, RESOLUTION_MS);
 
 process.on('SIGUSR2', () => {
   const stallMs = Math.max(0, late.max / 1e6 - RESOLUTION_MS);
   const stallP99Ms = Math.max(0, late.percentile(99) / 1e6 - RESOLUTION_MS);
-  const longestGcMs = gcMs;
+  const longestWorkMs = workedMs;
   late.disable();
   globalThis.gc?.();
   const { heapUsed, rss, external } = process.memoryUsage();
   const folder = process.env['ECLUSE_BENCH_FOLDER'] ?? '';
   writeFileSync(
     join(folder, `${String(process.pid)}.json`),
-    JSON.stringify({ stallMs, stallP99Ms, longestGcMs, heapUsed, rss, external }),
+    JSON.stringify({ stallMs, stallP99Ms, longestWorkMs, heapUsed, rss, external }),
   );
-  gcMs = 0;
-  sinceMs = performance.now();
+  before = process.threadCpuUsage();
+  workedMs = 0;
   late.reset();
   late.enable();
 });
