@@ -1,7 +1,6 @@
 /** Certificates that people add for the edge: from what they hand in to the store, sealed, and to the workers. */
-import { LRUCache } from 'lru-cache';
 import type { Clock } from '#clock';
-import { EcluseError, reasonOf } from '#errors';
+import { EcluseError } from '#errors';
 import type { Log } from '#log';
 import type {
   CertificateAdded,
@@ -17,16 +16,15 @@ import {
   listCertificates,
   listEndingCertificates,
   putCertificate,
-  readCertificateMaterial,
   removeCertificate,
 } from '#state/certificates.ts';
-import type { CertificateMaterial, CertificateRow } from '#state/certificates.ts';
+import type { CertificateRow } from '#state/certificates.ts';
 import type { Sql } from '#state/sql.ts';
 import { DEFAULT_CERTIFICATE } from '#tls/certificate.ts';
-import type { CertificateChain, EdgeCertificate } from '#tls/certificate.ts';
 import { checkCertificate } from '#tls/certificate-check.ts';
 import type { UnknownNames } from '#tls/config.ts';
 import type { KeySeal } from '#tls/key-seal.ts';
+import { belongsTo } from './node-certificate-store.ts';
 import type { Edge } from './node-edge.ts';
 
 export interface EdgeCertificatesDeps {
@@ -38,7 +36,7 @@ export interface EdgeCertificatesDeps {
   readonly unknownNames: UnknownNames;
 }
 
-/** At 2.5 KB each, in the primary and in every worker (docs/decisions/024-certificates.md). */
+/** At 1.2 KB each in every worker (docs/decisions/024-certificates.md). */
 const CERTIFICATES_MAX = 100_000;
 /** More are one mistake, seen many times. */
 const WARNINGS_MAX = 10;
@@ -46,50 +44,6 @@ const ENDING_MAX = 100;
 /** Time to do something about it, and less than any CA's renewal period. */
 const WARN_BEFORE_MS = 14 * 86_400_000;
 const DAY_MS = 86_400_000;
-/** Chains are a CA's, and the same for all that it signs in a year. */
-const CHAINS_MAX = 1000;
-
-/** One object for each text, so that a structured clone has it once. */
-const chains = new LRUCache<string, CertificateChain>({ max: CHAINS_MAX });
-
-function sharedChain(pem: string): CertificateChain {
-  const known = chains.get(pem);
-  if (known !== undefined) return known;
-  const chain = { pem };
-  chains.set(pem, chain);
-  return chain;
-}
-
-/** What a sealed key belongs to: the key of another row, or of an earlier version, does not open in its place. */
-export function belongsTo({ name, version, fingerprint }: Pick<CertificateMaterial, 'name' | 'version' | 'fingerprint'>): string {
-  return `ecluse certificate ${name} ${String(version)} ${fingerprint}`;
-}
-
-/** All that the store has, for the workers' boot. One whose key does not open is left out, and said: the others must not wait for it. */
-export async function readAddedCertificates({
-  sql,
-  seal,
-  log,
-}: Pick<EdgeCertificatesDeps, 'sql' | 'seal' | 'log'>): Promise<readonly EdgeCertificate[]> {
-  return (await readCertificateMaterial(sql)).flatMap((row) => {
-    try {
-      const keyPem = seal.unseal(row.sealedKey, belongsTo(row));
-      return [
-        {
-          name: row.name,
-          hosts: row.hosts,
-          notAfterMs: row.notAfterMs,
-          leafPem: row.leaf,
-          chain: sharedChain(row.chain),
-          keyPem,
-        },
-      ];
-    } catch (error) {
-      log.error({ certificate: row.name, reason: reasonOf(error) }, 'a certificate is not served: add it again');
-      return [];
-    }
-  });
-}
 
 export class EdgeCertificates implements CertificateControl {
   readonly #deps: EdgeCertificatesDeps;
@@ -114,7 +68,7 @@ export class EdgeCertificates implements CertificateControl {
         if (before === undefined && edge.certificates.size > CERTIFICATES_MAX) throw tooMany();
         row = { ...row, version: (before?.version ?? 0) + 1 };
         const { hosts, notAfterMs } = row;
-        return { certificates: [{ name, hosts, notAfterMs, leafPem, chain: sharedChain(chainPem), keyPem }], removed: [] };
+        return { certificates: [{ name, hosts, notAfterMs, leafPem, chain: { pem: chainPem }, keyPem }], removed: [] };
       },
       async (configVersion) => {
         const sealed = { leaf: leafPem, chain: chainPem, sealedKey: seal.seal(keyPem, belongsTo(row)), sealedBy: seal.id };

@@ -7,7 +7,9 @@ import type { Log } from '#log';
 import { parseStoredSpec } from '#caas/spec/container-spec.ts';
 import { publishedOf } from '#caas/ports/port-routes.ts';
 import { routesOf } from '#caas/routes.ts';
-import type { EdgeChange, EdgeConfig } from '#proxy/protocol.ts';
+import type { PackCertificates } from '#proxy/certificate-delivery.ts';
+import type { EdgeStart } from '#proxy/committed.ts';
+import type { EdgeChange } from '#proxy/protocol.ts';
 import { NOTHING_FROZEN } from '#proxy/protocol.ts';
 import type { WorkerPool } from '#proxy/worker-pool.ts';
 import type { Activator, EndpointUse, FreezeSpan, Frozen, Waker } from '#routing/activator.ts';
@@ -31,9 +33,16 @@ import type { Sql } from '#state/sql.ts';
 import { listTenants } from '#state/tenants.ts';
 import type { HostCertificates } from '#tls/host-certificates.ts';
 import { DEFAULT_CERTIFICATE } from '#tls/certificate.ts';
-import type { EdgeCertificate } from '#tls/certificate.ts';
+import type { Coverage, EdgeCertificate } from '#tls/certificate.ts';
 import { CertificateIndex } from '#tls/certificate-index.ts';
+import type { CertificatePack } from '#tls/certificate-pack.ts';
 import type { IssuedCertificate } from '#tls/issued-certificates.ts';
+
+export interface AddedCertificates {
+  /** What all of them cover. */
+  readonly bare: () => Promise<CertificateIndex<Coverage>>;
+  readonly pack: PackCertificates;
+}
 
 export interface EdgeDeps {
   readonly log: Log;
@@ -44,7 +53,7 @@ export interface EdgeDeps {
   /** As it is now. */
   readonly domain: () => string;
   /** What people added, as the store has it. */
-  readonly added: () => Promise<readonly EdgeCertificate[]>;
+  readonly added: AddedCertificates;
   /** Who wakes containers; undefined: nobody does. */
   readonly wake: Waker['wake'] | undefined;
 }
@@ -69,7 +78,7 @@ export interface SettingsChanged {
 
 /** Which certificate a handshake gets. */
 export type CertificateChoice =
-  | { readonly kind: 'added'; readonly certificate: EdgeCertificate }
+  | { readonly kind: 'added'; readonly certificate: Coverage }
   /** One of the internal CA for this host of a route. */
   | { readonly kind: 'issued'; readonly host: string }
   /** The default, or an alert, as the configuration says. */
@@ -88,8 +97,9 @@ export class Edge implements Activator {
   readonly #deps: EdgeDeps;
   /** Publications and operators' changes, one after the other. */
   readonly #turns = new KeyedLock();
-  /** What the workers have. */
-  #certificates = CertificateIndex.empty<EdgeCertificate>();
+  /** What the workers have, while there are none. */
+  #certificates = CertificateIndex.bare();
+  #defaultLeaf = '';
   #version = 0;
   #containers = NOTHING;
   #settings = NO_SETTINGS;
@@ -122,14 +132,16 @@ export class Edge implements Activator {
   }
 
   /** What workers boot with: what the store says now, under the next version number. */
-  async initial(): Promise<EdgeConfig> {
+  async initial(): Promise<EdgeStart> {
     const { sql } = this.#deps;
     this.#settings = settingsOf(await readEdgeSettings(sql));
     this.#settingsVersion = await readOperatorVersion(sql);
     this.#containers = await this.#readContainers();
     this.#version = Number((await readSetting(sql, CONFIG_VERSION_KEY)) ?? '0') + 1;
     const hosts = new Set([...[...this.#settings.hosts.entries()].map(([host]) => host), ...this.#containers.byHost.keys()]);
-    this.#certificates = this.#certificates.with([...(await this.#deps.added()), await this.#defaultCertificate()]);
+    const fallback = await this.#defaultCertificate();
+    this.#defaultLeaf = fallback.leafPem;
+    this.#certificates = (await this.#deps.added.bare()).with([fallback]);
     await writeSetting(sql, CONFIG_VERSION_KEY, String(this.#version));
     const { services, ports } = this.#containers.config;
     const config = {
@@ -138,7 +150,7 @@ export class Edge implements Activator {
       routes: [...hosts].flatMap((host) => routesOfHost(host, this.#settings, this.#containers)),
       ports,
     };
-    return { config, certificates: [...this.#certificates.values()] };
+    return { config, certificates: this.#certificates };
   }
 
   async #readContainers(): Promise<FromContainers> {
@@ -152,7 +164,14 @@ export class Edge implements Activator {
 
   /** From now on changes go to these workers; undefined: to nobody, because they are being drained. */
   attach(pool: WorkerPool | undefined): void {
+    this.#certificates = this.certificates;
     this.#pool = pool;
+  }
+
+  /** Certificates with their keys, for workers that boot. */
+  async packCertificates(names: readonly string[]): Promise<CertificatePack> {
+    const added = await this.#deps.added.pack(names);
+    return names.includes(DEFAULT_CERTIFICATE) ? added.with([await this.#defaultCertificate()], new Set()) : added;
   }
 
   /**
@@ -315,8 +334,8 @@ export class Edge implements Activator {
   }
 
   /** What certificates that people added there are, as the workers have them. */
-  get certificates(): CertificateIndex<EdgeCertificate> {
-    return this.#certificates;
+  get certificates(): CertificateIndex<Coverage> {
+    return this.#pool?.certificates ?? this.#certificates;
   }
 
   /** The certificate of the internal CA for the host of a route; undefined: no route has it. Errors: those of `HostCertificates`. */
@@ -330,7 +349,7 @@ export class Edge implements Activator {
   /** What a handshake for `serverName` gets (as `ServerNames` of the workers). */
   certificateFor(serverName: string, table: RouteTable): CertificateChoice {
     const name = normaliseRequestHost(serverName);
-    const added = name === undefined ? undefined : this.#certificates.find(name);
+    const added = name === undefined ? undefined : this.certificates.find(name);
     if (added !== undefined) return { kind: 'added', certificate: added };
     const host = name === undefined ? undefined : certificateHostOf(table, name);
     return host === undefined ? { kind: 'unknown' } : { kind: 'issued', host };
@@ -342,7 +361,7 @@ export class Edge implements Activator {
 
   async #dueCertificates(): Promise<readonly EdgeCertificate[]> {
     const certificate = await this.#defaultCertificate();
-    return this.#certificates.get(DEFAULT_CERTIFICATE) === certificate ? [] : [certificate];
+    return this.#defaultLeaf === certificate.leafPem ? [] : [certificate];
   }
 
   #routesTo({ services, removedServices, hosts }: Difference, { settings, containers }: Sources): RouteDelta {
@@ -351,9 +370,9 @@ export class Edge implements Activator {
   }
 
   /** The workers have it. */
-  #taken({ routes, certificates, removedCertificates }: Omit<EdgeChange, 'ports'>): void {
+  #taken({ routes, certificates }: Omit<EdgeChange, 'ports'>): void {
     this.#version = routes.version;
-    this.#certificates = this.#certificates.with(certificates, removedCertificates);
+    this.#defaultLeaf = certificates.find(({ name }) => name === DEFAULT_CERTIFICATE)?.leafPem ?? this.#defaultLeaf;
   }
 
   async freeze(endpointIds: readonly string[], span: FreezeSpan): Promise<Frozen> {

@@ -33,7 +33,8 @@ import type { Authority } from '#tls/authority.ts';
 import { listSealingKeys } from '#state/certificates.ts';
 import { HostCertificates } from '#tls/host-certificates.ts';
 import { KeySeal } from '#tls/key-seal.ts';
-import { EdgeCertificates, readAddedCertificates } from './node-certificates.ts';
+import { CertificateReader } from './node-certificate-reader.ts';
+import { EdgeCertificates } from './node-certificates.ts';
 import { NodeOperations } from './node-control.ts';
 import type { NodeParts } from './node-control.ts';
 import { openContainerPlane } from './node-containers.ts';
@@ -100,6 +101,10 @@ async function inData<T>(config: NodeConfig, work: () => Promise<T>): Promise<T>
   }
 }
 
+function storeFileOf({ dataDir }: NodeConfig): string {
+  return join(dataDir, 'ecluse.db');
+}
+
 async function openState(
   config: NodeConfig,
   stack: AsyncDisposableStack,
@@ -109,7 +114,7 @@ async function openState(
   readonly hostCertificates: HostCertificates;
   readonly seal: KeySeal;
 }> {
-  const sql = stack.use(openSqlite(join(config.dataDir, 'ecluse.db')));
+  const sql = stack.use(openSqlite(storeFileOf(config)));
   const folder = join(config.dataDir, 'tls');
   const authority = await openAuthority(folder, { clock: systemClock });
   const hostCertificates = await HostCertificates.open(folder, { authority, clock: systemClock });
@@ -208,6 +213,7 @@ async function openNode(config: NodeConfig, log: Log, say: Say, orders: Orders):
   stack.use(predecessors);
   await checkPorts(config, lock.afterCrash, predecessors);
   const { sql, authority, hostCertificates, seal } = await inData(config, async () => await openState(config, stack));
+  const reader = stack.use(new CertificateReader({ log, storeFile: storeFileOf(config), seal }));
   const cgroups = await detectCgroups();
   const [runsc, machine] = await Promise.all([probeRunsc(), readMachine()]);
 
@@ -218,7 +224,7 @@ async function openNode(config: NodeConfig, log: Log, say: Say, orders: Orders):
     clock,
     sql,
     certificates: hostCertificates,
-    added: async () => await readAddedCertificates({ sql, seal, log }),
+    added: reader,
     domain,
     wake: (ids) => plane.sleepers.wanted(ids),
   });

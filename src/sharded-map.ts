@@ -7,13 +7,19 @@
  */
 
 /** With a hundred thousand entries a shard has a hundred; with none a map has eight KiB. A power of two. */
-const SHARDS = 1024;
+export const SHARDS = 1024;
 const OFFSET_BASIS = 0x81_1c_9d_c5;
 const PRIME = 0x01_00_01_93;
 
-function shardOf(key: string): number {
+/** 32 bits, without a sign. */
+export function hashOf(key: string): number {
   let hash = OFFSET_BASIS;
   for (let index = 0; index < key.length; index += 1) hash = Math.imul(hash ^ key.charCodeAt(index), PRIME);
+  return hash >>> 0;
+}
+
+/** Of a key with this hash. */
+export function shardOf(hash: number): number {
   // The low bits of FNV are its worst.
   return ((hash >>> 10) ^ hash) & (SHARDS - 1);
 }
@@ -38,7 +44,7 @@ export class ShardedMap<V> {
   }
 
   get(key: string): V | undefined {
-    return this.#shards[shardOf(key)]?.get(key);
+    return this.#shards[shardOf(hashOf(key))]?.get(key);
   }
 
   /** A copy with these entries; undefined takes one away. */
@@ -48,7 +54,7 @@ export class ShardedMap<V> {
     const touched = new Map<number, Map<string, V>>();
     let { size } = this;
     for (const [key, value] of changes) {
-      const index = shardOf(key);
+      const index = shardOf(hashOf(key));
       const shard = touched.get(index) ?? new Map(shards[index]);
       touched.set(index, shard);
       size -= shard.size;

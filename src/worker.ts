@@ -20,6 +20,7 @@ import type { Drain } from '#proxy/listener.ts';
 import type { EndpointLoad } from '#proxy/loads.ts';
 import { PROTOCOL_VERSION } from '#proxy/protocol.ts';
 import type { FromWorker, ToWorker, WorkerOptions } from '#proxy/protocol.ts';
+import { ToldPacks } from '#tls/certificate-index.ts';
 
 interface Running {
   readonly plane: DataPlane;
@@ -29,6 +30,8 @@ interface Running {
 }
 
 let running: Running | undefined;
+/** Certificates, until it boots. */
+let told = new ToldPacks();
 /** How it ends, once it does. */
 let drain: Drain | undefined;
 let ending: Promise<void> | undefined;
@@ -64,7 +67,7 @@ function pushLoads(loads: readonly EndpointLoad[]): void {
 }
 
 async function boot(message: ToWorker & { readonly kind: 'boot' }): Promise<void> {
-  const { options, edge, freezes, failedWakes, unhealthy, seq } = message;
+  const { options, config, packs, freezes, failedWakes, unhealthy, seq } = message;
   const plane = new DataPlane(
     {
       log: createLog(options.logLevel),
@@ -83,12 +86,14 @@ async function boot(message: ToWorker & { readonly kind: 'boot' }): Promise<void
   );
   const state: Running = { plane, options, listener: undefined };
   running = state;
-  const refused = plane.prepareWhole(edge);
+  told.tell(packs);
+  const refused = plane.prepareWhole({ config, certificates: told.index() });
+  told = new ToldPacks();
   if (refused !== undefined) {
     send({ kind: 'refused', seq, reason: refused });
     return;
   }
-  plane.commit(edge.config.version);
+  plane.commit(config.version);
   plane.healthAdopted(unhealthy);
   for (const { endpointIds, deadlineMs } of freezes) plane.hold(endpointIds, deadlineMs);
   for (const { endpointIds, retryAfterMs } of failedWakes) plane.wakeFailed(endpointIds, retryAfterMs);
@@ -246,13 +251,13 @@ async function handleEnd(plane: DataPlane, message: EndMessage): Promise<void> {
 
 /** Takes over what the next primary serves: no connection of ours is to see an older version than a new one has seen. */
 function adopt(plane: DataPlane, message: ToWorker & { readonly kind: 'adopt' }): void {
-  const { seq, edge, freezes, failedWakes, unhealthy } = message;
-  const reason = plane.prepareWhole(edge);
+  const { seq, config, freezes, failedWakes, unhealthy } = message;
+  const reason = plane.prepareWhole({ config, certificates: plane.certificates });
   if (reason !== undefined) {
     send({ kind: 'refused', seq, reason });
     return;
   }
-  plane.commit(edge.config.version);
+  plane.commit(config.version);
   plane.healthAdopted(unhealthy);
   for (const { endpointIds, deadlineMs } of freezes) plane.hold(endpointIds, deadlineMs);
   // What the last primary froze nobody else would thaw.
@@ -281,7 +286,10 @@ function isOf<K extends ToWorker['kind']>(message: ToWorker, kinds: readonly K[]
   return kinds.some((kind) => kind === message.kind);
 }
 
-async function handle(state: Running, message: Exclude<ToWorker, { readonly kind: 'boot' | 'issued' }>): Promise<void> {
+async function handle(
+  state: Running,
+  message: Exclude<ToWorker, { readonly kind: 'certificates' | 'boot' | 'issued' }>,
+): Promise<void> {
   if (isOf(message, OF_VERSIONS)) await handleVersion(state, message);
   else if (isOf(message, OF_WHAT_IS_SERVED)) await handleServed(state, message);
   else if (isOf(message, OF_ITSELF)) await handleOwn(state, message);
@@ -290,7 +298,10 @@ async function handle(state: Running, message: Exclude<ToWorker, { readonly kind
 
 async function onMessage(message: ToWorker): Promise<void> {
   try {
-    if (message.kind === 'boot') await boot(message);
+    if (message.kind === 'certificates') {
+      told.tell(message.packs);
+      send({ kind: 'ack', seq: message.seq });
+    } else if (message.kind === 'boot') await boot(message);
     else if (message.kind === 'issued') for (const answer of message.answers) running?.plane.issued.answered(answer);
     else if (running !== undefined) await handle(running, message);
     else if (message.kind === 'drain') {

@@ -3,15 +3,15 @@ import { writeFile } from 'node:fs/promises';
 import { createConnection } from 'node:net';
 import { z } from 'zod';
 import type { EdgeLimits } from '#proxy/edge-limits.ts';
-import type { EdgeConfig } from '#proxy/protocol.ts';
 import { runCommand } from '#command';
+import type { PlainEdge } from '../../test/support/edge.ts';
 import { LOAD_CORE, PROXY_CORE } from '../proxy/stage.ts';
 import type { Child, Stage } from '../proxy/stage.ts';
 import { ask } from './dialogue.ts';
 
 export interface EdgeSettings {
   readonly name: string;
-  readonly initial: EdgeConfig;
+  readonly initial: PlainEdge;
   /** What differs from the defaults. */
   readonly limits: Partial<EdgeLimits>;
   readonly accessLogFile: string;
@@ -86,7 +86,7 @@ export class EdgeUnderTest {
     return await ask(this.#child, STATUS, { kind: 'status' });
   }
 
-  async apply(edge: EdgeConfig): Promise<void> {
+  async apply(edge: PlainEdge): Promise<void> {
     await ask(this.#child, NOTHING, { kind: 'apply', edge });
   }
 

@@ -1,7 +1,7 @@
 /** What the benchmarks of slow clients share: the origin, the config of the edge, and the peers beside it. */
 import { z } from 'zod';
-import type { EdgeConfig } from '#proxy/protocol.ts';
 import type { EdgeLimits } from '#proxy/edge-limits.ts';
+import type { PlainEdge } from '../../test/support/edge.ts';
 import { BENCH_HOST } from '../proxy/configs.ts';
 import { installPrograms, isInstalled, note } from '../proxy/install.ts';
 import { makeCertificateFiles, startPeer } from '../proxy/peers.ts';
@@ -49,9 +49,9 @@ export interface Target {
 /** Hosts of other tenants, at which the same endpoints answer. */
 export const TENANT_HOSTS: readonly string[] = Array.from({ length: TENANTS }, (_, index) => `tenant-${String(index)}.test`);
 
-export function edgeConfig(ports: readonly number[]): EdgeConfig {
+export function edgeConfig(ports: readonly number[]): PlainEdge {
   const hosts = [BENCH_HOST, ...TENANT_HOSTS];
-  const endpointsOf = (id: string): EdgeConfig['config']['services'][number]['endpoints'] =>
+  const endpointsOf = (id: string): PlainEdge['config']['services'][number]['endpoints'] =>
     ports.map((port, index) => ({ id: `${id}-${String(index)}`, address: '127.0.0.1', port, hostName: 'a', generation: 1 }));
   return {
     config: {

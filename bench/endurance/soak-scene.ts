@@ -1,9 +1,9 @@
 /** What the soak runs: two origins, the edge, and the configs that it is changed to. */
 import { readFile } from 'node:fs/promises';
-import type { EdgeConfig } from '#proxy/protocol.ts';
 import type { EdgeLimits } from '#proxy/edge-limits.ts';
 import type { EdgeCertificate } from '#tls/certificate.ts';
 import type { Endpoint, Route, Service } from '#routing/route-table.ts';
+import type { PlainEdge } from '../../test/support/edge.ts';
 import { BENCH_HOST } from '../proxy/configs.ts';
 import { startOrigin } from '../proxy/origin.ts';
 import type { Origin } from '../proxy/origin.ts';
@@ -25,7 +25,7 @@ export interface SoakScene {
   /** For wrk: fast. */
   readonly origin: Origin;
   readonly logFile: string;
-  readonly configOf: (version: number) => EdgeConfig;
+  readonly configOf: (version: number) => PlainEdge;
 }
 
 /** In every second config there are that many tenants more. */
@@ -35,7 +35,7 @@ export async function startSoakScene(stage: Stage): Promise<SoakScene> {
   const origin = await startOrigin(stage);
   const odd = await SlowOrigin.start(stage);
   const certificates = [await certificateOf(stage), await certificateOf(stage)];
-  const configOf = (version: number): EdgeConfig => soakConfig(version, { fast: origin.ports, odd: odd.ports, certificates });
+  const configOf = (version: number): PlainEdge => soakConfig(version, { fast: origin.ports, odd: odd.ports, certificates });
   const logFile = stage.path('soak.log');
   const edge = await EdgeUnderTest.start(stage, {
     name: 'soak',
@@ -64,7 +64,7 @@ function of(ports: readonly number[], index: number): number {
 }
 
 /** Each version moves endpoints, gives others a new generation, and has other tenants or another certificate than the one before. */
-function soakConfig(version: number, { fast, odd, certificates }: Parts): EdgeConfig {
+function soakConfig(version: number, { fast, odd, certificates }: Parts): PlainEdge {
   const generation = Math.floor(version / 2);
   const endpoint = (id: string, port: number): Endpoint => ({ id, address: '127.0.0.1', port, hostName: 'a', generation });
   const services: Service[] = [

@@ -14,6 +14,7 @@ import type { EdgePatch, EdgeSettings } from '#routing/operator/settings.ts';
 import { writeConfigVersion } from '#state/edge-settings.ts';
 import { openSqlite } from '#state/sqlite.ts';
 import type { Sql } from '#state/sql.ts';
+import { CertificateIndex } from '#tls/certificate-index.ts';
 
 export interface WorkerMeasure {
   readonly stallMs: number;
@@ -70,7 +71,7 @@ export class MeasuredEdge implements AsyncDisposable {
             services: [...settings.services.entries()].map(([name, service]) => serviceOf(name, service)),
             routes: [...settings.hosts.values()].flatMap((list) => list.map(routeOf)),
           },
-          certificates: [],
+          certificates: CertificateIndex.of([]),
         },
         onTraffic: () => undefined,
         onWake: () => undefined,

@@ -1,35 +1,39 @@
 /** What the workers serve, as the primary keeps it: compiled, so that a change costs what it changes, and whole, so that a new worker can boot with it. */
 import { compileRoutes, configOf } from '#routing/compile.ts';
-import type { PublishedPort, RouteTable } from '#routing/route-table.ts';
-import type { EdgeCertificate } from '#tls/certificate.ts';
+import type { PublishedPort, RouteConfig, RouteTable } from '#routing/route-table.ts';
+import type { Coverage } from '#tls/certificate.ts';
+import type { CertificateIndex } from '#tls/certificate-index.ts';
 import { EcluseError } from '#errors';
-import { ShardedMap } from '#sharded-map';
-import type { EdgeChange, EdgeConfig } from './protocol.ts';
+import type { EdgeChange } from './protocol.ts';
 
 /** What all workers serve, or are to serve. */
 export interface Committed {
   readonly table: RouteTable;
   readonly ports: readonly PublishedPort[];
-  /** By name. */
-  readonly certificates: ShardedMap<EdgeCertificate>;
+  readonly certificates: CertificateIndex<Coverage>;
 }
 
-export function committedOf({ config, certificates }: EdgeConfig): Committed {
+/** What a pool begins with. */
+export interface EdgeStart {
+  readonly config: RouteConfig;
+  /** A bare one goes with `packCertificates`. */
+  readonly certificates: CertificateIndex<Coverage>;
+}
+
+export function committedOf({ config, certificates }: EdgeStart): Committed {
   const compiled = compileRoutes(config);
   if (compiled.kind === 'rejected') throw configRefused(config.version, compiled.reason);
-  const nothing = { table: compiled.table, ports: [], certificates: ShardedMap.empty<EdgeCertificate>() };
-  return committedWith(nothing, compiled.table, { ports: config.ports, certificates, removedCertificates: [] });
+  return { table: compiled.table, ports: config.ports ?? [], certificates };
 }
 
 export function committedWith(before: Committed, table: RouteTable, change: Omit<EdgeChange, 'routes'>): Committed {
-  const certificates = new Map<string, EdgeCertificate | undefined>(change.removedCertificates.map((name) => [name, undefined]));
-  for (const certificate of change.certificates) certificates.set(certificate.name, certificate);
-  return { table, ports: change.ports ?? before.ports, certificates: before.certificates.with(certificates) };
+  const certificates = before.certificates.with(change.certificates, change.removedCertificates);
+  return { table, ports: change.ports ?? before.ports, certificates };
 }
 
-/** What a worker boots with. */
-export function edgeConfigOf({ table, ports, certificates }: Committed): EdgeConfig {
-  return { config: { ...configOf(table), ports }, certificates: [...certificates.values()] };
+/** What a worker boots with, beside certificates. */
+export function routeConfigOf({ table, ports }: Committed): RouteConfig {
+  return { ...configOf(table), ports };
 }
 
 export function configRefused(version: number, reason: string): EcluseError {

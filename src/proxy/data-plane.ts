@@ -61,7 +61,7 @@ const NONE: ReadonlySet<string> = new Set();
 
 interface Snapshot {
   readonly table: RouteTable;
-  readonly certificates: CertificateIndex<EdgeCertificate>;
+  readonly certificates: CertificateIndex;
 }
 
 /** Who holds it sees what is put in a field later. */
@@ -116,7 +116,7 @@ export class DataPlane implements AsyncDisposable {
   downstreamConnections = 0;
 
   readonly #unhealthy = new Set<string>();
-  #snapshot: Snapshot = { table: EMPTY_TABLE, certificates: CertificateIndex.empty() };
+  #snapshot: Snapshot = { table: EMPTY_TABLE, certificates: CertificateIndex.of([]) };
   #prepared: Snapshot | undefined;
   #underWay = 0;
   #draining = false;
@@ -198,7 +198,7 @@ export class DataPlane implements AsyncDisposable {
     return this.#snapshot.table;
   }
 
-  get certificates(): CertificateIndex<EdgeCertificate> {
+  get certificates(): CertificateIndex {
     return this.#snapshot.certificates;
   }
 
@@ -265,9 +265,8 @@ export class DataPlane implements AsyncDisposable {
 
   /** Compiles what a worker begins with. Returns why it cannot be served, or undefined. */
   prepareWhole({ config, certificates }: EdgeConfig): string | undefined {
-    // They were looked at when they were added. A hundred thousand more looks would take half a minute.
-    const index = CertificateIndex.empty<EdgeCertificate>().with(certificates);
-    return this.#prepare(compileRoutes(config), config.ports ?? [], index);
+    // Certificates were looked at when they were added. A hundred thousand more looks would take half a minute.
+    return this.#prepare(compileRoutes(config), config.ports ?? [], certificates);
   }
 
   /** Compiles a change beside the current version. Returns why it cannot be served, or undefined. */
@@ -280,11 +279,7 @@ export class DataPlane implements AsyncDisposable {
     return this.#prepare(tableWith(this.table, routes), ports, this.certificates.with(certificates, removedCertificates));
   }
 
-  #prepare(
-    compiled: CompileResult,
-    ports: EdgeChange['ports'],
-    certificates: CertificateIndex<EdgeCertificate>,
-  ): string | undefined {
+  #prepare(compiled: CompileResult, ports: EdgeChange['ports'], certificates: CertificateIndex): string | undefined {
     if (compiled.kind === 'rejected') return compiled.reason;
     this.#prepared = { table: compiled.table, certificates };
     this.ports.prepare(compiled.table.version, ports);

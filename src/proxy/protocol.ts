@@ -2,7 +2,7 @@
  * What the primary and a worker say to each other. Structured-cloneable; sent with node:cluster's `advanced` serialisation.
  *
  * A request of the primary carries `seq`; its answer (`ack`, `refused` or `metrics`) carries the same. IPC keeps the order, and a
- * worker handles `boot`, `options`, `prepare`, `commit`, `freeze` and `thaw` on receipt, so a later message sees what an earlier one did.
+ * worker handles `certificates`, `boot`, `options`, `prepare`, `commit`, `freeze` and `thaw` on receipt, so a later message sees what an earlier one did.
  */
 import type { Spends } from './actions/rate-limits.ts';
 import type { LogLevel } from '#log';
@@ -11,11 +11,12 @@ import type { EndpointLoad } from './loads.ts';
 import type { FreezeSpan, Frozen } from '#routing/activator.ts';
 import type { PublishedPort, RouteConfig, RouteDelta } from '#routing/route-table.ts';
 import type { EdgeCertificate } from '#tls/certificate.ts';
+import type { CertificateIndex, ToldPack } from '#tls/certificate-index.ts';
 import type { UnknownNames } from '#tls/config.ts';
 import type { IssueAnswer } from '#tls/issued-certificates.ts';
 
 /** What a worker must say in its hello to understand all that a primary of another generation says. To be counted up with every change of these messages. */
-export const PROTOCOL_VERSION = 2;
+export const PROTOCOL_VERSION = 3;
 
 export interface ListenAddress {
   readonly host: string;
@@ -30,7 +31,7 @@ export interface ListenAddresses {
 /** Everything that one config version consists of. */
 export interface EdgeConfig {
   readonly config: RouteConfig;
-  readonly certificates: readonly EdgeCertificate[];
+  readonly certificates: CertificateIndex;
 }
 
 /** From one version to the next. */
@@ -89,11 +90,15 @@ export interface WorkerOptions {
 export type ChangeableOptions = Pick<WorkerOptions, 'limits' | 'trust' | 'accessLogFile' | 'logLevel'>;
 
 export type ToWorker =
+  /** Before `boot`: some of the certificates, in the order that the primary likes. */
+  | { readonly kind: 'certificates'; readonly seq: number; readonly packs: readonly ToldPack[] }
   | {
       readonly kind: 'boot';
       readonly seq: number;
       readonly options: WorkerOptions;
-      readonly edge: EdgeConfig;
+      readonly config: RouteConfig;
+      /** Those that were not told yet, or that changed since. */
+      readonly packs: readonly ToldPack[];
       readonly freezes: readonly { readonly endpointIds: readonly string[]; readonly deadlineMs: number }[];
       readonly failedWakes: readonly FailedWake[];
       /** All endpoints that are to have no requests. */
@@ -117,11 +122,14 @@ export type ToWorker =
   | { readonly kind: 'issued'; readonly seq: number; readonly answers: readonly IssueAnswer[] }
   /** The primary will be gone: it is to serve on for the one that comes, which may give it `drainMs` to end. */
   | { readonly kind: 'detach'; readonly seq: number; readonly drainMs: number }
-  /** From a later primary: what it serves, in one piece. Changes follow. */
+  /**
+   * From a later primary: what it serves, in one piece. Changes follow. Without certificates: it is told to end in the same breath, and what handshakes
+   * it has under way go on with those that it has.
+   */
   | {
       readonly kind: 'adopt';
       readonly seq: number;
-      readonly edge: EdgeConfig;
+      readonly config: RouteConfig;
       readonly freezes: readonly { readonly endpointIds: readonly string[]; readonly deadlineMs: number }[];
       readonly failedWakes: readonly FailedWake[];
       readonly unhealthy: readonly string[];

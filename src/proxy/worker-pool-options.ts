@@ -2,11 +2,13 @@
 import type { Clock } from '#clock';
 import type { Log } from '#log';
 import { shareLimits } from './budget.ts';
+import type { PackCertificates } from './certificate-delivery.ts';
+import type { EdgeStart } from './committed.ts';
 import { EDGE_LIMITS } from './edge-limits.ts';
 import type { EdgeLimits } from './edge-limits.ts';
 import type { Succession } from './generation/old-workers.ts';
 import type { Issuing } from './issuing.ts';
-import type { ChangeableOptions, EdgeConfig, ListenAddresses, TrafficDelta, TrustOptions, WorkerOptions } from './protocol.ts';
+import type { ChangeableOptions, ListenAddresses, TrafficDelta, TrustOptions, WorkerOptions } from './protocol.ts';
 
 export interface WorkerPoolDeps {
   readonly log: Log;
@@ -28,7 +30,9 @@ export interface WorkerPoolOptions {
   readonly unknownNames?: WorkerOptions['unknownNames'];
   /** Gives hosts of routes their certificates of the internal CA. Undefined: they have none. */
   readonly issue?: Issuing;
-  readonly initial: EdgeConfig;
+  readonly initial: EdgeStart;
+  /** Where the certificates are that `initial` and later changes tell of. Undefined: `initial` has them, and they stay in this process. */
+  readonly packCertificates?: PackCertificates;
   /** Sealed with them, TLS sessions are resumed by any worker. Undefined: each has its own. */
   readonly ticketKeys?: Uint8Array;
   /** What this node's primaries hand on to each other; undefined: the workers end with theirs. */

@@ -9,12 +9,15 @@ import cluster from 'node:cluster';
 import { tableWith } from '#routing/compile.ts';
 import type { EndpointUse } from '#routing/activator.ts';
 import type { RouteDelta, RouteTable } from '#routing/route-table.ts';
+import type { Coverage } from '#tls/certificate.ts';
+import type { CertificateIndex } from '#tls/certificate-index.ts';
 import { EcluseError, reasonOf } from '#errors';
 import { KeyedLock } from '#lifecycle';
 import { WAKE_SAME_MS, WORKER_ACK_TIMEOUT_MS, WORKER_DRAIN_MS, WORKER_START_TIMEOUT_MS } from './limits.ts';
 import { RateLimits } from './actions/rate-limits.ts';
 import type { Spends } from './actions/rate-limits.ts';
-import { committedOf, committedWith, configRefused, edgeConfigOf } from './committed.ts';
+import { CertificateDelivery } from './certificate-delivery.ts';
+import { committedOf, committedWith, configRefused, routeConfigOf } from './committed.ts';
 import type { Committed } from './committed.ts';
 import { HealthChecks } from './health/health-checks.ts';
 import type { EndpointHealth } from './health/health-checks.ts';
@@ -66,6 +69,7 @@ export class WorkerPool implements AsyncDisposable {
   readonly #health: HealthChecks;
   readonly #old: OldWorkers | undefined;
   readonly #rateLimits: RateLimits;
+  readonly #delivery: CertificateDelivery;
   #committed: Committed;
   /** Limits are of the whole node. */
   #changeable: ChangeableOptions;
@@ -101,6 +105,13 @@ export class WorkerPool implements AsyncDisposable {
       },
     });
     this.#health = this.#checkHealth();
+    this.#delivery = new CertificateDelivery({
+      index: () => this.certificates,
+      pack: options.packCertificates,
+      missing: (names) => {
+        this.#committed = { ...this.#committed, certificates: this.certificates.with([], names) };
+      },
+    });
   }
 
   /** Begins to check what is served, with what earlier generations found: none of our own workers is to try what is known to be down. */
@@ -143,7 +154,7 @@ export class WorkerPool implements AsyncDisposable {
       await pool[Symbol.asyncDispose]();
       throw error;
     }
-    pool.#old?.begin(() => ({ kind: 'adopt', edge: edgeConfigOf(pool.#committed), ...pool.#held() }));
+    pool.#old?.begin(() => ({ kind: 'adopt', config: routeConfigOf(pool.#committed), ...pool.#held() }));
     return pool;
   }
 
@@ -195,6 +206,11 @@ export class WorkerPool implements AsyncDisposable {
   /** What is committed, compiled. */
   get table(): RouteTable {
     return this.#committed.table;
+  }
+
+  /** What is committed. */
+  get certificates(): CertificateIndex<Coverage> {
+    return this.#committed.certificates;
   }
 
   /** Holds new requests for the endpoints on all workers; returns when nothing is under way there. */
@@ -424,8 +440,9 @@ export class WorkerPool implements AsyncDisposable {
     };
   }
 
-  /** Sends what is committed and frozen now. Rejects where the worker refuses it. */
+  /** Sends certificates, which may change meanwhile, and then what is committed and frozen by then. Rejects where the worker refuses it. */
   async #boot(member: Member): Promise<void> {
+    const packs = await this.#delivery.deliver(member.process);
     member.booted = true;
     member.version = this.version;
     const { succession, ticketKeys, unknownNames = 'default', workers } = this.#options;
@@ -441,7 +458,8 @@ export class WorkerPool implements AsyncDisposable {
           ticketKeys,
           ...generation,
         },
-        edge: edgeConfigOf(this.#committed),
+        config: routeConfigOf(this.#committed),
+        packs,
         ...this.#held(),
       },
       WORKER_START_TIMEOUT_MS,

@@ -27,12 +27,16 @@ export interface CertificateRow {
   readonly fingerprint: string;
 }
 
-/** What is served of one. */
-export interface CertificateMaterial {
+/** What a choice between them is made by. */
+export interface CertificateCoverage {
   readonly name: string;
-  readonly version: number;
   readonly notAfterMs: number;
   readonly hosts: readonly string[];
+}
+
+/** What is served of one. */
+export interface CertificateMaterial extends CertificateCoverage {
+  readonly version: number;
   readonly fingerprint: string;
   /** PEM. */
   readonly leaf: string;
@@ -49,6 +53,7 @@ export interface CertificateTotal {
   readonly notAfterMs: number;
 }
 
+const ROWS_AT_ONCE = 1000;
 const SHOWN = 'name, version, source, added_ms, not_before_ms, not_after_ms, hosts, issuer, key_kind, fingerprint';
 
 /** Makes a certificate last, in place of what has its name, together with the number of the config version that brings it. */
@@ -125,11 +130,29 @@ export async function listEndingCertificates(sql: Sql, beforeMs: number, limit: 
   return (await sql.read(query, [beforeMs, limit])).map(rowOf);
 }
 
-/** Everything that is served, with keys sealed. */
-export async function readCertificateMaterial(sql: Sql): Promise<readonly CertificateMaterial[]> {
+/** What all of them cover, a thousand at a time. */
+export async function* listCoverages(sql: Sql): AsyncGenerator<readonly CertificateCoverage[]> {
+  const query = 'SELECT name, not_after_ms, hosts FROM certificate WHERE name > ? ORDER BY name LIMIT ?';
+  let after = '';
+  for (;;) {
+    const rows = await sql.read(query, [after, ROWS_AT_ONCE]);
+    if (rows.length === 0) return;
+    const some = rows.map((row) => ({
+      name: textOf(row, 'name'),
+      notAfterMs: integerOf(row, 'not_after_ms'),
+      hosts: hostsOf(row),
+    }));
+    yield some;
+    after = some.at(-1)?.name ?? '';
+  }
+}
+
+/** What is served under these names, with keys sealed. */
+export async function readCertificateMaterial(sql: Sql, names: readonly string[]): Promise<readonly CertificateMaterial[]> {
   const rows = await sql.read(
-    'SELECT name, version, not_after_ms, hosts, fingerprint, leaf, chain, sealed_key FROM certificate',
-    [],
+    `SELECT name, version, not_after_ms, hosts, fingerprint, leaf, chain, sealed_key FROM certificate
+       WHERE name IN (SELECT value FROM json_each(?))`,
+    [JSON.stringify(names)],
   );
   return rows.map((row) => ({
     name: textOf(row, 'name'),

@@ -160,3 +160,12 @@ export function openSqlite(file: string): Sql {
     throw error instanceof EcluseError ? error : stateError(file, error);
   }
 }
+
+/** A second connection that reads what is there, beside the one that `openSqlite` made. */
+export function openSqliteReader(file: string): Sql {
+  try {
+    return new SqliteSql(new DatabaseSync(file, { timeout: BUSY_TIMEOUT_MS, readOnly: true }), file);
+  } catch (error) {
+    throw stateError(file, error);
+  }
+}

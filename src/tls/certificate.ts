@@ -1,17 +1,21 @@
 /** A certificate as the control plane hands it to the workers: plain data, as little of it as can be. */
 
-/** What follows the leaf. Thousands of certificates share one, and a structured clone keeps what is shared as one object. */
+/** What follows the leaf. Thousands of certificates share one. */
 export interface CertificateChain {
   /** Empty: nothing follows. */
   readonly pem: string;
 }
 
-export interface EdgeCertificate {
+/** What of a certificate counts for the choice between them. */
+export interface Coverage {
   /** What operators call it; `DEFAULT_CERTIFICATE`: what clients get that name no host, or an unknown one. */
   readonly name: string;
   /** Lower-case names that it covers: exact, or `*.example.com` (one label). Empty for the default. */
   readonly hosts: readonly string[];
   readonly notAfterMs: number;
+}
+
+export interface EdgeCertificate extends Coverage {
   readonly leafPem: string;
   readonly chain: CertificateChain;
   readonly keyPem: string;

@@ -23,12 +23,13 @@ const WHAT = 'the key that certificates are sealed with';
 const ID_CHARS = 16;
 
 export class KeySeal {
-  readonly #key: Buffer;
+  /** For the process that reads certificates, and nobody else. */
+  readonly key: Uint8Array;
   /** Names the key that seals. */
   readonly id: string;
 
-  private constructor(key: Buffer) {
-    this.#key = key;
+  private constructor(key: Uint8Array) {
+    this.key = key;
     this.id = createHmac('sha256', key).update('ecluse name of the key').digest('hex').slice(0, ID_CHARS);
   }
 
@@ -45,10 +46,15 @@ export class KeySeal {
     throw unusable(`${WHAT} is another one: ${file} does not open them`, RESTORE);
   }
 
+  /** With the key of one that was opened. */
+  static of(key: Uint8Array): KeySeal {
+    return new KeySeal(key);
+  }
+
   /** Base64. `belongsTo` must be told again to open it. */
   seal(plain: string, belongsTo: string): string {
     const nonce = randomBytes(NONCE_BYTES);
-    const cipher = createCipheriv(CIPHER, this.#key, nonce);
+    const cipher = createCipheriv(CIPHER, this.key, nonce);
     cipher.setAAD(Buffer.from(belongsTo));
     return Buffer.concat([nonce, cipher.update(plain), cipher.final(), cipher.getAuthTag()]).toString('base64');
   }
@@ -58,7 +64,7 @@ export class KeySeal {
     try {
       const bytes = Buffer.from(sealed, 'base64');
       if (bytes.length < NONCE_BYTES + TAG_BYTES) throw new Error('it was cut off');
-      const decipher = createDecipheriv(CIPHER, this.#key, bytes.subarray(0, NONCE_BYTES), { authTagLength: TAG_BYTES });
+      const decipher = createDecipheriv(CIPHER, this.key, bytes.subarray(0, NONCE_BYTES), { authTagLength: TAG_BYTES });
       decipher.setAAD(Buffer.from(belongsTo));
       decipher.setAuthTag(bytes.subarray(-TAG_BYTES));
       const plain = decipher.update(bytes.subarray(NONCE_BYTES, -TAG_BYTES));

@@ -1,6 +1,6 @@
 /**
  * What OpenSSL makes of certificates, made at the first handshake that wants it. A context is some 50 KB, and parsing a hundred thousand of them would
- * take half a minute and gigabytes: what a worker holds of each certificate is its PEM.
+ * take half a minute and gigabytes: what a worker holds of each certificate is its bytes.
  */
 import { createSecureContext } from 'node:tls';
 import type { SecureContext } from 'node:tls';
@@ -8,20 +8,22 @@ import { LRUCache } from 'lru-cache';
 import { reasonOf } from '#errors';
 import { pemOf } from './certificate.ts';
 import type { EdgeCertificate } from './certificate.ts';
+import { PackedCertificate } from './certificate-pack.ts';
 
 /** 50 MB at most. The busiest thousand stay, the rest is made again in well under a millisecond. */
 const CONTEXTS_MAX = 1000;
 
 export class SecureContexts {
-  /** By the certificate itself: one that takes its place is another object, and what is the same stays the same over versions. */
-  readonly #made = new LRUCache<EdgeCertificate, SecureContext>({ max: CONTEXTS_MAX });
+  /** Packed certificates by their number: objects come and go, and hold the memory of their neighbours. The internal CA's by themselves. */
+  readonly #made = new LRUCache<EdgeCertificate | number, SecureContext>({ max: CONTEXTS_MAX });
 
   /** Throws OpenSSL's error where it cannot be used. */
   of(certificate: EdgeCertificate): SecureContext {
-    const known = this.#made.get(certificate);
+    const key = certificate instanceof PackedCertificate ? certificate.id : certificate;
+    const known = this.#made.get(key);
     if (known !== undefined) return known;
     const made = contextOf(certificate);
-    this.#made.set(certificate, made);
+    this.#made.set(key, made);
     return made;
   }
 }

@@ -17,6 +17,7 @@ import { openSqlite } from '#state/sqlite.ts';
 import { openAuthority } from '#tls/authority.ts';
 import { HostCertificates } from '#tls/host-certificates.ts';
 import { KeySeal } from '#tls/key-seal.ts';
+import { bareCertificates, packCertificates } from '../../src/node-certificate-store.ts';
 import { EdgeCertificates } from '../../src/node-certificates.ts';
 import { Edge } from '../../src/node-edge.ts';
 import { EdgeSettingsControl } from '../../src/node-edge-settings.ts';
@@ -62,12 +63,16 @@ const sql = struck(openSqlite(join(folder, 'state.db')));
 const authority = await openAuthority(join(folder, 'tls'), { clock: systemClock });
 const certificates = await HostCertificates.open(join(folder, 'tls'), { authority, clock: systemClock });
 const log = createLog('silent');
+const seal = await KeySeal.open(join(folder, 'tls'), []);
 const edge = new Edge({
   log,
   clock: systemClock,
   sql,
   certificates,
-  added: async () => [],
+  added: {
+    bare: async () => await bareCertificates({ sql }),
+    pack: async (names) => await packCertificates({ sql, seal, refused: () => undefined }, names),
+  },
   domain: () => 'localhost',
   wake: undefined,
 });
@@ -80,6 +85,7 @@ const pool = await WorkerPool.open(
     accessLogFile: join(folder, 'access.log'),
     logLevel: 'silent',
     initial: await edge.initial(),
+    packCertificates: async (names) => await edge.packCertificates(names),
     onTraffic: () => undefined,
     onWake: () => undefined,
   },
@@ -95,7 +101,7 @@ const control = new EdgeSettingsControl({
     clock: systemClock,
     sql,
     edge,
-    seal: await KeySeal.open(join(folder, 'tls'), []),
+    seal,
     unknownNames: 'default',
   }),
   workers: () => pool.status(),

@@ -4,15 +4,27 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import type { Endpoint, RouteConfig } from '#routing/route-table.ts';
 import type { EdgeCertificate } from '#tls/certificate.ts';
+import { CertificateIndex } from '#tls/certificate-index.ts';
 import type { AccessLogLine } from '#proxy/access-log-schema.ts';
 import { EDGE_LIMITS } from '#proxy/edge-limits.ts';
 import type { EdgeLimits } from '#proxy/edge-limits.ts';
 import type { Issuing } from '#proxy/issuing.ts';
-import type { EdgeChange, EdgeConfig, TrafficDelta, TrustOptions } from '#proxy/protocol.ts';
+import type { EdgeStart } from '#proxy/committed.ts';
+import type { EdgeChange, TrafficDelta, TrustOptions } from '#proxy/protocol.ts';
 import { deltaBetween } from '#routing/delta.ts';
 import { WorkerPool } from '#proxy/worker-pool.ts';
 import { systemClock, waitFor } from '#clock';
 import { createLog } from '#log';
+
+/** A whole configuration as plain data. */
+export interface PlainEdge {
+  readonly config: RouteConfig;
+  readonly certificates: readonly EdgeCertificate[];
+}
+
+export function edgeOf({ config, certificates }: PlainEdge): EdgeStart {
+  return { config, certificates: CertificateIndex.of(certificates) };
+}
 
 export interface Edge extends AsyncDisposable {
   readonly pool: WorkerPool;
@@ -66,7 +78,7 @@ async function openEdge(options: EdgeOptions, directory: string): Promise<Edge> 
       ...(options.trust === undefined ? {} : { trust: options.trust }),
       ...(options.unknownNames === undefined ? {} : { unknownNames: options.unknownNames }),
       ...(options.issue === undefined ? {} : { issue: options.issue }),
-      initial: { config: options.config, certificates: options.certificates ?? [] },
+      initial: edgeOf({ config: options.config, certificates: options.certificates ?? [] }),
       onTraffic: (deltas) => {
         traffic.push(...deltas);
       },
@@ -75,7 +87,7 @@ async function openEdge(options: EdgeOptions, directory: string): Promise<Edge> 
       },
     },
   );
-  let applied: EdgeConfig = { config: options.config, certificates: options.certificates ?? [] };
+  let applied: PlainEdge = { config: options.config, certificates: options.certificates ?? [] };
   return {
     pool,
     apply: async (config, certificates, thaw = []) => {
@@ -102,7 +114,7 @@ async function openEdge(options: EdgeOptions, directory: string): Promise<Edge> 
 }
 
 /** All that differs between two whole configurations. */
-export function changeBetween(before: EdgeConfig, after: EdgeConfig): EdgeChange {
+export function changeBetween(before: PlainEdge, after: PlainEdge): EdgeChange {
   const wanted = new Set(after.certificates.map(({ name }) => name));
   return {
     routes: deltaBetween(before.config, after.config),

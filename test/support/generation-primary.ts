@@ -5,6 +5,7 @@ import { systemClock } from '#clock';
 import { createLog } from '#log';
 import { Predecessors } from '#proxy/generation/predecessors.ts';
 import { WorkerPool } from '#proxy/worker-pool.ts';
+import { CertificateIndex } from '#tls/certificate-index.ts';
 import { serviceConfig } from './operator-edge.ts';
 
 const ORDER = z.object({ folder: z.string(), endpoints: z.array(z.number()), wishes: z.looseObject({}) });
@@ -19,7 +20,7 @@ const pool = await WorkerPool.open(
     listen: { http: { host: '127.0.0.1', port: 0 }, https: undefined },
     accessLogFile: join(folder, 'access.log'),
     logLevel: 'silent',
-    initial: { config: serviceConfig(endpoints, wishes), certificates: [] },
+    initial: { config: serviceConfig(endpoints, wishes), certificates: CertificateIndex.of([]) },
     succession: { generation: 1, socketPath, predecessors: await Predecessors.open(log, socketPath) },
     onTraffic: () => undefined,
     onWake: () => undefined,

@@ -7,8 +7,8 @@ import { resolve } from 'node:path';
 import { z } from 'zod';
 import { EDGE_LIMITS } from '#proxy/edge-limits.ts';
 import type { EdgeLimits } from '#proxy/edge-limits.ts';
-import type { EdgeConfig } from '#proxy/protocol.ts';
-import { changeBetween } from '../../../test/support/edge.ts';
+import { changeBetween, edgeOf } from '../../../test/support/edge.ts';
+import type { PlainEdge } from '../../../test/support/edge.ts';
 import { WorkerPool } from '#proxy/worker-pool.ts';
 import { systemClock } from '#clock';
 import { createLog } from '#log';
@@ -18,7 +18,7 @@ function isObject(value: unknown): boolean {
   return typeof value === 'object' && value !== null;
 }
 
-const EDGE_CONFIG = z.custom<EdgeConfig>(isObject);
+const EDGE_CONFIG = z.custom<PlainEdge>(isObject);
 const SPEC = z.object({
   accessLogFile: z.string(),
   limits: z.custom<Partial<EdgeLimits>>(isObject),
@@ -43,7 +43,7 @@ const pool = await WorkerPool.open(
     accessLogFile: spec.accessLogFile,
     logLevel: 'warn',
     limits: { ...EDGE_LIMITS, ...spec.limits },
-    initial: spec.initial,
+    initial: edgeOf(spec.initial),
     onTraffic: (deltas) => {
       for (const delta of deltas) requests += delta.requests;
     },

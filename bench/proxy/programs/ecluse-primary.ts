@@ -7,6 +7,7 @@ import { WorkerPool } from '#proxy/worker-pool.ts';
 import type { Route, RouteConfig, Service } from '#routing/route-table.ts';
 import { systemClock } from '#clock';
 import { createLog } from '#log';
+import { CertificateIndex } from '#tls/certificate-index.ts';
 
 /** Routes of a service, and services of a tenant, as they were made up. */
 const HOSTS_PER_SERVICE = 20;
@@ -52,7 +53,7 @@ const pool = await WorkerPool.open(
     listen: { http: { host: '127.0.0.1', port: spec.httpPort }, https: { host: '127.0.0.1', port: spec.httpsPort } },
     accessLogFile: spec.accessLog ?? '/dev/null',
     logLevel: 'error',
-    initial: { config: configOf(spec), certificates: [certificate] },
+    initial: { config: configOf(spec), certificates: CertificateIndex.of([certificate]) },
     onTraffic: (deltas) => {
       for (const delta of deltas) requests += delta.requests;
     },

@@ -11,6 +11,7 @@ import { systemClock } from '#clock';
 import { createLog } from '#log';
 import { Predecessors } from '#proxy/generation/predecessors.ts';
 import { WorkerPool } from '#proxy/worker-pool.ts';
+import { CertificateIndex } from '#tls/certificate-index.ts';
 import { eventually, startEdge } from '../../support/edge.ts';
 import type { Edge } from '../../support/edge.ts';
 import { ask } from '../../support/http-client.ts';
@@ -190,7 +191,7 @@ describe('health checks', { timeout: TEST_MS }, () => {
           listen: { http: { host: '127.0.0.1', port }, https: undefined },
           accessLogFile: join(folder, 'access.log'),
           logLevel: 'silent',
-          initial: { config: serviceConfig(endpoints, wishes, 2), certificates: [] },
+          initial: { config: serviceConfig(endpoints, wishes, 2), certificates: CertificateIndex.of([]) },
           succession: { generation: 2, socketPath, predecessors },
           onTraffic: () => undefined,
           onWake: () => undefined,

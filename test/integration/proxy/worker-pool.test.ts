@@ -5,6 +5,7 @@ import { systemClock } from '#clock';
 import { codeOf } from '#errors';
 import { createLog } from '#log';
 import { WorkerPool } from '#proxy/worker-pool.ts';
+import { CertificateIndex } from '#tls/certificate-index.ts';
 import { makeCertificate } from '../../support/certificates.ts';
 import { configOf, eventually, startEdge } from '../../support/edge.ts';
 import { ask } from '../../support/http-client.ts';
@@ -27,7 +28,7 @@ describe('WorkerPool', () => {
         workerFile: 'never-started.ts',
         listen: { http: undefined, https: { host: '127.0.0.1', port } },
         accessLogFile: '/dev/null',
-        initial: { config: configOf([]), certificates: [] },
+        initial: { config: configOf([]), certificates: CertificateIndex.of([]) },
         onTraffic: () => undefined,
         onWake: () => undefined,
       },

@@ -3,7 +3,6 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { createLog } from '#log';
 import { readChanges } from '#state/change-log.ts';
 import {
   findCertificate,
@@ -20,7 +19,8 @@ import { readSetting } from '#state/settings.ts';
 import { openSqlite } from '#state/sqlite.ts';
 import type { Sql } from '#state/sql.ts';
 import { KeySeal } from '#tls/key-seal.ts';
-import { belongsTo, readAddedCertificates } from '../../../src/node-certificates.ts';
+import { pemBlockOf } from '#tls/pem-blocks.ts';
+import { bareCertificates, belongsTo, packCertificates } from '../../../src/node-certificate-store.ts';
 
 let folder: string;
 let sql: Sql;
@@ -53,14 +53,27 @@ function rowOf(name: string, over: Partial<CertificateRow> = {}): CertificateRow
   };
 }
 
+const LEAF = pemBlockOf('CERTIFICATE', Buffer.from('leaf'));
+
+function keyOf(name: string, version: number): string {
+  return pemBlockOf('PRIVATE KEY', Buffer.from(`key of ${name} ${String(version)}`));
+}
+
 async function put(row: CertificateRow, configVersion = 1): Promise<void> {
-  const sealedKey = seal.seal(`key of ${row.name} ${String(row.version)}`, belongsTo(row));
-  await putCertificate(sql, { ...row, leaf: 'leaf', chain: 'chain', sealedKey, sealedBy: seal.id }, configVersion);
+  const sealedKey = seal.seal(keyOf(row.name, row.version), belongsTo(row));
+  await putCertificate(sql, { ...row, leaf: LEAF, chain: 'chain', sealedKey, sealedBy: seal.id }, configVersion);
 }
 
 async function served(): Promise<Readonly<Record<string, string>>> {
-  const all = await readAddedCertificates({ sql, seal, log: createLog('silent') });
-  return Object.fromEntries(all.map(({ name, keyPem }) => [name, keyPem]));
+  const bare = await bareCertificates({ sql });
+  const coverages = [...bare.values()].map(({ name, hosts, notAfterMs }) => ({ name, hosts, notAfterMs }));
+  const refused = new Set<string>();
+  const names = coverages.map(({ name }) => name);
+  const pack = await packCertificates({ sql, seal, refused: (name) => refused.add(name) }, [...names, 'nobody']);
+  const read = [...pack.values()];
+  for (const { name, hosts, notAfterMs } of read) expect(coverages).toContainEqual({ name, hosts, notAfterMs });
+  expect(new Set([...read.map(({ name }) => name), ...refused])).toEqual(new Set(names));
+  return Object.fromEntries(read.map(({ name, keyPem }) => [name, keyPem]));
 }
 
 test('one takes the place of another with the config version that brings it, and the change log has no key', async () => {
@@ -71,7 +84,7 @@ test('one takes the place of another with the config version that brings it, and
     rowOf('blog', { notAfterMs: 50 }),
     rowOf('shop', { version: 2, hosts: ['a.test', '*.a.test'] }),
   ]);
-  expect(await served()).toEqual({ shop: 'key of shop 2', blog: 'key of blog 1' });
+  expect(await served()).toEqual({ shop: keyOf('shop', 2), blog: keyOf('blog', 1) });
   expect(await readSetting(sql, CONFIG_VERSION_KEY)).toBe('9');
   expect(await totalCertificates(sql)).toEqual([{ source: 'uploaded', count: 2, notAfterMs: 50 }]);
   expect((await listEndingCertificates(sql, 100, 10)).map(({ name }) => name)).toEqual(['blog']);
@@ -86,14 +99,13 @@ test('one takes the place of another with the config version that brings it, and
     'certificate.added blog',
     'certificate.removed blog',
   ]);
-  expect(JSON.stringify(changes)).not.toMatch(/key of|leaf|sealed/);
+  expect(JSON.stringify(changes)).not.toMatch(/PRIVATE|BEGIN|sealed/);
 });
 
-test('the chains of certificates of one CA are one object', async () => {
-  await put(rowOf('shop'));
-  await put(rowOf('blog'));
-  const [one, other] = await readAddedCertificates({ sql, seal, log: createLog('silent') });
-  expect(one?.chain).toBe(other?.chain);
+test('a certificate that is damaged in the store is not served; the others are', async () => {
+  for (const name of ['shop', 'blog']) await put(rowOf(name));
+  await sql.write([{ sql: `UPDATE certificate SET leaf = '-----BEGIN' WHERE name = 'blog'`, values: [] }]);
+  expect(await served()).toEqual({ shop: keyOf('shop', 1) });
 });
 
 test('a key that was moved to another row, or back from an earlier version, is not served; the others are', async () => {
@@ -107,7 +119,7 @@ test('a key that was moved to another row, or back from an earlier version, is n
     },
     { sql: `UPDATE certificate SET version = 2 WHERE name = 'blog'`, values: [] },
   ]);
-  expect(await served()).toEqual({ good: 'key of good 1' });
+  expect(await served()).toEqual({ good: keyOf('good', 1) });
 });
 
 test('a store knows which key of the data directory seals its certificates', async () => {

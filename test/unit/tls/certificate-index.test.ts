@@ -1,67 +1,135 @@
 /** The index of certificates, compared with a reference that looks at every certificate for every name. */
 import * as fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { CertificateIndex } from '#tls/certificate-index.ts';
-import type { Coverage } from '#tls/certificate-index.ts';
+import { hashOf } from '#sharded-map';
+import type { Coverage, EdgeCertificate } from '#tls/certificate.ts';
+import type { CertificatePack } from '#tls/certificate-pack.ts';
+import { CertificateIndex, ToldPacks } from '#tls/certificate-index.ts';
+import { pemBlockOf } from '#tls/pem-blocks.ts';
 
 const label = fc.constantFrom('a', 'b', 'c');
 const host = fc.tuple(fc.boolean(), fc.array(label, { minLength: 1, maxLength: 2 })).map(([isWildcard, labels]) => {
   const name = `${labels.join('.')}.test`;
   return isWildcard ? `*.${name}` : name;
 });
-const coverage = fc.record({
-  name: fc.constantFrom('one', 'two', 'three', 'four'),
+/** Two names with one hash, found by trying: they must not be taken for each other. */
+const TWINS = ['n-1412694', 'eyk3v'] as const;
+const name = fc.constantFrom(...TWINS, 'one', 'two', 'größe');
+const der = fc.uint8Array({ maxLength: 40 }).map((bytes) => Buffer.from(bytes));
+const certificate = fc.record({
+  name,
   hosts: fc.array(host, { maxLength: 3 }),
   notAfterMs: fc.nat(3),
+  leafPem: der.map((bytes) => pemBlockOf('CERTIFICATE', bytes)),
+  chain: fc.constantFrom('', 'one\n', 'two\n').map((pem) => ({ pem })),
+  keyPem: fc.tuple(fc.constantFrom('PRIVATE KEY', 'EC PRIVATE KEY'), der).map(([kind, bytes]) => pemBlockOf(kind, bytes)),
 });
 const change = fc.record({
-  changed: fc.uniqueArray(coverage, { selector: ({ name }) => name, maxLength: 3 }),
-  removed: fc.uniqueArray(fc.constantFrom('one', 'two', 'none'), { maxLength: 2 }),
+  changed: fc.uniqueArray(certificate, { selector: (one) => one.name, maxLength: 3 }),
+  removed: fc.uniqueArray(fc.oneof(name, fc.constant('none')), { maxLength: 2 }),
 });
 
+function certificateOf(over: Partial<EdgeCertificate>): EdgeCertificate {
+  const [leafPem, keyPem] = [pemBlockOf('CERTIFICATE', Buffer.from('leaf')), pemBlockOf('PRIVATE KEY', Buffer.from('key'))];
+  return { name: 'shop', hosts: ['shop.test'], notAfterMs: 1, leafPem, chain: { pem: 'chain\n' }, keyPem, ...over };
+}
+
 /** What covers a name: exact names before wildcards, then what is valid longest, then the name. */
-function reference(certificates: readonly Coverage[], serverName: string): string | undefined {
+function reference(certificates: readonly EdgeCertificate[], serverName: string): EdgeCertificate | undefined {
   const [, ...rest] = serverName.split('.');
   for (const wanted of [serverName, `*.${rest.join('.')}`]) {
     const [best] = certificates
       .filter(({ hosts }) => hosts.includes(wanted))
-      .toSorted((one, other) => other.notAfterMs - one.notAfterMs || one.name.localeCompare(other.name));
-    if (best !== undefined) return best.name;
+      .toSorted((one, other) => other.notAfterMs - one.notAfterMs || (one.name < other.name ? -1 : 1));
+    if (best !== undefined) return best;
   }
   return undefined;
 }
 
-test('an index after any changes answers as if every certificate were looked at', () => {
+function plainOf(one: EdgeCertificate | undefined): EdgeCertificate | undefined {
+  if (one === undefined) return undefined;
+  const { hosts, notAfterMs, leafPem, chain, keyPem } = one;
+  return { name: one.name, hosts: [...new Set(hosts)], notAfterMs, leafPem, chain, keyPem };
+}
+
+test('the twins have one hash', () => {
+  expect(hashOf(TWINS[0])).toBe(hashOf(TWINS[1]));
+});
+
+test('an index after any changes answers as if every certificate were looked at, and so does one that was told it', () => {
   fc.assert(
     fc.property(fc.array(change, { maxLength: 6 }), fc.array(label, { minLength: 1, maxLength: 3 }), (changes, labels) => {
-      const all = new Map<string, Coverage>();
-      let index = CertificateIndex.empty<Coverage>();
+      const all = new Map<string, EdgeCertificate>();
+      let index = CertificateIndex.of([]);
+      let bare = CertificateIndex.bare();
+      const known = new Map<number, CertificatePack>();
+      const told = new ToldPacks();
       for (const { changed, removed } of changes) {
-        for (const name of removed) all.delete(name);
+        for (const one of removed) all.delete(one);
         for (const one of changed) all.set(one.name, one);
         index = index.with(changed, removed);
+        bare = bare.with(changed, removed);
+        const packs = index.packsBeside(known);
+        told.tell(packs.map(({ number, pack }) => ({ number, bytes: Uint8Array.from(pack.bytes) })));
+        for (const { number, pack } of packs) known.set(number, pack);
       }
       const serverName = `${labels.join('.')}.test`;
-      expect(index.find(serverName)?.name).toBe(reference([...all.values()], serverName));
-      expect(index.size).toBe(all.size);
+      const wanted = plainOf(reference([...all.values()], serverName));
+      for (const one of [index, told.index()]) {
+        expect(plainOf(one.find(serverName))).toEqual(wanted);
+        expect(one.size).toBe(all.size);
+        for (const [key, kept] of all) expect(plainOf(one.get(key))).toEqual(plainOf(kept));
+      }
+      expect(index.packsBeside(known)).toEqual([]);
+      expect(bare.find(serverName)?.name).toBe(wanted?.name);
+      expect([...bare.values()].map((one) => one.name).toSorted()).toEqual([...all.keys()].toSorted());
+      const names = (one: CertificateIndex<Coverage>): readonly string[] =>
+        one.holdersOf(serverName).map((holder) => holder.name);
+      expect(names(bare)).toEqual(names(index));
+      const holders = [...all.values()].filter(({ hosts }) => hosts.includes(serverName));
+      expect(
+        index
+          .holdersOf(serverName)
+          .map((one) => one.name)
+          .toSorted(),
+      ).toEqual(holders.map((one) => one.name).toSorted());
     }),
   );
 });
 
-test('an older index stays as it was', () => {
-  const shop = { name: 'shop', hosts: ['shop.test'], notAfterMs: 1 };
-  const before = CertificateIndex.empty<Coverage>().with([shop]);
-  const after = before.with([{ ...shop, hosts: ['other.test'] }]);
-  expect(before.find('shop.test')).toBe(shop);
+test('an older index stays as it was, and no two certificates have one id', () => {
+  const before = CertificateIndex.of([certificateOf({})]);
+  const after = before.with([certificateOf({ hosts: ['other.test'] })]);
+  expect(before.find('shop.test')?.name).toBe('shop');
   expect(after.find('shop.test')).toBeUndefined();
   expect(after.with([], ['shop']).find('other.test')).toBeUndefined();
-  expect(before.get('shop')).toBe(shop);
+  expect(before.find('shop.test')?.id).toBe(before.get('shop')?.id);
+  const twins = CertificateIndex.of(TWINS.map((one) => certificateOf({ name: one })));
+  const ids = [before, after, twins].flatMap((index) => [...index.values()].map(({ id }) => id));
+  expect(new Set(ids).size).toBe(4);
+});
+
+test('a chain is in a pack once, and a certificate costs little more than its bytes', () => {
+  const chain = { pem: 'c'.repeat(5000) };
+  const index = CertificateIndex.of(
+    Array.from({ length: 20_000 }, (_, number) =>
+      certificateOf({ name: `n-${String(number)}`, hosts: [`n-${String(number)}.test`], chain }),
+    ),
+  );
+  const bytes = index.packsBeside(new Map()).reduce((sum, { pack }) => sum + pack.bytes.length, 0);
+  expect(bytes / 20_000).toBeLessThan(100 + 5000 / 15);
+});
+
+test.each(['leafPem', 'keyPem'])('%s must be one PEM block', (field) => {
+  for (const text of ['', 'leaf', `${certificateOf({}).leafPem}${certificateOf({}).leafPem}`]) {
+    expect(() => CertificateIndex.of([certificateOf({ [field]: text })])).toThrow('certificate "shop" is not one PEM block');
+  }
 });
 
 test.each(['', '.', '.shop.test', '*.shop.test', 'a.b.shop.test', 'shop.test', 'test'])(
   'a wildcard covers one label, and not %j',
   (serverName) => {
-    const index = CertificateIndex.empty<Coverage>().with([{ name: 'w', hosts: ['*.shop.test'], notAfterMs: 1 }]);
+    const index = CertificateIndex.of([certificateOf({ name: 'w', hosts: ['*.shop.test'] })]);
     expect(index.find('a.shop.test')?.name).toBe('w');
     expect(index.find(serverName)).toBeUndefined();
   },
