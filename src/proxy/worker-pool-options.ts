@@ -24,6 +24,8 @@ export interface WorkerPoolOptions {
   /** Of the whole node. */
   readonly limits?: EdgeLimits;
   readonly trust?: TrustOptions;
+  /** Whether plain HTTP is sent to HTTPS where a route says nothing of it. Default: false. */
+  readonly redirect?: boolean;
   /** What a handshake gets whose name no certificate and no route is for. */
   readonly unknownNames?: WorkerOptions['unknownNames'];
   /** Gives hosts of routes their certificates of the internal CA. Undefined: they have none. */
@@ -56,8 +58,9 @@ export function changeableOf({
   logLevel = 'info',
   limits = EDGE_LIMITS,
   trust = NOBODY_TRUSTED,
+  redirect = false,
 }: Pick<ChangeableOptions, 'accessLogFile'> & Partial<ChangeableOptions>): ChangeableOptions {
-  return { accessLogFile, logLevel, limits, trust };
+  return { accessLogFile, logLevel, limits, trust, redirect };
 }
 
 /** What one of `workers` gets of them. */

@@ -54,6 +54,7 @@ export class WorkerPool implements AsyncDisposable {
   readonly #deps: WorkerPoolDeps;
   /** Without what the workers began with, which is out of date after the first change, and large. */
   readonly #options: Omit<WorkerPoolOptions, 'initial'>;
+  #ticketKeys: Uint8Array | undefined;
   readonly #listen: ListenAddresses;
   readonly #members = new Set<Member>();
   readonly #changes = new KeyedLock();
@@ -73,6 +74,7 @@ export class WorkerPool implements AsyncDisposable {
   private constructor(deps: WorkerPoolDeps, { initial, ...options }: WorkerPoolOptions, listen: ListenAddresses) {
     this.#deps = deps;
     this.#options = options;
+    this.#ticketKeys = options.ticketKeys;
     this.#listen = listen;
     this.#committed = committedOf(initial);
     this.#changeable = changeableOf(options);
@@ -234,6 +236,13 @@ export class WorkerPool implements AsyncDisposable {
   async metrics(): Promise<string> {
     const replies = await this.#askAll({ kind: 'metrics' }, WORKER_ACK_TIMEOUT_MS);
     return await aggregateMetrics(replies.flatMap((reply) => (reply.kind === 'metrics' ? [reply.metrics] : [])));
+  }
+
+  /** What tickets are sealed with from now on. Nothing where they are the same. */
+  async useTicketKeys(keys: Uint8Array): Promise<void> {
+    if (this.#ticketKeys !== undefined && Buffer.compare(this.#ticketKeys, keys) === 0) return;
+    this.#ticketKeys = keys;
+    await this.#askAll({ kind: 'ticket-keys', keys }, WORKER_ACK_TIMEOUT_MS);
   }
 
   /** Opens the access log anew, after a rotation. */
@@ -428,7 +437,7 @@ export class WorkerPool implements AsyncDisposable {
   async #boot(member: Member): Promise<void> {
     member.booted = true;
     member.version = this.version;
-    const { succession, ticketKeys, unknownNames = 'default', workers } = this.#options;
+    const { succession, unknownNames = 'default', workers } = this.#options;
     const generation = { generation: succession?.generation ?? 1, successorSocket: succession?.socketPath };
     const reply = await member.process.ask(
       {
@@ -438,7 +447,7 @@ export class WorkerPool implements AsyncDisposable {
           workers,
           listen: this.#listen,
           unknownNames,
-          ticketKeys,
+          ticketKeys: this.#ticketKeys,
           ...generation,
         },
         edge: edgeConfigOf(this.#committed),
