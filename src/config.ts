@@ -47,6 +47,8 @@ export interface NodeConfig {
   readonly edge: EdgeLimits;
   /** What a TLS handshake gets whose name no certificate and no route is for. */
   readonly unknownNames: UnknownNames;
+  /** Whether plain HTTP is sent to HTTPS. */
+  readonly redirect: boolean;
   /** Addresses and networks that `parseTrustedProxies` takes. */
   readonly trustedProxies: readonly string[];
   /** Whether connections of trusted proxies begin with a PROXY header. */
@@ -131,6 +133,7 @@ export async function loadConfig(request: ConfigRequest): Promise<NodeConfig> {
     accessLogFile,
     edge: edgeLimitsOf(data.edge),
     unknownNames: data.tls.unknownNames,
+    redirect: data.tls.redirect,
     trustedProxies: data.trustedProxies,
     proxyProtocol: data.proxyProtocol,
     logLevel: data.logLevel,

@@ -136,12 +136,13 @@ export class EdgeSettingsControl implements EdgeControl {
     const forgotten = await newestForgotten(sql);
     if (to < forgotten)
       throw unknownVersion(to, `it is not kept any more; ${String(forgotten)} is the oldest that can be gone back to`);
-    const back: { readonly services: EdgePatch['services']; readonly hosts: EdgePatch['hosts'] } = { services: {}, hosts: {} };
+    const back: Required<EdgePatch> = { services: {}, hosts: {}, authorities: {} };
     // The newest first: what an older version found there is what counts.
     for (const { inverse } of await listConfigPatches(sql, to)) {
-      const { services, hosts } = readPatch(inverse);
+      const { services, hosts, authorities } = readPatch(inverse);
       Object.assign(back.services, services);
       Object.assign(back.hosts, hosts);
+      Object.assign(back.authorities, authorities);
     }
     return patchOnto(settings, back);
   }
@@ -169,6 +170,10 @@ export class EdgeSettingsControl implements EdgeControl {
       await writeConfigVersion(sql, row, {
         services: Object.entries(patch.services).map(([name, body]) => [name, body === null ? null : JSON.stringify(body)]),
         hosts: Object.entries(patch.hosts).map(([host, list]) => [host, list.length === 0 ? null : JSON.stringify(list)]),
+        authorities: Object.entries(patch.authorities ?? {}).map(([name, body]) => [
+          name,
+          body === null ? null : JSON.stringify(body),
+        ]),
       });
     };
     const { before, patch } = await edge.changeSettings(makeIfSame, dryRun ? undefined : persist);

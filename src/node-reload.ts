@@ -40,7 +40,7 @@ export interface ReloadDeps {
 }
 
 /** Keys that can change, or mappings of such keys. */
-const LIVE_KEYS = ['domain', 'logLevel', 'accessLog', 'trustedProxies', 'rebalance', 'edge'] as const;
+const LIVE_KEYS = ['domain', 'logLevel', 'accessLog', 'trustedProxies', 'rebalance', 'edge', 'tls.redirect'] as const;
 /** Among them, what is fixed with the ports: Node takes the limit of handshakes when a TLS server is made. */
 const FIXED_KEYS: ReadonlySet<string> = new Set(['edge.timeouts.tlsHandshake']);
 
@@ -156,14 +156,15 @@ function merged(before: NodeConfig, read: NodeConfig, applied: readonly string[]
     logLevel: read.logLevel,
     accessLogFile: read.accessLogFile,
     rebalance: read.rebalance,
+    redirect: read.redirect,
     trustedProxies: applied.includes('trustedProxies') ? read.trustedProxies : before.trustedProxies,
     edge: { ...read.edge, tlsHandshakeTimeoutMs: before.edge.tlsHandshakeTimeoutMs },
     keys,
   };
 }
 
-function optionsOf({ edge, trustedProxies, proxyProtocol, accessLogFile, logLevel }: NodeConfig): ChangeableOptions {
-  return { limits: edge, trust: { trustedProxies, proxyProtocol }, accessLogFile, logLevel };
+function optionsOf({ edge, trustedProxies, proxyProtocol, redirect, accessLogFile, logLevel }: NodeConfig): ChangeableOptions {
+  return { limits: edge, trust: { trustedProxies, proxyProtocol }, redirect, accessLogFile, logLevel };
 }
 
 /** Whether lines can be written there, asked before the workers would only say so in the log. */

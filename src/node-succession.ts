@@ -1,12 +1,10 @@
 /**
- * What the primaries of a node hand on to each other: a number for each, TLS ticket keys, and the workers that serve on between them.
+ * What the primaries of a node hand on to each other: a number for each, and the workers that serve on between them.
  *
  * An upgrade puts the program that lies on the disk now in the place of this process (`execve`): the supervisor, the terminal and the engines see the
  * same process id, and everything that the old program had open is closed by the kernel. It is a crash that was announced: what a primary does after a
  * kill -9 is all that the next one does.
  */
-import { randomBytes } from 'node:crypto';
-import { readFile, rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { tryCommand } from '#command';
@@ -23,8 +21,6 @@ export interface UpgradeOrder {
 }
 
 const GENERATION_KEY = 'generation';
-/** As Node's `setTicketKeys` takes them: a name, an HMAC key and an AES key of 16 bytes each. */
-const TICKET_KEYS_BYTES = 48;
 const CHECK_LIMIT_MS = 30_000;
 const COMMAND_FILE = fileURLToPath(new URL('../bin/ecluse', import.meta.url));
 
@@ -42,17 +38,6 @@ export async function nextGeneration(sql: Sql): Promise<number> {
   const generation = Number((await readSetting(sql, GENERATION_KEY)) ?? '0') + 1;
   await writeSetting(sql, GENERATION_KEY, String(generation));
   return generation;
-}
-
-/** The keys that TLS session tickets are sealed with; made once, and anew where the file is not whole. */
-export async function ticketKeysIn(folder: string): Promise<Uint8Array> {
-  const file = join(folder, 'ticket-keys');
-  const kept = await readFile(file).catch(() => Buffer.alloc(0));
-  if (kept.length === TICKET_KEYS_BYTES) return kept;
-  const keys = randomBytes(TICKET_KEYS_BYTES);
-  await writeFile(`${file}.new`, keys, { mode: 0o600 });
-  await rename(`${file}.new`, file);
-  return keys;
 }
 
 /** Whether the program on the disk starts with this node's arguments and configuration, as far as that can be seen without starting it. */

@@ -4,6 +4,7 @@ import { fileURLToPath } from 'node:url';
 import type { Meter } from '#caas/meter.ts';
 import { systemClock, waitFor } from '#clock';
 import type { NodeConfig } from '#config';
+import { startLoop } from '#lifecycle';
 import { EcluseError } from '#errors';
 import type { Log } from '#log';
 import type { Predecessors } from '#proxy/generation/predecessors.ts';
@@ -13,7 +14,8 @@ import { WorkerPool } from '#proxy/worker-pool.ts';
 import { allowMigratingRequests } from '#isolation/host-network.ts';
 import type { Sql } from '#state/sql.ts';
 import type { Edge } from './node-edge.ts';
-import { nextGeneration, successorSocketOf, ticketKeysIn } from './node-succession.ts';
+import { nextGeneration, successorSocketOf } from './node-succession.ts';
+import { currentTicketKeys } from '#tls/ticket-keys.ts';
 
 /** Where a start before this one failed in order, workers of an earlier primary may still look, every 50 ms. */
 const HELLO_LIMIT_MS = 500;
@@ -77,6 +79,9 @@ function countTraffic(meter: Meter, deltas: readonly TrafficDelta[]): void {
   }
 }
 
+/** They are renewed after hours. */
+const TICKET_KEYS_CHECK_MS = 600_000;
+
 interface WorkersDeps {
   readonly log: Log;
   readonly sql: Sql;
@@ -92,6 +97,7 @@ export async function openWorkers(
 ): Promise<{ readonly pool: WorkerPool; readonly generation: number; readonly dispose: () => Promise<void> }> {
   await allowMigratingRequests(log);
   const generation = await nextGeneration(sql);
+  const ticketKeys = async (): Promise<Uint8Array> => await currentTicketKeys(join(config.dataDir, 'tls'), systemClock.nowMs());
   const pool = await WorkerPool.open(
     { log, clock: systemClock },
     {
@@ -102,11 +108,12 @@ export async function openWorkers(
       logLevel: config.logLevel,
       limits: config.edge,
       trust: { trustedProxies: config.trustedProxies, proxyProtocol: config.proxyProtocol },
+      redirect: config.redirect,
       unknownNames: config.unknownNames,
       issue: async (host) => await edge.issue(host),
       initial: await edge.initial(),
       packCertificates: async (names) => await edge.packCertificates(names),
-      ticketKeys: await ticketKeysIn(join(config.dataDir, 'tls')),
+      ticketKeys: await ticketKeys(),
       succession: { generation, socketPath: successorSocketOf(config), predecessors },
       onTraffic: (deltas) => {
         countTraffic(meter, deltas);
@@ -117,8 +124,19 @@ export async function openWorkers(
     },
   );
   edge.attach(pool);
+  const rotation = startLoop(
+    { log, clock: systemClock },
+    {
+      name: 'ticket-keys',
+      periodMs: TICKET_KEYS_CHECK_MS,
+      round: async () => {
+        await pool.useTicketKeys(await ticketKeys());
+      },
+    },
+  );
   const dispose = async (): Promise<void> => {
     edge.attach(undefined);
+    await rotation[Symbol.asyncDispose]();
     await pool[Symbol.asyncDispose]();
   };
   return { pool, generation, dispose };

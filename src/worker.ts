@@ -191,7 +191,7 @@ async function handleServed({ plane }: Running, message: ServedMessage): Promise
   }
 }
 
-const OF_ITSELF = ['metrics', 'reopen-log', 'options', 'spent-elsewhere'] as const;
+const OF_ITSELF = ['metrics', 'reopen-log', 'ticket-keys', 'options', 'spent-elsewhere'] as const;
 type OwnMessage = ToWorker & { readonly kind: (typeof OF_ITSELF)[number] };
 
 /** What is said about the worker itself, whatever it serves. */
@@ -207,6 +207,10 @@ async function handleOwn({ plane, listener }: Running, message: OwnMessage): Pro
       return;
     case 'reopen-log':
       plane.accessLog.reopen();
+      send({ kind: 'ack', seq });
+      return;
+    case 'ticket-keys':
+      listener?.ticketKeysChanged(message.keys);
       send({ kind: 'ack', seq });
       return;
     case 'options': {

@@ -44,12 +44,12 @@ import type {
   FreezeOptions,
   FreezeResult,
   HealthChange,
-  TrustOptions,
+  WorkerOptions,
 } from './protocol.ts';
 import { settle } from './record.ts';
 import type { ExchangeRecord } from './record.ts';
 import { TimingWheel } from './timing-wheel.ts';
-import { parseTrustedProxies } from './trusted-proxies.ts';
+import { trustedOf } from './trusted-proxies.ts';
 import type { TrustedProxies } from './trusted-proxies.ts';
 import { Traffic } from './traffic.ts';
 import { UnreachableLog } from './unreachable-log.ts';
@@ -82,7 +82,10 @@ export interface DataPlaneDeps {
 export interface DataPlaneOptions extends Omit<ChangeableOptions, 'logLevel'> {
   /** How many workers share what a service says for the node, this one among them. */
   readonly workers: number;
+  readonly listen: WorkerOptions['listen'];
 }
+
+const HTTPS_PORT = 443;
 
 export class DataPlane implements AsyncDisposable {
   readonly log: Log;
@@ -91,6 +94,10 @@ export class DataPlane implements AsyncDisposable {
   limits: EdgeLimits;
   /** Whose word about clients is believed, on connections that come now. */
   trusted: TrustedProxies;
+  /** Whether plain HTTP is sent to HTTPS where a route says nothing of it. */
+  redirects: boolean;
+  /** Where HTTPS is. */
+  readonly httpsPort: number;
   readonly counters = new Counters();
   readonly traffic = new Traffic(this.counters);
   readonly endpoints: Endpoints<Upstream> = new Endpoints<Upstream>(this.traffic);
@@ -131,6 +138,8 @@ export class DataPlane implements AsyncDisposable {
     this.limits = limits;
     this.#proxyProtocol = options.trust.proxyProtocol;
     this.trusted = trustedOf(options.trust);
+    this.redirects = options.redirect;
+    this.httpsPort = options.listen.https?.port ?? HTTPS_PORT;
     this.wallOffsetMs = clock.nowMs() - clock.monotonicMs();
     this.budgets = new Budgets(limits.tenant);
     this.wakes = new Wakes(clock, { againMs: WAKE_AGAIN_MS, tell: deps.onWake });
@@ -243,11 +252,12 @@ export class DataPlane implements AsyncDisposable {
    * Holds what comes from now on to other options: connections, requests and lines of the log. What is under way keeps the limits of its head and its
    * chunks, and the time-outs that already run. Returns why that cannot be, or undefined.
    */
-  reconfigure({ limits, trust, accessLogFile, logLevel }: ChangeableOptions): string | undefined {
+  reconfigure({ limits, trust, redirect, accessLogFile, logLevel }: ChangeableOptions): string | undefined {
     if (trust.proxyProtocol !== this.#proxyProtocol) return 'whether there are PROXY headers cannot change while ports are open';
     const before = this.limits;
     this.limits = limits;
     this.trusted = trustedOf(trust);
+    this.redirects = redirect;
     this.budgets.limitTo(limits.tenant);
     const deps = this.connectionDeps;
     deps.limits = limits;
@@ -480,10 +490,4 @@ export class DataPlane implements AsyncDisposable {
       },
     };
   }
-}
-
-/** Nobody, where it cannot be read: the primary has checked it. */
-function trustedOf({ trustedProxies }: TrustOptions): TrustedProxies {
-  const parsed = parseTrustedProxies(trustedProxies);
-  return parsed.kind === 'trusted' ? parsed.trusted : { networks: [] };
 }

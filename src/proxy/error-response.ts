@@ -38,6 +38,10 @@ export type ExchangeError =
   | 'rate-limited'
   | 'unauthenticated'
   | 'auth-unavailable'
+  | 'https-needed'
+  | 'client-certificate-missing'
+  | 'client-certificate-expired'
+  | 'client-certificate-invalid'
   | 'internal';
 
 interface ErrorAnswer {
@@ -83,6 +87,10 @@ const ANSWERS: Readonly<Record<ExchangeError, ErrorAnswer>> = {
   'rate-limited': answer(429, 'http_request_denied', 'too many requests', true),
   unauthenticated: answer(401, 'http_request_denied', 'name and password are needed'),
   'auth-unavailable': answer(503, 'destination_unavailable', 'whether the request may pass could not be found out', true),
+  'https-needed': answer(403, 'http_request_denied', 'this is served over HTTPS only, to clients with a certificate'),
+  'client-certificate-missing': answer(403, 'http_request_denied', 'a client certificate is needed, and none was sent'),
+  'client-certificate-expired': answer(403, 'http_request_denied', 'the client certificate has expired'),
+  'client-certificate-invalid': answer(403, 'http_request_denied', 'the client certificate is not accepted'),
   internal: answer(500, 'proxy_internal_error', 'the proxy failed'),
 };
 

@@ -6,11 +6,14 @@
  * the access log. PERF: no promises, no closures and no objects on this path; one `Exchange` serves a whole connection.
  */
 import { armOf, findRoute, isKnownHost, soleRoute } from '#routing/match.ts';
+import { handshakeWishOf } from '#routing/route-tls.ts';
+import type { HandshakeWish } from '#routing/route-tls.ts';
 import { normalPath } from '#routing/path-prefix.ts';
 import { reasonOf } from '#errors';
 import type { PreparedActions } from './actions/prepared.ts';
 import type { Balance, CompiledRoute, Endpoint, RouteTable, Service } from '#routing/route-table.ts';
 import type { TenantBudget } from './budget.ts';
+import type { ClientPeer } from './connection/client-peer.ts';
 import type { Upstream } from './connection/upstream.ts';
 import type { DataPlane } from './data-plane.ts';
 import type { EndpointPool, StreamTally, Visit, VisitList } from './endpoints.ts';
@@ -25,6 +28,7 @@ import { settle } from './record.ts';
 import type { ExchangeRecord } from './record.ts';
 import { mayRetry } from './retry.ts';
 import type { FailedAttempt } from './retry.ts';
+import { httpsRedirect, judgeSecurity } from './secure-gate.ts';
 
 /** The way of a request to an endpoint. */
 export interface ExchangePassage {
@@ -44,6 +48,7 @@ export interface ExchangePassage {
 export interface ExchangePort {
   readonly record: ExchangeRecord;
   readonly passage: ExchangePassage;
+  readonly peer: ClientPeer;
   /** The path of the request, without its query. */
   requestPath(): string;
   /** What is kept in memory of a request that waits. */
@@ -68,6 +73,8 @@ export class Exchange implements Visit, HoldRequest {
   #routedHost = '';
   #sole: CompiledRoute | undefined;
   #soleService: Service | undefined;
+  /** What that host wants of handshakes. */
+  #wish: HandshakeWish | undefined;
   #pool: EndpointPool<Upstream> | undefined;
   #budget: TenantBudget | undefined;
   /** The tenant that the connection counts for; empty: none. */
@@ -115,6 +122,7 @@ export class Exchange implements Visit, HoldRequest {
       this.#routedHost = host;
       this.#sole = soleRoute(table, host);
       this.#soleService = this.#sole === undefined ? undefined : table.services.get(this.#sole.route.serviceId);
+      this.#wish = handshakeWishOf(table, host);
       record.route = undefined;
     }
     record.host = host;
@@ -133,7 +141,7 @@ export class Exchange implements Visit, HoldRequest {
   }
 
   #actionsOf({ route }: CompiledRoute): PreparedActions | undefined {
-    return route.actions === undefined ? undefined : this.#plane.actions.of(route, route.actions);
+    return route.actions === undefined && route.tls === undefined ? undefined : this.#plane.actions.of(route);
   }
 
   get matched(): CompiledRoute | undefined {
@@ -157,6 +165,7 @@ export class Exchange implements Visit, HoldRequest {
 
   /** Admits the routed exchange and carries it to an endpoint, now or after a hold. `upgrade`: it may become a stream of its own. */
   start(upgrade: boolean): void {
+    if (!this.#passSecurity()) return;
     const budget = this.#plane.budgets.of(this.tenant);
     if (!budget.tryEnter('exchanges')) {
       this.refuse('tenant-busy');
@@ -183,6 +192,47 @@ export class Exchange implements Visit, HoldRequest {
     if (error === 'hold-expired') this.#plane.counters.timedOut(error);
     const retryAfterSeconds = refusal.retryAfterSeconds ?? this.#retryAfterSeconds(error);
     this.#port.respond(errorResponse(error, { detail: detail ?? refusal.detail, retryAfterSeconds, fields: refusal.fields }));
+  }
+
+  /** PERF: most routes want nothing of TLS, and most connections were asked for nothing. False: the request is answered. */
+  #passSecurity(): boolean {
+    const { record, peer } = this.#port;
+    const { redirects, table, wallOffsetMs } = this.#plane;
+    const tls = record.route?.route.tls;
+    if (tls === undefined && this.#wish === undefined && peer.client === undefined && !(redirects && peer.tls === undefined))
+      return true;
+    const verdict = judgeSecurity({
+      tls,
+      wish: this.#wish,
+      host: record.host,
+      peer,
+      authorities: table.authorities,
+      redirects,
+      nowMs: record.startMs + wallOffsetMs,
+      saidProto: () => this.#facts.requestField('x-forwarded-proto'),
+    });
+    switch (verdict.kind) {
+      case 'go':
+        record.identity = verdict.identity;
+        return true;
+      case 'refuse':
+        this.refuse(verdict.error, verdict.detail);
+        return false;
+      case 'redirect':
+        this.#redirect();
+        return false;
+    }
+  }
+
+  #redirect(): void {
+    const { record } = this.#port;
+    if (record.host === '') {
+      this.refuse('bad-request', 'the request names no host');
+      return;
+    }
+    const response = httpsRedirect(record, this.#plane.httpsPort);
+    record.status = response.status;
+    this.#port.respond(response);
   }
 
   #askGates(actions: PreparedActions): void {

@@ -7,10 +7,17 @@
 import { createServer } from 'node:net';
 import type { Server, Socket } from 'node:net';
 import { TLSSocket, createServer as createTlsServer } from 'node:tls';
-import type { SecureContext, Server as TlsServer } from 'node:tls';
+import type { SecureContext, Server as TlsServer, TlsOptions } from 'node:tls';
 import { codeOf, reasonOf } from '#errors';
+import { normaliseRequestHost } from '#routing/host-name.ts';
+import { handshakeWishOf } from '#routing/route-tls.ts';
+import type { Authority } from '#routing/route-tls.ts';
 import { pemOf } from '#tls/certificate.ts';
 import type { EdgeCertificate } from '#tls/certificate.ts';
+import { handshakePolicy } from '#tls/policy.ts';
+import type { HandshakeKind } from '#tls/policy.ts';
+import { ClientCertificate } from './client-certificate.ts';
+import { readGreeting } from './client-hello-reader.ts';
 import { ClientPeer, plainAddress } from './connection/client-peer.ts';
 import type { PeerFacts } from './connection/client-peer.ts';
 import { Downstream } from './connection/downstream.ts';
@@ -51,13 +58,16 @@ export class Listener implements AsyncDisposable {
   readonly #sockets = new Set<Socket>();
   readonly #paths: ReadPaths;
   readonly #proxyProtocol: boolean;
-  readonly #ticketKeys: Uint8Array | undefined;
+  #ticketKeys: Uint8Array | undefined;
   /** What PROXY headers told of connections whose handshake is under way, by connection. */
   readonly #introduced = new Map<string, PeerFacts>();
   readonly #names: ServerNames;
   /** What lies beneath handshakes that are under way, by connection. */
   readonly #beneath = new Map<string, { readonly socket: Socket; readonly forget: () => void }>();
-  #https: TlsServer | undefined;
+  /** One for each kind of handshakes, made when the first comes. They have no port: connections are handed to them. */
+  readonly #tlsServers = new Map<string, TlsServer>();
+  /** Whose certificates a handshake asked for. */
+  readonly #askedOf = new WeakMap<Socket, readonly Authority[]>();
   #handshakes = 0;
   #defaultCertificate: EdgeCertificate | undefined;
 
@@ -84,18 +94,27 @@ export class Listener implements AsyncDisposable {
         addresses.http,
       );
     }
-    if (addresses.https !== undefined) await listener.#listen(listener.#makeTlsServer(), addresses.https);
+    if (addresses.https !== undefined) {
+      listener.#tlsServerOf(USUAL);
+      await listener.#listen(listener.#makeTlsFront(), addresses.https);
+    }
     return listener;
   }
 
   /** Node asks by SNI for clients that name a host; for the others its default has to be set. */
   certificatesChanged(): void {
     const certificate = this.#plane.defaultCertificate;
-    if (this.#https === undefined || certificate === undefined) return;
+    if (certificate === undefined) return;
     if (certificate.leafPem === this.#defaultCertificate?.leafPem && certificate.keyPem === this.#defaultCertificate.keyPem)
       return;
     this.#defaultCertificate = certificate;
-    this.#https.setSecureContext({ cert: pemOf(certificate), key: certificate.keyPem, minVersion: 'TLSv1.2' });
+    for (const [kind, server] of this.#tlsServers) server.setSecureContext(this.#secureOptions(kindNamed(kind)));
+  }
+
+  /** From now on tickets are sealed with these; those that are out are worth nothing. */
+  ticketKeysChanged(keys: Uint8Array): void {
+    this.#ticketKeys = keys;
+    for (const server of this.#tlsServers.values()) server.setTicketKeys(Buffer.from(keys));
   }
 
   /** Takes over how many connections there may be. */
@@ -142,24 +161,50 @@ export class Listener implements AsyncDisposable {
     this.#servers.push(server);
   }
 
-  #makeTlsServer(): Server {
+  /** What is in front of TLS: it reads PROXY headers, and whom clients ask for where that decides what kind of handshake they get. */
+  #makeTlsFront(): Server {
+    return createServer({ noDelay: true, highWaterMark: HIGH_WATER_BYTES }, (socket) => {
+      if (this.#proxyProtocol) this.#accept(socket, 'tls');
+      else this.#shake(socket);
+    });
+  }
+
+  #secureOptions(kind: HandshakeKind): TlsOptions {
+    const certificate = this.#defaultCertificate ?? this.#plane.defaultCertificate;
+    return {
+      ...handshakePolicy(kind),
+      ...(this.#ticketKeys === undefined ? {} : { ticketKeys: Buffer.from(this.#ticketKeys) }),
+      ...(certificate === undefined ? {} : { cert: pemOf(certificate), key: certificate.keyPem }),
+    };
+  }
+
+  #tlsServerOf(kind: HandshakeKind): TlsServer {
+    const name = nameOfKind(kind);
+    const known = this.#tlsServers.get(name);
+    if (known !== undefined) return known;
+    const server = this.#makeTlsServer(kind);
+    this.#tlsServers.set(name, server);
+    return server;
+  }
+
+  #makeTlsServer(kind: HandshakeKind): TlsServer {
     const { limits } = this.#plane;
     const server = createTlsServer({
       noDelay: true,
       highWaterMark: HIGH_WATER_BYTES,
-      minVersion: 'TLSv1.2',
       ALPNProtocols: ['http/1.1'],
       handshakeTimeout: limits.tlsHandshakeTimeoutMs,
-      ...(this.#ticketKeys === undefined ? {} : { ticketKeys: Buffer.from(this.#ticketKeys) }),
+      ...this.#secureOptions(kind),
       // Node calls it on the TLS socket, which it says nowhere: without one the connection ends all the same, with no alert.
       SNICallback: handshakeCallback((serverName, socket, done) => {
-        this.#answerServerName(serverName, socket, done);
+        this.#answerServerName(serverName, socket, { done, kind });
       }),
     });
     server.on('secureConnection', (socket) => {
       this.#handshakes -= 1;
       this.#forgetBeneath(socket);
-      this.#serve(socket, socketFacts(socket, tlsFacts(socket)), this.#paths.tls);
+      const client = kind.asks ? new ClientCertificate(socket, this.#askedOf.get(socket) ?? []) : undefined;
+      this.#serve(socket, { ...socketFacts(socket, tlsFacts(socket)), client }, this.#paths.tls);
     });
     server.on('tlsClientError', (error, socket) => {
       this.#handshakes -= 1;
@@ -167,21 +212,36 @@ export class Listener implements AsyncDisposable {
       this.#plane.log.debug({ code: codeOf(error), reason: reasonOf(error) }, 'TLS handshake failed');
       socket.destroy();
     });
-    this.#https = server;
-    this.certificatesChanged();
-    if (!this.#proxyProtocol) return this.#guarded(server);
-    // PROXY headers come before the handshake: a plain server reads them, and hands the sockets on.
-    return createServer({ noDelay: true, highWaterMark: HIGH_WATER_BYTES }, (socket) => {
-      this.#accept(socket, server);
+    return server;
+  }
+
+  /** Begins TLS. Handshakes over the limit are closed before they cost anything. */
+  #shake(socket: Socket): void {
+    if (!this.#beginHandshake(socket)) {
+      this.#handshakes -= 1; // TLS never sees it, and so never gives it back.
+      return;
+    }
+    const { table, limits, connectionDeps, counters } = this.#plane;
+    if (table.handshakeRoutes === 0) {
+      this.#tlsServerOf(USUAL).emit('connection', socket);
+      return;
+    }
+    readGreeting(socket, { wheel: connectionDeps.wheel, timeoutMs: limits.tlsHandshakeTimeoutMs }, (greeting) => {
+      if (greeting.kind === 'name') {
+        this.#tlsServerOf(this.#kindFor(greeting.serverName)).emit('connection', socket);
+        return;
+      }
+      this.#handshakes -= 1;
+      if (greeting.kind === 'late') counters.timedOut('tls-handshake');
+      socket.destroy();
     });
   }
 
-  /** Counts handshakes; those over the limit are closed before they cost anything. */
-  #guarded(server: TlsServer): TlsServer {
-    server.prependListener('connection', (socket: Socket) => {
-      this.#beginHandshake(socket);
-    });
-    return server;
+  /** By what routes want now; who asks for what they want later has to come again. */
+  #kindFor(serverName: string | undefined): HandshakeKind {
+    const name = serverName === undefined ? undefined : normaliseRequestHost(serverName);
+    const wish = name === undefined ? undefined : handshakeWishOf(this.#plane.table, name);
+    return wish === undefined ? USUAL : { minVersion: wish.minVersion, asks: wish.authorities.length > 0 };
   }
 
   #beginHandshake(socket: Socket): boolean {
@@ -207,27 +267,23 @@ export class Listener implements AsyncDisposable {
     beneath?.forget();
   }
 
-  #accept(socket: Socket, tls?: TlsServer): void {
+  #accept(socket: Socket, layer: 'plain' | 'tls' = 'plain'): void {
     const facts = socketFacts(socket, undefined);
     if (!this.#proxyProtocol || !isTrusted(this.#plane.trusted, facts.address)) {
-      this.#handOn(socket, facts, tls);
+      this.#handOn(socket, facts, layer);
       return;
     }
     readPreface(socket, { wheel: this.#plane.connectionDeps.wheel, timeoutMs: this.#plane.limits.headTimeoutMs }, (told) => {
       if (typeof told === 'string') {
         this.#plane.log.debug({ peer: facts.address, reason: told }, 'PROXY header refused');
         socket.destroy();
-      } else this.#handOn(socket, told.kind === 'local' ? facts : proxied(told), tls);
+      } else this.#handOn(socket, told.kind === 'local' ? facts : proxied(told), layer);
     });
   }
 
-  #handOn(socket: Socket, facts: PeerFacts, tls: TlsServer | undefined): void {
-    if (tls === undefined) {
+  #handOn(socket: Socket, facts: PeerFacts, layer: 'plain' | 'tls'): void {
+    if (layer === 'plain') {
       this.#serve(socket, facts, this.#paths.plain);
-      return;
-    }
-    if (!this.#beginHandshake(socket)) {
-      this.#handshakes -= 1; // TLS never sees it, and so never gives it back.
       return;
     }
     const key = connectionKey(socket);
@@ -235,14 +291,14 @@ export class Listener implements AsyncDisposable {
     socket.once('close', () => {
       this.#introduced.delete(key);
     });
-    tls.emit('connection', socket);
+    this.#shake(socket);
   }
 
   #serve(socket: Socket, facts: PeerFacts, path: ReadPath): void {
     socket.allowHalfOpen = true; // Not on the TLS server: there a client that ends during its handshake would stay until its time-out.
     const introduced =
       this.#introduced.size > 0 && socket instanceof TLSSocket ? this.#introduced.get(connectionKey(socket)) : undefined;
-    const told = introduced === undefined ? facts : { ...introduced, tls: facts.tls };
+    const told = introduced === undefined ? facts : { ...introduced, tls: facts.tls, client: facts.client };
     const { trusted } = this.#plane;
     // Whom a PROXY header names is a client, and no proxy by that.
     const peer = new ClientPeer({ ...told, trusted: isTrusted(trusted, told.address) }, path, trusted);
@@ -260,9 +316,14 @@ export class Listener implements AsyncDisposable {
     });
   }
 
-  #answerServerName(serverName: string, socket: Socket | undefined, done: ServerNameDone): void {
-    this.#names.answer(serverName, (answer) => {
+  #answerServerName(
+    serverName: string,
+    socket: Socket | undefined,
+    { done, kind }: { readonly done: ServerNameDone; readonly kind: HandshakeKind },
+  ): void {
+    this.#names.answer(serverName, { socket: socket instanceof TLSSocket ? socket : undefined, kind }, (answer) => {
       if (answer.kind === 'context') {
+        if (socket !== undefined && answer.asked.length > 0) this.#askedOf.set(socket, answer.asked);
         done(null, answer.context);
         return;
       }
@@ -271,6 +332,17 @@ export class Listener implements AsyncDisposable {
       done(new Error(`no certificate for this name: ${answer.alert}`));
     });
   }
+}
+
+/** What handshakes are where no route wants anything of them. */
+const USUAL: HandshakeKind = { minVersion: 'TLSv1.2', asks: false };
+
+function nameOfKind({ minVersion, asks }: HandshakeKind): string {
+  return `${minVersion} ${asks ? 'asks' : ''}`;
+}
+
+function kindNamed(name: string): HandshakeKind {
+  return { minVersion: name.startsWith('TLSv1.3') ? 'TLSv1.3' : 'TLSv1.2', asks: name.endsWith('asks') };
 }
 
 type ServerNameDone = (error: Error | null, context?: SecureContext) => void;
@@ -289,6 +361,7 @@ function socketFacts(socket: Socket, tls: TlsFacts | undefined): PeerFacts {
     port: socket.remotePort ?? 0,
     local: socket,
     tls,
+    client: undefined,
     trusted: false,
   };
 }
@@ -304,6 +377,7 @@ function proxied(told: {
     port: told.sourcePort,
     local: { localAddress: told.destinationAddress, localPort: told.destinationPort },
     tls: undefined,
+    client: undefined,
     trusted: false,
   };
 }

@@ -76,6 +76,8 @@ export interface WorkerOptions {
   /** How many workers this generation has. */
   readonly workers: number;
   readonly trust: TrustOptions;
+  /** Whether plain HTTP is sent to HTTPS where a route says nothing of it. */
+  readonly redirect: boolean;
   readonly unknownNames: UnknownNames;
   readonly accessLogFile: string;
   readonly logLevel: LogLevel;
@@ -87,7 +89,7 @@ export interface WorkerOptions {
 }
 
 /** What may change while a worker serves. Whether there are PROXY headers may not: it decides how the ports were opened. */
-export type ChangeableOptions = Pick<WorkerOptions, 'limits' | 'trust' | 'accessLogFile' | 'logLevel'>;
+export type ChangeableOptions = Pick<WorkerOptions, 'limits' | 'trust' | 'redirect' | 'accessLogFile' | 'logLevel'>;
 
 export type ToWorker =
   /** Before `boot`: some of the certificates, in the order that the primary likes. */
@@ -116,6 +118,8 @@ export type ToWorker =
   | ({ readonly kind: 'health'; readonly seq: number } & HealthChange)
   | { readonly kind: 'metrics'; readonly seq: number }
   | { readonly kind: 'reopen-log'; readonly seq: number }
+  /** What TLS session tickets are sealed with from now on. */
+  | { readonly kind: 'ticket-keys'; readonly seq: number; readonly keys: Uint8Array }
   /** Other options than it booted with, for what comes from now on. Workers of earlier primaries keep theirs. */
   | { readonly kind: 'options'; readonly seq: number; readonly options: ChangeableOptions }
   /** To `certificate-wanted`; it needs no answer. */

@@ -46,6 +46,8 @@ export interface ExchangeRecord {
   actions: PreparedActions | undefined;
   /** Lines about who was let through, which go on to the endpoint; may be empty. */
   passed: string;
+  /** Lines about who the client is by its certificate, which go on too; may be empty. */
+  identity: Buffer;
   endpoint: Endpoint | undefined;
   account: Account | undefined;
 
@@ -104,6 +106,7 @@ export function createRecord(client: string, tls: TlsFacts | undefined): Exchang
     service: undefined,
     actions: undefined,
     passed: '',
+    identity: NOTHING,
     endpoint: undefined,
     account: undefined,
     status: 0,
@@ -142,6 +145,7 @@ export function resetRecord(record: ExchangeRecord): void {
 /** The same where the head is the one before: what was read from it stays. */
 export function resetOutcome(record: ExchangeRecord): void {
   record.passed = '';
+  record.identity = NOTHING;
   record.endpoint = undefined;
   record.account = undefined;
   record.status = 0;

@@ -5,28 +5,42 @@
 import type { SecureContext, TLSSocket } from 'node:tls';
 import type { Socket } from 'node:net';
 import { reasonOf } from '#errors';
+import { normaliseRequestHost } from '#routing/host-name.ts';
 import { certificateHostOf } from '#routing/match.ts';
+import { handshakeWishOf } from '#routing/route-tls.ts';
+import type { Authority } from '#routing/route-tls.ts';
 import { DEFAULT_CERTIFICATE } from '#tls/certificate.ts';
 import type { EdgeCertificate } from '#tls/certificate.ts';
 import type { UnknownNames } from '#tls/config.ts';
+import { AskingContexts } from '#tls/asking-contexts.ts';
+import type { HandshakeKind } from '#tls/policy.ts';
 import { SecureContexts } from '#tls/secure-contexts.ts';
 import type { DataPlane } from './data-plane.ts';
 
 /** How a handshake goes on. */
 export type HandshakeAnswer =
-  | { readonly kind: 'context'; readonly context: SecureContext }
+  /** `asked`: whose certificates clients are asked for. */
+  | { readonly kind: 'context'; readonly context: SecureContext; readonly asked: readonly Authority[] }
   | { readonly kind: 'alert'; readonly alert: TlsAlert };
 
 /** Descriptions of RFC 8446 §6 and RFC 6066 §3. */
-const ALERTS = { 'internal-error': 80, 'unrecognized-name': 112 } as const;
+const ALERTS = { 'protocol-version': 70, 'internal-error': 80, 'unrecognized-name': 112 } as const;
 export type TlsAlert = keyof typeof ALERTS;
 /** A record of an alert (21) of TLS 1.2, as which TLS 1.3 writes it too, with two bytes: fatal (2), and its description. */
 const ALERT_HEAD = [21, 3, 3, 0, 2, 2] as const;
+
+/** The handshake that is under way. */
+interface Shaking {
+  /** Undefined where Node does not tell. */
+  readonly socket: TLSSocket | undefined;
+  readonly kind: HandshakeKind;
+}
 
 export class ServerNames {
   readonly #plane: DataPlane;
   readonly #unknown: UnknownNames;
   readonly #contexts = new SecureContexts();
+  readonly #asking = new AskingContexts();
 
   constructor(plane: DataPlane, unknown: UnknownNames) {
     this.#plane = plane;
@@ -34,11 +48,30 @@ export class ServerNames {
   }
 
   /** Answers at once, or when the primary has signed one. `serverName` is what a client wrote. */
-  answer(serverName: string, done: (answer: HandshakeAnswer) => void): void {
+  answer(serverName: string, shaking: Shaking, done: (answer: HandshakeAnswer) => void): void {
     const name = serverName.toLowerCase();
+    const asked = this.#askedFor(name, shaking);
+    if (asked === 'protocol-version') done({ kind: 'alert', alert: asked });
+    else
+      this.#find(name, (answer) => {
+        done(typeof answer === 'string' ? { kind: 'alert', alert: answer } : this.#with(answer, asked));
+      });
+  }
+
+  /** Whose certificates are asked for. An alert where the handshake has not the version that the host wants, as one may whose hello could not be read. */
+  #askedFor(name: string, { socket, kind }: Shaking): readonly Authority[] | 'protocol-version' {
+    const { table } = this.#plane;
+    if (table.handshakeRoutes === 0) return [];
+    const wish = handshakeWishOf(table, normaliseRequestHost(name) ?? name);
+    if (wish?.minVersion === 'TLSv1.3' && kind.minVersion !== 'TLSv1.3' && socket?.getProtocol() !== 'TLSv1.3')
+      return 'protocol-version';
+    return kind.asks ? (wish?.authorities ?? []).flatMap((one) => table.authorities.get(one) ?? []) : [];
+  }
+
+  #find(name: string, done: (found: EdgeCertificate | TlsAlert) => void): void {
     const added = this.#plane.certificates.find(name);
     if (added !== undefined) {
-      done(this.#with(added));
+      done(added);
       return;
     }
     const host = certificateHostOf(this.#plane.table, name);
@@ -47,19 +80,20 @@ export class ServerNames {
       return;
     }
     this.#plane.issued.certificateFor(host, (certificate) => {
-      done(certificate === undefined ? { kind: 'alert', alert: 'internal-error' } : this.#with(certificate));
+      done(certificate ?? 'internal-error');
     });
   }
 
-  #ofUnknown(): HandshakeAnswer {
+  #ofUnknown(): EdgeCertificate | TlsAlert {
     const fallback = this.#unknown === 'alert' ? undefined : this.#plane.certificates.get(DEFAULT_CERTIFICATE);
     // Without a default the handshake must end: naming another host's would tell clients who else is here.
-    return fallback === undefined ? { kind: 'alert', alert: 'unrecognized-name' } : this.#with(fallback);
+    return fallback ?? 'unrecognized-name';
   }
 
-  #with(certificate: EdgeCertificate): HandshakeAnswer {
+  #with(certificate: EdgeCertificate, asked: readonly Authority[]): HandshakeAnswer {
     try {
-      return { kind: 'context', context: this.#contexts.of(certificate) };
+      const context = asked.length === 0 ? this.#contexts.of(certificate) : this.#asking.of(certificate, asked);
+      return { kind: 'context', context, asked };
     } catch (error) {
       this.#plane.log.error({ certificate: certificate.name, reason: reasonOf(error) }, 'a certificate cannot be used');
       return { kind: 'alert', alert: 'internal-error' };

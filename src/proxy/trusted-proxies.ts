@@ -102,3 +102,9 @@ function isWithin(address: Uint8Array, network: Network): boolean {
   const rest = maskOf(network.prefixBits, whole);
   return rest === 0 || ((address[whole] ?? 0) & rest) === network.address[whole];
 }
+
+/** Nobody, where it cannot be read: the primary has checked it. */
+export function trustedOf({ trustedProxies }: { readonly trustedProxies: readonly string[] }): TrustedProxies {
+  const parsed = parseTrustedProxies(trustedProxies);
+  return parsed.kind === 'trusted' ? parsed.trusted : { networks: [] };
+}

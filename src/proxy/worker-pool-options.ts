@@ -1,5 +1,6 @@
 /** What a pool of workers is opened with, and what of it each worker gets. */
 import type { Clock } from '#clock';
+import { EcluseError } from '#errors';
 import type { Log } from '#log';
 import { shareLimits } from './budget.ts';
 import type { PackCertificates } from './certificate-delivery.ts';
@@ -26,6 +27,8 @@ export interface WorkerPoolOptions {
   /** Of the whole node. */
   readonly limits?: EdgeLimits;
   readonly trust?: TrustOptions;
+  /** Whether plain HTTP is sent to HTTPS where a route says nothing of it. Default: false. */
+  readonly redirect?: boolean;
   /** What a handshake gets whose name no certificate and no route is for. */
   readonly unknownNames?: WorkerOptions['unknownNames'];
   /** Gives hosts of routes their certificates of the internal CA. Undefined: they have none. */
@@ -52,6 +55,19 @@ export interface WorkerStatus {
   readonly version: number;
 }
 
+const WORKERS_MAX = 256;
+
+/** Errors: ECLUSE_WORKERS_INVALID. */
+export function checkWorkers(workers: number): void {
+  if (Number.isInteger(workers) && workers >= 1 && workers <= WORKERS_MAX) return;
+  throw new EcluseError({
+    code: 'ECLUSE_WORKERS_INVALID',
+    source: 'config',
+    message: `${String(workers)} workers cannot be started`,
+    mend: `set workers to a number from 1 to ${String(WORKERS_MAX)}, or auto`,
+  });
+}
+
 const NOBODY_TRUSTED: TrustOptions = { trustedProxies: [], proxyProtocol: false };
 
 /** Those of the whole node; what is absent has its default. */
@@ -60,8 +76,9 @@ export function changeableOf({
   logLevel = 'info',
   limits = EDGE_LIMITS,
   trust = NOBODY_TRUSTED,
+  redirect = false,
 }: Pick<ChangeableOptions, 'accessLogFile'> & Partial<ChangeableOptions>): ChangeableOptions {
-  return { accessLogFile, logLevel, limits, trust };
+  return { accessLogFile, logLevel, limits, trust, redirect };
 }
 
 /** What one of `workers` gets of them. */

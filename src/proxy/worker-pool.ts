@@ -11,7 +11,7 @@ import type { EndpointUse } from '#routing/activator.ts';
 import type { RouteDelta, RouteTable } from '#routing/route-table.ts';
 import type { Coverage } from '#tls/certificate.ts';
 import type { CertificateIndex } from '#tls/certificate-index.ts';
-import { EcluseError, reasonOf } from '#errors';
+import { reasonOf } from '#errors';
 import { KeyedLock } from '#lifecycle';
 import { WAKE_SAME_MS, WORKER_ACK_TIMEOUT_MS, WORKER_DRAIN_MS, WORKER_START_TIMEOUT_MS } from './limits.ts';
 import { RateLimits } from './actions/rate-limits.ts';
@@ -37,7 +37,7 @@ import type {
 import { answerWanted } from './issuing.ts';
 import { Wakes, asleepAmong } from './wakes.ts';
 import { bootRefused, optionsRefused, refusalOf, sumOfFreezes } from './worker-answers.ts';
-import { changeableOf, shareOfOptions } from './worker-pool-options.ts';
+import { changeableOf, checkWorkers, shareOfOptions } from './worker-pool-options.ts';
 import type { ChangeOptions, WorkerPoolDeps, WorkerPoolOptions, WorkerStatus } from './worker-pool-options.ts';
 import { WorkerProcess } from './worker-process.ts';
 import { keepSlot, upWithin } from './worker-slot.ts';
@@ -46,7 +46,6 @@ import type { Ask, Reply } from './generation/conversation.ts';
 import { OldWorkers } from './generation/old-workers.ts';
 import type { Predecessor } from './generation/predecessors.ts';
 
-const WORKERS_MAX = 256;
 /**
  * PERF: V8 may put more of what it calls into a function that it optimises: 0.4 of 14.4 µs for each request (`npm run bench -- proxy`). Node's
  * version is pinned: one whose V8 does not know them would not start a worker, which every test would show.
@@ -57,6 +56,7 @@ export class WorkerPool implements AsyncDisposable {
   readonly #deps: WorkerPoolDeps;
   /** Without what the workers began with, which is out of date after the first change, and large. */
   readonly #options: Omit<WorkerPoolOptions, 'initial'>;
+  #ticketKeys: Uint8Array | undefined;
   readonly #listen: ListenAddresses;
   readonly #members = new Set<Member>();
   readonly #changes = new KeyedLock();
@@ -77,6 +77,7 @@ export class WorkerPool implements AsyncDisposable {
   private constructor(deps: WorkerPoolDeps, { initial, ...options }: WorkerPoolOptions, listen: ListenAddresses) {
     this.#deps = deps;
     this.#options = options;
+    this.#ticketKeys = options.ticketKeys;
     this.#listen = listen;
     this.#committed = committedOf(initial);
     this.#changeable = changeableOf(options);
@@ -131,14 +132,7 @@ export class WorkerPool implements AsyncDisposable {
 
   /** Starts the workers and returns when all of them listen. */
   static async open(deps: WorkerPoolDeps, options: WorkerPoolOptions): Promise<WorkerPool> {
-    if (!Number.isInteger(options.workers) || options.workers < 1 || options.workers > WORKERS_MAX) {
-      throw new EcluseError({
-        code: 'ECLUSE_WORKERS_INVALID',
-        source: 'config',
-        message: `${String(options.workers)} workers cannot be started`,
-        mend: `set workers to a number from 1 to ${String(WORKERS_MAX)}, or auto`,
-      });
-    }
+    checkWorkers(options.workers);
     const isShared = (address: ListenAddress): boolean => options.succession?.predecessors.listenOn(address) === true;
     const listen = await probeAddresses(options.listen, isShared);
     const execArgv = [...(cluster.settings.execArgv ?? process.execArgv), ...WORKER_FLAGS];
@@ -250,6 +244,13 @@ export class WorkerPool implements AsyncDisposable {
   async metrics(): Promise<string> {
     const replies = await this.#askAll({ kind: 'metrics' }, WORKER_ACK_TIMEOUT_MS);
     return await aggregateMetrics(replies.flatMap((reply) => (reply.kind === 'metrics' ? [reply.metrics] : [])));
+  }
+
+  /** What tickets are sealed with from now on. Nothing where they are the same. */
+  async useTicketKeys(keys: Uint8Array): Promise<void> {
+    if (this.#ticketKeys !== undefined && Buffer.compare(this.#ticketKeys, keys) === 0) return;
+    this.#ticketKeys = keys;
+    await this.#askAll({ kind: 'ticket-keys', keys }, WORKER_ACK_TIMEOUT_MS);
   }
 
   /** Opens the access log anew, after a rotation. */
@@ -445,7 +446,7 @@ export class WorkerPool implements AsyncDisposable {
     const packs = await this.#delivery.deliver(member.process);
     member.booted = true;
     member.version = this.version;
-    const { succession, ticketKeys, unknownNames = 'default', workers } = this.#options;
+    const { succession, unknownNames = 'default', workers } = this.#options;
     const generation = { generation: succession?.generation ?? 1, successorSocket: succession?.socketPath };
     const reply = await member.process.ask(
       {
@@ -455,7 +456,7 @@ export class WorkerPool implements AsyncDisposable {
           workers,
           listen: this.#listen,
           unknownNames,
-          ticketKeys,
+          ticketKeys: this.#ticketKeys,
           ...generation,
         },
         config: routeConfigOf(this.#committed),

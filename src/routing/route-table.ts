@@ -6,6 +6,7 @@
 import type { RouteActions } from './actions.ts';
 import type { PathPattern } from './path-pattern.ts';
 import type { RouteConditions } from './route-conditions.ts';
+import type { Authority, RouteTls, ServiceTls } from './route-tls.ts';
 import type { ShardedMap } from '#sharded-map';
 
 /** One address a service can be reached at. */
@@ -79,6 +80,8 @@ export interface Service {
   readonly endpoints: readonly Endpoint[];
   /** The version of the PROXY protocol that its endpoints want every connection to begin with. Absent: none. */
   readonly sendProxy?: 1 | 2 | undefined;
+  /** How its endpoints are spoken to. Absent: in the clear. */
+  readonly tls?: ServiceTls | undefined;
   /** INVARIANT: there, where an endpoint has a weight. PERF: absent for services that want nothing, as those of containers: one look tells. */
   readonly policy?: ServicePolicy | undefined;
 }
@@ -106,6 +109,8 @@ export interface Route {
   /** Whose requests they are, of a route without a service. */
   readonly tenant?: string | undefined;
   readonly actions?: RouteActions | undefined;
+  /** What it wants of TLS. Absent: nothing. */
+  readonly tls?: RouteTls | undefined;
   /** Its requests go to several services, each by its share of the weights. Absent: all go to `serviceId`. */
   readonly split?: readonly SplitShare[] | undefined;
   /** Whether CONNECT is passed on to the endpoint. Absent: it is refused. */
@@ -129,6 +134,8 @@ export interface RouteConfig {
   readonly routes: readonly Route[];
   /** Of containers that run. Absent: none. */
   readonly ports?: readonly PublishedPort[] | undefined;
+  /** Those that routes and services name. Absent: none. */
+  readonly authorities?: readonly Authority[] | undefined;
 }
 
 /** What changes from one version to the next. */
@@ -141,6 +148,8 @@ export interface RouteDelta {
   readonly removedServices: readonly string[];
   /** All routes of each host that changed; none: it has none any more. */
   readonly hosts: readonly { readonly host: string; readonly routes: readonly Route[] }[];
+  /** All of them. Absent: as before. */
+  readonly authorities?: readonly Authority[] | undefined;
 }
 
 /** A route as it is asked about. */
@@ -173,4 +182,8 @@ export interface RouteTable {
   readonly uses: ShardedMap<number>;
   /** By id, once for each service that has it. */
   readonly endpoints: ShardedMap<readonly Endpoint[]>;
+  /** By name; a few. */
+  readonly authorities: ReadonlyMap<string, Authority>;
+  /** How many routes want something of handshakes. */
+  readonly handshakeRoutes: number;
 }

@@ -94,4 +94,6 @@ export const SCHEMA_VERSIONS: readonly (readonly string[])[] = [
        leaf TEXT NOT NULL, chain TEXT NOT NULL, sealed_key TEXT NOT NULL, sealed_by TEXT NOT NULL)`,
     `CREATE INDEX certificate_not_after ON certificate (not_after_ms)`,
   ],
+  // CAs that operators' routes and services name: JSON, as edge_service.
+  [`CREATE TABLE edge_authority (name TEXT PRIMARY KEY, body TEXT NOT NULL)`],
 ];

@@ -16,6 +16,12 @@ export const tlsKeys = {
         .describe(
           'What a TLS handshake gets whose name no certificate and no route is for. "default": the node\'s own certificate, which browsers warn of. "alert": the alert unrecognized_name, and the connection ends. A client that names no host gets the default.',
         ),
+      redirect: z
+        .boolean()
+        .prefault(false)
+        .describe(
+          'Whether a request over plain HTTP gets 308 to the same URL over HTTPS, at the port of listen.https. Routes can say otherwise (tls.redirect). Challenges of ACME are answered in either case.',
+        ),
     })
     .prefault({})
     .describe('Certificates at the edge.'),

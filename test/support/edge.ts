@@ -48,6 +48,10 @@ export interface EdgeOptions {
   readonly limits?: Partial<EdgeLimits>;
   readonly trust?: TrustOptions;
   readonly unknownNames?: 'default' | 'alert';
+  /** Whether plain HTTP is sent to HTTPS. */
+  readonly redirect?: boolean;
+  /** TLS session tickets are sealed with them; absent: each worker has its own. */
+  readonly ticketKeys?: Uint8Array;
   /** Gives hosts of routes certificates of the internal CA. Absent: they have none. */
   readonly issue?: Issuing;
 }
@@ -77,6 +81,8 @@ async function openEdge(options: EdgeOptions, directory: string): Promise<Edge> 
       limits: { ...EDGE_LIMITS, ...options.limits },
       ...(options.trust === undefined ? {} : { trust: options.trust }),
       ...(options.unknownNames === undefined ? {} : { unknownNames: options.unknownNames }),
+      ...(options.redirect === undefined ? {} : { redirect: options.redirect }),
+      ...(options.ticketKeys === undefined ? {} : { ticketKeys: options.ticketKeys }),
       ...(options.issue === undefined ? {} : { issue: options.issue }),
       initial: edgeOf({ config: options.config, certificates: options.certificates ?? [] }),
       onTraffic: (deltas) => {

@@ -12,6 +12,8 @@ import type { OwnResponse } from '#proxy/error-response.ts';
 export interface AskedRequest {
   /** The head as it came. */
   readonly head: string;
+  /** Lines about who the client is by its certificate; may be empty. */
+  readonly identity: string;
   readonly method: string;
   readonly host: string;
   /** Path and query. */
@@ -39,6 +41,8 @@ const HEAD_BYTES_MAX = 32 * 1024;
 
 /** Of the request's own fields: those of a connection, of framing, and what we say of it. */
 const NOT_ASKED: ReadonlySet<string> = new Set([
+  'client-cert',
+  'client-cert-chain',
   'connection',
   'content-length',
   'expect',
@@ -110,7 +114,7 @@ export class ForwardAuthority implements Disposable {
 }
 
 /** The fields of the request itself, those of several lines joined, and where it was for. */
-function fieldsOf({ head, method, host, uri, proto, client, requestId }: AskedRequest): Record<string, string> {
+function fieldsOf({ head, identity, method, host, uri, proto, client, requestId }: AskedRequest): Record<string, string> {
   const fields = new Map<string, string>();
   for (const line of head.split('\r\n').slice(1)) {
     const colon = line.indexOf(':');
@@ -120,6 +124,10 @@ function fieldsOf({ head, method, host, uri, proto, client, requestId }: AskedRe
     const value = line.slice(colon + 1).trim();
     const before = fields.get(name);
     fields.set(name, before === undefined ? value : `${before}${name === 'cookie' ? '; ' : ', '}${value}`);
+  }
+  for (const line of identity.split('\r\n')) {
+    const colon = line.indexOf(': ');
+    if (colon > 0) fields.set(line.slice(0, colon).toLowerCase(), line.slice(colon + 2));
   }
   return {
     ...Object.fromEntries(fields),

@@ -5,6 +5,7 @@ import type { Endpoint } from '#routing/route-table.ts';
 import type { Log } from '#log';
 import type { ExchangeError, OwnResponse } from '#proxy/error-response.ts';
 import type { ExchangeRecord } from '#proxy/record.ts';
+import { pathOf, queryOf } from '#proxy/request-target.ts';
 import { ForwardAuthority } from './forward-auth.ts';
 import { Passwords } from './password.ts';
 import type { PreparedActions } from './prepared.ts';
@@ -95,6 +96,7 @@ export class Gates implements Disposable {
         ? ({ kind: 'failed', reason: 'it has no endpoint that can be asked' } as const)
         : await this.#authority.ask(auth, endpoint, {
             head: record.head.toString('latin1', 0, record.headBytes),
+            identity: record.identity.toString('latin1'),
             method: requestMethod(),
             host: record.host,
             uri: pathOf(record) + queryOf(record),
@@ -137,19 +139,3 @@ function redirected({ to, status }: Redirect, record: ExchangeRecord, prefix: st
   const facts = { host: record.host, path: sentPath(pathOf(record), prefix), query: queryOf(record) };
   return { kind: 'respond', response: { status, fields: [['Location', locationOf(to, facts)]], body: '' } };
 }
-
-/** The path of the request as it came; `/` where it has none. */
-function pathOf({ head, pathStart, pathEnd }: ExchangeRecord): string {
-  const path = head.toString('latin1', pathStart, pathEnd);
-  return path.startsWith('/') ? path : '/';
-}
-
-/** With its question mark. Behind the path in the head, up to the blank. */
-function queryOf({ head, headBytes, pathEnd }: ExchangeRecord): string {
-  if (pathEnd === 0 || head[pathEnd] !== QUESTION) return '';
-  const end = head.indexOf(BLANK, pathEnd);
-  return head.toString('latin1', pathEnd, end === -1 ? headBytes : end);
-}
-
-const QUESTION = 63;
-const BLANK = 32;

@@ -19,15 +19,24 @@ export interface PreparedActions {
   /** The Host that endpoints get; empty: the one that the client named. */
   readonly host: Buffer;
   readonly requestFields: FieldEdits | undefined;
-  readonly responseFields: FieldEdits | undefined;
-  readonly ownFields: readonly OwnField[];
+  /** What is changed of responses over plain HTTP, and over TLS. */
+  readonly plain: AnswerFields;
+  readonly secure: AnswerFields;
   /** Of a route that responds itself. */
   readonly response: OwnResponse | undefined;
   /** Whether a request has to pass something before it goes on, or never does. */
   readonly isGated: boolean;
 }
 
+export interface AnswerFields {
+  /** Of endpoints' responses. */
+  readonly edits: FieldEdits | undefined;
+  /** Of our own. */
+  readonly own: readonly OwnField[];
+}
+
 const NOTHING = Buffer.alloc(0);
+const NO_ACTIONS: RouteActions = {};
 /** Tells endpoints who was let through by name and password. */
 export const USER_FIELD = 'X-Forwarded-User';
 
@@ -35,10 +44,13 @@ export const USER_FIELD = 'X-Forwarded-User';
 export class ActionBook {
   readonly #prepared = new WeakMap<Route, PreparedActions>();
 
-  of(route: Route, actions: RouteActions): PreparedActions {
+  /** Undefined: the route does nothing with its requests but lead them on. */
+  of(route: Route): PreparedActions | undefined {
+    const { actions, tls } = route;
+    if (actions === undefined && tls?.hsts === undefined) return undefined;
     const known = this.#prepared.get(route);
     if (known !== undefined) return known;
-    const prepared = prepareActions(route, actions);
+    const prepared = prepareActions(route, actions ?? NO_ACTIONS);
     this.#prepared.set(route, prepared);
     return prepared;
   }
@@ -55,14 +67,25 @@ function prepareActions(route: Route, actions: RouteActions): PreparedActions {
       requestFields.filter(({ name }) => name !== 'host'),
       namesOf(auth),
     ),
-    responseFields: fieldEdits(responseFields, []),
-    ownFields: responseFields.map((change) => ({
-      name: change.name,
-      line: change.value === undefined ? undefined : lineOf(change),
-    })),
+    plain: answerFields(responseFields),
+    secure: answerFields([...responseFields, ...hstsOf(route)]),
     response: responseOf(actions),
     isGated: rateLimit !== undefined || auth !== undefined || answersItself(actions),
   };
+}
+
+function answerFields(changes: readonly FieldChange[]): AnswerFields {
+  return {
+    edits: fieldEdits(changes, []),
+    own: changes.map((change) => ({ name: change.name, line: change.value === undefined ? undefined : lineOf(change) })),
+  };
+}
+
+/** RFC 6797 §7.2: never over plain HTTP. A field that the route sets by that name is what it wants. */
+function hstsOf({ tls, actions }: Route): readonly FieldChange[] {
+  const name = 'strict-transport-security';
+  const isSet = actions?.responseFields?.some((change) => change.name === name) === true;
+  return tls?.hsts === undefined || isSet ? [] : [{ name, written: 'Strict-Transport-Security', value: tls.hsts }];
 }
 
 function hashOf(text: string): string {

@@ -1,5 +1,7 @@
 /** Who is at the other end of a client's connection, and what it may say about those before it. */
 import { isIPv6 } from 'node:net';
+import type { ClientCertificate } from '#proxy/client-certificate.ts';
+import { normaliseRequestHost } from '#routing/host-name.ts';
 import { FIELD, isIn } from '#proxy/http1/field-names.ts';
 import { FIELD_STRIDE, valueEnd, valueStart } from '#proxy/http1/head-view.ts';
 import type { HeadView } from '#proxy/http1/head-view.ts';
@@ -23,12 +25,18 @@ export interface PeerFacts {
   /** Our end. PERF: of a socket it is asked for only where it is needed, as that is a system call. */
   readonly local: { readonly localAddress?: string | undefined; readonly localPort?: number | undefined };
   readonly tls: TlsFacts | undefined;
+  /** Undefined: the handshake asked for no certificate. */
+  readonly client: ClientCertificate | undefined;
   readonly trusted: boolean;
 }
 
 export class ClientPeer {
   readonly peerAddress: string;
   readonly tls: TlsFacts | undefined;
+  /** Who it is by its certificate; undefined: it was not asked for one. */
+  readonly client: ClientCertificate | undefined;
+  /** The host of its handshake, as requests name it. */
+  readonly serverName: string | undefined;
   /** Whether what it says about its clients is believed. */
   readonly trusted: boolean;
   readonly readPath: ReadPath;
@@ -40,6 +48,8 @@ export class ClientPeer {
     this.#proxies = proxies;
     this.peerAddress = facts.address;
     this.tls = facts.tls;
+    this.client = facts.client;
+    this.serverName = facts.tls?.sni === undefined ? undefined : normaliseRequestHost(facts.tls.sni);
     this.trusted = facts.trusted;
     this.readPath = readPath;
   }

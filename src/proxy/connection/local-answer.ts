@@ -16,12 +16,13 @@ export interface LocalAnswer {
 /** Writes it whole, and counts it. */
 export function writeLocalAnswer(wire: Wire, record: ExchangeRecord, answer: LocalAnswer): void {
   const { response, closes, facts } = answer;
+  const { actions, tls } = record;
   const kept = facts.minor === 0 ? 'keep-alive' : '';
   const { head, body } = responseText(response, {
     requestId: record.requestId.toString('latin1'),
     connection: closes ? 'close' : kept,
     bodyless: facts.method === METHOD.head,
-    ownFields: record.actions?.ownFields ?? [],
+    ownFields: actions === undefined ? [] : (tls === undefined ? actions.plain : actions.secure).own,
   });
   record.downstreamOutBytes += head.length + body.length;
   wire.writeText(head + body);

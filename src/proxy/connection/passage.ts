@@ -189,7 +189,8 @@ export class Passage implements UpstreamUser, ExchangePassage {
   #writeResponseHead(upstream: Upstream, client: ClientFacts): boolean {
     const { memory, framing } = upstream;
     const kind = kindOf(client);
-    const fields = this.record.actions?.responseFields;
+    const { actions, tls } = this.record;
+    const fields = actions === undefined ? undefined : (tls === undefined ? actions.plain : actions.secure).edits;
     const again = memory.rewrittenFor(kind, fields);
     if (again !== undefined) {
       this.#writer.repeat(again, framing, client);

@@ -26,6 +26,7 @@ export class RequestHead {
   #sent: Buffer | undefined;
   #sentEdits: RequestEdits | undefined;
   #sentActions: PreparedActions | undefined;
+  #sentIdentity: Buffer = NOTHING;
   #sentIdAt = 0;
   /** Octets before the head that was written last: a PROXY header. */
   introductionBytes = 0;
@@ -39,9 +40,9 @@ export class RequestHead {
     OUTPUT.at = 0;
     const edits = this.#editsFor(upstream.pool.endpoint.hostName);
     if (!this.#client.repeated) this.#sent = undefined;
-    const { actions, passed } = this.#client.record;
-    if (this.#sent === undefined || this.#sentEdits !== edits || this.#sentActions !== actions || passed !== '')
-      return this.#writeAnew(upstream, edits);
+    const { actions, passed, identity } = this.#client.record;
+    const isSame = this.#sentEdits === edits && this.#sentActions === actions && this.#sentIdentity === identity;
+    if (this.#sent === undefined || !isSame || passed !== '') return this.#writeAnew(upstream, edits);
     const { out } = OUTPUT;
     out.set(this.#sent, 0);
     out.set(this.#client.record.requestId, this.#sentIdAt);
@@ -65,6 +66,7 @@ export class RequestHead {
     this.#sentIdAt = sent.lastIndexOf(requestId);
     this.#sentEdits = edits;
     this.#sentActions = client.record.actions;
+    this.#sentIdentity = client.record.identity;
     this.#sent = this.#sentIdAt === -1 ? undefined : sent;
     return true;
   }
@@ -94,10 +96,11 @@ export class RequestHead {
 }
 
 /** What the route of a request does to its head. */
-function applyActions(edits: RequestEdits, { actions, passed }: ExchangeRecord, bytes: Buffer, view: HeadView): void {
+function applyActions(edits: RequestEdits, { actions, passed, identity }: ExchangeRecord, bytes: Buffer, view: HeadView): void {
   edits.path = NOTHING;
   edits.host = NOTHING;
   edits.fields = undefined;
+  edits.identity = identity;
   if (actions === undefined) return;
   const { host, requestFields, actions: settings } = actions;
   edits.host = host;

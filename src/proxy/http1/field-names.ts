@@ -44,6 +44,8 @@ export const FIELD = {
   close: 28,
   /** A field that `Connection` nominates, whatever it was before. */
   nominated: 29,
+  /** `Client-Cert` and `Client-Cert-Chain` (RFC 9440): who a client is, which is ours to say. */
+  clientCert: 30,
 } as const;
 
 const NAMES: readonly (readonly [string, number])[] = [
@@ -73,6 +75,8 @@ const NAMES: readonly (readonly [string, number])[] = [
   ['cookie', FIELD.cookie],
   ['set-cookie', FIELD.setCookie],
   ['close', FIELD.close],
+  ['client-cert', FIELD.clientCert],
+  ['client-cert-chain', FIELD.clientCert],
 ];
 
 /** Fields that mean the one connection they came over (RFC 9110 §7.6.1). */
@@ -112,9 +116,10 @@ export const NEVER_NOMINATED: number =
     FIELD.connection,
   );
 /** Trailers may not change how a message was framed, routed or authenticated (RFC 9110 §6.5.1). */
-export const NEVER_TRAILING: number = HOP_BY_HOP | NEVER_NOMINATED | setOf(FIELD.xRequestId, FIELD.xEcluse, FIELD.close);
+export const NEVER_TRAILING: number =
+  HOP_BY_HOP | NEVER_NOMINATED | setOf(FIELD.xRequestId, FIELD.xEcluse, FIELD.close, FIELD.clientCert);
 /** Where an underscore counts as a hyphen. */
-const ANY_SEPARATOR: number = FORWARDING | setOf(FIELD.xRequestId, FIELD.xEcluse);
+const ANY_SEPARATOR: number = FORWARDING | setOf(FIELD.xRequestId, FIELD.xEcluse, FIELD.clientCert);
 
 const UNDERSCORE = 95;
 const HYPHEN = 45;

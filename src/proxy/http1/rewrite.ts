@@ -57,6 +57,8 @@ export interface RequestEdits {
   /** The path that the endpoint gets, without the query; empty: the one that came. */
   path: Buffer;
   fields: FieldEdits | undefined;
+  /** Whole lines about who the client is by its certificate; may be empty. */
+  identity: Buffer;
 }
 
 /** Where heads are written: `at` is where the next one begins, and moves on with it. */
@@ -110,9 +112,9 @@ const OWN_TEXT_MAX = 512;
 
 const PROXIED_FROM: number = FORWARDING & ~(1 << FIELD.xForwardedFor) & ~(1 << FIELD.forwarded);
 /** No code of a field: the start line goes on as it is. */
-const START_LINE = 1 << 30;
+const START_LINE = 1 << 31;
 /** Fields of a request that do not go on as they are, from anybody; and from those who are not believed. */
-const REQUEST_DROPS: number = HOP_BY_HOP | (1 << FIELD.xRequestId) | (1 << FIELD.xEcluse);
+const REQUEST_DROPS: number = HOP_BY_HOP | (1 << FIELD.xRequestId) | (1 << FIELD.xEcluse) | (1 << FIELD.clientCert);
 const TRUSTED_DROPS: number = REQUEST_DROPS | (FORWARDING & ~PROXIED_FROM);
 const UNTRUSTED_DROPS: number = REQUEST_DROPS | FORWARDING;
 
@@ -137,6 +139,7 @@ export function createRequestEdits(facts: ForwardingFacts): RequestEdits {
     trailers: false,
     path: EMPTY,
     fields: undefined,
+    identity: EMPTY,
   };
 }
 
@@ -160,6 +163,7 @@ export function writeRequestHead(buffer: Buffer, view: HeadView, edits: RequestE
   putFields(writer, buffer, view, requestDrops(buffer, view, edits) | (ownHost ? 1 << FIELD.host : 0) | (asIs ? START_LINE : 0));
   if (ownHost) writeHost(buffer, view, edits, writer);
   putLines(writer, edits.fields);
+  put(writer, edits.identity);
   if (edits.trusted || view.authorityEnd === view.hostStart) writeChain(buffer, view, edits, writer);
   else writeOrigin(buffer, view, edits, writer);
   put(writer, edits.requestId);
@@ -216,7 +220,7 @@ function responseDrops(buffer: Buffer, view: HeadView, edits: ResponseEdits): nu
 function requestBound(view: HeadView, edits: RequestEdits): number {
   const named = edits.host.length + 2 * (view.authorityEnd - view.hostStart);
   const own = edits.untilHost.length + edits.untilForwardedHost.length + edits.requestId.length;
-  return view.fieldsEnd - view.start + OWN_TEXT_MAX + named + own + edits.path.length + linesOf(edits);
+  return view.fieldsEnd - view.start + OWN_TEXT_MAX + named + own + edits.path.length + edits.identity.length + linesOf(edits);
 }
 
 function responseBound(view: HeadView, edits: ResponseEdits): number {

@@ -38,6 +38,8 @@ const NOT_TO_BE_CHANGED: ReadonlySet<string> = new Set([
   'forwarded',
   'x-real-ip',
   'x-request-id',
+  'client-cert',
+  'client-cert-chain',
 ]);
 const OUR_PREFIXES = ['x-forwarded-', 'x-ecluse-'] as const;
 

@@ -14,6 +14,7 @@ import { actionsOf } from './action-schema.ts';
 import type { RouteSettings } from './schema.ts';
 import { HEALTH_DEFAULTS, urlOf, weightOf } from './service-schema.ts';
 import type { ServiceSettings } from './service-schema.ts';
+import { routeTlsOf, serviceTlsOf } from './tls-schema.ts';
 
 /** Whose traffic it is that goes to operators' own endpoints; no tenant can be called that. */
 export const OPERATOR = '_operator';
@@ -29,13 +30,14 @@ export function writtenOf(serviceId: string, endpointId: string): { readonly ser
 }
 
 export function serviceOf(name: string, settings: ServiceSettings): Service {
-  const { endpoints, sendProxy } = settings;
+  const { endpoints, sendProxy, tls } = settings;
   const policy = policyOf(settings);
   return {
     id: serviceIdOf(name),
     tenant: OPERATOR,
     endpoints: endpoints.map((endpoint) => endpointOf(name, urlOf(endpoint), weightOf(endpoint))),
     ...(sendProxy === undefined ? {} : { sendProxy }),
+    ...(tls === undefined ? {} : { tls: serviceTlsOf(tls) }),
     ...(policy === undefined ? {} : { policy }),
   };
 }
@@ -85,7 +87,7 @@ function limitsOf({ hold, ...counts }: NonNullable<ServiceSettings['limits']>): 
 }
 
 export function routeOf(settings: RouteSettings): Route {
-  const { match, split, service, actions } = settings;
+  const { match, split, service, actions, tls } = settings;
   const first = split?.[0]?.service ?? service;
   return {
     host: match.host,
@@ -95,6 +97,7 @@ export function routeOf(settings: RouteSettings): Route {
     serviceId: first === undefined ? '' : serviceIdOf(first),
     ...(first === undefined ? { tenant: OPERATOR } : {}),
     ...(actions === undefined ? {} : { actions: actionsOf(actions, serviceIdOf) }),
+    ...(tls === undefined ? {} : { tls: routeTlsOf(tls) }),
     ...(split === undefined
       ? {}
       : { split: split.map((share) => ({ serviceId: serviceIdOf(share.service), weight: share.weight })) }),

@@ -7,7 +7,7 @@ import type { EdgePatch, EdgeSettings } from './settings.ts';
 export interface DiffEntry {
   readonly change: 'added' | 'removed' | 'changed';
   /** `order`: the routes of a host are asked in another order. */
-  readonly kind: 'service' | 'route' | 'order';
+  readonly kind: 'service' | 'route' | 'order' | 'authority';
   /** A service's name, a route's host and path with what else it asks for, or a host. */
   readonly name: string;
   /** JSON, as it was; absent: it was not there. */
@@ -41,7 +41,10 @@ export function diffOf(settings: EdgeSettings, patch: EdgePatch): readonly DiffE
     });
     return [...order, ...entries];
   });
-  return [...services, ...routes].toSorted((one, other) => (one.name < other.name ? -1 : 1));
+  const authorities = Object.entries(patch.authorities ?? {}).flatMap(([name, after]) =>
+    entryOf('authority', name, settings.authorities.get(name), after ?? undefined),
+  );
+  return [...services, ...routes, ...authorities].toSorted((one, other) => (one.name < other.name ? -1 : 1));
 }
 
 function byKey(routes: readonly RouteSettings[]): ReadonlyMap<string, RouteSettings> {

@@ -9,6 +9,7 @@ import { parseConditions } from '#routing/route-conditions.ts';
 import { actionsSchema, helperServicesOf } from './action-schema.ts';
 import { faultOf, serviceName } from './schema-parts.ts';
 import { serviceSchema } from './service-schema.ts';
+import { AUTHORITIES_MAX, authorityName, authoritySchema, hstsFault, routeTlsSchema } from './tls-schema.ts';
 
 /** Each is asked in turn where it is an expression, and a change of one sends all of its host to the workers. */
 export const ROUTES_PER_HOST_MAX = 1000;
@@ -81,8 +82,10 @@ export const routeSchema = z
     service: serviceName.exactOptional(),
     split: splitSchema.exactOptional().describe('Several services instead of one, each with its share of the requests.'),
     actions: actionsSchema.exactOptional().describe('What happens to its requests beside that.'),
+    tls: routeTlsSchema.exactOptional().describe('What it wants of TLS.'),
   })
-  .superRefine(faultOf(targetFault));
+  .superRefine(faultOf(targetFault))
+  .superRefine(faultOf(({ match, tls }) => hstsFault(match.host, tls)));
 
 /** All that operators wrote. */
 export const documentSchema = z.strictObject({
@@ -92,6 +95,11 @@ export const documentSchema = z.strictObject({
     .max(ROUTES_MAX)
     .prefault([])
     .describe('Those of a host are asked in the order that the guide tells.'),
+  authorities: z
+    .record(authorityName, authoritySchema)
+    .refine((all) => Object.keys(all).length <= AUTHORITIES_MAX, `more than ${String(AUTHORITIES_MAX)} authorities`)
+    .exactOptional()
+    .describe('CAs whose certificates routes ask of clients and services of endpoints, by name. Default: none.'),
 });
 
 /** The JSON Schema of the file, for editors; kept in docs/routes.schema.json. */
@@ -110,6 +118,8 @@ export const operationSchema = z.discriminatedUnion('op', [
   z.strictObject({ op: z.literal('remove-service'), name: serviceName }),
   z.strictObject({ op: z.literal('put-route'), route: routeSchema }),
   z.strictObject({ op: z.literal('remove-route'), match: matchSchema }),
+  z.strictObject({ op: z.literal('put-authority'), name: authorityName, authority: authoritySchema }),
+  z.strictObject({ op: z.literal('remove-authority'), name: authorityName }),
 ]);
 
 /** As many as a script makes at once; a file has more, and is one document. */
@@ -126,4 +136,9 @@ export function servicesOf({ service, split, actions }: RouteSettings): readonly
   const one = service === undefined ? [] : [service];
   const led = split === undefined ? one : split.map((share) => share.service);
   return actions === undefined ? led : [...new Set([...led, ...helperServicesOf(actions)])];
+}
+
+/** The authority that a route names, if it does. */
+export function authorityOfRoute({ tls }: RouteSettings): string | undefined {
+  return tls?.clientCertificate?.ca;
 }

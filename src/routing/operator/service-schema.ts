@@ -7,6 +7,7 @@ import * as z from 'zod';
 import { parseBalance } from '#routing/balance.ts';
 import { parseDurationMs } from '#units';
 import { faultOf } from './schema-parts.ts';
+import { serviceTlsSchema } from './tls-schema.ts';
 
 const ENDPOINTS_MAX = 1000;
 /** Finer shares than thousandths nobody can tell apart. */
@@ -185,6 +186,7 @@ export const serviceSchema = z.strictObject({
     .union([z.literal(1), z.literal(2)])
     .exactOptional()
     .describe('The version of the PROXY protocol that its endpoints want.'),
+  tls: serviceTlsSchema.exactOptional().describe('Its endpoints are spoken to over TLS; without it, in the clear.'),
 });
 
 export type ServiceSettings = z.infer<typeof serviceSchema>;

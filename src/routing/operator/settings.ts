@@ -5,9 +5,11 @@
 import { routeKeyOf } from '#routing/merge.ts';
 import { ShardedMap } from '#sharded-map';
 import type { EdgeDocument, Operation, RouteMatchSettings, RouteSettings } from './schema.ts';
-import { ROUTES_MAX, ROUTES_PER_HOST_MAX, SERVICES_MAX, servicesOf } from './schema.ts';
+import { ROUTES_MAX, ROUTES_PER_HOST_MAX, SERVICES_MAX, authorityOfRoute, servicesOf } from './schema.ts';
 import { checksOf } from './service-schema.ts';
 import type { ServiceSettings } from './service-schema.ts';
+import { AUTHORITIES_MAX } from './tls-schema.ts';
+import type { AuthoritySettings } from './tls-schema.ts';
 
 export interface EdgeSettings {
   readonly services: ShardedMap<ServiceSettings>;
@@ -16,14 +18,18 @@ export interface EdgeSettings {
   readonly routes: number;
   /** How many endpoints are checked. */
   readonly checks: number;
-  /** How many routes lead to a service. */
+  /** How many routes lead to a service; by `usesKey`, how many routes and services name an authority. */
   readonly uses: ShardedMap<number>;
+  /** By name; a few. */
+  readonly authorities: ReadonlyMap<string, AuthoritySettings>;
 }
 
 /** What changes: services by name (null: it goes), and all routes of each host that changes (none: it has none any more). */
 export interface EdgePatch {
   readonly services: Readonly<Record<string, ServiceSettings | null>>;
   readonly hosts: Readonly<Record<string, readonly RouteSettings[]>>;
+  /** By name (null: it goes). Absent, as in patches of old versions: none changes. */
+  readonly authorities?: Readonly<Record<string, AuthoritySettings | null>>;
 }
 
 /** What is wrong, and where: `routes[3].service`. */
@@ -42,6 +48,7 @@ export const NO_SETTINGS: EdgeSettings = {
   routes: 0,
   checks: 0,
   uses: ShardedMap.empty(),
+  authorities: new Map(),
 };
 
 /** Each is a connection in every interval, by one process: with that of 5 s they are a thousand in a second. */
@@ -49,8 +56,19 @@ const CHECKS_MAX = 5000;
 /** More problems than these are one mistake, seen many times. */
 const PROBLEMS_MAX = 20;
 
-export function isEmptyPatch({ services, hosts }: EdgePatch): boolean {
-  return Object.keys(services).length === 0 && Object.keys(hosts).length === 0;
+export function isEmptyPatch({ services, hosts, authorities = {} }: EdgePatch): boolean {
+  return [services, hosts, authorities].every((part) => Object.keys(part).length === 0);
+}
+
+/** No service has such a name. */
+function usesKey(authority: string): string {
+  return `authority:${authority}`;
+}
+
+/** What a route needs to be there, as it is counted. */
+function needsOf(route: RouteSettings): readonly string[] {
+  const authority = authorityOfRoute(route);
+  return authority === undefined ? servicesOf(route) : [...servicesOf(route), usesKey(authority)];
 }
 
 /** Settings after a patch that was made for them. */
@@ -58,10 +76,12 @@ export function settingsWith(settings: EdgeSettings, patch: EdgePatch): EdgeSett
   const hosts = new Map<string, readonly RouteSettings[] | undefined>();
   const used = new Map<string, number>();
   let { routes } = settings;
+  const use = (key: string, sign: number): void => {
+    used.set(key, (used.get(key) ?? settings.uses.get(key) ?? 0) + sign);
+  };
   const count = (list: readonly RouteSettings[], sign: number): void => {
     routes += sign * list.length;
-    for (const service of list.flatMap(servicesOf))
-      used.set(service, (used.get(service) ?? settings.uses.get(service) ?? 0) + sign);
+    for (const key of list.flatMap(needsOf)) use(key, sign);
   };
   for (const [host, list] of Object.entries(patch.hosts)) {
     count(settings.hosts.get(host) ?? [], -1);
@@ -73,6 +93,8 @@ export function settingsWith(settings: EdgeSettings, patch: EdgePatch): EdgeSett
   for (const [name, service] of Object.entries(patch.services)) {
     const before = settings.services.get(name);
     checks += (service === null ? 0 : checksOf(service)) - (before === undefined ? 0 : checksOf(before));
+    if (before?.tls?.ca !== undefined) use(usesKey(before.tls.ca), -1);
+    if (service?.tls?.ca !== undefined) use(usesKey(service.tls.ca), 1);
     services.set(name, service ?? undefined);
   }
   const uses = new Map([...used].map(([service, sum]) => [service, sum === 0 ? undefined : sum]));
@@ -82,7 +104,26 @@ export function settingsWith(settings: EdgeSettings, patch: EdgePatch): EdgeSett
     routes,
     checks,
     uses: settings.uses.with(uses),
+    authorities: authoritiesWith(settings.authorities, patch.authorities),
   };
+}
+
+function authoritiesWith(
+  before: EdgeSettings['authorities'],
+  patch: EdgePatch['authorities'],
+): ReadonlyMap<string, AuthoritySettings> {
+  if (patch === undefined) return before;
+  const after = new Map(before);
+  for (const [name, authority] of Object.entries(patch)) {
+    if (authority === null) after.delete(name);
+    else after.set(name, authority);
+  }
+  return after;
+}
+
+/** The part of a patch that is about them; nothing where nothing changes, so that patches are as they were before there were any. */
+function authorityPart(changes: NonNullable<EdgePatch['authorities']>): Pick<EdgePatch, 'authorities'> {
+  return Object.keys(changes).length === 0 ? {} : { authorities: changes };
 }
 
 /** The patch that takes back what `patch` does to `settings`. */
@@ -90,6 +131,9 @@ export function inverseOf(settings: EdgeSettings, patch: EdgePatch): EdgePatch {
   return {
     services: Object.fromEntries(Object.keys(patch.services).map((name) => [name, settings.services.get(name) ?? null])),
     hosts: Object.fromEntries(Object.keys(patch.hosts).map((host) => [host, settings.hosts.get(host) ?? []])),
+    ...authorityPart(
+      Object.fromEntries(Object.keys(patch.authorities ?? {}).map((name) => [name, settings.authorities.get(name) ?? null])),
+    ),
   };
 }
 
@@ -110,6 +154,13 @@ export function patchOnto(settings: EdgeSettings, patch: EdgePatch): EdgePatch {
     hosts: Object.fromEntries(
       Object.entries(patch.hosts).filter(([host, list]) => !isSame(settings.hosts.get(host) ?? [], list)),
     ),
+    ...authorityPart(
+      Object.fromEntries(
+        Object.entries(patch.authorities ?? {}).filter(
+          ([name, authority]) => !isSame(settings.authorities.get(name) ?? null, authority),
+        ),
+      ),
+    ),
   };
 }
 
@@ -118,6 +169,9 @@ export function documentOf(settings: EdgeSettings): EdgeDocument {
   return {
     services: Object.fromEntries([...settings.services.entries()].toSorted(byName)),
     routes: [...settings.hosts.entries()].toSorted(byName).flatMap(([, list]) => list),
+    ...(settings.authorities.size === 0
+      ? {}
+      : { authorities: Object.fromEntries([...settings.authorities.entries()].toSorted(byName)) }),
   };
 }
 
@@ -146,11 +200,19 @@ export function patchToDocument(settings: EdgeSettings, document: EdgeDocument):
   }
   for (const [host, list] of hosts) problems.push(...hostProblems(host, list));
   if (problems.length > 0) return { kind: 'refused', problems };
-  const services: Record<string, ServiceSettings | null> = { ...document.services };
-  for (const [name] of settings.services.entries()) if (!Object.hasOwn(services, name)) services[name] = null;
+  const services = inPlaceOf(
+    [...settings.services.entries()].map(([name]) => name),
+    document.services,
+  );
   const lists: Record<string, readonly RouteSettings[]> = Object.fromEntries(hosts);
   for (const [host] of settings.hosts.entries()) if (!hosts.has(host)) lists[host] = [];
-  return checked(settings, patchOnto(settings, { services, hosts: lists }));
+  const authorities = inPlaceOf([...settings.authorities.keys()], document.authorities ?? {});
+  return checked(settings, patchOnto(settings, { services, hosts: lists, authorities }));
+}
+
+/** All that is wanted, and null for what there is besides. */
+function inPlaceOf<T>(names: readonly string[], wanted: Readonly<Record<string, T>>): Readonly<Record<string, T | null>> {
+  return { ...Object.fromEntries(names.map((name) => [name, null])), ...wanted };
 }
 
 /** What a list of operations changes, all or nothing. */
@@ -171,6 +233,7 @@ export function patchOfOperations(settings: EdgeSettings, operations: readonly O
 class Draft {
   readonly #settings: EdgeSettings;
   readonly #services = new Map<string, ServiceSettings | null>();
+  readonly #authorities = new Map<string, AuthoritySettings | null>();
   /** By host: its routes by what they match, in their order. */
   readonly #hosts = new Map<string, Map<string, RouteSettings>>();
 
@@ -203,6 +266,16 @@ class Draft {
         if (this.#routesOf(match.host).delete(keyOf(match))) return undefined;
         return { path: 'match', message: `there is no such route of ${match.host}` };
       }
+      case 'put-authority':
+        this.#authorities.set(operation.name, operation.authority);
+        return undefined;
+      case 'remove-authority': {
+        const { name } = operation;
+        const known = this.#authorities.has(name) ? this.#authorities.get(name) : this.#settings.authorities.get(name);
+        if (known === undefined || known === null) return { path: 'name', message: `there is no authority "${name}"` };
+        this.#authorities.set(name, null);
+        return undefined;
+      }
     }
   }
 
@@ -219,7 +292,11 @@ class Draft {
 
   patch(): EdgePatch {
     const hosts = [...this.#hosts].map(([host, routes]) => [host, [...routes.values()]] as const);
-    return { services: Object.fromEntries(this.#services), hosts: Object.fromEntries(hosts) };
+    return {
+      services: Object.fromEntries(this.#services),
+      hosts: Object.fromEntries(hosts),
+      ...authorityPart(Object.fromEntries(this.#authorities)),
+    };
   }
 
   #serviceOf(name: string): ServiceSettings | null {
@@ -257,9 +334,30 @@ function checked(settings: EdgeSettings, patch: EdgePatch): PatchReading {
   const problems: Problem[] = Object.entries(patch.services)
     .filter(([name, service]) => service === null && (after.uses.get(name) ?? 0) > 0)
     .map(([name]) => ({ path: `services.${name}`, message: `${String(after.uses.get(name))} routes lead to it` }));
+  problems.push(...authorityProblems(after, patch));
   if (after.routes > ROUTES_MAX) problems.push({ path: 'routes', message: `more than ${String(ROUTES_MAX)}` });
   if (after.services.size > SERVICES_MAX) problems.push({ path: 'services', message: `more than ${String(SERVICES_MAX)}` });
   if (after.checks > CHECKS_MAX)
     problems.push({ path: 'services', message: `more than ${String(CHECKS_MAX)} endpoints have health checks` });
   return problems.length === 0 ? { kind: 'patch', patch } : { kind: 'refused', problems: problems.slice(0, PROBLEMS_MAX) };
+}
+
+/** Authorities that are named and not there, and too many of them. What was named before is looked at where authorities change. */
+function authorityProblems(after: EdgeSettings, { services, hosts, authorities = {} }: EdgePatch): readonly Problem[] {
+  const { size } = after.authorities;
+  const gone = Object.entries(authorities)
+    .filter(([name, authority]) => authority === null && (after.uses.get(usesKey(name)) ?? 0) > 0)
+    .map(([name]) => ({ path: `authorities.${name}`, message: 'routes or services name it' }));
+  const missing = (path: string, name: string | undefined): readonly Problem[] =>
+    name === undefined || after.authorities.has(name) || Object.hasOwn(authorities, name)
+      ? []
+      : [{ path, message: `there is no authority "${name}"` }];
+  return [
+    ...(size > AUTHORITIES_MAX ? [{ path: 'authorities', message: `more than ${String(AUTHORITIES_MAX)}` }] : []),
+    ...gone,
+    ...Object.entries(services).flatMap(([name, service]) => missing(`services.${name}.tls.ca`, service?.tls?.ca)),
+    ...Object.entries(hosts).flatMap(([host, list]) =>
+      list.flatMap((route) => missing(`the route of ${routeText(host, route)}`, authorityOfRoute(route))),
+    ),
+  ];
 }

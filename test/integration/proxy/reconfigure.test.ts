@@ -17,6 +17,7 @@ function optionsFor(edge: Edge, limits: Partial<EdgeLimits> = {}, more: Partial<
   return {
     limits: { ...EDGE_LIMITS, ...limits },
     trust: { trustedProxies: [], proxyProtocol: false },
+    redirect: false,
     accessLogFile: edge.accessLogFile,
     logLevel: 'error',
     ...more,

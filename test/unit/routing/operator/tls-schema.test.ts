@@ -1,0 +1,160 @@
+import { describe, expect, test } from 'vitest';
+import { documentSchema } from '#routing/operator/schema.ts';
+import { NO_SETTINGS, inverseOf, patchOfOperations, patchToDocument, settingsWith } from '#routing/operator/settings.ts';
+import {
+  authorityOf,
+  authoritySchema,
+  routeTlsOf,
+  routeTlsSchema,
+  serviceTlsOf,
+  serviceTlsSchema,
+} from '#routing/operator/tls-schema.ts';
+import { makeSigned } from '../../../support/certificate-maker.ts';
+
+const ca = await makeSigned({ subject: 'CA', isCa: true });
+const other = await makeSigned({ subject: 'Other', isCa: true });
+const leaf = await makeSigned({ subject: 'leaf', by: ca });
+
+function faultsOf(schema: typeof authoritySchema | typeof routeTlsSchema | typeof serviceTlsSchema, value: unknown): string {
+  const parsed = schema.safeParse(value);
+  return parsed.success ? '' : parsed.error.issues.map(({ message }) => message).join('; ');
+}
+
+describe('authorities', () => {
+  test('certificates of CAs are taken, whatever stands between them', () => {
+    const pem = `Partners\n${ca.certPem}\n# and\n${other.certPem}`;
+    expect(authorityOf('a', authoritySchema.parse({ pem }))).toEqual({ name: 'a', pem });
+  });
+
+  test.each([
+    ['nothing', '', /no certificate in it/],
+    ['a leaf', leaf.certPem, /"CN=leaf" is no CA/],
+    ['a key', `${ca.certPem}${ca.keyPem}`, /private key/],
+    ['a broken one', ca.certPem.replace(/\n[A-Za-z0-9+/=]+\n-----END/, '\nAAAA\n-----END'), /cannot be read/],
+    ['another block', ca.certPem.replaceAll('CERTIFICATE', 'X509 CRL'), /beside certificates/],
+    ['too many', ca.certPem.repeat(33), /more than 32/],
+  ])('%s is refused', (_, pem, reason) => {
+    expect(faultsOf(authoritySchema, { pem })).toMatch(reason);
+  });
+});
+
+describe('what routes want', () => {
+  test('is what routing takes, with its defaults', () => {
+    expect(routeTlsOf(routeTlsSchema.parse({ clientCertificate: { ca: 'a' } }))).toEqual({
+      clientCertificate: { authority: 'a', mode: 'required', forward: true },
+    });
+    const hsts = { maxAge: '730d', includeSubDomains: true, preload: true };
+    expect(routeTlsOf(routeTlsSchema.parse({ hsts, redirect: false, minVersion: 'TLSv1.3' }))).toEqual({
+      hsts: 'max-age=63072000; includeSubDomains; preload',
+      redirect: false,
+      minVersion: 'TLSv1.3',
+    });
+  });
+
+  test.each([
+    [{ hsts: { maxAge: '30d', includeSubDomains: true, preload: true } }, /preload wants/],
+    [{ hsts: { maxAge: '365d', preload: true } }, /preload wants/],
+    [{ hsts: { maxAge: '20000d' } }, /use 0 to/],
+    [{ minVersion: 'TLSv1.1' }, /TLSv1/],
+    [{ clientCertificate: { ca: 'a b' } }, /name of letters/],
+    [{ clientCertificate: { ca: 'a', mode: 'maybe' } }, /required/],
+  ])('%o is refused', (value, reason) => {
+    expect(faultsOf(routeTlsSchema, value)).toMatch(reason);
+  });
+
+  test.each(['localhost', '*.localhost', 'app.localhost', '*'])('no HSTS for %s', (host) => {
+    const tls = { hsts: { maxAge: '1d' } };
+    const parsed = documentSchema.safeParse({
+      services: { a: { endpoints: [] } },
+      routes: [{ match: { host }, service: 'a', tls }],
+    });
+    expect(parsed.success).toBe(false);
+  });
+});
+
+describe('what services want', () => {
+  test('is what routing takes', () => {
+    const tls = { serverName: 'db.internal', ca: 'a', clientCertificate: 'edge' };
+    expect(serviceTlsOf(serviceTlsSchema.parse(tls))).toEqual({
+      serverName: 'db.internal',
+      authority: 'a',
+      clientCertificate: 'edge',
+    });
+  });
+
+  test.each([
+    [{ insecure: true, ca: 'a' }, /either ca or insecure/],
+    [{ serverName: '*.internal' }, /host name/],
+    [{ serverName: '10.0.0.1' }, /host name/],
+    [{ clientCertificate: 'a/b' }, /cert ls/],
+  ])('%o is refused', (value, reason) => {
+    expect(faultsOf(serviceTlsSchema, value)).toMatch(reason);
+  });
+});
+
+describe('settings with authorities', () => {
+  const document = documentSchema.parse({
+    authorities: { a: { pem: ca.certPem } },
+    services: { app: { endpoints: ['http://10.0.0.1:1'], tls: { ca: 'a' } }, plain: { endpoints: [] } },
+    routes: [
+      { match: { host: 'a.test' }, service: 'app', tls: { clientCertificate: { ca: 'a' } } },
+      { match: { host: 'b.test' }, service: 'plain' },
+    ],
+  });
+
+  function patched(settings = NO_SETTINGS, wanted = document) {
+    const reading = patchToDocument(settings, wanted);
+    if (reading.kind === 'refused') throw new Error(JSON.stringify(reading.problems));
+    return reading.patch;
+  }
+
+  test('a document brings them, and taking it back leaves nothing', () => {
+    const patch = patched();
+    const settings = settingsWith(NO_SETTINGS, patch);
+    expect([...settings.authorities.keys()]).toEqual(['a']);
+    const back = settingsWith(settings, inverseOf(NO_SETTINGS, patch));
+    expect([back.authorities.size, back.services.size, back.routes]).toEqual([0, 0, 0]);
+    expect(patched(settings)).toEqual({ services: {}, hosts: {} });
+  });
+
+  test('one that is named cannot go, and one that is not there cannot be named', () => {
+    const settings = settingsWith(NO_SETTINGS, patched());
+    const removed = patchOfOperations(settings, [{ op: 'remove-authority', name: 'a' }]);
+    expect(removed).toMatchObject({
+      kind: 'refused',
+      problems: [{ path: 'authorities.a', message: 'routes or services name it' }],
+    });
+    const named = patchToDocument(settings, { ...document, authorities: { b: { pem: ca.certPem } } });
+    expect(named).toMatchObject({ kind: 'refused' });
+    const route = { match: { host: 'c.test' }, service: 'plain', tls: { clientCertificate: { ca: 'nobody' } } };
+    expect(patchOfOperations(settings, [{ op: 'put-route', route }])).toMatchObject({
+      kind: 'refused',
+      problems: [{ path: 'the route of c.test/', message: 'there is no authority "nobody"' }],
+    });
+    const service = { endpoints: [], tls: { ca: 'nobody' } };
+    expect(patchOfOperations(settings, [{ op: 'put-service', name: 'x', service }])).toMatchObject({
+      kind: 'refused',
+      problems: [{ path: 'services.x.tls.ca', message: 'there is no authority "nobody"' }],
+    });
+  });
+
+  test('operations bring one with its route, change it, and take it when nobody names it any more', () => {
+    const settings = settingsWith(NO_SETTINGS, patched());
+    const changed = patchOfOperations(settings, [{ op: 'put-authority', name: 'a', authority: { pem: other.certPem } }]);
+    expect(changed).toMatchObject({ kind: 'patch', patch: { authorities: { a: { pem: other.certPem } } } });
+    const gone = patchOfOperations(settings, [
+      { op: 'put-service', name: 'app', service: { endpoints: [] } },
+      { op: 'remove-route', match: { host: 'a.test' } },
+      { op: 'remove-authority', name: 'a' },
+    ]);
+    expect(gone.kind).toBe('patch');
+    expect(patchOfOperations(settings, [{ op: 'remove-authority', name: 'b' }])).toMatchObject({
+      problems: [{ path: 'operations[0].name', message: 'there is no authority "b"' }],
+    });
+  });
+
+  test('patches of old versions, which know of none, change none', () => {
+    const settings = settingsWith(NO_SETTINGS, patched());
+    expect(settingsWith(settings, { services: {}, hosts: {} }).authorities).toBe(settings.authorities);
+  });
+});
