@@ -18,7 +18,7 @@ import type { DataPlane } from './data-plane.ts';
 import { readPreface } from './preface.ts';
 import type { ListenAddress, WorkerOptions } from './protocol.ts';
 import type { TlsFacts } from './record.ts';
-import { connectionKey, sendAlert, ServerNames } from './server-names.ts';
+import { connectionBeneath, connectionKey, sendAlert, ServerNames } from './server-names.ts';
 import { isTrusted } from './trusted-proxies.ts';
 import { provePlain, proveTls } from './wire/fast-read.ts';
 import { HIGH_WATER_BYTES } from './wire/wire.ts';
@@ -55,8 +55,6 @@ export class Listener implements AsyncDisposable {
   /** What PROXY headers told of connections whose handshake is under way, by connection. */
   readonly #introduced = new Map<string, PeerFacts>();
   readonly #names: ServerNames;
-  /** What lies beneath handshakes that are under way, by connection. */
-  readonly #beneath = new Map<string, { readonly socket: Socket; readonly forget: () => void }>();
   #https: TlsServer | undefined;
   #handshakes = 0;
   #defaultCertificate: EdgeCertificate | undefined;
@@ -158,7 +156,6 @@ export class Listener implements AsyncDisposable {
     });
     server.on('secureConnection', (socket) => {
       this.#handshakes -= 1;
-      this.#forgetBeneath(socket);
       this.#serve(socket, socketFacts(socket, tlsFacts(socket)), this.#paths.tls);
     });
     server.on('tlsClientError', (error, socket) => {
@@ -186,25 +183,10 @@ export class Listener implements AsyncDisposable {
 
   #beginHandshake(socket: Socket): boolean {
     this.#handshakes += 1;
-    if (this.#handshakes <= this.#plane.limits.tlsHandshakesMax) {
-      const key = connectionKey(socket);
-      const forget = (): void => {
-        if (this.#beneath.get(key)?.socket === socket) this.#beneath.delete(key);
-      };
-      this.#beneath.set(key, { socket, forget });
-      socket.once('close', forget);
-      return true;
-    }
+    if (this.#handshakes <= this.#plane.limits.tlsHandshakesMax) return true;
     this.#plane.counters.handshakeRefused();
     socket.destroy();
     return false;
-  }
-
-  /** The handshake is over; connections live long, and there are many. */
-  #forgetBeneath(socket: TLSSocket): void {
-    const beneath = this.#beneath.get(connectionKey(socket));
-    beneath?.socket.off('close', beneath.forget);
-    beneath?.forget();
   }
 
   #accept(socket: Socket, tls?: TlsServer): void {
@@ -266,7 +248,7 @@ export class Listener implements AsyncDisposable {
         done(null, answer.context);
         return;
       }
-      const raw = socket === undefined || socket.destroyed ? undefined : this.#beneath.get(connectionKey(socket))?.socket;
+      const raw = socket === undefined || socket.destroyed ? undefined : connectionBeneath(socket);
       if (raw !== undefined) sendAlert(raw, answer.alert);
       done(new Error(`no certificate for this name: ${answer.alert}`));
     });
