@@ -16,6 +16,8 @@ export interface ProxySpec {
   /** Ports of the origin; one endpoint each. */
   readonly endpointPorts: readonly number[];
   readonly websocketPort: number;
+  /** Whether nginx and HAProxy take TLS 1.2 as well. */
+  readonly tls12?: boolean;
 }
 
 /** The host that is asked for. It resolves everywhere, so that the server name of TLS needs no change to the machine. */
@@ -91,7 +93,7 @@ http {
   server_names_hash_max_size ${String(Math.max(512, 4 * spec.hosts.length))}; server_names_hash_bucket_size 128;
 ${temporaryPaths(directory, 'n')}
   upstream app { ${servers(spec)} keepalive 1024; keepalive_requests 1000000000; keepalive_timeout 300s; }
-  ssl_session_cache shared:SSL:10m; ssl_protocols TLSv1.3; ssl_certificate ${spec.certFile}; ssl_certificate_key ${spec.keyFile};
+  ssl_session_cache shared:SSL:10m; ssl_protocols ${spec.tls12 === true ? 'TLSv1.2 ' : ''}TLSv1.3; ssl_certificate ${spec.certFile}; ssl_certificate_key ${spec.keyFile};
   map $http_upgrade $connection_field { default upgrade; "" ""; }
   server { ${listen} server_name ${spec.hosts.join('\n')};
     location / { proxy_pass http://app; ${proxied} ${forwarded} proxy_set_header Connection ""; }
@@ -158,7 +160,7 @@ export function haproxyConfig(spec: ProxySpec, logPort: number | undefined, host
   nbthread ${String(spec.workers)}
   no strict-limits
   maxconn 10500
-  ssl-default-bind-options ssl-min-ver TLSv1.3
+  ssl-default-bind-options ssl-min-ver ${spec.tls12 === true ? 'TLSv1.2' : 'TLSv1.3'}
   ${log}
 defaults
   mode http

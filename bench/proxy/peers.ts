@@ -60,6 +60,7 @@ export interface Surroundings {
   readonly certFile: string;
   readonly keyFile: string;
   readonly pemFile: string;
+  readonly tls12?: boolean;
   /** Starts Écluse's workers so that a profiler can attach. */
   readonly inspect: boolean;
 }

@@ -25,7 +25,7 @@ import type { DataPlane } from './data-plane.ts';
 import { readPreface } from './preface.ts';
 import type { ListenAddress, WorkerOptions } from './protocol.ts';
 import type { TlsFacts } from './record.ts';
-import { connectionKey, sendAlert, ServerNames } from './server-names.ts';
+import { connectionBeneath, connectionKey, sendAlert, ServerNames } from './server-names.ts';
 import { isTrusted } from './trusted-proxies.ts';
 import { provePlain, proveTls } from './wire/fast-read.ts';
 import { HIGH_WATER_BYTES } from './wire/wire.ts';
@@ -62,8 +62,6 @@ export class Listener implements AsyncDisposable {
   /** What PROXY headers told of connections whose handshake is under way, by connection. */
   readonly #introduced = new Map<string, PeerFacts>();
   readonly #names: ServerNames;
-  /** What lies beneath handshakes that are under way, by connection. */
-  readonly #beneath = new Map<string, { readonly socket: Socket; readonly forget: () => void }>();
   /** One for each kind of handshakes, made when the first comes. They have no port: connections are handed to them. */
   readonly #tlsServers = new Map<string, TlsServer>();
   /** Whose certificates a handshake asked for. */
@@ -202,7 +200,6 @@ export class Listener implements AsyncDisposable {
     });
     server.on('secureConnection', (socket) => {
       this.#handshakes -= 1;
-      this.#forgetBeneath(socket);
       const client = kind.asks ? new ClientCertificate(socket, this.#askedOf.get(socket) ?? []) : undefined;
       this.#serve(socket, { ...socketFacts(socket, tlsFacts(socket)), client }, this.#paths.tls);
     });
@@ -246,25 +243,10 @@ export class Listener implements AsyncDisposable {
 
   #beginHandshake(socket: Socket): boolean {
     this.#handshakes += 1;
-    if (this.#handshakes <= this.#plane.limits.tlsHandshakesMax) {
-      const key = connectionKey(socket);
-      const forget = (): void => {
-        if (this.#beneath.get(key)?.socket === socket) this.#beneath.delete(key);
-      };
-      this.#beneath.set(key, { socket, forget });
-      socket.once('close', forget);
-      return true;
-    }
+    if (this.#handshakes <= this.#plane.limits.tlsHandshakesMax) return true;
     this.#plane.counters.handshakeRefused();
     socket.destroy();
     return false;
-  }
-
-  /** The handshake is over; connections live long, and there are many. */
-  #forgetBeneath(socket: TLSSocket): void {
-    const beneath = this.#beneath.get(connectionKey(socket));
-    beneath?.socket.off('close', beneath.forget);
-    beneath?.forget();
   }
 
   #accept(socket: Socket, layer: 'plain' | 'tls' = 'plain'): void {
@@ -327,7 +309,7 @@ export class Listener implements AsyncDisposable {
         done(null, answer.context);
         return;
       }
-      const raw = socket === undefined || socket.destroyed ? undefined : this.#beneath.get(connectionKey(socket))?.socket;
+      const raw = socket === undefined || socket.destroyed ? undefined : connectionBeneath(socket);
       if (raw !== undefined) sendAlert(raw, answer.alert);
       done(new Error(`no certificate for this name: ${answer.alert}`));
     });

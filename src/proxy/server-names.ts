@@ -3,7 +3,7 @@
  * node's default, or an alert where the operator wants that.
  */
 import type { SecureContext, TLSSocket } from 'node:tls';
-import type { Socket } from 'node:net';
+import { Socket } from 'node:net';
 import { reasonOf } from '#errors';
 import { normaliseRequestHost } from '#routing/host-name.ts';
 import { certificateHostOf } from '#routing/match.ts';
@@ -107,6 +107,15 @@ export class ServerNames {
  */
 export function sendAlert(raw: Socket, alert: TlsAlert): void {
   raw.write(Buffer.from([...ALERT_HEAD, ALERTS[alert]]), () => undefined);
+}
+
+/**
+ * What a TLS socket of a server reads from. Node keeps it, and says so nowhere: where it did not, a handshake that is refused would end without an alert. PERF:
+ * a map of what is beneath handshakes, by addresses and ports, was asked twice for each.
+ */
+export function connectionBeneath(socket: Socket): Socket | undefined {
+  const parent: unknown = Reflect.get(socket, '_parent');
+  return parent instanceof Socket ? parent : undefined;
 }
 
 /** Tells a connection beneath a TLS socket from all others, while both live. One port of a client may have connections to several of our addresses. */

@@ -304,14 +304,15 @@ export class WorkerPool implements AsyncDisposable {
     const { version } = change.routes;
     const compiled = tableWith(this.#committed.table, change.routes);
     if (compiled.kind === 'rejected') throw configRefused(version, compiled.reason);
-    const next = committedWith(this.#committed, compiled.table, change);
     const participants = this.#booted();
     const replies = await Promise.allSettled(
       participants.map(async ({ process }) => await process.ask({ kind: 'prepare', change }, WORKER_ACK_TIMEOUT_MS)),
     );
+    let next: Committed;
     try {
       const reason = replies.map(refusalOf).find((text) => text !== undefined);
       if (reason !== undefined) throw configRefused(version, reason);
+      next = committedWith(this.#committed, compiled.table, change);
       await persist?.();
     } catch (error) {
       for (const { process } of participants) process.tell({ kind: 'abort', version });

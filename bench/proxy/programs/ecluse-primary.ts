@@ -1,5 +1,6 @@
 /** Écluse's edge as the benchmark runs it: a primary with its workers, told by a file, ended by the end of stdin or SIGTERM. */
 import cluster from 'node:cluster';
+import { randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { z } from 'zod';
@@ -12,6 +13,7 @@ import { CertificateIndex } from '#tls/certificate-index.ts';
 /** Routes of a service, and services of a tenant, as they were made up. */
 const HOSTS_PER_SERVICE = 20;
 const SERVICES_PER_TENANT = 10;
+const TICKET_KEYS_BYTES = 48;
 
 const REWRITING = {
   stripPrefix: '/api',
@@ -53,6 +55,7 @@ const pool = await WorkerPool.open(
     listen: { http: { host: '127.0.0.1', port: spec.httpPort }, https: { host: '127.0.0.1', port: spec.httpsPort } },
     accessLogFile: spec.accessLog ?? '/dev/null',
     logLevel: 'error',
+    ticketKeys: randomBytes(TICKET_KEYS_BYTES),
     initial: { config: configOf(spec), certificates: CertificateIndex.of([certificate]) },
     onTraffic: (deltas) => {
       for (const delta of deltas) requests += delta.requests;
