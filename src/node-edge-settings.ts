@@ -122,8 +122,8 @@ export class EdgeSettingsControl implements EdgeControl {
   }
 
   async lint(): Promise<readonly LintFinding[]> {
-    const { edge, certificates } = this.#deps;
-    return [...lintSettings(edge.settings, edge.containerRoutes), ...(await certificates.lint())];
+    const { edge, certificates, clock } = this.#deps;
+    return [...lintSettings(edge.settings, edge.containerRoutes, clock.nowMs()), ...(await certificates.lint())];
   }
 
   async health(): Promise<readonly EndpointHealthView[]> {
@@ -163,7 +163,9 @@ export class EdgeSettingsControl implements EdgeControl {
     const { edge, sql, clock, workers } = this.#deps;
     const makeIfSame = async (settings: EdgeSettings): Promise<EdgePatch> => {
       if (ifVersion !== undefined && ifVersion !== edge.settingsVersion) throw conflict(ifVersion, edge.settingsVersion);
-      return await make(settings);
+      const patch = await make(settings);
+      const problems = missingCertificates(patch, (name) => edge.certificates.get(name) !== undefined);
+      return problems.length === 0 ? patch : patchOf({ kind: 'refused', problems });
     };
     const persist = async (version: number, patch: EdgePatch, inverse: EdgePatch): Promise<void> => {
       const row = { version, atMs: clock.nowMs(), cause, note, patch: JSON.stringify(patch), inverse: JSON.stringify(inverse) };
@@ -204,6 +206,15 @@ function readPatch(text: string): EdgePatch {
 
 function isPatch(value: unknown): value is EdgePatch {
   return typeof value === 'object' && value !== null && 'services' in value && 'hosts' in value;
+}
+
+/** Certificates that services are to show, and that are not there. */
+function missingCertificates({ services }: EdgePatch, isThere: (name: string) => boolean): readonly Problem[] {
+  return Object.entries(services).flatMap(([service, settings]) => {
+    const name = settings?.tls?.clientCertificate;
+    const path = `services.${service}.tls.clientCertificate`;
+    return name === undefined || isThere(name) ? [] : [{ path, message: `there is no certificate "${name}" (ecluse cert ls)` }];
+  });
 }
 
 function patchOf(reading: PatchReading): EdgePatch {

@@ -16,6 +16,7 @@ import { RateLimits } from './actions/rate-limits.ts';
 import type { Spends } from './actions/rate-limits.ts';
 import { committedOf, committedWith, configRefused, edgeConfigOf } from './committed.ts';
 import type { Committed } from './committed.ts';
+import { EndpointSecurities } from './endpoint-security.ts';
 import { HealthChecks } from './health/health-checks.ts';
 import type { EndpointHealth } from './health/health-checks.ts';
 import { Loads } from './loads.ts';
@@ -109,6 +110,10 @@ export class WorkerPool implements AsyncDisposable {
   #checkHealth(): HealthChecks {
     const { log, clock } = this.#deps;
     const health = new HealthChecks({
+      securities: new EndpointSecurities({
+        authority: (name) => this.#committed.table.authorities.get(name),
+        certificate: (name) => this.#committed.certificates.get(name),
+      }),
       log,
       clock,
       onChange: (change) => {

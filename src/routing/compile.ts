@@ -97,10 +97,15 @@ function removedAuthorityOf(before: RouteTable, { authorities, hosts, services }
       const name = route.tls?.clientCertificate?.authority;
       if (name !== undefined && gone.has(name)) return `authority "${name}" is removed, and route ${nameOf(route)} names it`;
     }
-  for (const { id, tls } of services.values())
-    if (tls?.authority !== undefined && gone.has(tls.authority))
-      return `authority "${tls.authority}" is removed, and service "${id}" names it`;
+  for (const service of services.values()) {
+    const name = authoritiesNamedBy(service).find((one) => gone.has(one));
+    if (name !== undefined) return `authority "${name}" is removed, and service "${service.id}" names it`;
+  }
   return undefined;
+}
+
+function authoritiesNamedBy({ endpoints }: Service): readonly string[] {
+  return endpoints.flatMap(({ tls }) => tls?.authority ?? []);
 }
 
 function authoritiesWith(table: RouteTable, { authorities }: RouteDelta): ReadonlyMap<string, Authority> {
@@ -131,9 +136,8 @@ function servicesWith(
     if (changes.has(service.id)) return `service "${service.id}" is defined twice`;
     const fault = endpointFault(service);
     if (fault !== undefined) return fault;
-    const authority = service.tls?.authority;
-    if (authority !== undefined && !authorities.has(authority))
-      return `service "${service.id}" names unknown authority "${authority}"`;
+    const authority = authoritiesNamedBy(service).find((name) => !authorities.has(name));
+    if (authority !== undefined) return `service "${service.id}" names unknown authority "${authority}"`;
     // Routes say whose their service is, so that it is known where the service has gone.
     const before = table.services.get(service.id);
     if (before !== undefined && before.tenant !== service.tenant) return `service "${service.id}" cannot change its tenant`;

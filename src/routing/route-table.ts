@@ -6,7 +6,7 @@
 import type { RouteActions } from './actions.ts';
 import type { PathPattern } from './path-pattern.ts';
 import type { RouteConditions } from './route-conditions.ts';
-import type { Authority, RouteTls, ServiceTls } from './route-tls.ts';
+import type { Authority, RouteTls, EndpointTls } from './route-tls.ts';
 import type { ShardedMap } from '#sharded-map';
 
 /** One address a service can be reached at. */
@@ -23,6 +23,8 @@ export interface Endpoint {
   readonly state?: 'asleep' | undefined;
   /** Its share of the requests beside the others'; a whole number from 0, which takes nothing new. Absent: 1. */
   readonly weight?: number | undefined;
+  /** How it is spoken to over TLS. Absent: in the clear. */
+  readonly tls?: EndpointTls | undefined;
 }
 
 /** Which endpoint takes a request. `name`: of a header field in lower case, or of a cookie. */
@@ -78,8 +80,6 @@ export interface Service {
   readonly endpoints: readonly Endpoint[];
   /** The version of the PROXY protocol that its endpoints want every connection to begin with. Absent: none. */
   readonly sendProxy?: 1 | 2 | undefined;
-  /** How its endpoints are spoken to. Absent: in the clear. */
-  readonly tls?: ServiceTls | undefined;
   /** INVARIANT: there, where an endpoint has a weight. PERF: absent for services that want nothing, as those of containers: one look tells. */
   readonly policy?: ServicePolicy | undefined;
 }

@@ -32,15 +32,15 @@ export interface RouteTls {
   readonly redirect?: boolean | undefined;
 }
 
-/** How a service's endpoints are spoken to. */
-export interface ServiceTls {
-  /** For SNI and the check of their certificates. Absent: their address is checked, and no name is sent. */
+/** How an endpoint is spoken to. */
+export interface EndpointTls {
+  /** For SNI and the check of its certificate. Absent: its address is checked, and no name is sent. */
   readonly serverName?: string | undefined;
   /** The name of an authority. Absent: the CAs that Node knows. */
   readonly authority?: string | undefined;
-  /** Their certificates are not looked at. */
+  /** Its certificate is not looked at. */
   readonly insecure?: boolean | undefined;
-  /** The name of the certificate that they are shown. */
+  /** The name of the certificate that it is shown. */
   readonly clientCertificate?: string | undefined;
 }
 

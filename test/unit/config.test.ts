@@ -80,6 +80,7 @@ describe('loadConfig()', () => {
       edge: EDGE_LIMITS,
       trustedProxies: [],
       unknownNames: 'default',
+      redirect: false,
       registries: ['*'],
       migration: { transfer: 'shared', bandwidth: undefined, concurrency: 2 },
       rebalance: { mode: 'off', goals: ['relieve', 'consolidate'] },

@@ -65,6 +65,11 @@ function usesKey(authority: string): string {
   return `authority:${authority}`;
 }
 
+/** How many routes and services name it. */
+export function usesOfAuthority({ uses }: EdgeSettings, name: string): number {
+  return uses.get(usesKey(name)) ?? 0;
+}
+
 /** What a route needs to be there, as it is counted. */
 function needsOf(route: RouteSettings): readonly string[] {
   const authority = authorityOfRoute(route);
@@ -346,7 +351,7 @@ function checked(settings: EdgeSettings, patch: EdgePatch): PatchReading {
 function authorityProblems(after: EdgeSettings, { services, hosts, authorities = {} }: EdgePatch): readonly Problem[] {
   const { size } = after.authorities;
   const gone = Object.entries(authorities)
-    .filter(([name, authority]) => authority === null && (after.uses.get(usesKey(name)) ?? 0) > 0)
+    .filter(([name, authority]) => authority === null && usesOfAuthority(after, name) > 0)
     .map(([name]) => ({ path: `authorities.${name}`, message: 'routes or services name it' }));
   const missing = (path: string, name: string | undefined): readonly Problem[] =>
     name === undefined || after.authorities.has(name) || Object.hasOwn(authorities, name)

@@ -4,7 +4,7 @@ import { isIP } from 'node:net';
 import * as z from 'zod';
 import { reasonOf } from '#errors';
 import { parseRouteHost } from '#routing/host-name.ts';
-import type { Authority, RouteTls, ServiceTls } from '#routing/route-tls.ts';
+import type { Authority, RouteTls, EndpointTls } from '#routing/route-tls.ts';
 import { parseDurationMs } from '#units';
 import { duration, faultOf } from './schema-parts.ts';
 
@@ -161,6 +161,6 @@ function hstsValue({ maxAge, includeSubDomains, preload }: NonNullable<RouteTlsS
   return `max-age=${seconds}${includeSubDomains === true ? '; includeSubDomains' : ''}${preload === true ? '; preload' : ''}`;
 }
 
-export function serviceTlsOf({ ca, ...rest }: ServiceTlsSettings): ServiceTls {
+export function endpointTlsOf({ ca, ...rest }: ServiceTlsSettings): EndpointTls {
   return { ...rest, ...(ca === undefined ? {} : { authority: ca }) };
 }

@@ -77,6 +77,7 @@ describe('HealthChecks', () => {
     random = () => 0.5;
     answer = async ({ port }) => await Promise.resolve(down.has(port) ? { kind: 'failed', reason: 'no' } : { kind: 'passed' });
     checks = new HealthChecks({
+      securities: { of: () => 'nothing is spoken to over TLS here' },
       log: createLog('silent'),
       clock,
       random: () => random(),

@@ -1,12 +1,13 @@
 import { describe, expect, test } from 'vitest';
 import { documentSchema } from '#routing/operator/schema.ts';
+import { lintSettings } from '#routing/operator/lint.ts';
 import { NO_SETTINGS, inverseOf, patchOfOperations, patchToDocument, settingsWith } from '#routing/operator/settings.ts';
 import {
   authorityOf,
   authoritySchema,
   routeTlsOf,
   routeTlsSchema,
-  serviceTlsOf,
+  endpointTlsOf,
   serviceTlsSchema,
 } from '#routing/operator/tls-schema.ts';
 import { makeSigned } from '../../../support/certificate-maker.ts';
@@ -75,7 +76,7 @@ describe('what routes want', () => {
 describe('what services want', () => {
   test('is what routing takes', () => {
     const tls = { serverName: 'db.internal', ca: 'a', clientCertificate: 'edge' };
-    expect(serviceTlsOf(serviceTlsSchema.parse(tls))).toEqual({
+    expect(endpointTlsOf(serviceTlsSchema.parse(tls))).toEqual({
       serverName: 'db.internal',
       authority: 'a',
       clientCertificate: 'edge',
@@ -95,7 +96,7 @@ describe('what services want', () => {
 describe('settings with authorities', () => {
   const document = documentSchema.parse({
     authorities: { a: { pem: ca.certPem } },
-    services: { app: { endpoints: ['http://10.0.0.1:1'], tls: { ca: 'a' } }, plain: { endpoints: [] } },
+    services: { app: { endpoints: ['https://10.0.0.1:1'], tls: { ca: 'a' } }, plain: { endpoints: [] } },
     routes: [
       { match: { host: 'a.test' }, service: 'app', tls: { clientCertificate: { ca: 'a' } } },
       { match: { host: 'b.test' }, service: 'plain' },
@@ -157,4 +158,22 @@ describe('settings with authorities', () => {
     const settings = settingsWith(NO_SETTINGS, patched());
     expect(settingsWith(settings, { services: {}, hosts: {} }).authorities).toBe(settings.authorities);
   });
+});
+
+test('lint says which authorities nobody names, and which have certificates that ended', async () => {
+  const ended = await makeSigned({ subject: 'Old', isCa: true, fromDays: -9, untilDays: -1 });
+  const reading = patchToDocument(
+    NO_SETTINGS,
+    documentSchema.parse({
+      authorities: { used: { pem: ended.certPem }, unused: { pem: ca.certPem } },
+      services: { app: { endpoints: ['https://10.0.0.1'], tls: { ca: 'used' } } },
+      routes: [{ match: { host: 'a.test' }, service: 'app' }],
+    }),
+  );
+  if (reading.kind === 'refused') throw new Error(JSON.stringify(reading.problems));
+  const findings = lintSettings(settingsWith(NO_SETTINGS, reading.patch), new Map(), Date.now());
+  expect(findings.map(({ at, message }) => `${at}: ${message.replace(/ on 2.*/, ' on')}`)).toEqual([
+    'authorities.used: "CN=Old" expired on',
+    'authorities.unused: no route and no service names it',
+  ]);
 });
