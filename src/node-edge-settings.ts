@@ -136,13 +136,13 @@ export class EdgeSettingsControl implements EdgeControl {
     const forgotten = await newestForgotten(sql);
     if (to < forgotten)
       throw unknownVersion(to, `it is not kept any more; ${String(forgotten)} is the oldest that can be gone back to`);
-    const back: Required<EdgePatch> = { services: {}, hosts: {}, authorities: {} };
+    const back: Required<EdgePatch> = { services: {}, hosts: {}, caBundles: {} };
     // The newest first: what an older version found there is what counts.
     for (const { inverse } of await listConfigPatches(sql, to)) {
-      const { services, hosts, authorities } = readPatch(inverse);
+      const { services, hosts, caBundles } = readPatch(inverse);
       Object.assign(back.services, services);
       Object.assign(back.hosts, hosts);
-      Object.assign(back.authorities, authorities);
+      Object.assign(back.caBundles, caBundles);
     }
     return patchOnto(settings, back);
   }
@@ -172,7 +172,7 @@ export class EdgeSettingsControl implements EdgeControl {
       await writeConfigVersion(sql, row, {
         services: Object.entries(patch.services).map(([name, body]) => [name, body === null ? null : JSON.stringify(body)]),
         hosts: Object.entries(patch.hosts).map(([host, list]) => [host, list.length === 0 ? null : JSON.stringify(list)]),
-        authorities: Object.entries(patch.authorities ?? {}).map(([name, body]) => [
+        caBundles: Object.entries(patch.caBundles ?? {}).map(([name, body]) => [
           name,
           body === null ? null : JSON.stringify(body),
         ]),

@@ -484,7 +484,7 @@ export class DataPlane implements AsyncDisposable {
 /** Of the snapshot of the moment. */
 function materialOf(plane: DataPlane): TlsMaterial {
   return {
-    authority: (name) => plane.table.authorities.get(name),
+    caBundle: (name) => plane.table.caBundles.get(name),
     certificate: (name) => plane.certificates.get(name),
   };
 }

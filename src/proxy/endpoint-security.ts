@@ -1,5 +1,5 @@
 /**
- * How endpoints are spoken to over TLS: what OpenSSL makes of a service's wishes, of the authority that they name and of the certificate that is shown.
+ * How endpoints are spoken to over TLS: what OpenSSL makes of a service's wishes, of the CA bundle that they name and of the certificate that is shown.
  *
  * INVARIANT: one object for the same wishes and the same material. Connections that were made with another one are given up when it changes.
  */
@@ -7,7 +7,7 @@ import { createSecureContext } from 'node:tls';
 import type { ConnectionOptions, SecureContext } from 'node:tls';
 import { LRUCache } from 'lru-cache';
 import { reasonOf } from '#errors';
-import type { Authority, EndpointTls } from '#routing/route-tls.ts';
+import type { CaBundle, EndpointTls } from '#routing/route-tls.ts';
 import { pemOf } from '#tls/certificate.ts';
 import type { EdgeCertificate } from '#tls/certificate.ts';
 
@@ -20,12 +20,12 @@ export interface EndpointSecurity {
 
 /** What there is now. */
 export interface TlsMaterial {
-  readonly authority: (name: string) => Authority | undefined;
+  readonly caBundle: (name: string) => CaBundle | undefined;
   readonly certificate: (name: string) => EdgeCertificate | undefined;
 }
 
 interface Made {
-  readonly authority: Authority | undefined;
+  readonly caBundle: CaBundle | undefined;
   readonly certificate: EdgeCertificate | undefined;
   /** A text says why it cannot be used. */
   readonly security: EndpointSecurity | string;
@@ -47,9 +47,9 @@ export class EndpointSecurities {
     const key = JSON.stringify(tls);
     const known = this.#made.get(key);
     if (known !== undefined && !this.#hasChanged(tls, known)) return known.security;
-    const { authority, certificate } = this.#now(tls);
-    const security = securityOf(tls, authority, certificate);
-    this.#made.set(key, { authority, certificate, security });
+    const { caBundle, certificate } = this.#now(tls);
+    const security = securityOf(tls, caBundle, certificate);
+    this.#made.set(key, { caBundle, certificate, security });
     return security;
   }
 
@@ -60,13 +60,13 @@ export class EndpointSecurities {
   }
 
   #hasChanged(tls: EndpointTls, known: Made): boolean {
-    const { authority, certificate } = this.#now(tls);
-    return known.authority?.pem !== authority?.pem || !isSameCertificate(known.certificate, certificate);
+    const { caBundle, certificate } = this.#now(tls);
+    return known.caBundle?.pem !== caBundle?.pem || !isSameCertificate(known.certificate, certificate);
   }
 
-  #now({ authority, clientCertificate }: EndpointTls): Pick<Made, 'authority' | 'certificate'> {
+  #now({ caBundle, clientCertificate }: EndpointTls): Pick<Made, 'caBundle' | 'certificate'> {
     return {
-      authority: authority === undefined ? undefined : this.#material.authority(authority),
+      caBundle: caBundle === undefined ? undefined : this.#material.caBundle(caBundle),
       certificate: clientCertificate === undefined ? undefined : this.#material.certificate(clientCertificate),
     };
   }
@@ -79,17 +79,17 @@ function isSameCertificate(one: EdgeCertificate | undefined, other: EdgeCertific
 }
 
 function securityOf(
-  { serverName, authority: authorityName, insecure = false, clientCertificate }: EndpointTls,
-  authority: Authority | undefined,
+  { serverName, caBundle: caBundleName, insecure = false, clientCertificate }: EndpointTls,
+  caBundle: CaBundle | undefined,
   certificate: EdgeCertificate | undefined,
 ): EndpointSecurity | string {
-  if (authorityName !== undefined && authority === undefined) return `there is no authority "${authorityName}"`;
+  if (caBundleName !== undefined && caBundle === undefined) return `there is no CA bundle "${caBundleName}"`;
   if (clientCertificate !== undefined && certificate === undefined) return `there is no certificate "${clientCertificate}"`;
   try {
     const context = createSecureContext({
       minVersion: 'TLSv1.2',
       // An intermediate that somebody names is trusted by itself, without its root.
-      ...(authority === undefined ? {} : { ca: authority.pem, allowPartialTrustChain: true }),
+      ...(caBundle === undefined ? {} : { ca: caBundle.pem, allowPartialTrustChain: true }),
       ...(certificate === undefined ? {} : { cert: pemOf(certificate), key: certificate.keyPem }),
     });
     return { context, serverName, verifies: !insecure };

@@ -111,7 +111,7 @@ export class WorkerPool implements AsyncDisposable {
     const { log, clock } = this.#deps;
     const health = new HealthChecks({
       securities: new EndpointSecurities({
-        authority: (name) => this.#committed.table.authorities.get(name),
+        caBundle: (name) => this.#committed.table.caBundles.get(name),
         certificate: (name) => this.#committed.certificates.get(name),
       }),
       log,

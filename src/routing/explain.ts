@@ -85,8 +85,8 @@ function clientGate(tls: RouteTls | undefined): readonly string[] {
   const rule = tls?.clientCertificate;
   if (rule === undefined) return [];
   return rule.mode === 'optional'
-    ? [`asked for a client certificate of ${rule.authority}, and let on without one`]
-    : [`403 without a client certificate of ${rule.authority}, and over plain HTTP`];
+    ? [`asked for a client certificate of ${rule.caBundle}, and let on without one`]
+    : [`403 without a client certificate of ${rule.caBundle}, and over plain HTTP`];
 }
 
 /** Of a route that answers itself. */

@@ -6,7 +6,7 @@
 import type { RouteActions } from './actions.ts';
 import type { PathPattern } from './path-pattern.ts';
 import type { RouteConditions } from './route-conditions.ts';
-import type { Authority, RouteTls, EndpointTls } from './route-tls.ts';
+import type { CaBundle, RouteTls, EndpointTls } from './route-tls.ts';
 import type { ShardedMap } from '#sharded-map';
 
 /** One address a service can be reached at. */
@@ -133,7 +133,7 @@ export interface RouteConfig {
   /** Of containers that run. Absent: none. */
   readonly ports?: readonly PublishedPort[] | undefined;
   /** Those that routes and services name. Absent: none. */
-  readonly authorities?: readonly Authority[] | undefined;
+  readonly caBundles?: readonly CaBundle[] | undefined;
 }
 
 /** What changes from one version to the next. */
@@ -147,7 +147,7 @@ export interface RouteDelta {
   /** All routes of each host that changed; none: it has none any more. */
   readonly hosts: readonly { readonly host: string; readonly routes: readonly Route[] }[];
   /** All of them. Absent: as before. */
-  readonly authorities?: readonly Authority[] | undefined;
+  readonly caBundles?: readonly CaBundle[] | undefined;
 }
 
 /** A route as it is asked about. */
@@ -181,7 +181,7 @@ export interface RouteTable {
   /** By id, once for each service that has it. */
   readonly endpoints: ShardedMap<readonly Endpoint[]>;
   /** By name; a few. */
-  readonly authorities: ReadonlyMap<string, Authority>;
+  readonly caBundles: ReadonlyMap<string, CaBundle>;
   /** How many routes want something of handshakes. */
   readonly handshakeRoutes: number;
 }

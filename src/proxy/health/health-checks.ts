@@ -146,7 +146,7 @@ export class HealthChecks implements AsyncDisposable {
     }
   }
 
-  /** With the material of now: authorities and certificates change without their services. */
+  /** With the material of now: CA bundles and certificates change without their services. */
   #targetOf({ target, tls }: Check): ProbeTarget {
     return tls === undefined ? target : { ...target, security: this.#deps.securities.of(tls) };
   }

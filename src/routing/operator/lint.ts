@@ -4,7 +4,7 @@ import type { RouteSettings } from './schema.ts';
 import { HEALTH_DEFAULTS } from './service-schema.ts';
 import type { ServiceSettings } from './service-schema.ts';
 import { parseDurationMs } from '#units';
-import { usesOfAuthority } from './settings.ts';
+import { usesOfCaBundle } from './settings.ts';
 import type { EdgeSettings } from './settings.ts';
 import { certificatesOf } from './tls-schema.ts';
 import { routeKeyOf } from '#routing/merge.ts';
@@ -35,7 +35,7 @@ export function lintSettings(
     else if (endpoints.length === 0)
       findings.push({ at: `services.${name}`, message: `it has no endpoint: ${String(uses)} routes answer 503` });
   }
-  findings.push(...ofAuthorities(settings, nowMs));
+  findings.push(...ofCaBundles(settings, nowMs));
   for (const [host, routes] of settings.hosts.entries()) {
     findings.push(...shadowed(routes), ...unstripped(routes), ...hidden(routes, containerRoutes.get(host) ?? []));
     if (findings.length > FINDINGS_MAX) break;
@@ -44,10 +44,10 @@ export function lintSettings(
 }
 
 /** Those that nobody names, and whose certificates end. */
-function ofAuthorities(settings: EdgeSettings, nowMs: number): readonly LintFinding[] {
-  return [...settings.authorities].flatMap(([name, { pem }]) => {
-    const at = `authorities.${name}`;
-    const unused = usesOfAuthority(settings, name) === 0 ? [{ at, message: 'no route and no service names it' }] : [];
+function ofCaBundles(settings: EdgeSettings, nowMs: number): readonly LintFinding[] {
+  return [...settings.caBundles].flatMap(([name, { pem }]) => {
+    const at = `caBundles.${name}`;
+    const unused = usesOfCaBundle(settings, name) === 0 ? [{ at, message: 'no route and no service names it' }] : [];
     const expired = certificatesOf(pem)
       .filter(({ validToDate }) => validToDate.getTime() <= nowMs)
       .map(({ subject, validToDate }) => {

@@ -88,13 +88,13 @@ describe('endpoints over TLS', () => {
   let version = 1;
   let certificates: EdgeCertificate[];
 
-  function configWith(service: object, authorities: Readonly<Record<string, string>> = { inner: ca.root.certPem }): RouteConfig {
+  function configWith(service: object, caBundles: Readonly<Record<string, string>> = { inner: ca.root.certPem }): RouteConfig {
     const settings = serviceSchema.parse(service);
     return {
       version,
       services: [serviceOf('app', settings)],
       routes: [{ host: 'app.test', path: '/', serviceId: serviceIdOf('app') }],
-      authorities: Object.entries(authorities).map(([name, pem]) => ({ name, pem })),
+      caBundles: Object.entries(caBundles).map(([name, pem]) => ({ name, pem })),
     };
   }
 
@@ -111,9 +111,9 @@ describe('endpoints over TLS', () => {
     await edge[Symbol.asyncDispose]();
   });
 
-  async function apply(service: object, authorities?: Readonly<Record<string, string>>): Promise<void> {
+  async function apply(service: object, caBundles?: Readonly<Record<string, string>>): Promise<void> {
     version += 1;
-    await edge.apply(configWith(service, authorities), certificates);
+    await edge.apply(configWith(service, caBundles), certificates);
   }
 
   async function get(options: Partial<Parameters<typeof ask>[0]> = {}): Promise<readonly [number, string, string]> {
@@ -121,7 +121,7 @@ describe('endpoints over TLS', () => {
     return [status, String(body), String(headers['proxy-status'] ?? '')];
   }
 
-  test('a name, an authority and a certificate: all of it is used, over one connection', async () => {
+  test('a name, a CA bundle and a certificate: all of it is used, over one connection', async () => {
     using endpoint = await startSecure({ ...served(ca), requestCert: true, rejectUnauthorized: true, ca: shown.root.certPem });
     await apply({ endpoints: [endpoint.url], tls: { serverName: 'db.internal', ca: 'inner', clientCertificate: 'edge' } });
     expect((await get()).slice(0, 2)).toEqual([200, 'secure app']);
@@ -131,7 +131,7 @@ describe('endpoints over TLS', () => {
     expect(endpoint.connections).toEqual([{ client: 'edge', name: 'db.internal' }]);
   });
 
-  test('without a name the address has to be in the certificate; without an authority, a CA that is known', async () => {
+  test('without a name the address has to be in the certificate; without a CA bundle, a CA that is known', async () => {
     using endpoint = await startSecure(served(byAddress));
     await apply({ endpoints: [endpoint.url], tls: { ca: 'inner' } });
     expect((await get())[0]).toBe(200);
@@ -222,7 +222,7 @@ describe('endpoints over TLS', () => {
     await apply({ endpoints: [endpoint.url], tls: { ...tls, clientCertificate: 'edge' } });
     await get();
     expect(seen()).toEqual(['', 'edge', 'edge two']);
-    // The authority is another one, by the same name: what it does not trust is not spoken to.
+    // The CA bundle is another one, by the same name: what it does not trust is not spoken to.
     await apply({ endpoints: [endpoint.url], tls: { ...tls, clientCertificate: 'edge' } }, { inner: other.certPem });
     expect((await get())[2]).toBe('ecluse; error=tls_certificate_error');
     await apply({ endpoints: [endpoint.url], tls: { ...tls, clientCertificate: 'edge' } });

@@ -5,10 +5,10 @@ import { handshakeWishOf } from '#routing/route-tls.ts';
 import type { RouteTls } from '#routing/route-tls.ts';
 import type { Route, RouteConfig, RouteDelta, RouteTable } from '#routing/route-table.ts';
 
-const authorities = ['a', 'b'].map((name) => ({ name, pem: `pem of ${name}` }));
+const caBundles = ['a', 'b'].map((name) => ({ name, pem: `pem of ${name}` }));
 
-function asks(authority: string, mode: 'required' | 'optional' = 'required'): RouteTls {
-  return { clientCertificate: { authority, mode, forward: true } };
+function asks(caBundle: string, mode: 'required' | 'optional' = 'required'): RouteTls {
+  return { clientCertificate: { caBundle, mode, forward: true } };
 }
 
 function route(host: string, path: string, tls?: RouteTls): Route {
@@ -23,7 +23,7 @@ function compiled(reading: ReturnType<typeof compileRoutes>): RouteTable {
 const CONFIG: RouteConfig = {
   version: 1,
   services: [{ id: 'app', tenant: 'acme', endpoints: [] }],
-  authorities,
+  caBundles,
   routes: [
     route('one.test', '/', asks('a')),
     route('both.test', '/', asks('b')),
@@ -43,13 +43,13 @@ describe('handshakeWishOf()', () => {
   const table = compiled(compileRoutes(CONFIG));
 
   test.each([
-    ['one.test', { authorities: ['a'], minVersion: 'TLSv1.2' }],
-    ['both.test', { authorities: ['a', 'b'], minVersion: 'TLSv1.3' }],
+    ['one.test', { caBundles: ['a'], minVersion: 'TLSv1.2' }],
+    ['both.test', { caBundles: ['a', 'b'], minVersion: 'TLSv1.3' }],
     ['plain.test', undefined],
     ['nobody.test', undefined],
-    ['y.wild.test', { authorities: ['a'], minVersion: 'TLSv1.2' }],
+    ['y.wild.test', { caBundles: ['a'], minVersion: 'TLSv1.2' }],
     // A request for it may fall through to the wildcard's routes.
-    ['x.wild.test', { authorities: ['a'], minVersion: 'TLSv1.3' }],
+    ['x.wild.test', { caBundles: ['a'], minVersion: 'TLSv1.3' }],
   ])('%s', (name, wish) => {
     expect(handshakeWishOf(table, name)).toEqual(wish);
   });
@@ -65,7 +65,7 @@ describe('handshakeWishOf()', () => {
   });
 });
 
-describe('authorities of a table', () => {
+describe('CA bundles of a table', () => {
   const table = compiled(compileRoutes(CONFIG));
 
   test('stay the same object where nothing changes, and only there', () => {
@@ -73,25 +73,25 @@ describe('authorities of a table', () => {
       tableWith(
         table,
         change(1, {
-          authorities: [
+          caBundles: [
             { name: 'a', pem: 'pem of a' },
             { name: 'b', pem: 'another' },
           ],
         }),
       ),
     );
-    expect(next.authorities.get('a')).toBe(table.authorities.get('a'));
-    expect(next.authorities.get('b')?.pem).toBe('another');
-    expect(compiled(tableWith(table, change(1, {}))).authorities).toBe(table.authorities);
+    expect(next.caBundles.get('a')).toBe(table.caBundles.get('a'));
+    expect(next.caBundles.get('b')?.pem).toBe('another');
+    expect(compiled(tableWith(table, change(1, {}))).caBundles).toBe(table.caBundles);
   });
 
   test.each([
     [
       'a route names one that is not there',
       change(1, { hosts: [{ host: 'c.test', routes: [route('c.test', '/', asks('c'))] }] }),
-      /route c.test\/ names unknown authority "c"/,
+      /route c.test\/ names unknown CA bundle "c"/,
     ],
-    ['one goes that a route names', change(1, { authorities: authorities.slice(1) }), /"a" is removed, and route .* names it/],
+    ['one goes that a route names', change(1, { caBundles: caBundles.slice(1) }), /"a" is removed, and route .* names it/],
     [
       'a service names one that is not there',
       change(1, {
@@ -99,11 +99,11 @@ describe('authorities of a table', () => {
           {
             id: 's',
             tenant: 'acme',
-            endpoints: [{ id: 'e', address: '10.0.0.1', port: 1, hostName: '', generation: 1, tls: { authority: 'c' } }],
+            endpoints: [{ id: 'e', address: '10.0.0.1', port: 1, hostName: '', generation: 1, tls: { caBundle: 'c' } }],
           },
         ],
       }),
-      /service "s" names unknown authority "c"/,
+      /service "s" names unknown CA bundle "c"/,
     ],
   ])('%s: refused', (_, delta, reason) => {
     const reading = tableWith(table, delta);
