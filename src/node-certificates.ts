@@ -83,6 +83,8 @@ export class EdgeCertificates implements CertificateControl {
     await edge.changeCertificates(
       async () => {
         if ((await findCertificate(sql, name)) === undefined) throw unknown(name);
+        const user = [...edge.settings.services.entries()].find(([, { tls }]) => tls?.clientCertificate === name);
+        if (user !== undefined) throw inUse(name, user[0]);
         return { certificates: [], removed: [name] };
       },
       async (configVersion) => {
@@ -165,5 +167,15 @@ function unknown(name: string): EcluseError {
     message: `no certificate is called ${name}`,
     mend: 'see: ecluse cert ls',
     status: 404,
+  });
+}
+
+function inUse(name: string, service: string): EcluseError {
+  return new EcluseError({
+    code: 'ECLUSE_CERTIFICATE_IN_USE',
+    source: 'usage',
+    message: `service ${service} shows the certificate ${name} to its endpoints`,
+    mend: 'nothing was changed; give the service another one first, or replace this one: ecluse cert add',
+    status: 409,
   });
 }

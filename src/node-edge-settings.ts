@@ -122,8 +122,8 @@ export class EdgeSettingsControl implements EdgeControl {
   }
 
   async lint(): Promise<readonly LintFinding[]> {
-    const { edge, certificates } = this.#deps;
-    return [...lintSettings(edge.settings, edge.containerRoutes), ...(await certificates.lint())];
+    const { edge, certificates, clock } = this.#deps;
+    return [...lintSettings(edge.settings, edge.containerRoutes, clock.nowMs()), ...(await certificates.lint())];
   }
 
   async health(): Promise<readonly EndpointHealthView[]> {
@@ -136,13 +136,13 @@ export class EdgeSettingsControl implements EdgeControl {
     const forgotten = await newestForgotten(sql);
     if (to < forgotten)
       throw unknownVersion(to, `it is not kept any more; ${String(forgotten)} is the oldest that can be gone back to`);
-    const back: Required<EdgePatch> = { services: {}, hosts: {}, authorities: {} };
+    const back: Required<EdgePatch> = { services: {}, hosts: {}, caBundles: {} };
     // The newest first: what an older version found there is what counts.
     for (const { inverse } of await listConfigPatches(sql, to)) {
-      const { services, hosts, authorities } = readPatch(inverse);
+      const { services, hosts, caBundles } = readPatch(inverse);
       Object.assign(back.services, services);
       Object.assign(back.hosts, hosts);
-      Object.assign(back.authorities, authorities);
+      Object.assign(back.caBundles, caBundles);
     }
     return patchOnto(settings, back);
   }
@@ -163,14 +163,16 @@ export class EdgeSettingsControl implements EdgeControl {
     const { edge, sql, clock, workers } = this.#deps;
     const makeIfSame = async (settings: EdgeSettings): Promise<EdgePatch> => {
       if (ifVersion !== undefined && ifVersion !== edge.settingsVersion) throw conflict(ifVersion, edge.settingsVersion);
-      return await make(settings);
+      const patch = await make(settings);
+      const problems = missingCertificates(patch, (name) => edge.certificates.get(name) !== undefined);
+      return problems.length === 0 ? patch : patchOf({ kind: 'refused', problems });
     };
     const persist = async (version: number, patch: EdgePatch, inverse: EdgePatch): Promise<void> => {
       const row = { version, atMs: clock.nowMs(), cause, note, patch: JSON.stringify(patch), inverse: JSON.stringify(inverse) };
       await writeConfigVersion(sql, row, {
         services: Object.entries(patch.services).map(([name, body]) => [name, body === null ? null : JSON.stringify(body)]),
         hosts: Object.entries(patch.hosts).map(([host, list]) => [host, list.length === 0 ? null : JSON.stringify(list)]),
-        authorities: Object.entries(patch.authorities ?? {}).map(([name, body]) => [
+        caBundles: Object.entries(patch.caBundles ?? {}).map(([name, body]) => [
           name,
           body === null ? null : JSON.stringify(body),
         ]),
@@ -204,6 +206,15 @@ function readPatch(text: string): EdgePatch {
 
 function isPatch(value: unknown): value is EdgePatch {
   return typeof value === 'object' && value !== null && 'services' in value && 'hosts' in value;
+}
+
+/** Certificates that services are to show, and that are not there. */
+function missingCertificates({ services }: EdgePatch, isThere: (name: string) => boolean): readonly Problem[] {
+  return Object.entries(services).flatMap(([service, settings]) => {
+    const name = settings?.tls?.clientCertificate;
+    const path = `services.${service}.tls.clientCertificate`;
+    return name === undefined || isThere(name) ? [] : [{ path, message: `there is no certificate "${name}" (ecluse cert ls)` }];
+  });
 }
 
 function patchOf(reading: PatchReading): EdgePatch {

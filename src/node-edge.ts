@@ -18,12 +18,12 @@ import { mergeRoutes } from '#routing/merge.ts';
 import { routeOf, serviceIdOf, serviceOf } from '#routing/operator/compile-settings.ts';
 import { routeSchema } from '#routing/operator/schema.ts';
 import { serviceSchema } from '#routing/operator/service-schema.ts';
-import { authorityOf, authoritySchema } from '#routing/operator/tls-schema.ts';
+import { caBundleOf, caBundleSchema } from '#routing/operator/tls-schema.ts';
 import { inverseOf, isEmptyPatch, NO_SETTINGS, settingsWith } from '#routing/operator/settings.ts';
 import type { EdgePatch, EdgeSettings } from '#routing/operator/settings.ts';
 import { tableWith } from '#routing/compile.ts';
 import { normaliseRequestHost } from '#routing/host-name.ts';
-import type { Authority } from '#routing/route-tls.ts';
+import type { CaBundle } from '#routing/route-tls.ts';
 import { certificateHostOf } from '#routing/match.ts';
 import type { Route, RouteConfig, RouteDelta, RouteTable, Service } from '#routing/route-table.ts';
 import { listContainers } from '#state/containers.ts';
@@ -91,8 +91,8 @@ interface Difference {
   readonly services: readonly Service[];
   readonly removedServices: readonly string[];
   readonly hosts: readonly string[];
-  /** Whether authorities do. */
-  readonly authorities?: boolean;
+  /** Whether CA bundles do. */
+  readonly caBundles?: boolean;
 }
 
 const NOTHING: FromContainers = { config: { version: 0, services: [], routes: [], ports: [] }, byHost: new Map() };
@@ -153,7 +153,7 @@ export class Edge implements Activator {
       services: [...services, ...[...this.#settings.services.entries()].map(([name, service]) => serviceOf(name, service))],
       routes: [...hosts].flatMap((host) => routesOfHost(host, this.#settings, this.#containers)),
       ports,
-      authorities: authoritiesOf(this.#settings),
+      caBundles: caBundlesOf(this.#settings),
     };
     return { config, certificates: this.#certificates };
   }
@@ -369,12 +369,9 @@ export class Edge implements Activator {
     return this.#defaultLeaf === certificate.leafPem ? [] : [certificate];
   }
 
-  #routesTo(
-    { services, removedServices, hosts, authorities = false }: Difference,
-    { settings, containers }: Sources,
-  ): RouteDelta {
+  #routesTo({ services, removedServices, hosts, caBundles = false }: Difference, { settings, containers }: Sources): RouteDelta {
     const lists = hosts.map((host) => ({ host, routes: routesOfHost(host, settings, containers) }));
-    const all = authorities ? { authorities: authoritiesOf(settings) } : {};
+    const all = caBundles ? { caBundles: caBundlesOf(settings) } : {};
     return { base: this.#version, version: this.#version + 1, services, removedServices, hosts: lists, ...all };
   }
 
@@ -428,12 +425,12 @@ function differenceOf(patch: EdgePatch): Difference {
     services: services.flatMap(([name, service]) => (service === null ? [] : [serviceOf(name, service)])),
     removedServices: services.filter(([, service]) => service === null).map(([name]) => serviceIdOf(name)),
     hosts: Object.keys(patch.hosts),
-    authorities: patch.authorities !== undefined,
+    caBundles: patch.caBundles !== undefined,
   };
 }
 
-function authoritiesOf({ authorities }: EdgeSettings): readonly Authority[] {
-  return [...authorities].map(([name, authority]) => authorityOf(name, authority));
+function caBundlesOf({ caBundles }: EdgeSettings): readonly CaBundle[] {
+  return [...caBundles].map(([name, caBundle]) => caBundleOf(name, caBundle));
 }
 
 /** Operators come first: where both have the same host and path, the operator's route has it. */
@@ -446,11 +443,11 @@ function isNothing({ routes, certificates, removedCertificates }: Omit<EdgeChang
   return parts.every((part) => part.length === 0);
 }
 
-function settingsOf({ services, hosts, authorities }: StoredSettings): EdgeSettings {
+function settingsOf({ services, hosts, caBundles }: StoredSettings): EdgeSettings {
   return settingsWith(NO_SETTINGS, {
     services: Object.fromEntries(services.map(([name, body]) => [name, serviceSchema.parse(JSON.parse(body))])),
     hosts: Object.fromEntries(hosts.map(([host, routes]) => [host, z.array(routeSchema).parse(JSON.parse(routes))])),
-    authorities: Object.fromEntries(authorities.map(([name, body]) => [name, authoritySchema.parse(JSON.parse(body))])),
+    caBundles: Object.fromEntries(caBundles.map(([name, body]) => [name, caBundleSchema.parse(JSON.parse(body))])),
   });
 }
 

@@ -148,7 +148,7 @@ async function persist(
     {
       services: Object.entries(patch.services).map(([name, body]) => [name, body === null ? null : JSON.stringify(body)]),
       hosts: Object.entries(patch.hosts).map(([host, list]) => [host, list.length === 0 ? null : JSON.stringify(list)]),
-      authorities: [],
+      caBundles: [],
     },
   );
 }

@@ -7,7 +7,7 @@ const version = z.int().min(0).describe('A config version.');
 
 const diffEntry = z.object({
   change: z.enum(['added', 'removed', 'changed']),
-  kind: z.enum(['service', 'route', 'order', 'authority']).describe('order: the routes of a host are asked in another order.'),
+  kind: z.enum(['service', 'route', 'order', 'ca-bundle']).describe('order: the routes of a host are asked in another order.'),
   name: z.string().describe("A service's name, a route's host and path with what else it asks for, or a host."),
   before: z.unknown().optional().describe('Absent: it was not there.'),
   after: z.unknown().optional().describe('Absent: it is gone.'),

@@ -118,7 +118,7 @@ const KEYS = [
   'forward',
   'mirror',
   'tls',
-  'authorities',
+  'caBundles',
   'pem',
   'clientCertificate',
   'ca',

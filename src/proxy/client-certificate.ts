@@ -1,20 +1,20 @@
 /**
  * Who a client is by its certificate, as routes ask.
  *
- * OpenSSL has judged the chain at the handshake, against all authorities that the host asks for. What is left to a route is whether the certificate is of its
- * own authority, whether it is still valid, and whether that authority was asked for at all: it may be newer than the connection.
+ * OpenSSL has judged the chain at the handshake, against all CA bundles that the host asks for. What is left to a route is whether the certificate is of its
+ * own CA bundle, whether it is still valid, and whether that CA bundle was asked for at all: it may be newer than the connection.
  */
 import type { X509Certificate } from 'node:crypto';
 import type { TLSSocket } from 'node:tls';
-import type { Authority } from '#routing/route-tls.ts';
+import type { CaBundle } from '#routing/route-tls.ts';
 import { certificatesIn } from '#tls/pem-certificates.ts';
 
-/** What a certificate is to an authority. */
+/** What a certificate is to a CA bundle. */
 export type CertificateVerdict =
   /** `lines`: fields that tell endpoints whose it is. */
   | { readonly kind: 'valid'; readonly lines: Buffer }
   | { readonly kind: 'refused'; readonly why: CertificateFault; readonly detail: string }
-  /** The connection was not asked for one of this authority: another one has to be made. */
+  /** The connection was not asked for one of this CA bundle: another one has to be made. */
   | { readonly kind: 'unasked' };
 
 export type CertificateFault = 'missing' | 'expired' | 'invalid';
@@ -38,34 +38,34 @@ const REASONS: ReadonlyMap<string, string> = new Map([
 ]);
 
 export class ClientCertificate {
-  readonly #asked: readonly Authority[];
+  readonly #asked: readonly CaBundle[];
   /** The client's, then what it sent with it. */
   readonly #chain: readonly X509Certificate[];
   /** The code of OpenSSL; empty: its chain holds. */
   readonly #fault: string;
   readonly #notAfterMs: number;
-  readonly #verdicts = new Map<Authority, CertificateVerdict>();
+  readonly #verdicts = new Map<CaBundle, CertificateVerdict>();
 
   /** `asked`: whose certificates the handshake asked for. */
-  constructor(socket: TLSSocket, asked: readonly Authority[]) {
+  constructor(socket: TLSSocket, asked: readonly CaBundle[]) {
     this.#asked = asked;
     this.#chain = chainOf(socket);
     this.#fault = socket.authorized ? '' : String(socket.authorizationError);
     this.#notAfterMs = this.#chain[0]?.validToDate.getTime() ?? Number.MAX_VALUE;
   }
 
-  /** `authority` as routes have it now. */
-  judge(authority: Authority, nowMs: number): CertificateVerdict {
+  /** `caBundle` as routes have it now. */
+  judge(caBundle: CaBundle, nowMs: number): CertificateVerdict {
     // A connection may last longer than the certificate that it began with.
     if (this.#fault === '' && nowMs >= this.#notAfterMs) return refused('expired', 'the client certificate has expired');
-    const known = this.#verdicts.get(authority);
+    const known = this.#verdicts.get(caBundle);
     if (known !== undefined) return known;
-    const verdict = this.#judge(authority);
-    this.#verdicts.set(authority, verdict);
+    const verdict = this.#judge(caBundle);
+    this.#verdicts.set(caBundle, verdict);
     return verdict;
   }
 
-  #judge({ name, pem }: Authority): CertificateVerdict {
+  #judge({ name, pem }: CaBundle): CertificateVerdict {
     const asked = this.#asked.find((one) => one.name === name);
     if (asked?.pem !== pem) return { kind: 'unasked' };
     const [leaf, ...rest] = this.#chain;
@@ -100,7 +100,7 @@ function chainOf(socket: TLSSocket): readonly X509Certificate[] {
 }
 
 /**
- * Whether a chain that OpenSSL has found good, of several authorities, leads to one of `anchors`. Signatures, dates, and whether they may sign are looked at
+ * Whether a chain that OpenSSL has found good, of several CA bundles, leads to one of `anchors`. Signatures, dates, and whether they may sign are looked at
  * again; constraints were OpenSSL's to judge.
  */
 function leadsTo(leaf: X509Certificate, sent: readonly X509Certificate[], anchors: readonly X509Certificate[]): boolean {

@@ -22,11 +22,13 @@ import { RateLimits } from './actions/rate-limits.ts';
 import type { Spend } from './actions/rate-limits.ts';
 import { AccessLogFile } from './access-log-file.ts';
 import { Budgets } from './budget.ts';
+import { createConnectionDeps } from './connection/deps.ts';
 import type { ClientConnection, ConnectionDeps } from './connection/deps.ts';
 import { Mirrors } from './connection/mirrors.ts';
 import { createHeadReading } from './connection/head-reader.ts';
 import type { Upstream } from './connection/upstream.ts';
 import { Counters } from './counters.ts';
+import type { TlsMaterial } from './endpoint-security.ts';
 import { Endpoints } from './endpoints.ts';
 import { chunkLimitsOf, hasSameHeads } from './edge-limits.ts';
 import type { EdgeLimits } from './edge-limits.ts';
@@ -48,11 +50,9 @@ import type {
 } from './protocol.ts';
 import { settle } from './record.ts';
 import type { ExchangeRecord } from './record.ts';
-import { TimingWheel } from './timing-wheel.ts';
 import { trustedOf } from './trusted-proxies.ts';
 import type { TrustedProxies } from './trusted-proxies.ts';
 import { Traffic } from './traffic.ts';
-import { UnreachableLog } from './unreachable-log.ts';
 import { Wakes, asleepAmong } from './wakes.ts';
 import { onWireFault } from './wire/wire.ts';
 import type { TrafficDelta } from './protocol.ts';
@@ -154,13 +154,14 @@ export class DataPlane implements AsyncDisposable {
       inFlightOf: (endpointId) => this.endpoints.countOf(endpointId),
     });
     this.rateLimits = new RateLimits(clock, deps.onSpent);
+    this.accessLog = new AccessLogFile(log, options.accessLogFile);
+    this.connectionDeps = createConnectionDeps(this, materialOf(this));
     this.gates = new Gates({
       log,
       rateLimits: this.rateLimits,
+      securities: this.connectionDeps.securities,
       endpointOf: (serviceId) => this.endpointFor(serviceId),
     });
-    this.accessLog = new AccessLogFile(log, options.accessLogFile);
-    this.connectionDeps = this.#makeConnectionDeps();
     const { budgets, traffic, counters, endpoints, connectionDeps } = this;
     this.mirrors = new Mirrors({
       counters,
@@ -302,7 +303,12 @@ export class DataPlane implements AsyncDisposable {
     this.#snapshot = this.#prepared;
     this.#prepared = undefined;
     const { endpoints } = this.#snapshot.table;
-    this.endpoints.keepOnly((endpoint) => endpoints.get(endpoint.id)?.some((one) => isSameEndpoint(one, endpoint)) === true);
+    const { securities } = this.connectionDeps;
+    this.endpoints.keepOnly(
+      (endpoint) =>
+        (endpoint.tls === undefined || !securities.isStale(endpoint.tls)) &&
+        endpoints.get(endpoint.id)?.some((one) => isSameEndpoint(one, endpoint)) === true,
+    );
     this.ports.commit(version);
     const published = asleepAmong(this.ports.endpoints());
     const isAsleep = (id: string): boolean => endpoints.get(id)?.some(({ state }) => state === 'asleep') === true;
@@ -468,26 +474,12 @@ export class DataPlane implements AsyncDisposable {
     this.traffic.close(account);
     return account;
   }
+}
 
-  #makeConnectionDeps(): ConnectionDeps {
-    const { limits, clock, counters, log } = this;
-    return {
-      limits,
-      chunkLimits: chunkLimitsOf(limits),
-      wheel: new TimingWheel(clock, {
-        onError: (thrown) => {
-          log.error({ reason: reasonOf(thrown) }, 'a time-out failed');
-        },
-      }),
-      requestHeads: createHeadReading('request', limits),
-      responseHeads: createHeadReading('response', limits),
-      upstreamConnected: () => {
-        counters.upstreamConnected();
-      },
-      unreachable: new UnreachableLog(log, clock),
-      poisoned: () => {
-        counters.upstreamPoisoned();
-      },
-    };
-  }
+/** Of the snapshot of the moment. */
+function materialOf(plane: DataPlane): TlsMaterial {
+  return {
+    caBundle: (name) => plane.table.caBundles.get(name),
+    certificate: (name) => plane.certificates.get(name),
+  };
 }

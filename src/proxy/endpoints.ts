@@ -273,5 +273,6 @@ export class Endpoints<C extends IdleConnection> implements Disposable {
 }
 
 function addressKey(endpoint: Endpoint): string {
-  return `${endpoint.id} ${String(endpoint.generation)} ${endpoint.address} ${String(endpoint.port)}`;
+  const { id, generation, address, port, tls } = endpoint;
+  return `${id} ${String(generation)} ${address} ${String(port)}${tls === undefined ? '' : ` ${JSON.stringify(tls)}`}`;
 }

@@ -16,6 +16,10 @@ export type ExchangeError =
   | 'wake-failed'
   | 'connect-failed'
   | 'connect-timeout'
+  | 'upstream-certificate'
+  | 'upstream-tls'
+  | 'upstream-tls-alert'
+  | 'upstream-tls-unusable'
   | 'upstream-reset'
   | 'upstream-invalid'
   | 'upstream-truncated'
@@ -65,6 +69,10 @@ const ANSWERS: Readonly<Record<ExchangeError, ErrorAnswer>> = {
   'wake-failed': answer(503, 'destination_unavailable', 'the service sleeps and could not be woken', true),
   'connect-failed': answer(502, 'connection_refused', 'the endpoint refused the connection'),
   'connect-timeout': answer(504, 'connection_timeout', 'the endpoint did not accept the connection in time'),
+  'upstream-certificate': answer(502, 'tls_certificate_error', 'the certificate of the endpoint does not verify'),
+  'upstream-tls': answer(502, 'tls_protocol_error', 'the endpoint does not speak TLS as it should'),
+  'upstream-tls-alert': answer(502, 'tls_alert_received', 'the endpoint ended TLS with an alert'),
+  'upstream-tls-unusable': answer(500, 'proxy_configuration_error', 'what the endpoint is to be shown or judged by is not there'),
   'upstream-reset': answer(502, 'connection_terminated', 'the endpoint closed the connection without a response'),
   'upstream-invalid': answer(502, 'http_protocol_error', 'the response of the endpoint is malformed'),
   'upstream-truncated': answer(502, 'http_response_incomplete', 'the response of the endpoint was cut'),

@@ -206,7 +206,7 @@ export class Exchange implements Visit, HoldRequest {
       wish: this.#wish,
       host: record.host,
       peer,
-      authorities: table.authorities,
+      caBundles: table.caBundles,
       redirects,
       nowMs: record.startMs + wallOffsetMs,
       saidProto: () => this.#facts.requestField('x-forwarded-proto'),

@@ -11,7 +11,7 @@ import type { SecureContext, Server as TlsServer, TlsOptions } from 'node:tls';
 import { codeOf, reasonOf } from '#errors';
 import { normaliseRequestHost } from '#routing/host-name.ts';
 import { handshakeWishOf } from '#routing/route-tls.ts';
-import type { Authority } from '#routing/route-tls.ts';
+import type { CaBundle } from '#routing/route-tls.ts';
 import { pemOf } from '#tls/certificate.ts';
 import type { EdgeCertificate } from '#tls/certificate.ts';
 import { handshakePolicy } from '#tls/policy.ts';
@@ -65,7 +65,7 @@ export class Listener implements AsyncDisposable {
   /** One for each kind of handshakes, made when the first comes. They have no port: connections are handed to them. */
   readonly #tlsServers = new Map<string, TlsServer>();
   /** Whose certificates a handshake asked for. */
-  readonly #askedOf = new WeakMap<Socket, readonly Authority[]>();
+  readonly #askedOf = new WeakMap<Socket, readonly CaBundle[]>();
   #handshakes = 0;
   #defaultCertificate: EdgeCertificate | undefined;
 
@@ -238,7 +238,7 @@ export class Listener implements AsyncDisposable {
   #kindFor(serverName: string | undefined): HandshakeKind {
     const name = serverName === undefined ? undefined : normaliseRequestHost(serverName);
     const wish = name === undefined ? undefined : handshakeWishOf(this.#plane.table, name);
-    return wish === undefined ? USUAL : { minVersion: wish.minVersion, asks: wish.authorities.length > 0 };
+    return wish === undefined ? USUAL : { minVersion: wish.minVersion, asks: wish.caBundles.length > 0 };
   }
 
   #beginHandshake(socket: Socket): boolean {

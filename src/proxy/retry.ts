@@ -12,7 +12,14 @@ export interface FailedAttempt {
 }
 
 /** What a network does. A time-out or a cut is a decision, and not made twice. */
-const BY_NETWORK: ReadonlySet<ExchangeError> = new Set<ExchangeError>(['connect-failed', 'connect-timeout', 'upstream-reset']);
+const BY_NETWORK: ReadonlySet<ExchangeError> = new Set<ExchangeError>([
+  'connect-failed',
+  'connect-timeout',
+  'upstream-certificate',
+  'upstream-tls',
+  'upstream-tls-alert',
+  'upstream-reset',
+]);
 const IDEMPOTENT: ReadonlySet<string> = new Set([
   'GET',
   'HEAD',

@@ -6,7 +6,7 @@
  * for certificates (RFC 9110 §15.5.20); over plain HTTP nobody can be asked, so a route that requires one refuses.
  */
 import type { HandshakeWish, RouteTls } from '#routing/route-tls.ts';
-import type { Authority } from '#routing/route-tls.ts';
+import type { CaBundle } from '#routing/route-tls.ts';
 import type { CertificateFault } from './client-certificate.ts';
 import type { ClientPeer } from './connection/client-peer.ts';
 import type { ExchangeError, OwnResponse } from './error-response.ts';
@@ -26,7 +26,7 @@ export interface SecureQuestion {
   readonly wish: HandshakeWish | undefined;
   readonly host: string;
   readonly peer: ClientPeer;
-  readonly authorities: ReadonlyMap<string, Authority>;
+  readonly caBundles: ReadonlyMap<string, CaBundle>;
   /** Whether the node sends plain HTTP to HTTPS. */
   readonly redirects: boolean;
   readonly nowMs: number;
@@ -50,8 +50,8 @@ export function judgeSecurity(question: SecureQuestion): SecureVerdict {
   if (misdirected !== undefined) return refuse('misdirected', misdirected);
   const rule = tls?.clientCertificate;
   if (rule === undefined) return GO;
-  const authority = question.authorities.get(rule.authority);
-  const verdict = authority === undefined ? undefined : peer.client?.judge(authority, question.nowMs);
+  const caBundle = question.caBundles.get(rule.caBundle);
+  const verdict = caBundle === undefined ? undefined : peer.client?.judge(caBundle, question.nowMs);
   if (verdict === undefined || verdict.kind === 'unasked')
     return refuse(
       'misdirected',
@@ -70,7 +70,7 @@ function judgePlain({ tls, peer, redirects, saidProto }: SecureQuestion): Secure
 
 /** Why the connection is not for the host. */
 function misdirection({ wish, host, peer }: SecureQuestion): string | undefined {
-  const asks = peer.client !== undefined || (wish !== undefined && wish.authorities.length > 0);
+  const asks = peer.client !== undefined || (wish !== undefined && wish.caBundles.length > 0);
   if (asks && peer.serverName !== host)
     return 'client certificates are asked for by host, and the handshake of this connection was for another one';
   if (wish?.minVersion === 'TLSv1.3' && peer.tls?.version !== 'TLSv1.3')

@@ -8,7 +8,7 @@ import { reasonOf } from '#errors';
 import { normaliseRequestHost } from '#routing/host-name.ts';
 import { certificateHostOf } from '#routing/match.ts';
 import { handshakeWishOf } from '#routing/route-tls.ts';
-import type { Authority } from '#routing/route-tls.ts';
+import type { CaBundle } from '#routing/route-tls.ts';
 import { DEFAULT_CERTIFICATE } from '#tls/certificate.ts';
 import type { EdgeCertificate } from '#tls/certificate.ts';
 import type { UnknownNames } from '#tls/config.ts';
@@ -20,7 +20,7 @@ import type { DataPlane } from './data-plane.ts';
 /** How a handshake goes on. */
 export type HandshakeAnswer =
   /** `asked`: whose certificates clients are asked for. */
-  | { readonly kind: 'context'; readonly context: SecureContext; readonly asked: readonly Authority[] }
+  | { readonly kind: 'context'; readonly context: SecureContext; readonly asked: readonly CaBundle[] }
   | { readonly kind: 'alert'; readonly alert: TlsAlert };
 
 /** Descriptions of RFC 8446 §6 and RFC 6066 §3. */
@@ -59,13 +59,13 @@ export class ServerNames {
   }
 
   /** Whose certificates are asked for. An alert where the handshake has not the version that the host wants, as one may whose hello could not be read. */
-  #askedFor(name: string, { socket, kind }: Shaking): readonly Authority[] | 'protocol-version' {
+  #askedFor(name: string, { socket, kind }: Shaking): readonly CaBundle[] | 'protocol-version' {
     const { table } = this.#plane;
     if (table.handshakeRoutes === 0) return [];
     const wish = handshakeWishOf(table, normaliseRequestHost(name) ?? name);
     if (wish?.minVersion === 'TLSv1.3' && kind.minVersion !== 'TLSv1.3' && socket?.getProtocol() !== 'TLSv1.3')
       return 'protocol-version';
-    return kind.asks ? (wish?.authorities ?? []).flatMap((one) => table.authorities.get(one) ?? []) : [];
+    return kind.asks ? (wish?.caBundles ?? []).flatMap((one) => table.caBundles.get(one) ?? []) : [];
   }
 
   #find(name: string, done: (found: EdgeCertificate | TlsAlert) => void): void {
@@ -90,7 +90,7 @@ export class ServerNames {
     return fallback ?? 'unrecognized-name';
   }
 
-  #with(certificate: EdgeCertificate, asked: readonly Authority[]): HandshakeAnswer {
+  #with(certificate: EdgeCertificate, asked: readonly CaBundle[]): HandshakeAnswer {
     try {
       const context = asked.length === 0 ? this.#contexts.of(certificate) : this.#asking.of(certificate, asked);
       return { kind: 'context', context, asked };

@@ -19,6 +19,7 @@ import type { Spends } from './actions/rate-limits.ts';
 import { CertificateDelivery } from './certificate-delivery.ts';
 import { committedOf, committedWith, configRefused, routeConfigOf } from './committed.ts';
 import type { Committed } from './committed.ts';
+import { CheckMaterial } from './health/check-material.ts';
 import { HealthChecks } from './health/health-checks.ts';
 import type { EndpointHealth } from './health/health-checks.ts';
 import { Loads } from './loads.ts';
@@ -117,10 +118,14 @@ export class WorkerPool implements AsyncDisposable {
 
   /** Begins to check what is served, with what earlier generations found: none of our own workers is to try what is known to be down. */
   #checkHealth(): HealthChecks {
-    const { log, clock } = this.#deps;
     const health = new HealthChecks({
-      log,
-      clock,
+      material: new CheckMaterial({
+        ...this.#deps,
+        caBundle: (name) => this.#committed.table.caBundles.get(name),
+        index: () => this.certificates,
+        pack: this.#options.packCertificates,
+      }),
+      ...this.#deps,
       onChange: (change) => {
         void this.#askAll({ kind: 'health', ...change }, WORKER_ACK_TIMEOUT_MS);
       },

@@ -8,7 +8,7 @@ import { parsePathPattern } from './path-pattern.ts';
 import type { PathPattern } from './path-pattern.ts';
 import { compareConditions, conditionsKey, parseConditions } from './route-conditions.ts';
 import { wishesHandshake } from './route-tls.ts';
-import type { Authority } from './route-tls.ts';
+import type { CaBundle } from './route-tls.ts';
 import type { CompiledRoute, Endpoint, Route, RouteConfig, RouteDelta, RouteTable, Service, SplitShare } from './route-table.ts';
 import { ShardedMap } from '#sharded-map';
 
@@ -22,7 +22,7 @@ export const EMPTY_TABLE: RouteTable = {
   hosts: ShardedMap.empty(),
   uses: ShardedMap.empty(),
   endpoints: ShardedMap.empty(),
-  authorities: new Map(),
+  caBundles: new Map(),
   handshakeRoutes: 0,
 };
 
@@ -33,16 +33,16 @@ function rejected(reason: string): CompileResult {
 }
 
 /** Compiles `config`; the first fault rejects all of it. */
-export function compileRoutes({ version, services, routes, authorities }: RouteConfig): CompileResult {
+export function compileRoutes({ version, services, routes, caBundles }: RouteConfig): CompileResult {
   const hosts = [...Map.groupBy(routes, ({ host }) => host)].map(([host, ofHost]) => ({ host, routes: ofHost }));
-  return tableWith(EMPTY_TABLE, { base: 0, version, services, removedServices: [], hosts, authorities });
+  return tableWith(EMPTY_TABLE, { base: 0, version, services, removedServices: [], hosts, caBundles });
 }
 
 /** What a table was compiled from. Expressions of a host are in the order in which they were written, all else in that of the table. */
-export function configOf({ version, services, hosts, authorities }: RouteTable): RouteConfig {
+export function configOf({ version, services, hosts, caBundles }: RouteTable): RouteConfig {
   return {
     version,
-    authorities: [...authorities.values()],
+    caBundles: [...caBundles.values()],
     services: [...services.values()],
     routes: [...hosts.values()].flatMap((compiled) => compiled.map(({ route }) => route)),
   };
@@ -52,15 +52,15 @@ export function configOf({ version, services, hosts, authorities }: RouteTable):
 export function tableWith(table: RouteTable, delta: RouteDelta): CompileResult {
   if (delta.base !== table.version)
     return rejected(`the change is to version ${String(delta.base)}, and this is version ${String(table.version)}`);
-  const authorities = authoritiesWith(table, delta);
-  const services = servicesWith(table, delta, authorities);
+  const caBundles = caBundlesWith(table, delta);
+  const services = servicesWith(table, delta, caBundles);
   if (typeof services === 'string') return rejected(services);
   let { handshakeRoutes } = table;
   const hosts = new Map<string, readonly CompiledRoute[] | undefined>();
   const used = new Map<string, number>();
   for (const { host, routes } of delta.hosts) {
     if (hosts.has(host)) return rejected(`host ${host} is in the change twice`);
-    const compiled = compileHost(host, routes, { services, authorities });
+    const compiled = compileHost(host, routes, { services, caBundles });
     if (typeof compiled === 'string') return rejected(compiled);
     handshakeRoutes += wishesIn(compiled) - wishesIn(table.hosts.get(host) ?? []);
     countServices(used, table.hosts.get(host) ?? [], -1);
@@ -78,39 +78,44 @@ export function tableWith(table: RouteTable, delta: RouteDelta): CompileResult {
     hosts: table.hosts.with(hosts),
     uses: table.uses.with(uses),
     endpoints: endpointsWith(table, delta),
-    authorities,
+    caBundles,
     handshakeRoutes,
   };
   const missing = delta.removedServices.find((id) => (next.uses.get(id) ?? 0) > 0);
   if (missing !== undefined) return rejected(`service "${missing}" is removed, and routes lead to it`);
-  const unknown = removedAuthorityOf(table, next);
+  const unknown = removedCaBundleOf(table, next);
   if (unknown !== undefined) return rejected(unknown);
   return { kind: 'compiled', table: next };
 }
 
-/** What is left named of authorities that are gone. The work is that of the table, and seldom: people remove one once in years. */
-function removedAuthorityOf(before: RouteTable, { authorities, hosts, services }: RouteTable): string | undefined {
-  const gone = new Set([...before.authorities.keys()].filter((name) => !authorities.has(name)));
+/** What is left named of CA bundles that are gone. The work is that of the table, and seldom: people remove one once in years. */
+function removedCaBundleOf(before: RouteTable, { caBundles, hosts, services }: RouteTable): string | undefined {
+  const gone = new Set([...before.caBundles.keys()].filter((name) => !caBundles.has(name)));
   if (gone.size === 0) return undefined;
   for (const routes of hosts.values())
     for (const { route } of routes) {
-      const name = route.tls?.clientCertificate?.authority;
-      if (name !== undefined && gone.has(name)) return `authority "${name}" is removed, and route ${nameOf(route)} names it`;
+      const name = route.tls?.clientCertificate?.caBundle;
+      if (name !== undefined && gone.has(name)) return `CA bundle "${name}" is removed, and route ${nameOf(route)} names it`;
     }
-  for (const { id, tls } of services.values())
-    if (tls?.authority !== undefined && gone.has(tls.authority))
-      return `authority "${tls.authority}" is removed, and service "${id}" names it`;
+  for (const service of services.values()) {
+    const name = caBundlesNamedBy(service).find((one) => gone.has(one));
+    if (name !== undefined) return `CA bundle "${name}" is removed, and service "${service.id}" names it`;
+  }
   return undefined;
 }
 
-function authoritiesWith(table: RouteTable, { authorities }: RouteDelta): ReadonlyMap<string, Authority> {
-  if (authorities === undefined) return table.authorities;
+function caBundlesNamedBy({ endpoints }: Service): readonly string[] {
+  return endpoints.flatMap(({ tls }) => tls?.caBundle ?? []);
+}
+
+function caBundlesWith(table: RouteTable, { caBundles }: RouteDelta): ReadonlyMap<string, CaBundle> {
+  if (caBundles === undefined) return table.caBundles;
   // What did not change stays the same object: connections that were judged by it go on.
-  const same = (one: Authority): Authority => {
-    const before = table.authorities.get(one.name);
+  const same = (one: CaBundle): CaBundle => {
+    const before = table.caBundles.get(one.name);
     return before?.pem === one.pem ? before : one;
   };
-  return new Map(authorities.map((one) => [one.name, same(one)]));
+  return new Map(caBundles.map((one) => [one.name, same(one)]));
 }
 
 function wishesIn(routes: readonly CompiledRoute[]): number {
@@ -124,16 +129,15 @@ function countServices(sums: Map<string, number>, routes: readonly CompiledRoute
 function servicesWith(
   table: RouteTable,
   { services, removedServices }: RouteDelta,
-  authorities: ReadonlyMap<string, Authority>,
+  caBundles: ReadonlyMap<string, CaBundle>,
 ): ShardedMap<Service> | string {
   const changes = new Map<string, Service | undefined>();
   for (const service of services) {
     if (changes.has(service.id)) return `service "${service.id}" is defined twice`;
     const fault = endpointFault(service);
     if (fault !== undefined) return fault;
-    const authority = service.tls?.authority;
-    if (authority !== undefined && !authorities.has(authority))
-      return `service "${service.id}" names unknown authority "${authority}"`;
+    const caBundle = caBundlesNamedBy(service).find((name) => !caBundles.has(name));
+    if (caBundle !== undefined) return `service "${service.id}" names unknown CA bundle "${caBundle}"`;
     // Routes say whose their service is, so that it is known where the service has gone.
     const before = table.services.get(service.id);
     if (before !== undefined && before.tenant !== service.tenant) return `service "${service.id}" cannot change its tenant`;
@@ -179,7 +183,7 @@ function endpointFault(service: Service): string | undefined {
 function compileHost(
   host: string,
   routes: readonly Route[],
-  { services, authorities }: Pick<RouteTable, 'services' | 'authorities'>,
+  { services, caBundles }: Pick<RouteTable, 'services' | 'caBundles'>,
 ): readonly CompiledRoute[] | string {
   const read = parseRouteHost(host);
   if (read.kind === 'invalid') return read.reason;
@@ -190,9 +194,8 @@ function compileHost(
     if (tenant === undefined) return `route ${nameOf(route)} leads to unknown service "${route.serviceId}"`;
     const helper = helpersOf(route.actions).find((id) => services.get(id) === undefined);
     if (helper !== undefined) return `route ${nameOf(route)} asks or copies to unknown service "${helper}"`;
-    const authority = route.tls?.clientCertificate?.authority;
-    if (authority !== undefined && !authorities.has(authority))
-      return `route ${nameOf(route)} names unknown authority "${authority}"`;
+    const caBundle = route.tls?.clientCertificate?.caBundle;
+    if (caBundle !== undefined && !caBundles.has(caBundle)) return `route ${nameOf(route)} names unknown CA bundle "${caBundle}"`;
     const pattern = parsePathPattern(route.path);
     if (pattern.kind === 'invalid') return pattern.reason;
     const reading = parseConditions(route.methods, route.headers);

@@ -15,9 +15,9 @@ export function deltaBetween(before: RouteConfig, after: RouteConfig): RouteDelt
     services: after.services.filter((service) => !isSame(known.get(service.id), service)),
     removedServices: before.services.map(({ id }) => id).filter((id) => !wanted.has(id)),
     hosts: [...changed.map(([host, routes]) => ({ host, routes })), ...gone.map((host) => ({ host, routes: [] }))],
-    ...(JSON.stringify(before.authorities ?? []) === JSON.stringify(after.authorities ?? [])
+    ...(JSON.stringify(before.caBundles ?? []) === JSON.stringify(after.caBundles ?? [])
       ? {}
-      : { authorities: after.authorities ?? [] }),
+      : { caBundles: after.caBundles ?? [] }),
   };
 }
 

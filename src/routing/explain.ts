@@ -7,6 +7,7 @@ import { hasPrefix, pathOf } from './path-prefix.ts';
 import { locationOf, sentPath } from './rewritten-path.ts';
 import type { PathPattern } from './path-pattern.ts';
 import type { RequestFacts, RouteConditions } from './route-conditions.ts';
+import type { RouteTls } from './route-tls.ts';
 import type { CompiledRoute, Endpoint, Route, RouteTable } from './route-table.ts';
 
 export interface Question {
@@ -69,12 +70,23 @@ export function explainRequest(
 }
 
 /** What a request has to pass before it is answered. */
-function gatesOf({ actions }: Route): readonly string[] {
+function gatesOf({ actions, tls }: Route): readonly string[] {
   const { rateLimit, auth } = actions ?? {};
-  const limit =
-    rateLimit === undefined ? [] : [`429 beyond ${String(rateLimit.requests)} requests in ${String(rateLimit.perMs)} ms`];
+  const limit = [
+    ...clientGate(tls),
+    ...(rateLimit === undefined ? [] : [`429 beyond ${String(rateLimit.requests)} requests in ${String(rateLimit.perMs)} ms`]),
+  ];
   if (auth === undefined) return limit;
   return [...limit, auth.kind === 'basic' ? '401 without a password' : `allowed or answered by ${auth.serviceId}`];
+}
+
+/** Over plain HTTP nobody can be asked. */
+function clientGate(tls: RouteTls | undefined): readonly string[] {
+  const rule = tls?.clientCertificate;
+  if (rule === undefined) return [];
+  return rule.mode === 'optional'
+    ? [`asked for a client certificate of ${rule.caBundle}, and let on without one`]
+    : [`403 without a client certificate of ${rule.caBundle}, and over plain HTTP`];
 }
 
 /** Of a route that answers itself. */

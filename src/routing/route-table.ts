@@ -6,7 +6,7 @@
 import type { RouteActions } from './actions.ts';
 import type { PathPattern } from './path-pattern.ts';
 import type { RouteConditions } from './route-conditions.ts';
-import type { Authority, RouteTls, ServiceTls } from './route-tls.ts';
+import type { CaBundle, RouteTls, EndpointTls } from './route-tls.ts';
 import type { ShardedMap } from '#sharded-map';
 
 /** One address a service can be reached at. */
@@ -25,6 +25,8 @@ export interface Endpoint {
   readonly startedMs?: number | undefined;
   /** Its share of the requests beside the others'; a whole number from 0, which takes nothing new. Absent: 1. */
   readonly weight?: number | undefined;
+  /** How it is spoken to over TLS. Absent: in the clear. */
+  readonly tls?: EndpointTls | undefined;
 }
 
 /** Which endpoint takes a request. `name`: of a header field in lower case, or of a cookie. */
@@ -80,8 +82,6 @@ export interface Service {
   readonly endpoints: readonly Endpoint[];
   /** The version of the PROXY protocol that its endpoints want every connection to begin with. Absent: none. */
   readonly sendProxy?: 1 | 2 | undefined;
-  /** How its endpoints are spoken to. Absent: in the clear. */
-  readonly tls?: ServiceTls | undefined;
   /** INVARIANT: there, where an endpoint has a weight. PERF: absent for services that want nothing, as those of containers: one look tells. */
   readonly policy?: ServicePolicy | undefined;
 }
@@ -135,7 +135,7 @@ export interface RouteConfig {
   /** Of containers that run. Absent: none. */
   readonly ports?: readonly PublishedPort[] | undefined;
   /** Those that routes and services name. Absent: none. */
-  readonly authorities?: readonly Authority[] | undefined;
+  readonly caBundles?: readonly CaBundle[] | undefined;
 }
 
 /** What changes from one version to the next. */
@@ -149,7 +149,7 @@ export interface RouteDelta {
   /** All routes of each host that changed; none: it has none any more. */
   readonly hosts: readonly { readonly host: string; readonly routes: readonly Route[] }[];
   /** All of them. Absent: as before. */
-  readonly authorities?: readonly Authority[] | undefined;
+  readonly caBundles?: readonly CaBundle[] | undefined;
 }
 
 /** A route as it is asked about. */
@@ -183,7 +183,7 @@ export interface RouteTable {
   /** By id, once for each service that has it. */
   readonly endpoints: ShardedMap<readonly Endpoint[]>;
   /** By name; a few. */
-  readonly authorities: ReadonlyMap<string, Authority>;
+  readonly caBundles: ReadonlyMap<string, CaBundle>;
   /** How many routes want something of handshakes. */
   readonly handshakeRoutes: number;
 }

@@ -6,14 +6,14 @@ import { levelsOf } from './match.ts';
 import type { CompiledRoute, RouteTable } from './route-table.ts';
 
 /** Certificates of CAs that clients' or endpoints' certificates are judged by. Each is trusted by itself, a root or not. */
-export interface Authority {
+export interface CaBundle {
   readonly name: string;
   readonly pem: string;
 }
 
 export interface ClientCertificateRule {
-  /** The name of an authority. */
-  readonly authority: string;
+  /** The name of a CA bundle. */
+  readonly caBundle: string;
   /** `required`: who has none that is valid is refused; `optional`: goes on without an identity. */
   readonly mode: 'required' | 'optional';
   /** Whether endpoints are told whose it is. */
@@ -32,22 +32,22 @@ export interface RouteTls {
   readonly redirect?: boolean | undefined;
 }
 
-/** How a service's endpoints are spoken to. */
-export interface ServiceTls {
-  /** For SNI and the check of their certificates. Absent: their address is checked, and no name is sent. */
+/** How an endpoint is spoken to. */
+export interface EndpointTls {
+  /** For SNI and the check of its certificate. Absent: its address is checked, and no name is sent. */
   readonly serverName?: string | undefined;
-  /** The name of an authority. Absent: the CAs that Node knows. */
-  readonly authority?: string | undefined;
-  /** Their certificates are not looked at. */
+  /** The name of a CA bundle. Absent: the CAs that Node knows. */
+  readonly caBundle?: string | undefined;
+  /** Its certificate is not looked at. */
   readonly insecure?: boolean | undefined;
-  /** The name of the certificate that they are shown. */
+  /** The name of the certificate that it is shown. */
   readonly clientCertificate?: string | undefined;
 }
 
 /** What handshakes for a name have to be. */
 export interface HandshakeWish {
-  /** Names of the authorities whose certificates clients are asked for, sorted. Empty: they are not asked. */
-  readonly authorities: readonly string[];
+  /** Names of the CA bundles whose certificates clients are asked for, sorted. Empty: they are not asked. */
+  readonly caBundles: readonly string[];
   readonly minVersion: TlsVersion;
 }
 
@@ -77,12 +77,12 @@ function wishOf(routes: readonly CompiledRoute[]): HandshakeWish | undefined {
 }
 
 function ownWish({ clientCertificate, minVersion = 'TLSv1.2' }: RouteTls): HandshakeWish {
-  return { authorities: clientCertificate === undefined ? [] : [clientCertificate.authority], minVersion };
+  return { caBundles: clientCertificate === undefined ? [] : [clientCertificate.caBundle], minVersion };
 }
 
 function united(all: readonly HandshakeWish[]): HandshakeWish {
   return {
-    authorities: [...new Set(all.flatMap(({ authorities }) => authorities))].toSorted(),
+    caBundles: [...new Set(all.flatMap(({ caBundles }) => caBundles))].toSorted(),
     minVersion: all.some(({ minVersion }) => minVersion === 'TLSv1.3') ? 'TLSv1.3' : 'TLSv1.2',
   };
 }

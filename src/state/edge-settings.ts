@@ -18,7 +18,7 @@ export interface StoredSettings {
   /** JSON of all routes of a host. */
   readonly hosts: readonly (readonly [host: string, routes: string])[];
   /** JSON by name. */
-  readonly authorities: readonly (readonly [name: string, body: string])[];
+  readonly caBundles: readonly (readonly [name: string, body: string])[];
 }
 
 export type ConfigCause = 'apply' | 'transaction' | 'rollback';
@@ -47,7 +47,7 @@ export interface ConfigVersionRow extends ConfigVersion {
 export interface SettingsChange {
   readonly services: readonly (readonly [name: string, body: string | null])[];
   readonly hosts: readonly (readonly [host: string, routes: string | null])[];
-  readonly authorities: readonly (readonly [name: string, body: string | null])[];
+  readonly caBundles: readonly (readonly [name: string, body: string | null])[];
 }
 
 /** Versions that are kept, and what their patches may take in all: the first file of a big edge has 8 MB alone. The newest stays in any case. */
@@ -57,11 +57,11 @@ const VERSION_BYTES_MAX = 128 * 1024 * 1024;
 export async function readEdgeSettings(sql: Sql): Promise<StoredSettings> {
   const services = await sql.read('SELECT name, body FROM edge_service', []);
   const hosts = await sql.read('SELECT host, routes FROM edge_host', []);
-  const authorities = await sql.read('SELECT name, body FROM edge_authority', []);
+  const caBundles = await sql.read('SELECT name, body FROM edge_ca_bundle', []);
   return {
     services: services.map((row) => [textOf(row, 'name'), textOf(row, 'body')]),
     hosts: hosts.map((row) => [textOf(row, 'host'), textOf(row, 'routes')]),
-    authorities: authorities.map((row) => [textOf(row, 'name'), textOf(row, 'body')]),
+    caBundles: caBundles.map((row) => [textOf(row, 'name'), textOf(row, 'body')]),
   };
 }
 
@@ -78,7 +78,7 @@ export async function writeConfigVersion(sql: Sql, version: ConfigVersion & Conf
   const outcome = await sql.write([
     ...change.services.flatMap(([name, body]) => replaced('edge_service', ['name', 'body'], name, body)),
     ...change.hosts.flatMap(([host, routes]) => replaced('edge_host', ['host', 'routes'], host, routes)),
-    ...change.authorities.flatMap(([name, body]) => replaced('edge_authority', ['name', 'body'], name, body)),
+    ...change.caBundles.flatMap(([name, body]) => replaced('edge_ca_bundle', ['name', 'body'], name, body)),
     {
       sql: 'INSERT INTO config_version (version, at_ms, cause, note, services, hosts, bytes, patch, inverse) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)',
       values: [number, atMs, cause, note, services, hosts, patch.length + inverse.length, patch, inverse],

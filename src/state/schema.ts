@@ -95,5 +95,5 @@ export const SCHEMA_VERSIONS: readonly (readonly string[])[] = [
     `CREATE INDEX certificate_not_after ON certificate (not_after_ms)`,
   ],
   // CAs that operators' routes and services name: JSON, as edge_service.
-  [`CREATE TABLE edge_authority (name TEXT PRIMARY KEY, body TEXT NOT NULL)`],
+  [`CREATE TABLE edge_ca_bundle (name TEXT PRIMARY KEY, body TEXT NOT NULL)`],
 ];

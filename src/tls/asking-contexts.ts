@@ -18,8 +18,8 @@ export class AskingContexts {
   readonly #made = new LRUCache<EdgeCertificate, readonly Made[]>({ max: CONTEXTS_MAX });
 
   /** Throws OpenSSL's error where one of them cannot be used. */
-  of(certificate: EdgeCertificate, authorities: readonly { readonly pem: string }[]): SecureContext {
-    const pems = authorities.map(({ pem }) => pem);
+  of(certificate: EdgeCertificate, caBundles: readonly { readonly pem: string }[]): SecureContext {
+    const pems = caBundles.map(({ pem }) => pem);
     const known = this.#made.get(certificate) ?? [];
     const found = known.find((one) => one.pems.length === pems.length && one.pems.every((pem, index) => pem === pems[index]));
     if (found !== undefined) return found.context;

@@ -43,6 +43,10 @@ const RSA_BITS_MAX = 8192;
 const CURVES: Readonly<Record<string, string>> = { prime256v1: 'P-256', secp384r1: 'P-384', secp521r1: 'P-521' };
 /** id-kp-serverAuth and anyExtendedKeyUsage (RFC 5280 §4.2.1.12). */
 const SERVER_USES = ['1.3.6.1.5.5.7.3.1', '2.5.29.37.0'];
+/** id-kp-clientAuth. */
+const CLIENT_USE = '1.3.6.1.5.5.7.3.2';
+const CLIENT_NOTE =
+  'it is for clients: it answers no handshake, and services can show it to their endpoints (tls.clientCertificate)';
 const MEND_FILE = 'give the leaf and its intermediates in PEM form, as the CA gave them';
 
 /** Throws ECLUSE_CERTIFICATE_REFUSED, whose message begins with the key of the request that is wrong. */
@@ -52,14 +56,9 @@ export function checkCertificate({ certPem, keyPem, force }: Upload, nowMs: numb
   const leaf = given.find((certificate) => certificate.checkPrivateKey(key));
   if (leaf === undefined)
     throw refused('keyPem', 'the key does not belong to the certificate', 'give the key that the certificate was asked for with');
-  if (usesOf(leaf)?.some((use) => SERVER_USES.includes(use)) === false)
-    throw refused(
-      'certPem',
-      'the certificate is not for servers: its extended key usage says so',
-      'ask the CA for a TLS server certificate',
-    );
+  const purpose = purposeOf(leaf);
   checkDates(leaf, force, nowMs);
-  const hosts = namesOf(leaf);
+  const hosts = purpose === 'client' ? [] : namesOf(leaf);
   const { chain, notes } = chainOf(leaf, given, nowMs);
   const checked = {
     leafPem: leaf.toString(),
@@ -71,12 +70,24 @@ export function checkCertificate({ certPem, keyPem, force }: Upload, nowMs: numb
     issuer: nameText(leaf.issuer),
     keyKind: kindOf(key),
     fingerprint: leaf.fingerprint256.replaceAll(':', '').toLowerCase(),
-    notes,
+    notes: purpose === 'client' ? [CLIENT_NOTE, ...notes] : notes,
   };
   const { leafPem, chainPem, notAfterMs } = checked;
   const fault = faultOf({ name: '', hosts, notAfterMs, leafPem, chain: { pem: chainPem }, keyPem: checked.keyPem });
   if (fault !== undefined) throw refused('certPem', `OpenSSL does not take it: ${fault}`, MEND_FILE);
   return checked;
+}
+
+/** What it is for: one that is for clients only covers no name. */
+function purposeOf(leaf: X509Certificate): 'server' | 'client' {
+  const uses = usesOf(leaf);
+  if (uses === undefined || uses.some((use) => SERVER_USES.includes(use))) return 'server';
+  if (uses.includes(CLIENT_USE)) return 'client';
+  throw refused(
+    'certPem',
+    'the certificate is neither for servers nor for clients: its extended key usage says so',
+    'ask the CA for a TLS server certificate, or a client certificate to show to endpoints',
+  );
 }
 
 function readKey(pem: string): KeyObject {

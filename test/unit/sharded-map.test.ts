@@ -32,7 +32,7 @@ describe('ShardedMap', () => {
     );
   });
 
-  test('spreads hosts evenly: no change copies much', () => {
+  test('spreads hosts evenly: no change copies much', { timeout: 10_000 }, () => {
     const hosts = Array.from(
       { length: 100_000 },
       (_, index) => [`app${String(index)}.tenant${String(index % 97)}.example.com`, index] as const,

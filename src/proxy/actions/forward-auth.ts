@@ -3,7 +3,10 @@
  * it was for in `X-Forwarded-…`. A 2xx lets it through, any other answer below 500 is the client's; all else refuses it.
  */
 import { Agent, request as httpRequest } from 'node:http';
-import type { IncomingMessage } from 'node:http';
+import type { IncomingMessage, RequestOptions } from 'node:http';
+import { Agent as SecureAgent, request as httpsRequest } from 'node:https';
+import { connectOptions } from '#proxy/endpoint-security.ts';
+import type { EndpointSecurities, EndpointSecurity } from '#proxy/endpoint-security.ts';
 import type { ForwardAuth } from '#routing/actions.ts';
 import type { Endpoint } from '#routing/route-table.ts';
 import type { OwnResponse } from '#proxy/error-response.ts';
@@ -39,6 +42,8 @@ const BODY_BYTES_MAX = 64 * 1024;
 const LINES_LENGTH_MAX = 16 * 1024;
 const HEAD_BYTES_MAX = 32 * 1024;
 
+const AGENT_OPTIONS = { keepAlive: true, maxSockets: SOCKETS_MAX, maxTotalSockets: SOCKETS_MAX, timeout: 30_000 } as const;
+
 /** Of the request's own fields: those of a connection, of framing, and what we say of it. */
 const NOT_ASKED: ReadonlySet<string> = new Set([
   'client-cert',
@@ -64,8 +69,15 @@ const NOT_ASKED: ReadonlySet<string> = new Set([
 const ANSWERED = ['location', 'www-authenticate', 'content-type', 'cache-control', 'set-cookie'] as const;
 
 export class ForwardAuthority implements Disposable {
-  readonly #agent = new Agent({ keepAlive: true, maxSockets: SOCKETS_MAX, maxTotalSockets: SOCKETS_MAX, timeout: 30_000 });
+  readonly #securities: Pick<EndpointSecurities, 'of'>;
+  readonly #agent = new Agent(AGENT_OPTIONS);
+  /** SECURITY: connections of other TLS settings, or of other material, never mix. What is replaced ends by its time-out. */
+  readonly #secureAgents = new WeakMap<EndpointSecurity, SecureAgent>();
   #asked = 0;
+
+  constructor(securities: Pick<EndpointSecurities, 'of'>) {
+    this.#securities = securities;
+  }
 
   async ask(auth: ForwardAuth, endpoint: Endpoint, asked: AskedRequest): Promise<AuthAnswer> {
     if (this.#asked >= ASKED_MAX) return { kind: 'failed', reason: 'too many requests wait for an answer' };
@@ -94,22 +106,33 @@ export class ForwardAuthority implements Disposable {
 
   async #answerTo({ path, timeoutMs }: ForwardAuth, endpoint: Endpoint, asked: AskedRequest): Promise<IncomingMessage> {
     const { promise, resolve, reject } = Promise.withResolvers<IncomingMessage>();
-    const request = httpRequest(
-      {
-        host: endpoint.address,
-        port: endpoint.port,
-        path,
-        method: 'GET',
-        agent: this.#agent,
-        maxHeaderSize: HEAD_BYTES_MAX,
-        headers: fieldsOf(asked),
-        signal: AbortSignal.timeout(timeoutMs),
-      },
-      resolve,
-    );
+    const options: RequestOptions = {
+      host: endpoint.address,
+      port: endpoint.port,
+      path,
+      method: 'GET',
+      maxHeaderSize: HEAD_BYTES_MAX,
+      headers: fieldsOf(asked),
+      signal: AbortSignal.timeout(timeoutMs),
+    };
+    const { tls } = endpoint;
+    const security = tls === undefined ? undefined : this.#securities.of(tls);
+    if (typeof security === 'string') throw new Error(security);
+    const request =
+      security === undefined
+        ? httpRequest({ ...options, agent: this.#agent }, resolve)
+        : httpsRequest({ ...options, agent: this.#secureAgentOf(security) }, resolve);
     request.on('error', reject);
     request.end();
     return await promise;
+  }
+
+  #secureAgentOf(security: EndpointSecurity): SecureAgent {
+    const known = this.#secureAgents.get(security);
+    if (known !== undefined) return known;
+    const agent = new SecureAgent({ ...AGENT_OPTIONS, ...connectOptions(security) });
+    this.#secureAgents.set(security, agent);
+    return agent;
   }
 }
 

@@ -3,9 +3,11 @@ import { locationOf, sentPath } from '#routing/rewritten-path.ts';
 import type { Redirect } from '#routing/actions.ts';
 import type { Endpoint } from '#routing/route-table.ts';
 import type { Log } from '#log';
+import type { EndpointSecurities } from '#proxy/endpoint-security.ts';
 import type { ExchangeError, OwnResponse } from '#proxy/error-response.ts';
 import type { ExchangeRecord } from '#proxy/record.ts';
 import { pathOf, queryOf } from '#proxy/request-target.ts';
+import { Complaints } from '#proxy/complaints.ts';
 import { ForwardAuthority } from './forward-auth.ts';
 import { Passwords } from './password.ts';
 import type { PreparedActions } from './prepared.ts';
@@ -30,6 +32,7 @@ export interface GateDeps {
   readonly rateLimits: RateLimits;
   /** An endpoint of a service that can be asked now. */
   readonly endpointOf: (serviceId: string) => Endpoint | undefined;
+  readonly securities: Pick<EndpointSecurities, 'of'>;
 }
 
 /** The request at hand. */
@@ -40,17 +43,16 @@ export interface GatedRequest {
 }
 
 const GO: Verdict = { kind: 'go', passed: '' };
-/** A failing service would fill the log: one line in that time for each. */
-const LOGGED_EACH_MS = 10_000;
 
 export class Gates implements Disposable {
   readonly #deps: GateDeps;
   readonly #passwords = new Passwords();
-  readonly #authority = new ForwardAuthority();
-  readonly #logged = new Map<string, number>();
+  readonly #authority: ForwardAuthority;
+  readonly #complaints = new Complaints();
 
   constructor(deps: GateDeps) {
     this.#deps = deps;
+    this.#authority = new ForwardAuthority(deps.securities);
   }
 
   /** What becomes of a request. A promise only where somebody has to be asked first. */
@@ -116,10 +118,9 @@ export class Gates implements Disposable {
   }
 
   #logFailure(service: string, reason: string): void {
-    const nowMs = performance.now();
-    if (nowMs - (this.#logged.get(service) ?? Number.NEGATIVE_INFINITY) < LOGGED_EACH_MS) return;
-    this.#logged.set(service, nowMs);
-    this.#deps.log.warn({ service, reason }, 'a service that is asked about requests does not answer; they are refused');
+    this.#complaints.of(service, () => {
+      this.#deps.log.warn({ service, reason }, 'a service that is asked about requests does not answer; they are refused');
+    });
   }
 }
 

@@ -1,8 +1,17 @@
 /** What the connections of a worker share. */
 import type { ChunkLimits } from '#proxy/http1/limits.ts';
+import type { Clock } from '#clock';
+import { reasonOf } from '#errors';
+import type { Log } from '#log';
+import { Complaints } from '#proxy/complaints.ts';
+import type { Counters } from '#proxy/counters.ts';
+import { chunkLimitsOf } from '#proxy/edge-limits.ts';
+import { EndpointSecurities } from '#proxy/endpoint-security.ts';
+import type { TlsMaterial } from '#proxy/endpoint-security.ts';
+import type { Endpoint } from '#routing/route-table.ts';
 import type { EdgeLimits } from '#proxy/edge-limits.ts';
-import type { TimingWheel } from '#proxy/timing-wheel.ts';
-import type { UnreachableLog } from '#proxy/unreachable-log.ts';
+import { TimingWheel } from '#proxy/timing-wheel.ts';
+import { createHeadReading } from './head-reader.ts';
 import type { HeadReading } from './head-reader.ts';
 
 export interface ConnectionDeps {
@@ -11,10 +20,13 @@ export interface ConnectionDeps {
   readonly wheel: TimingWheel;
   readonly requestHeads: HeadReading;
   readonly responseHeads: HeadReading;
+  readonly securities: EndpointSecurities;
+  /** TLS with an endpoint came to nothing. */
+  secureFailed(endpoint: Endpoint, reason: string): void;
   /** A connection to an endpoint was made. */
   upstreamConnected(): void;
-  /** Told of connections to endpoints that could not be made. */
-  readonly unreachable: UnreachableLog;
+  /** A connection to an endpoint could not be made, for what the system says. */
+  unreachable(endpoint: Endpoint, reason: string): void;
   /** A connection to an endpoint said something that was not asked for. */
   poisoned(): void;
 }
@@ -25,4 +37,43 @@ export interface ClientConnection {
   settle(): void;
   /** Closes it if it has no request under way. */
   closeIdle(): void;
+}
+
+interface WorkerParts {
+  readonly limits: EdgeLimits;
+  readonly clock: Clock;
+  readonly counters: Counters;
+  readonly log: Log;
+}
+
+export function createConnectionDeps({ limits, clock, counters, log }: WorkerParts, material: TlsMaterial): ConnectionDeps {
+  const complaints = new Complaints();
+  return {
+    limits,
+    chunkLimits: chunkLimitsOf(limits),
+    wheel: new TimingWheel(clock, {
+      onError: (thrown) => {
+        log.error({ reason: reasonOf(thrown) }, 'a time-out failed');
+      },
+    }),
+    requestHeads: createHeadReading('request', limits),
+    responseHeads: createHeadReading('response', limits),
+    securities: new EndpointSecurities(material),
+    secureFailed: ({ id }, reason) => {
+      complaints.of(id, () => {
+        log.warn({ endpoint: id, reason }, 'TLS with an endpoint failed');
+      });
+    },
+    unreachable: ({ id, address, port }, reason) => {
+      complaints.of(id, () => {
+        log.info({ endpoint: id, address, port, reason }, 'an endpoint could not be connected to');
+      });
+    },
+    upstreamConnected: () => {
+      counters.upstreamConnected();
+    },
+    poisoned: () => {
+      counters.upstreamPoisoned();
+    },
+  };
 }

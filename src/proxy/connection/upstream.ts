@@ -13,6 +13,10 @@ import { NEED_MORE } from '#proxy/http1/head.ts';
 import type { EndpointPool } from '#proxy/endpoints.ts';
 import type { ExchangeError } from '#proxy/error-response.ts';
 import type { ExchangeRecord } from '#proxy/record.ts';
+import { codeOf, reasonOf } from '#errors';
+import { connectOptions } from '#proxy/endpoint-security.ts';
+import { secureFaultOf } from '#proxy/wire/secure-fault.ts';
+import type { SecureFault } from '#proxy/wire/secure-fault.ts';
 import { createWheelEntry } from '#proxy/timing-wheel.ts';
 import type { TimeoutOwner, WheelEntry } from '#proxy/timing-wheel.ts';
 import { Wire } from '#proxy/wire/wire.ts';
@@ -42,6 +46,12 @@ export interface UpstreamUser {
 }
 
 const STATE = { connecting: 0, ready: 1, head: 2, body: 3, over: 4, idle: 5, tunnel: 6, closed: 7 } as const;
+
+const OF_SECURE_FAULT: Readonly<Record<SecureFault, ExchangeError>> = {
+  certificate: 'upstream-certificate',
+  alert: 'upstream-tls-alert',
+  protocol: 'upstream-tls',
+};
 
 /** Early hints and the like: a few. An endpoint that sends them without end is stopped. */
 const INTERIM_MAX = 32;
@@ -92,10 +102,14 @@ export class Upstream implements WireOwner, TimeoutOwner {
     this.#timer = createWheelEntry(this);
     this.#reader = new HeadReader(deps.responseHeads);
     this.#body = new BodyFollower(deps.chunkLimits);
-    const { address, port } = pool.endpoint;
-    this.wire = Wire.connecting({ host: address, port }, this, () => {
+    const { address, port, tls } = pool.endpoint;
+    const security = tls === undefined ? undefined : deps.securities.of(tls);
+    const secure = typeof security === 'object' ? connectOptions(security) : undefined;
+    this.wire = Wire.connecting({ host: address, port, secure }, this, () => {
       this.#connected();
     });
+    // SECURITY: what is to be spoken to over TLS never is in the clear.
+    if (typeof security === 'string') this.wire.destroyWith(new Error(security));
     deps.wheel.arm(this.#timer, this.#timeouts?.connectMs ?? deps.limits.connectTimeoutMs);
   }
 
@@ -201,7 +215,7 @@ export class Upstream implements WireOwner, TimeoutOwner {
   onEnd(): void {
     switch (this.#state) {
       case STATE.head:
-        this.#fail(this.answered ? 'upstream-invalid' : 'upstream-reset');
+        this.#fail(this.answered ? 'upstream-invalid' : this.#faultOf(STATE.head));
         return;
       case STATE.body:
         if (this.#body.framing === FRAMING.untilClose) this.#over();
@@ -228,10 +242,28 @@ export class Upstream implements WireOwner, TimeoutOwner {
     const user = this.#user;
     this.#user = undefined;
     if (user === undefined) return;
+    user.onUpstreamFailed(this.#faultOf(state));
+  }
+
+  #faultOf(state: number): ExchangeError {
+    const { endpoint } = this.pool;
+    const fault = endpoint.tls === undefined || state === STATE.body ? undefined : this.#secureFault();
+    if (fault !== undefined) {
+      this.#deps.secureFailed(endpoint, reasonOf(this.wire.fault));
+      return fault;
+    }
     if (state === STATE.connecting) {
-      this.#deps.unreachable.failed(this.pool.endpoint, this.wire.fault ?? 'closed');
-      user.onUpstreamFailed('connect-failed');
-    } else user.onUpstreamFailed(state === STATE.body ? 'upstream-truncated' : 'upstream-reset');
+      this.#deps.unreachable(endpoint, codeOf(this.wire.fault) ?? 'closed');
+      return 'connect-failed';
+    }
+    return state === STATE.body ? 'upstream-truncated' : 'upstream-reset';
+  }
+
+  #secureFault(): ExchangeError | undefined {
+    const { tls } = this.pool.endpoint;
+    if (tls !== undefined && typeof this.#deps.securities.of(tls) === 'string') return 'upstream-tls-unusable';
+    const fault = secureFaultOf(this.wire);
+    return fault === undefined ? undefined : OF_SECURE_FAULT[fault];
   }
 
   onTimeout(): void {

@@ -6,10 +6,13 @@
  * What changes of a service ends and begins the checks of exactly that; an endpoint that stays keeps what was found.
  */
 import type { Endpoint, HealthCheck, Service } from '#routing/route-table.ts';
+import type { EndpointTls } from '#routing/route-tls.ts';
 import type { Clock } from '#clock';
 import { reasonOf } from '#errors';
 import { Turns } from '#lifecycle';
 import type { Log } from '#log';
+import type { CheckMaterial } from './check-material.ts';
+import { EndpointSecurities } from '#proxy/endpoint-security.ts';
 import type { HealthChange } from '#proxy/protocol.ts';
 import { healthAfter, inheritedHealth, newHealth, recounted } from './health-state.ts';
 import type { CheckOutcome, HealthState } from './health-state.ts';
@@ -28,6 +31,8 @@ export interface HealthChecksDeps {
   readonly clock: Clock;
   /** Called in a turn of its own, with all that changed since the last time. */
   readonly onChange: (change: HealthChange) => void;
+  /** What endpoints are shown and judged by that are spoken to over TLS. */
+  readonly material: Pick<CheckMaterial, 'load' | 'caBundle' | 'certificate'>;
   /** Absent: over the network, and by chance. */
   readonly probe?: (target: ProbeTarget, signal: AbortSignal) => Promise<CheckOutcome>;
   readonly random?: () => number;
@@ -37,6 +42,7 @@ interface Check {
   readonly serviceId: string;
   readonly endpointId: string;
   readonly target: ProbeTarget;
+  readonly tls: EndpointTls | undefined;
   readonly health: HealthCheck;
   readonly stop: AbortController;
   state: HealthState;
@@ -47,6 +53,7 @@ export class HealthChecks implements AsyncDisposable {
   readonly #checks = new Map<string, Check>();
   /** The ids of their endpoints, by service. None of them is empty. */
   readonly #ofService = new Map<string, ReadonlySet<string>>();
+  readonly #securities: EndpointSecurities;
   readonly #turns = new Turns(CHECKS_AT_ONCE);
   readonly #running = new Set<Promise<void>>();
   readonly #changed = new Map<string, boolean>();
@@ -54,6 +61,7 @@ export class HealthChecks implements AsyncDisposable {
 
   constructor(deps: HealthChecksDeps) {
     this.#deps = deps;
+    this.#securities = new EndpointSecurities(deps.material);
   }
 
   /** What workers of an earlier generation hold for unhealthy: it counts until checks of our own have found otherwise. */
@@ -108,14 +116,15 @@ export class HealthChecks implements AsyncDisposable {
     if (!check.state.isHealthy) this.#tell(endpointId, true);
   }
 
-  #check({ id: serviceId, sendProxy }: Service, { id: endpointId, address, port }: Endpoint, health: HealthCheck): void {
+  #check({ id: serviceId, sendProxy }: Service, { id: endpointId, address, port, tls }: Endpoint, health: HealthCheck): void {
     const { path, timeoutMs } = health;
     const target: ProbeTarget = { address, port, path, timeoutMs, sendProxy };
     const before = this.#checks.get(endpointId);
-    if (before !== undefined && JSON.stringify([before.target, before.health]) === JSON.stringify([target, health])) return;
+    const isSame = JSON.stringify([before?.target, before?.health, before?.tls]) === JSON.stringify([target, health, tls]);
+    if (before !== undefined && isSame) return;
     before?.stop.abort();
     const state = before === undefined ? newHealth(this.#deps.clock.nowMs()) : recounted(before.state);
-    const check: Check = { serviceId, endpointId, target, health, stop: new AbortController(), state };
+    const check: Check = { serviceId, endpointId, target, tls, health, stop: new AbortController(), state };
     this.#checks.set(endpointId, check);
     const running = this.#run(check).catch((error: unknown) => {
       this.#deps.log.error({ endpoint: endpointId, reason: reasonOf(error) }, 'the checks of an endpoint ended');
@@ -132,12 +141,19 @@ export class HealthChecks implements AsyncDisposable {
     while (await slept(clock, pauseMs, signal)) {
       const outcome = await this.#turns.run(
         () => undefined,
-        async () => (signal.aborted ? undefined : await ask(check.target, signal)),
+        async () => (signal.aborted ? undefined : await ask(await this.#targetOf(check), signal)),
       );
       if (outcome === undefined || signal.aborted) return;
       this.#set(check, healthAfter(check.state, outcome, check.health, clock.nowMs()));
       pauseMs = intervalMs * (1 + PERIOD_JITTER * (2 * random() - 1));
     }
+  }
+
+  /** With the material of now: CA bundles and certificates change without their services. */
+  async #targetOf({ target, tls }: Check): Promise<ProbeTarget> {
+    if (tls === undefined) return target;
+    await this.#deps.material.load(tls);
+    return { ...target, security: this.#securities.of(tls) };
   }
 
   /** An endpoint was found to be something. */

@@ -5,10 +5,15 @@
  * Ownership: the connection is closed when the promise resolves. Cancellation: `signal` closes it. Never rejects.
  */
 import { connect } from 'node:net';
+import type { Socket } from 'node:net';
+import { connect as connectTls } from 'node:tls';
 import { codeOf, reasonOf } from '#errors';
 import { NEED_MORE, parseHead } from '#proxy/http1/head.ts';
 import { createHeadView } from '#proxy/http1/head-view.ts';
 import { refusalOf } from '#proxy/http1/refusal.ts';
+import { connectOptions } from '#proxy/endpoint-security.ts';
+import type { EndpointSecurity } from '#proxy/endpoint-security.ts';
+import { secureFaultOf } from '#proxy/wire/secure-fault.ts';
 import { createProxyHeader, writeProxyHeader } from '#proxy/wire/proxy-protocol.ts';
 import type { CheckOutcome } from './health-state.ts';
 import { BODY_BYTES_MAX, BODY_MS_MAX, HEAD_LIMITS, INTERIM_MAX, REASON_LENGTH_MAX } from './limits.ts';
@@ -20,23 +25,28 @@ export interface ProbeTarget {
   readonly timeoutMs: number;
   /** The PROXY header that the endpoint wants first: one of a check, which has no client. */
   readonly sendProxy: 1 | 2 | undefined;
+  /** How it is spoken to over TLS; undefined: in the clear. A text says why it cannot be. */
+  readonly security?: EndpointSecurity | string | undefined;
 }
 
 export async function probe(target: ProbeTarget, signal: AbortSignal): Promise<CheckOutcome> {
   const { promise, resolve } = Promise.withResolvers<CheckOutcome>();
   if (signal.aborted) return failed('it was called off');
-  const socket = connect({ host: target.address, port: target.port, signal });
+  const { security } = target;
+  if (typeof security === 'string') return failed(security);
+  const to = { host: target.address, port: target.port, signal };
+  const socket = security === undefined ? connect(to) : connectTls({ ...to, ...connectOptions(security) });
   const reader = new AnswerReader();
   let outcome: CheckOutcome | undefined;
   let timer = setTimeout(() => {
-    end(failed(`no ${socket.connecting ? 'connection' : 'whole answer'} in ${String(target.timeoutMs)} ms`));
+    end(failed(`no ${isConnecting(socket) ? 'connection' : 'whole answer'} in ${String(target.timeoutMs)} ms`));
   }, target.timeoutMs);
   const end = (found: CheckOutcome): void => {
     outcome ??= found;
     socket.destroy();
   };
   socket.setNoDelay(true);
-  socket.once('connect', () => socket.write(requestOf(target)));
+  socket.once(security === undefined ? 'connect' : 'secureConnect', () => socket.write(requestOf(target)));
   socket.on('data', (bytes: Buffer) => {
     if (outcome !== undefined) {
       if (socket.bytesRead > BODY_BYTES_MAX) socket.destroy();
@@ -51,7 +61,7 @@ export async function probe(target: ProbeTarget, signal: AbortSignal): Promise<C
     end(failed('it closed the connection without a whole answer'));
   });
   socket.on('error', (error) => {
-    outcome ??= failed(reasonText(error));
+    outcome ??= failed(reasonText(error, socket));
   });
   socket.once('close', () => {
     clearTimeout(timer);
@@ -102,6 +112,12 @@ const REASONS: ReadonlyMap<string, string> = new Map([
   ['ENETUNREACH', 'there is no way to its network'],
 ]);
 
-function reasonText(error: unknown): string {
+function reasonText(error: unknown, socket: Socket): string {
+  const fault = secureFaultOf({ socket, fault: error, reached: !socket.connecting });
+  if (fault === 'certificate') return `its certificate does not verify: ${reasonOf(error)}`;
   return REASONS.get(codeOf(error) ?? '') ?? reasonOf(error);
+}
+
+function isConnecting(socket: Socket): boolean {
+  return socket.connecting || Reflect.get(socket, 'secureConnecting') === true;
 }

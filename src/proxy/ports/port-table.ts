@@ -12,9 +12,10 @@ export function tableOf(ports: readonly PublishedPort[] | undefined): PortTable 
   return new Map((ports ?? []).map((port) => [portKey(port), port]));
 }
 
-/** Whether it is the same life of the same container at the same address. */
+/** Whether it is the same life of the same container at the same address, spoken to in the same way. */
 export function isSameEndpoint(one: Endpoint, other: Endpoint): boolean {
-  return one.id === other.id && one.generation === other.generation && one.address === other.address && one.port === other.port;
+  const isSamePlace = one.generation === other.generation && one.address === other.address && one.port === other.port;
+  return one.id === other.id && isSamePlace && JSON.stringify(one.tls) === JSON.stringify(other.tls);
 }
 
 /** Whether two listeners would meet: then one of them would take connections from the other. */

@@ -10,7 +10,8 @@
  */
 import { connect } from 'node:net';
 import type { Socket } from 'node:net';
-import { codeOf } from '#errors';
+import { connect as connectTls } from 'node:tls';
+import type { ConnectionOptions } from 'node:tls';
 import { READ_AT, SHARED, bufferLent, bufferReturned, dropBuffer, giveBuffer, mayKeepBuffer, takeBuffer } from './buffers.ts';
 import type { ReadBuffer } from './buffers.ts';
 import { askForBuffers, canChangeBuffers, latin1, queuedBytes, readIntoBuffer } from './fast-read.ts';
@@ -55,8 +56,10 @@ export function onWireFault(report: (error: unknown) => void): void {
 export class Wire {
   readonly socket: Socket;
   owner: WireOwner;
-  /** What the system said when the connection failed; undefined: nothing went wrong, or nobody asked for a connection. */
-  fault: string | undefined = undefined;
+  /** What the socket said of its end, where that was a fault. */
+  fault: unknown = undefined;
+  /** Whether there is somebody beneath TLS; of connections that are made over it. */
+  reached = false;
   /** What the bytes at hand are in; undefined on the slow path. */
   #current: ReadBuffer | undefined = SHARED;
   /** Whether the next reads go into a buffer that can be lent. */
@@ -82,9 +85,8 @@ export class Wire {
         this.owner.onEnd();
       });
     });
-    // `close` follows.
     socket.on('error', (error) => {
-      this.fault = codeOf(error) ?? error.message;
+      this.fault = error; // `close` follows.
     });
     socket.on('close', () => {
       this.#closed = true;
@@ -112,10 +114,14 @@ export class Wire {
     return wire;
   }
 
-  /** Connects. `onOpen` is called when the connection stands. */
-  static connecting(to: { readonly host: string; readonly port: number }, owner: WireOwner, onOpen: () => void): Wire {
+  /** Connects, over TLS where `secure` says how. `onOpen` is called when the connection stands. */
+  static connecting(
+    to: { readonly host: string; readonly port: number; readonly secure?: ConnectionOptions | undefined },
+    owner: WireOwner,
+    onOpen: () => void,
+  ): Wire {
     const made: { wire?: Wire } = {};
-    const socket = connect({
+    const options = {
       host: to.host,
       port: to.port,
       noDelay: true,
@@ -123,12 +129,18 @@ export class Wire {
       ...STREAM_OPTIONS,
       onread: {
         buffer: SHARED.room,
-        callback: (bytes) => made.wire?.onRead(bytes) ?? true,
+        callback: (bytes: number) => made.wire?.onRead(bytes) ?? true,
       },
-    });
+    };
+    const { secure } = to;
+    const socket = secure === undefined ? connect(options) : connectTls({ ...options, ...secure });
     const wire = new Wire(socket, owner);
     made.wire = wire;
-    socket.once('connect', onOpen);
+    if (secure !== undefined)
+      socket.once('connect', () => {
+        wire.reached = true;
+      });
+    socket.once(secure === undefined ? 'connect' : 'secureConnect', onOpen);
     return wire;
   }
 
@@ -252,6 +264,11 @@ export class Wire {
 
   destroy(): void {
     this.socket.destroy();
+  }
+
+  /** The same, with what it was. */
+  destroyWith(fault: Error): void {
+    this.socket.destroy(fault);
   }
 
   /** Closes as soon as all that was written has left. */

@@ -14,11 +14,13 @@ import { actionsOf } from './action-schema.ts';
 import type { RouteSettings } from './schema.ts';
 import { HEALTH_DEFAULTS, urlOf, weightOf } from './service-schema.ts';
 import type { ServiceSettings } from './service-schema.ts';
-import { routeTlsOf, serviceTlsOf } from './tls-schema.ts';
+import { endpointTlsOf, routeTlsOf } from './tls-schema.ts';
+import type { ServiceTlsSettings } from './tls-schema.ts';
 
 /** Whose traffic it is that goes to operators' own endpoints; no tenant can be called that. */
 export const OPERATOR = '_operator';
 const HTTP_PORT = 80;
+const HTTPS_PORT = 443;
 
 export function serviceIdOf(name: string): string {
   return `${OPERATOR}/${name}`;
@@ -30,29 +32,34 @@ export function writtenOf(serviceId: string, endpointId: string): { readonly ser
 }
 
 export function serviceOf(name: string, settings: ServiceSettings): Service {
-  const { endpoints, sendProxy, tls } = settings;
+  const { endpoints, sendProxy, tls = {} } = settings;
   const policy = policyOf(settings);
   return {
     id: serviceIdOf(name),
     tenant: OPERATOR,
-    endpoints: endpoints.map((endpoint) => endpointOf(name, urlOf(endpoint), weightOf(endpoint))),
+    endpoints: endpoints.map((endpoint) => endpointOf(name, urlOf(endpoint), { weight: weightOf(endpoint), tls })),
     ...(sendProxy === undefined ? {} : { sendProxy }),
-    ...(tls === undefined ? {} : { tls: serviceTlsOf(tls) }),
     ...(policy === undefined ? {} : { policy }),
   };
 }
 
 /** `url` as the schema lets it through. What it is called does not change with its weight. */
-function endpointOf(service: string, url: string, weight: number): Endpoint {
-  const { hostname, port } = new URL(url);
+function endpointOf(
+  service: string,
+  url: string,
+  { weight, tls }: { readonly weight: number; readonly tls: ServiceTlsSettings },
+): Endpoint {
+  const { hostname, port, protocol } = new URL(url);
+  const isSecure = protocol === 'https:';
   const address = hostname.replaceAll(/[[\]]/g, '');
   return {
     id: `${serviceIdOf(service)} ${url}`,
     address,
-    port: port === '' ? HTTP_PORT : Number(port),
+    port: port === '' ? (isSecure ? HTTPS_PORT : HTTP_PORT) : Number(port),
     hostName: '',
     generation: 1,
     ...(weight === 1 ? {} : { weight }),
+    ...(isSecure ? { tls: endpointTlsOf(tls) } : {}),
   };
 }
 

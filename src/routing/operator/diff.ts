@@ -7,7 +7,7 @@ import type { EdgePatch, EdgeSettings } from './settings.ts';
 export interface DiffEntry {
   readonly change: 'added' | 'removed' | 'changed';
   /** `order`: the routes of a host are asked in another order. */
-  readonly kind: 'service' | 'route' | 'order' | 'authority';
+  readonly kind: 'service' | 'route' | 'order' | 'ca-bundle';
   /** A service's name, a route's host and path with what else it asks for, or a host. */
   readonly name: string;
   /** JSON, as it was; absent: it was not there. */
@@ -41,10 +41,10 @@ export function diffOf(settings: EdgeSettings, patch: EdgePatch): readonly DiffE
     });
     return [...order, ...entries];
   });
-  const authorities = Object.entries(patch.authorities ?? {}).flatMap(([name, after]) =>
-    entryOf('authority', name, settings.authorities.get(name), after ?? undefined),
+  const caBundles = Object.entries(patch.caBundles ?? {}).flatMap(([name, after]) =>
+    entryOf('ca-bundle', name, settings.caBundles.get(name), after ?? undefined),
   );
-  return [...services, ...routes, ...authorities].toSorted((one, other) => (one.name < other.name ? -1 : 1));
+  return [...services, ...routes, ...caBundles].toSorted((one, other) => (one.name < other.name ? -1 : 1));
 }
 
 function byKey(routes: readonly RouteSettings[]): ReadonlyMap<string, RouteSettings> {

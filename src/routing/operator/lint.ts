@@ -4,7 +4,9 @@ import type { RouteSettings } from './schema.ts';
 import { HEALTH_DEFAULTS } from './service-schema.ts';
 import type { ServiceSettings } from './service-schema.ts';
 import { parseDurationMs } from '#units';
+import { usesOfCaBundle } from './settings.ts';
 import type { EdgeSettings } from './settings.ts';
+import { certificatesOf } from './tls-schema.ts';
 import { routeKeyOf } from '#routing/merge.ts';
 import { hasPrefix, parsePathPrefix } from '#routing/path-prefix.ts';
 import type { Route } from '#routing/route-table.ts';
@@ -22,6 +24,7 @@ const FINDINGS_MAX = 1000;
 export function lintSettings(
   settings: EdgeSettings,
   containerRoutes: ReadonlyMap<string, readonly Route[]>,
+  nowMs: number,
 ): readonly LintFinding[] {
   const findings: LintFinding[] = [];
   for (const [name, service] of settings.services.entries()) {
@@ -32,11 +35,27 @@ export function lintSettings(
     else if (endpoints.length === 0)
       findings.push({ at: `services.${name}`, message: `it has no endpoint: ${String(uses)} routes answer 503` });
   }
+  findings.push(...ofCaBundles(settings, nowMs));
   for (const [host, routes] of settings.hosts.entries()) {
     findings.push(...shadowed(routes), ...unstripped(routes), ...hidden(routes, containerRoutes.get(host) ?? []));
     if (findings.length > FINDINGS_MAX) break;
   }
   return findings.slice(0, FINDINGS_MAX);
+}
+
+/** Those that nobody names, and whose certificates end. */
+function ofCaBundles(settings: EdgeSettings, nowMs: number): readonly LintFinding[] {
+  return [...settings.caBundles].flatMap(([name, { pem }]) => {
+    const at = `caBundles.${name}`;
+    const unused = usesOfCaBundle(settings, name) === 0 ? [{ at, message: 'no route and no service names it' }] : [];
+    const expired = certificatesOf(pem)
+      .filter(({ validToDate }) => validToDate.getTime() <= nowMs)
+      .map(({ subject, validToDate }) => {
+        const text = `"${subject.split('\n').join(', ')}" expired on ${validToDate.toISOString()}: what it signed is refused`;
+        return { at, message: text };
+      });
+    return [...unused, ...expired];
+  });
 }
 
 /** What is wanted of a service and comes to nothing. */

@@ -9,7 +9,7 @@ import { parseConditions } from '#routing/route-conditions.ts';
 import { actionsSchema, helperServicesOf } from './action-schema.ts';
 import { faultOf, serviceName } from './schema-parts.ts';
 import { serviceSchema } from './service-schema.ts';
-import { AUTHORITIES_MAX, authorityName, authoritySchema, hstsFault, routeTlsSchema } from './tls-schema.ts';
+import { CA_BUNDLES_MAX, caBundleName, caBundleSchema, hstsFault, routeTlsSchema } from './tls-schema.ts';
 
 /** Each is asked in turn where it is an expression, and a change of one sends all of its host to the workers. */
 export const ROUTES_PER_HOST_MAX = 1000;
@@ -95,9 +95,9 @@ export const documentSchema = z.strictObject({
     .max(ROUTES_MAX)
     .prefault([])
     .describe('Those of a host are asked in the order that the guide tells.'),
-  authorities: z
-    .record(authorityName, authoritySchema)
-    .refine((all) => Object.keys(all).length <= AUTHORITIES_MAX, `more than ${String(AUTHORITIES_MAX)} authorities`)
+  caBundles: z
+    .record(caBundleName, caBundleSchema)
+    .refine((all) => Object.keys(all).length <= CA_BUNDLES_MAX, `more than ${String(CA_BUNDLES_MAX)} CA bundles`)
     .exactOptional()
     .describe('CAs whose certificates routes ask of clients and services of endpoints, by name. Default: none.'),
 });
@@ -118,8 +118,8 @@ export const operationSchema = z.discriminatedUnion('op', [
   z.strictObject({ op: z.literal('remove-service'), name: serviceName }),
   z.strictObject({ op: z.literal('put-route'), route: routeSchema }),
   z.strictObject({ op: z.literal('remove-route'), match: matchSchema }),
-  z.strictObject({ op: z.literal('put-authority'), name: authorityName, authority: authoritySchema }),
-  z.strictObject({ op: z.literal('remove-authority'), name: authorityName }),
+  z.strictObject({ op: z.literal('put-ca-bundle'), name: caBundleName, caBundle: caBundleSchema }),
+  z.strictObject({ op: z.literal('remove-ca-bundle'), name: caBundleName }),
 ]);
 
 /** As many as a script makes at once; a file has more, and is one document. */
@@ -138,7 +138,7 @@ export function servicesOf({ service, split, actions }: RouteSettings): readonly
   return actions === undefined ? led : [...new Set([...led, ...helperServicesOf(actions)])];
 }
 
-/** The authority that a route names, if it does. */
-export function authorityOfRoute({ tls }: RouteSettings): string | undefined {
+/** The CA bundle that a route names, if it does. */
+export function caBundleOfRoute({ tls }: RouteSettings): string | undefined {
   return tls?.clientCertificate?.ca;
 }

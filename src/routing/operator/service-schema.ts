@@ -13,17 +13,17 @@ const ENDPOINTS_MAX = 1000;
 /** Finer shares than thousandths nobody can tell apart. */
 const WEIGHT_MAX = 1000;
 
-/** `http://127.0.0.1:9001`. */
+/** `http://127.0.0.1:9001`, `https://127.0.0.1:9443`. */
 function endpointFault(text: string): string | undefined {
-  const found = /^http:\/\/(\[[0-9a-fA-F:.]+\]|[0-9.]+)(?::([0-9]{1,5}))?\/?$/.exec(text);
+  const found = /^https?:\/\/(\[[0-9a-fA-F:.]+\]|[0-9.]+)(?::([0-9]{1,5}))?\/?$/.exec(text);
   const address = found?.[1]?.replaceAll(/[[\]]/g, '');
-  if (address === undefined) return 'write http://ADDRESS:PORT, with an IP address and nothing behind it';
+  if (address === undefined) return 'write http://ADDRESS:PORT or https://ADDRESS:PORT, with an IP address and nothing behind it';
   if (isIP(address) === 0) return `${address} is no IP address`;
   const port = Number(found?.[2] ?? '80');
   return port >= 1 && port <= 65_535 ? undefined : `${String(port)} is no port`;
 }
 
-const url = z.string().max(80).superRefine(faultOf(endpointFault)).describe('http://ADDRESS:PORT');
+const url = z.string().max(80).superRefine(faultOf(endpointFault)).describe('http://ADDRESS:PORT, or https://ADDRESS:PORT');
 
 const weightedSchema = z.strictObject({
   url,
@@ -172,21 +172,36 @@ export function checksOf({ health, endpoints }: ServiceSettings): number {
   return health === undefined ? 0 : endpoints.length;
 }
 
-export const serviceSchema = z.strictObject({
-  endpoints: z
-    .array(z.union([url, weightedSchema]))
-    .max(ENDPOINTS_MAX)
-    .superRefine(faultOf(endpointsFault))
-    .describe('Where it is served; none: its routes answer 503.'),
-  balance: balance.exactOptional(),
-  health: healthSchema.exactOptional().describe('How its endpoints are checked. Without it they are not.'),
-  timeouts: timeoutsSchema.exactOptional().describe("Those of its requests that are not the node's."),
-  limits: limitsSchema.exactOptional().describe('What it may have at once, and how long its requests wait.'),
-  sendProxy: z
-    .union([z.literal(1), z.literal(2)])
-    .exactOptional()
-    .describe('The version of the PROXY protocol that its endpoints want.'),
-  tls: serviceTlsSchema.exactOptional().describe('Its endpoints are spoken to over TLS; without it, in the clear.'),
-});
+/** What is said of TLS is said of all of them. */
+function schemeFault({
+  endpoints,
+  tls,
+}: {
+  readonly endpoints: readonly EndpointSettings[];
+  readonly tls?: unknown;
+}): string | undefined {
+  const secure = endpoints.filter((endpoint) => urlOf(endpoint).startsWith('https:')).length;
+  if (secure > 0 && secure < endpoints.length) return 'some of its endpoints are http and some https; write all in the same way';
+  return tls !== undefined && secure < endpoints.length ? 'tls is for endpoints that are https://ADDRESS:PORT' : undefined;
+}
+
+export const serviceSchema = z
+  .strictObject({
+    endpoints: z
+      .array(z.union([url, weightedSchema]))
+      .max(ENDPOINTS_MAX)
+      .superRefine(faultOf(endpointsFault))
+      .describe('Where it is served; none: its routes answer 503.'),
+    balance: balance.exactOptional(),
+    health: healthSchema.exactOptional().describe('How its endpoints are checked. Without it they are not.'),
+    timeouts: timeoutsSchema.exactOptional().describe("Those of its requests that are not the node's."),
+    limits: limitsSchema.exactOptional().describe('What it may have at once, and how long its requests wait.'),
+    sendProxy: z
+      .union([z.literal(1), z.literal(2)])
+      .exactOptional()
+      .describe('The version of the PROXY protocol that its endpoints want.'),
+    tls: serviceTlsSchema.exactOptional().describe('How endpoints that are https are spoken to.'),
+  })
+  .superRefine(faultOf(schemeFault));
 
 export type ServiceSettings = z.infer<typeof serviceSchema>;

@@ -5,11 +5,11 @@
 import { routeKeyOf } from '#routing/merge.ts';
 import { ShardedMap } from '#sharded-map';
 import type { EdgeDocument, Operation, RouteMatchSettings, RouteSettings } from './schema.ts';
-import { ROUTES_MAX, ROUTES_PER_HOST_MAX, SERVICES_MAX, authorityOfRoute, servicesOf } from './schema.ts';
+import { ROUTES_MAX, ROUTES_PER_HOST_MAX, SERVICES_MAX, caBundleOfRoute, servicesOf } from './schema.ts';
 import { checksOf } from './service-schema.ts';
 import type { ServiceSettings } from './service-schema.ts';
-import { AUTHORITIES_MAX } from './tls-schema.ts';
-import type { AuthoritySettings } from './tls-schema.ts';
+import { CA_BUNDLES_MAX } from './tls-schema.ts';
+import type { CaBundleSettings } from './tls-schema.ts';
 
 export interface EdgeSettings {
   readonly services: ShardedMap<ServiceSettings>;
@@ -18,10 +18,10 @@ export interface EdgeSettings {
   readonly routes: number;
   /** How many endpoints are checked. */
   readonly checks: number;
-  /** How many routes lead to a service; by `usesKey`, how many routes and services name an authority. */
+  /** How many routes lead to a service; by `usesKey`, how many routes and services name a CA bundle. */
   readonly uses: ShardedMap<number>;
   /** By name; a few. */
-  readonly authorities: ReadonlyMap<string, AuthoritySettings>;
+  readonly caBundles: ReadonlyMap<string, CaBundleSettings>;
 }
 
 /** What changes: services by name (null: it goes), and all routes of each host that changes (none: it has none any more). */
@@ -29,7 +29,7 @@ export interface EdgePatch {
   readonly services: Readonly<Record<string, ServiceSettings | null>>;
   readonly hosts: Readonly<Record<string, readonly RouteSettings[]>>;
   /** By name (null: it goes). Absent, as in patches of old versions: none changes. */
-  readonly authorities?: Readonly<Record<string, AuthoritySettings | null>>;
+  readonly caBundles?: Readonly<Record<string, CaBundleSettings | null>>;
 }
 
 /** What is wrong, and where: `routes[3].service`. */
@@ -48,7 +48,7 @@ export const NO_SETTINGS: EdgeSettings = {
   routes: 0,
   checks: 0,
   uses: ShardedMap.empty(),
-  authorities: new Map(),
+  caBundles: new Map(),
 };
 
 /** Each is a connection in every interval, by one process: with that of 5 s they are a thousand in a second. */
@@ -56,19 +56,24 @@ const CHECKS_MAX = 5000;
 /** More problems than these are one mistake, seen many times. */
 const PROBLEMS_MAX = 20;
 
-export function isEmptyPatch({ services, hosts, authorities = {} }: EdgePatch): boolean {
-  return [services, hosts, authorities].every((part) => Object.keys(part).length === 0);
+export function isEmptyPatch({ services, hosts, caBundles = {} }: EdgePatch): boolean {
+  return [services, hosts, caBundles].every((part) => Object.keys(part).length === 0);
 }
 
 /** No service has such a name. */
-function usesKey(authority: string): string {
-  return `authority:${authority}`;
+function usesKey(caBundle: string): string {
+  return `ca:${caBundle}`;
+}
+
+/** How many routes and services name it. */
+export function usesOfCaBundle({ uses }: EdgeSettings, name: string): number {
+  return uses.get(usesKey(name)) ?? 0;
 }
 
 /** What a route needs to be there, as it is counted. */
 function needsOf(route: RouteSettings): readonly string[] {
-  const authority = authorityOfRoute(route);
-  return authority === undefined ? servicesOf(route) : [...servicesOf(route), usesKey(authority)];
+  const caBundle = caBundleOfRoute(route);
+  return caBundle === undefined ? servicesOf(route) : [...servicesOf(route), usesKey(caBundle)];
 }
 
 /** Settings after a patch that was made for them. */
@@ -104,26 +109,23 @@ export function settingsWith(settings: EdgeSettings, patch: EdgePatch): EdgeSett
     routes,
     checks,
     uses: settings.uses.with(uses),
-    authorities: authoritiesWith(settings.authorities, patch.authorities),
+    caBundles: caBundlesWith(settings.caBundles, patch.caBundles),
   };
 }
 
-function authoritiesWith(
-  before: EdgeSettings['authorities'],
-  patch: EdgePatch['authorities'],
-): ReadonlyMap<string, AuthoritySettings> {
+function caBundlesWith(before: EdgeSettings['caBundles'], patch: EdgePatch['caBundles']): ReadonlyMap<string, CaBundleSettings> {
   if (patch === undefined) return before;
   const after = new Map(before);
-  for (const [name, authority] of Object.entries(patch)) {
-    if (authority === null) after.delete(name);
-    else after.set(name, authority);
+  for (const [name, caBundle] of Object.entries(patch)) {
+    if (caBundle === null) after.delete(name);
+    else after.set(name, caBundle);
   }
   return after;
 }
 
 /** The part of a patch that is about them; nothing where nothing changes, so that patches are as they were before there were any. */
-function authorityPart(changes: NonNullable<EdgePatch['authorities']>): Pick<EdgePatch, 'authorities'> {
-  return Object.keys(changes).length === 0 ? {} : { authorities: changes };
+function caBundlePart(changes: NonNullable<EdgePatch['caBundles']>): Pick<EdgePatch, 'caBundles'> {
+  return Object.keys(changes).length === 0 ? {} : { caBundles: changes };
 }
 
 /** The patch that takes back what `patch` does to `settings`. */
@@ -131,8 +133,8 @@ export function inverseOf(settings: EdgeSettings, patch: EdgePatch): EdgePatch {
   return {
     services: Object.fromEntries(Object.keys(patch.services).map((name) => [name, settings.services.get(name) ?? null])),
     hosts: Object.fromEntries(Object.keys(patch.hosts).map((host) => [host, settings.hosts.get(host) ?? []])),
-    ...authorityPart(
-      Object.fromEntries(Object.keys(patch.authorities ?? {}).map((name) => [name, settings.authorities.get(name) ?? null])),
+    ...caBundlePart(
+      Object.fromEntries(Object.keys(patch.caBundles ?? {}).map((name) => [name, settings.caBundles.get(name) ?? null])),
     ),
   };
 }
@@ -154,10 +156,10 @@ export function patchOnto(settings: EdgeSettings, patch: EdgePatch): EdgePatch {
     hosts: Object.fromEntries(
       Object.entries(patch.hosts).filter(([host, list]) => !isSame(settings.hosts.get(host) ?? [], list)),
     ),
-    ...authorityPart(
+    ...caBundlePart(
       Object.fromEntries(
-        Object.entries(patch.authorities ?? {}).filter(
-          ([name, authority]) => !isSame(settings.authorities.get(name) ?? null, authority),
+        Object.entries(patch.caBundles ?? {}).filter(
+          ([name, caBundle]) => !isSame(settings.caBundles.get(name) ?? null, caBundle),
         ),
       ),
     ),
@@ -169,9 +171,9 @@ export function documentOf(settings: EdgeSettings): EdgeDocument {
   return {
     services: Object.fromEntries([...settings.services.entries()].toSorted(byName)),
     routes: [...settings.hosts.entries()].toSorted(byName).flatMap(([, list]) => list),
-    ...(settings.authorities.size === 0
+    ...(settings.caBundles.size === 0
       ? {}
-      : { authorities: Object.fromEntries([...settings.authorities.entries()].toSorted(byName)) }),
+      : { caBundles: Object.fromEntries([...settings.caBundles.entries()].toSorted(byName)) }),
   };
 }
 
@@ -206,8 +208,8 @@ export function patchToDocument(settings: EdgeSettings, document: EdgeDocument):
   );
   const lists: Record<string, readonly RouteSettings[]> = Object.fromEntries(hosts);
   for (const [host] of settings.hosts.entries()) if (!hosts.has(host)) lists[host] = [];
-  const authorities = inPlaceOf([...settings.authorities.keys()], document.authorities ?? {});
-  return checked(settings, patchOnto(settings, { services, hosts: lists, authorities }));
+  const caBundles = inPlaceOf([...settings.caBundles.keys()], document.caBundles ?? {});
+  return checked(settings, patchOnto(settings, { services, hosts: lists, caBundles }));
 }
 
 /** All that is wanted, and null for what there is besides. */
@@ -233,7 +235,7 @@ export function patchOfOperations(settings: EdgeSettings, operations: readonly O
 class Draft {
   readonly #settings: EdgeSettings;
   readonly #services = new Map<string, ServiceSettings | null>();
-  readonly #authorities = new Map<string, AuthoritySettings | null>();
+  readonly #caBundles = new Map<string, CaBundleSettings | null>();
   /** By host: its routes by what they match, in their order. */
   readonly #hosts = new Map<string, Map<string, RouteSettings>>();
 
@@ -266,14 +268,14 @@ class Draft {
         if (this.#routesOf(match.host).delete(keyOf(match))) return undefined;
         return { path: 'match', message: `there is no such route of ${match.host}` };
       }
-      case 'put-authority':
-        this.#authorities.set(operation.name, operation.authority);
+      case 'put-ca-bundle':
+        this.#caBundles.set(operation.name, operation.caBundle);
         return undefined;
-      case 'remove-authority': {
+      case 'remove-ca-bundle': {
         const { name } = operation;
-        const known = this.#authorities.has(name) ? this.#authorities.get(name) : this.#settings.authorities.get(name);
-        if (known === undefined || known === null) return { path: 'name', message: `there is no authority "${name}"` };
-        this.#authorities.set(name, null);
+        const known = this.#caBundles.has(name) ? this.#caBundles.get(name) : this.#settings.caBundles.get(name);
+        if (known === undefined || known === null) return { path: 'name', message: `there is no CA bundle "${name}"` };
+        this.#caBundles.set(name, null);
         return undefined;
       }
     }
@@ -295,7 +297,7 @@ class Draft {
     return {
       services: Object.fromEntries(this.#services),
       hosts: Object.fromEntries(hosts),
-      ...authorityPart(Object.fromEntries(this.#authorities)),
+      ...caBundlePart(Object.fromEntries(this.#caBundles)),
     };
   }
 
@@ -334,7 +336,7 @@ function checked(settings: EdgeSettings, patch: EdgePatch): PatchReading {
   const problems: Problem[] = Object.entries(patch.services)
     .filter(([name, service]) => service === null && (after.uses.get(name) ?? 0) > 0)
     .map(([name]) => ({ path: `services.${name}`, message: `${String(after.uses.get(name))} routes lead to it` }));
-  problems.push(...authorityProblems(after, patch));
+  problems.push(...caBundleProblems(after, patch));
   if (after.routes > ROUTES_MAX) problems.push({ path: 'routes', message: `more than ${String(ROUTES_MAX)}` });
   if (after.services.size > SERVICES_MAX) problems.push({ path: 'services', message: `more than ${String(SERVICES_MAX)}` });
   if (after.checks > CHECKS_MAX)
@@ -342,22 +344,22 @@ function checked(settings: EdgeSettings, patch: EdgePatch): PatchReading {
   return problems.length === 0 ? { kind: 'patch', patch } : { kind: 'refused', problems: problems.slice(0, PROBLEMS_MAX) };
 }
 
-/** Authorities that are named and not there, and too many of them. What was named before is looked at where authorities change. */
-function authorityProblems(after: EdgeSettings, { services, hosts, authorities = {} }: EdgePatch): readonly Problem[] {
-  const { size } = after.authorities;
-  const gone = Object.entries(authorities)
-    .filter(([name, authority]) => authority === null && (after.uses.get(usesKey(name)) ?? 0) > 0)
-    .map(([name]) => ({ path: `authorities.${name}`, message: 'routes or services name it' }));
+/** CA bundles that are named and not there, and too many of them. What was named before is looked at where CA bundles change. */
+function caBundleProblems(after: EdgeSettings, { services, hosts, caBundles = {} }: EdgePatch): readonly Problem[] {
+  const { size } = after.caBundles;
+  const gone = Object.entries(caBundles)
+    .filter(([name, caBundle]) => caBundle === null && usesOfCaBundle(after, name) > 0)
+    .map(([name]) => ({ path: `caBundles.${name}`, message: 'routes or services name it' }));
   const missing = (path: string, name: string | undefined): readonly Problem[] =>
-    name === undefined || after.authorities.has(name) || Object.hasOwn(authorities, name)
+    name === undefined || after.caBundles.has(name) || Object.hasOwn(caBundles, name)
       ? []
-      : [{ path, message: `there is no authority "${name}"` }];
+      : [{ path, message: `there is no CA bundle "${name}"` }];
   return [
-    ...(size > AUTHORITIES_MAX ? [{ path: 'authorities', message: `more than ${String(AUTHORITIES_MAX)}` }] : []),
+    ...(size > CA_BUNDLES_MAX ? [{ path: 'caBundles', message: `more than ${String(CA_BUNDLES_MAX)}` }] : []),
     ...gone,
     ...Object.entries(services).flatMap(([name, service]) => missing(`services.${name}.tls.ca`, service?.tls?.ca)),
     ...Object.entries(hosts).flatMap(([host, list]) =>
-      list.flatMap((route) => missing(`the route of ${routeText(host, route)}`, authorityOfRoute(route))),
+      list.flatMap((route) => missing(`the route of ${routeText(host, route)}`, caBundleOfRoute(route))),
     ),
   ];
 }

@@ -1,15 +1,15 @@
-/** What an operator writes of TLS: authorities, and what routes and services want. Checked, and made what routing takes. Pure. */
+/** What an operator writes of TLS: CA bundles, and what routes and services want. Checked, and made what routing takes. Pure. */
 import { X509Certificate } from 'node:crypto';
 import { isIP } from 'node:net';
 import * as z from 'zod';
 import { reasonOf } from '#errors';
 import { parseRouteHost } from '#routing/host-name.ts';
-import type { Authority, RouteTls, ServiceTls } from '#routing/route-tls.ts';
+import type { CaBundle, RouteTls, EndpointTls } from '#routing/route-tls.ts';
 import { parseDurationMs } from '#units';
 import { duration, faultOf } from './schema-parts.ts';
 
 /** All of them are in the memory of every worker, and go there together. */
-export const AUTHORITIES_MAX = 100;
+export const CA_BUNDLES_MAX = 100;
 /** A handshake names those that it asks for, and a client reads that. */
 const PEM_LENGTH_MAX = 64 * 1024;
 const CERTIFICATES_MAX = 32;
@@ -19,10 +19,10 @@ const YEAR_MS = 365 * DAY_MS;
 /** What lists of preloaded hosts ask for (hstspreload.org). */
 const PRELOAD_MS_MIN = YEAR_MS;
 
-export const authorityName = z
+export const caBundleName = z
   .string()
-  .regex(NAME, 'an authority has a name of letters, digits, dots, hyphens and underscores, 63 at most')
-  .describe('An authority of this file.');
+  .regex(NAME, 'a CA bundle has a name of letters, digits, dots, hyphens and underscores, 63 at most')
+  .describe('A CA bundle of this file.');
 
 const BLOCK = /-----BEGIN ([A-Z0-9 ]+)-----[\s\S]*?-----END \1-----/g;
 
@@ -32,7 +32,7 @@ export function certificatesOf(pem: string): readonly X509Certificate[] {
 
 function pemFault(pem: string): string | undefined {
   if (pem.includes('PRIVATE KEY'))
-    return 'there is a private key in it: an authority is certificates of CAs, and nothing that is secret';
+    return 'there is a private key in it: a CA bundle is certificates of CAs, and nothing that is secret';
   const labels = [...pem.matchAll(BLOCK)].map(([, label]) => label);
   if (labels.length === 0) return 'there is no certificate in it: write PEM, from -----BEGIN CERTIFICATE----- on';
   if (labels.length > CERTIFICATES_MAX) return `there are more than ${String(CERTIFICATES_MAX)} certificates in it`;
@@ -46,7 +46,7 @@ function pemFault(pem: string): string | undefined {
   }
 }
 
-export const authoritySchema = z.strictObject({
+export const caBundleSchema = z.strictObject({
   pem: z
     .string()
     .max(PEM_LENGTH_MAX)
@@ -55,7 +55,7 @@ export const authoritySchema = z.strictObject({
 });
 
 const clientCertificateSchema = z.strictObject({
-  ca: authorityName,
+  ca: caBundleName,
   mode: z
     .enum(['required', 'optional'])
     .exactOptional()
@@ -83,7 +83,7 @@ const hstsSchema = z
   );
 
 export const routeTlsSchema = z.strictObject({
-  clientCertificate: clientCertificateSchema.exactOptional().describe('Clients are asked for a certificate of an authority.'),
+  clientCertificate: clientCertificateSchema.exactOptional().describe('Clients are asked for a certificate of a CA bundle.'),
   minVersion: z
     .enum(['TLSv1.2', 'TLSv1.3'])
     .exactOptional()
@@ -116,7 +116,7 @@ export const serviceTlsSchema = z
       )
       .exactOptional()
       .describe('For SNI, and what their certificates have to be for. Default: their addresses.'),
-    ca: authorityName.exactOptional().describe('Who has to have signed their certificates. Default: the CAs that Node knows.'),
+    ca: caBundleName.exactOptional().describe('Who has to have signed their certificates. Default: the CAs that Node knows.'),
     insecure: z
       .boolean()
       .exactOptional()
@@ -131,10 +131,10 @@ export const serviceTlsSchema = z
     faultOf(({ insecure, ca }) => (insecure === true && ca !== undefined ? 'write either ca or insecure' : undefined)),
   );
 
-export type AuthoritySettings = z.infer<typeof authoritySchema>;
+export type CaBundleSettings = z.infer<typeof caBundleSchema>;
 export type ServiceTlsSettings = z.infer<typeof serviceTlsSchema>;
 
-export function authorityOf(name: string, { pem }: AuthoritySettings): Authority {
+export function caBundleOf(name: string, { pem }: CaBundleSettings): CaBundle {
   return { name, pem };
 }
 
@@ -144,7 +144,7 @@ export function routeTlsOf({ clientCertificate, minVersion, hsts, redirect }: Ro
       ? {}
       : {
           clientCertificate: {
-            authority: clientCertificate.ca,
+            caBundle: clientCertificate.ca,
             mode: clientCertificate.mode ?? 'required',
             forward: clientCertificate.forward ?? true,
           },
@@ -161,6 +161,6 @@ function hstsValue({ maxAge, includeSubDomains, preload }: NonNullable<RouteTlsS
   return `max-age=${seconds}${includeSubDomains === true ? '; includeSubDomains' : ''}${preload === true ? '; preload' : ''}`;
 }
 
-export function serviceTlsOf({ ca, ...rest }: ServiceTlsSettings): ServiceTls {
-  return { ...rest, ...(ca === undefined ? {} : { authority: ca }) };
+export function endpointTlsOf({ ca, ...rest }: ServiceTlsSettings): EndpointTls {
+  return { ...rest, ...(ca === undefined ? {} : { caBundle: ca }) };
 }

@@ -51,7 +51,7 @@ describe('client certificates', () => {
     config = {
       version: 1,
       services: [{ id: 'app', tenant: 'acme', endpoints: [upstream.endpoint()] }],
-      authorities: [
+      caBundles: [
         { name: 'partners', pem: partners.root.certPem },
         { name: 'staff', pem: staff.intermediate.certPem },
       ],
@@ -282,13 +282,13 @@ describe('client certificates', () => {
       ),
     };
     await edge.apply(
-      { ...asking, authorities: [{ name: 'partners', pem: staff.root.certPem }, ...(config.authorities ?? []).slice(1)] },
+      { ...asking, caBundles: [{ name: 'partners', pem: staff.root.certPem }, ...(config.caBundles ?? []).slice(1)] },
       [server],
     );
     try {
       expect((await early.get('www.test')).status).toBe(421);
       expect((await get('www.test', shows(staff.leaf)))[0]).toBe(200);
-      // The authority is another one now: the connection was judged by what is not trusted any more.
+      // The CA bundle is another one now: the connection was judged by what is not trusted any more.
       expect((await partnerEarly.get('api.test')).status).toBe(421);
       expect((await get('api.test', partner()))[0]).toBe(403);
       expect((await get('api.test', shows(staff.leaf, staff.intermediate)))[0]).toBe(200);
@@ -308,7 +308,7 @@ test('behind a PROXY header the host is asked for all the same', async () => {
     config: {
       version: 1,
       services: [{ id: 'app', tenant: 'acme', endpoints: [upstream.endpoint()] }],
-      authorities: [{ name: 'ca', pem: root.certPem }],
+      caBundles: [{ name: 'ca', pem: root.certPem }],
       routes: [route('api.test', { clientCertificate: { ca: 'ca' } })],
     },
     certificates: [await makeCertificate('api.test')],

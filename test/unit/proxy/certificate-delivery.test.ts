@@ -79,22 +79,26 @@ function expectToBe(index: CertificateIndex, store: Store): void {
   expect(new Map(served)).toEqual(new Map([...store.certificates].map(([name, { keyPem }]) => [name, keyPem])));
 }
 
-test('a worker has what is committed in the turn in which the delivery ends, whatever changed on the way', async () => {
-  const store = new Store(namesOf(3000));
-  const worker = new Listener((messages) => {
-    store.put(certificateOf('n-7', `changed ${String(messages)}`));
-    store.put(certificateOf(`new-${String(messages)}`));
-    store.remove(`n-${String(100 + messages)}`);
-  });
-  const delivered = store.delivery.deliver(worker);
-  worker.told.tell(await delivered);
-  expectToBe(worker.told.index(), store);
-  expect(worker.messages).toBeGreaterThan(20);
-  // One pack more than the limit of a message.
-  expect(worker.bytesMost).toBeLessThan(2 * 64 * 1024);
-});
+test(
+  'a worker has what is committed in the turn in which the delivery ends, whatever changed on the way',
+  { timeout: 10_000 },
+  async () => {
+    const store = new Store(namesOf(3000));
+    const worker = new Listener((messages) => {
+      store.put(certificateOf('n-7', `changed ${String(messages)}`));
+      store.put(certificateOf(`new-${String(messages)}`));
+      store.remove(`n-${String(100 + messages)}`);
+    });
+    const delivered = store.delivery.deliver(worker);
+    worker.told.tell(await delivered);
+    expectToBe(worker.told.index(), store);
+    expect(worker.messages).toBeGreaterThan(20);
+    // One pack more than the limit of a message.
+    expect(worker.bytesMost).toBeLessThan(2 * 64 * 1024);
+  },
+);
 
-test('workers that boot one soon after the other read most of it once', async () => {
+test('workers that boot one soon after the other read most of it once', { timeout: 10_000 }, async () => {
   const store = new Store(namesOf(3000));
   let second: Promise<void> | undefined;
   const [one, other] = [

@@ -132,7 +132,7 @@ test('keys that do not fit, or that nobody should use, are refused', async () =>
 
 test('texts that are no certificate of a server are refused', async () => {
   const { leaf } = made;
-  const client = await makeSigned({ names: ['a.test'], uses: ['1.3.6.1.5.5.7.3.2'] });
+  const signer = await makeSigned({ names: ['a.test'], uses: ['1.3.6.1.5.5.7.3.3'] });
   for (const [certPem, says] of [
     ['', /^certPem: there is no certificate in it/],
     ['nonsense', /^certPem: there is no certificate in it/],
@@ -143,5 +143,15 @@ test('texts that are no certificate of a server are refused', async () => {
   ] as const) {
     expect(refusal(certPem)).toMatch(says);
   }
-  expect(refusal(client.certPem, client.keyPem)).toMatch(/^certPem: the certificate is not for servers/);
+  expect(refusal(signer.certPem, signer.keyPem)).toMatch(/^certPem: the certificate is neither for servers nor for clients/);
+});
+
+test('one that is for clients is taken without a name, and covers none', async () => {
+  for (const names of [[], ['a.test']]) {
+    const { certPem, keyPem } = await makeSigned({ names, uses: ['1.3.6.1.5.5.7.3.2'] });
+    const checked = checkCertificate({ certPem, keyPem, force: false }, Date.now());
+    expect([checked.hosts, checked.notes[0]]).toEqual([[], expect.stringMatching(/^it is for clients/)]);
+  }
+  const both = await makeSigned({ names: ['a.test'], uses: ['1.3.6.1.5.5.7.3.1', '1.3.6.1.5.5.7.3.2'] });
+  expect(checkCertificate({ ...both, force: false }, Date.now()).hosts).toEqual(['a.test']);
 });

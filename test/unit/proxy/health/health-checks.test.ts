@@ -77,6 +77,7 @@ describe('HealthChecks', () => {
     random = () => 0.5;
     answer = async ({ port }) => await Promise.resolve(down.has(port) ? { kind: 'failed', reason: 'no' } : { kind: 'passed' });
     checks = new HealthChecks({
+      material: { load: async () => await Promise.resolve(), caBundle: () => undefined, certificate: () => undefined },
       log: createLog('silent'),
       clock,
       random: () => random(),

@@ -160,7 +160,7 @@ describe('settings', () => {
     expect(endpoint('http://[::1]:9001')).toEqual([]);
     expect(endpoint('http://localhost:9001')[0]).toContain('IP address');
     expect(endpoint('http://127.1:80')[0]).toContain('no IP address');
-    expect(endpoint('https://127.0.0.1')[0]).toContain('http://ADDRESS:PORT');
+    expect(endpoint('ftp://127.0.0.1')[0]).toContain('http://ADDRESS:PORT');
     expect(endpoint('http://127.0.0.1:70000')[0]).toContain('no port');
     expect(endpoint('http://127.0.0.1:80/x')[0]).toContain('nothing behind it');
     expect(faults({ services: { _operator: { endpoints: [] } } })).toHaveLength(1);
@@ -269,7 +269,7 @@ describe('settings', () => {
       routes: Object.keys(services).map((name) => ({ match: { host: `${name}.test` }, service: name })),
     });
     expect(
-      lintSettings(settings, new Map())
+      lintSettings(settings, new Map(), Date.now())
         .map(({ at, message }) => `${at}: ${message}`)
         .toSorted(),
     ).toEqual([
@@ -295,7 +295,7 @@ describe('settings', () => {
     });
     const containers = new Map([['shop.test', [{ host: 'shop.test', path: '/', serviceId: 'acme/shop' }]]]);
     expect(
-      lintSettings(settings, containers)
+      lintSettings(settings, containers, Date.now())
         .map(({ at, message }) => `${at}: ${message}`)
         .toSorted(),
     ).toEqual([

@@ -1,12 +1,13 @@
 import { describe, expect, test } from 'vitest';
 import { documentSchema } from '#routing/operator/schema.ts';
+import { lintSettings } from '#routing/operator/lint.ts';
 import { NO_SETTINGS, inverseOf, patchOfOperations, patchToDocument, settingsWith } from '#routing/operator/settings.ts';
 import {
-  authorityOf,
-  authoritySchema,
+  caBundleOf,
+  caBundleSchema,
   routeTlsOf,
   routeTlsSchema,
-  serviceTlsOf,
+  endpointTlsOf,
   serviceTlsSchema,
 } from '#routing/operator/tls-schema.ts';
 import { makeSigned } from '../../../support/certificate-maker.ts';
@@ -15,15 +16,15 @@ const ca = await makeSigned({ subject: 'CA', isCa: true });
 const other = await makeSigned({ subject: 'Other', isCa: true });
 const leaf = await makeSigned({ subject: 'leaf', by: ca });
 
-function faultsOf(schema: typeof authoritySchema | typeof routeTlsSchema | typeof serviceTlsSchema, value: unknown): string {
+function faultsOf(schema: typeof caBundleSchema | typeof routeTlsSchema | typeof serviceTlsSchema, value: unknown): string {
   const parsed = schema.safeParse(value);
   return parsed.success ? '' : parsed.error.issues.map(({ message }) => message).join('; ');
 }
 
-describe('authorities', () => {
+describe('caBundles', () => {
   test('certificates of CAs are taken, whatever stands between them', () => {
     const pem = `Partners\n${ca.certPem}\n# and\n${other.certPem}`;
-    expect(authorityOf('a', authoritySchema.parse({ pem }))).toEqual({ name: 'a', pem });
+    expect(caBundleOf('a', caBundleSchema.parse({ pem }))).toEqual({ name: 'a', pem });
   });
 
   test.each([
@@ -34,14 +35,14 @@ describe('authorities', () => {
     ['another block', ca.certPem.replaceAll('CERTIFICATE', 'X509 CRL'), /beside certificates/],
     ['too many', ca.certPem.repeat(33), /more than 32/],
   ])('%s is refused', (_, pem, reason) => {
-    expect(faultsOf(authoritySchema, { pem })).toMatch(reason);
+    expect(faultsOf(caBundleSchema, { pem })).toMatch(reason);
   });
 });
 
 describe('what routes want', () => {
   test('is what routing takes, with its defaults', () => {
     expect(routeTlsOf(routeTlsSchema.parse({ clientCertificate: { ca: 'a' } }))).toEqual({
-      clientCertificate: { authority: 'a', mode: 'required', forward: true },
+      clientCertificate: { caBundle: 'a', mode: 'required', forward: true },
     });
     const hsts = { maxAge: '730d', includeSubDomains: true, preload: true };
     expect(routeTlsOf(routeTlsSchema.parse({ hsts, redirect: false, minVersion: 'TLSv1.3' }))).toEqual({
@@ -75,9 +76,9 @@ describe('what routes want', () => {
 describe('what services want', () => {
   test('is what routing takes', () => {
     const tls = { serverName: 'db.internal', ca: 'a', clientCertificate: 'edge' };
-    expect(serviceTlsOf(serviceTlsSchema.parse(tls))).toEqual({
+    expect(endpointTlsOf(serviceTlsSchema.parse(tls))).toEqual({
       serverName: 'db.internal',
-      authority: 'a',
+      caBundle: 'a',
       clientCertificate: 'edge',
     });
   });
@@ -92,10 +93,10 @@ describe('what services want', () => {
   });
 });
 
-describe('settings with authorities', () => {
+describe('settings with CA bundles', () => {
   const document = documentSchema.parse({
-    authorities: { a: { pem: ca.certPem } },
-    services: { app: { endpoints: ['http://10.0.0.1:1'], tls: { ca: 'a' } }, plain: { endpoints: [] } },
+    caBundles: { a: { pem: ca.certPem } },
+    services: { app: { endpoints: ['https://10.0.0.1:1'], tls: { ca: 'a' } }, plain: { endpoints: [] } },
     routes: [
       { match: { host: 'a.test' }, service: 'app', tls: { clientCertificate: { ca: 'a' } } },
       { match: { host: 'b.test' }, service: 'plain' },
@@ -111,50 +112,68 @@ describe('settings with authorities', () => {
   test('a document brings them, and taking it back leaves nothing', () => {
     const patch = patched();
     const settings = settingsWith(NO_SETTINGS, patch);
-    expect([...settings.authorities.keys()]).toEqual(['a']);
+    expect([...settings.caBundles.keys()]).toEqual(['a']);
     const back = settingsWith(settings, inverseOf(NO_SETTINGS, patch));
-    expect([back.authorities.size, back.services.size, back.routes]).toEqual([0, 0, 0]);
+    expect([back.caBundles.size, back.services.size, back.routes]).toEqual([0, 0, 0]);
     expect(patched(settings)).toEqual({ services: {}, hosts: {} });
   });
 
   test('one that is named cannot go, and one that is not there cannot be named', () => {
     const settings = settingsWith(NO_SETTINGS, patched());
-    const removed = patchOfOperations(settings, [{ op: 'remove-authority', name: 'a' }]);
+    const removed = patchOfOperations(settings, [{ op: 'remove-ca-bundle', name: 'a' }]);
     expect(removed).toMatchObject({
       kind: 'refused',
-      problems: [{ path: 'authorities.a', message: 'routes or services name it' }],
+      problems: [{ path: 'caBundles.a', message: 'routes or services name it' }],
     });
-    const named = patchToDocument(settings, { ...document, authorities: { b: { pem: ca.certPem } } });
+    const named = patchToDocument(settings, { ...document, caBundles: { b: { pem: ca.certPem } } });
     expect(named).toMatchObject({ kind: 'refused' });
     const route = { match: { host: 'c.test' }, service: 'plain', tls: { clientCertificate: { ca: 'nobody' } } };
     expect(patchOfOperations(settings, [{ op: 'put-route', route }])).toMatchObject({
       kind: 'refused',
-      problems: [{ path: 'the route of c.test/', message: 'there is no authority "nobody"' }],
+      problems: [{ path: 'the route of c.test/', message: 'there is no CA bundle "nobody"' }],
     });
     const service = { endpoints: [], tls: { ca: 'nobody' } };
     expect(patchOfOperations(settings, [{ op: 'put-service', name: 'x', service }])).toMatchObject({
       kind: 'refused',
-      problems: [{ path: 'services.x.tls.ca', message: 'there is no authority "nobody"' }],
+      problems: [{ path: 'services.x.tls.ca', message: 'there is no CA bundle "nobody"' }],
     });
   });
 
   test('operations bring one with its route, change it, and take it when nobody names it any more', () => {
     const settings = settingsWith(NO_SETTINGS, patched());
-    const changed = patchOfOperations(settings, [{ op: 'put-authority', name: 'a', authority: { pem: other.certPem } }]);
-    expect(changed).toMatchObject({ kind: 'patch', patch: { authorities: { a: { pem: other.certPem } } } });
+    const changed = patchOfOperations(settings, [{ op: 'put-ca-bundle', name: 'a', caBundle: { pem: other.certPem } }]);
+    expect(changed).toMatchObject({ kind: 'patch', patch: { caBundles: { a: { pem: other.certPem } } } });
     const gone = patchOfOperations(settings, [
       { op: 'put-service', name: 'app', service: { endpoints: [] } },
       { op: 'remove-route', match: { host: 'a.test' } },
-      { op: 'remove-authority', name: 'a' },
+      { op: 'remove-ca-bundle', name: 'a' },
     ]);
     expect(gone.kind).toBe('patch');
-    expect(patchOfOperations(settings, [{ op: 'remove-authority', name: 'b' }])).toMatchObject({
-      problems: [{ path: 'operations[0].name', message: 'there is no authority "b"' }],
+    expect(patchOfOperations(settings, [{ op: 'remove-ca-bundle', name: 'b' }])).toMatchObject({
+      problems: [{ path: 'operations[0].name', message: 'there is no CA bundle "b"' }],
     });
   });
 
   test('patches of old versions, which know of none, change none', () => {
     const settings = settingsWith(NO_SETTINGS, patched());
-    expect(settingsWith(settings, { services: {}, hosts: {} }).authorities).toBe(settings.authorities);
+    expect(settingsWith(settings, { services: {}, hosts: {} }).caBundles).toBe(settings.caBundles);
   });
+});
+
+test('lint says which CA bundles nobody names, and which have certificates that ended', async () => {
+  const ended = await makeSigned({ subject: 'Old', isCa: true, fromDays: -9, untilDays: -1 });
+  const reading = patchToDocument(
+    NO_SETTINGS,
+    documentSchema.parse({
+      caBundles: { used: { pem: ended.certPem }, unused: { pem: ca.certPem } },
+      services: { app: { endpoints: ['https://10.0.0.1'], tls: { ca: 'used' } } },
+      routes: [{ match: { host: 'a.test' }, service: 'app' }],
+    }),
+  );
+  if (reading.kind === 'refused') throw new Error(JSON.stringify(reading.problems));
+  const findings = lintSettings(settingsWith(NO_SETTINGS, reading.patch), new Map(), Date.now());
+  expect(findings.map(({ at, message }) => `${at}: ${message.replace(/ on 2.*/, ' on')}`)).toEqual([
+    'caBundles.used: "CN=Old" expired on',
+    'caBundles.unused: no route and no service names it',
+  ]);
 });
