@@ -85,6 +85,12 @@ function fileSchema(profile: ConfigProfile) {
     .superRefine((written, context) => {
       const fault = edgeFault(written);
       if (fault !== undefined) context.addIssue({ code: 'custom', path: ['proxyProtocol'], message: fault });
+      if (written.tls.redirect && written.listen.https === undefined)
+        context.addIssue({
+          code: 'custom',
+          path: ['tls', 'redirect'],
+          message: 'there is no HTTPS to send to: listen.https is off',
+        });
     })
     .describe(CONFIG_DESCRIPTION);
 }

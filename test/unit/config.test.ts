@@ -279,6 +279,7 @@ edge:
     ['trustedProxies: 10.0.0.0/8', /trustedProxies: "10\.0\.0\.0\/8" is not a list/],
     ['trustedProxies: [10]', /trustedProxies\[0\]: 10 is not an address or a network/],
     ['trustedProxies: [proxy.example]', /"proxy\.example" is neither an address nor a network/],
+    ['listen: { https: "off" }\ntls: { redirect: true }', /tls\.redirect: there is no HTTPS to send to/],
     ['proxyProtocol: true', /proxyProtocol: no header would be read: trustedProxies is empty/],
   ])('refuses the edge of %j', async (text, said) => {
     const [first = ''] = await problems(text);

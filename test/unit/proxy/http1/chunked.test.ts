@@ -94,6 +94,8 @@ const HOSTILE: readonly (readonly [clause: string, bytes: string, code: number])
     'Forwarded',
     'X-Ecluse-Host',
     'X-Request-Id',
+    'Client-Cert',
+    'client_cert_chain',
     'Keep-Alive',
     'Expect',
   ].map((name) => [`RFC 9110 §6.5.1 ${name}`, `0\r\n${name}: 1\r\n\r\n`, REFUSED.trailerForbidden] as const),

@@ -66,6 +66,18 @@ describe('writeRequestHead()', () => {
     );
   });
 
+  test('who a client is by its certificate is ours to say, from anybody, and only from us', () => {
+    const names = ['Client-Cert', 'client_cert', 'CLIENT-CERT-CHAIN', 'Client_Cert-Chain', 'X-Ecluse-Client-Cert-Subject'];
+    const text = `GET / HTTP/1.1\r\nHost: a.test\r\n${names.map((name) => `${name}: :YQ==:\r\n`).join('')}Client-Certificate: stays\r\n\r\n`;
+    for (const trusted of [false, true]) {
+      const identity = Buffer.from('Client-Cert: :Yg==:\r\n');
+      const written = request(text, { identity }, { ...FACTS, trusted });
+      expect(written).not.toContain('YQ==');
+      expect(written.match(/client.cert/gi)).toEqual(['Client-Cert', 'Client-Cert']);
+      expect(written).toContain('\r\nClient-Certificate: stays\r\nClient-Cert: :Yg==:\r\n');
+    }
+  });
+
   test('drops what is for one connection, what Connection nominates, and what nobody may say but us', () => {
     const dropped = [
       'Connection: close, X-Private, X-Other',
