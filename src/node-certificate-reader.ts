@@ -7,11 +7,14 @@ import type { ChildProcess } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { EcluseError, reasonOf } from '#errors';
 import type { Log } from '#log';
+import { countCertificates } from '#state/certificates.ts';
+import type { Sql } from '#state/sql.ts';
 import type { Coverage } from '#tls/certificate.ts';
 import { CertificateIndex } from '#tls/certificate-index.ts';
 import type { ToldPack } from '#tls/certificate-index.ts';
 import { CertificatePack } from '#tls/certificate-pack.ts';
 import type { KeySeal } from '#tls/key-seal.ts';
+import { bareCertificates, packCertificates } from './node-certificate-store.ts';
 
 export type ToReading =
   /** Before all else. */
@@ -28,22 +31,32 @@ export type FromReading =
 
 /** Workers that boot ask for one pack after the other. */
 const IDLE_MS = 5_000;
+/** Fewer are read by the primary itself in less time than a process takes to start: 40 ms. */
+const FEW_MAX = 2_000;
+const CLOSED = 'the node stops';
+
+export interface CertificateReaderDeps {
+  readonly log: Log;
+  readonly sql: Sql;
+  readonly storeFile: string;
+  readonly seal: KeySeal;
+  /** Absent: `FEW_MAX`. */
+  readonly fewMax?: number;
+}
 
 export class CertificateReader implements AsyncDisposable {
-  readonly #log: Log;
-  readonly #storeFile: string;
-  readonly #seal: KeySeal;
+  readonly #deps: CertificateReaderDeps;
+  #counted = { atMs: Number.NEGATIVE_INFINITY, isFew: true };
   readonly #waiting = new Map<number, PromiseWithResolvers<readonly ToldPack[]>>();
   #reading: ChildProcess | undefined;
   #idle: NodeJS.Timeout | undefined;
   #ids = 0;
+  #isClosed = false;
   readonly #bare: Promise<CertificateIndex<Coverage>>;
 
   /** Begins to read at once what certificates cover: a node that starts wants it a little later. */
-  constructor({ log, storeFile, seal }: { readonly log: Log; readonly storeFile: string; readonly seal: KeySeal }) {
-    this.#log = log;
-    this.#storeFile = storeFile;
-    this.#seal = seal;
+  constructor(deps: CertificateReaderDeps) {
+    this.#deps = deps;
     this.#bare = this.#readBare();
     this.#bare.catch(() => undefined); // Whoever asks hears of it.
   }
@@ -55,23 +68,41 @@ export class CertificateReader implements AsyncDisposable {
 
   /** Those of `names` that can be served. Errors: ECLUSE_CERTIFICATES_UNREAD. */
   async pack(names: readonly string[]): Promise<CertificatePack> {
+    if (await this.#isFew()) return await packCertificates({ ...this.#deps, refused: this.#refused }, names);
     const [told] = await this.#ask((id) => ({ kind: 'pack', id, names }));
     return told === undefined ? CertificatePack.empty : packOf(told);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     clearTimeout(this.#idle);
+    this.#isClosed = true;
     this.#reading?.disconnect();
-    this.#ended(this.#reading, 'the node stops');
+    this.#ended(this.#reading, CLOSED);
     await Promise.resolve();
   }
 
   async #readBare(): Promise<CertificateIndex<Coverage>> {
+    if (await this.#isFew()) return await bareCertificates(this.#deps);
     const packs = await this.#ask((id) => ({ kind: 'bare', id }));
     return CertificateIndex.toldBare(new Map(packs.map((told) => [told.number, packOf(told)])));
   }
 
+  readonly #refused = (name: string, reason: string): void => {
+    this.#deps.log.error({ certificate: name, reason }, 'a certificate is not served: add it again');
+  };
+
+  async #isFew(): Promise<boolean> {
+    if (this.#reading !== undefined) return false;
+    const nowMs = performance.now();
+    if (nowMs - this.#counted.atMs > IDLE_MS) {
+      const { sql, fewMax = FEW_MAX } = this.#deps;
+      this.#counted = { atMs: nowMs, isFew: (await countCertificates(sql)) <= fewMax };
+    }
+    return this.#counted.isFew;
+  }
+
   async #ask(make: (id: number) => ToReading): Promise<readonly ToldPack[]> {
+    if (this.#isClosed) throw unread(CLOSED);
     clearTimeout(this.#idle);
     this.#ids += 1;
     const waiting = Promise.withResolvers<readonly ToldPack[]>();
@@ -93,17 +124,15 @@ export class CertificateReader implements AsyncDisposable {
     reading.on('exit', (code, signal) => {
       this.#ended(reading, `what read them ended with ${signal ?? String(code)}`);
     });
-    tell(reading, { kind: 'open', storeFile: this.#storeFile, key: this.#seal.key });
+    tell(reading, { kind: 'open', storeFile: this.#deps.storeFile, key: this.#deps.seal.key });
     return reading;
   }
 
   #hear(message: FromReading, reading: ChildProcess): void {
     switch (message.kind) {
-      case 'refused': {
-        const { name, reason } = message;
-        this.#log.error({ certificate: name, reason }, 'a certificate is not served: add it again');
+      case 'refused':
+        this.#refused(message.name, message.reason);
         return;
-      }
       case 'failed':
         reading.disconnect();
         this.#ended(reading, message.reason);

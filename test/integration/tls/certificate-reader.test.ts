@@ -52,26 +52,30 @@ async function put(name: string): Promise<void> {
   await putCertificate(sql, { ...row, ...shown, sealedKey }, 1);
 }
 
-function open(): CertificateReader {
-  reader = new CertificateReader({ log: createLog('silent'), storeFile, seal });
+/** `fewMax`: how many it reads without a process. */
+function open(fewMax = 0): CertificateReader {
+  reader = new CertificateReader({ log: createLog('silent'), sql, storeFile, seal, fewMax });
   return reader;
 }
 
-async function served(names: readonly string[]): Promise<Readonly<Record<string, string>>> {
-  const pack = await open().pack(names);
+async function served(names: readonly string[], fewMax: number): Promise<Readonly<Record<string, string>>> {
+  const pack = await open(fewMax).pack(names);
   return Object.fromEntries([...pack.values()].map(({ name, keyPem }) => [name, keyPem]));
 }
 
-test('what certificates cover, and they with their keys, as the store is then', async () => {
-  await put('shop');
-  const opened = open();
-  expect((await opened.bare()).find('shop.test')?.name).toBe('shop');
-  await put('blog');
-  const pack = await opened.pack(['shop', 'blog', 'nobody']);
-  const read = Object.fromEntries([...pack.values()].map(({ name, keyPem }) => [name, keyPem]));
-  expect(read).toEqual({ shop: keyOf('shop'), blog: keyOf('blog') });
-  expect((await opened.pack(['nobody'])).size).toBe(0);
-});
+test.each([0, 10])(
+  'what certificates cover, and they with their keys, as the store is then (%i without a process)',
+  async (fewMax) => {
+    await put('shop');
+    const opened = open(fewMax);
+    expect((await opened.bare()).find('shop.test')?.name).toBe('shop');
+    await put('blog');
+    const pack = await opened.pack(['shop', 'blog', 'nobody']);
+    const read = Object.fromEntries([...pack.values()].map(({ name, keyPem }) => [name, keyPem]));
+    expect(read).toEqual({ shop: keyOf('shop'), blog: keyOf('blog') });
+    expect((await opened.pack(['nobody'])).size).toBe(0);
+  },
+);
 
 test('one that is damaged, or whose key is not its own, is left out', async () => {
   for (const name of ['shop', 'blog', 'wiki']) await put(name);
@@ -80,7 +84,7 @@ test('one that is damaged, or whose key is not its own, is left out', async () =
     { sql: takeKey, values: [] },
     { sql: `UPDATE certificate SET leaf = '-----BEGIN' WHERE name = 'wiki'`, values: [] },
   ]);
-  expect(await served(['shop', 'blog', 'wiki'])).toEqual({ shop: keyOf('shop') });
+  for (const fewMax of [0, 10]) expect(await served(['shop', 'blog', 'wiki'], fewMax)).toEqual({ shop: keyOf('shop') });
 });
 
 test('a store that cannot be read is said, and the next question is asked anew', async () => {
