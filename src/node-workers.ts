@@ -105,7 +105,7 @@ export async function openWorkers(
       unknownNames: config.unknownNames,
       issue: async (host) => await edge.issue(host),
       initial: await edge.initial(),
-      packCertificates: async (names) => await edge.packCertificates(names),
+      certificates: edge.stock,
       ticketKeys: await ticketKeysIn(join(config.dataDir, 'tls')),
       succession: { generation, socketPath: successorSocketOf(config), predecessors },
       onTraffic: (deltas) => {

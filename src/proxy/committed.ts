@@ -16,7 +16,7 @@ export interface Committed {
 /** What a pool begins with. */
 export interface EdgeStart {
   readonly config: RouteConfig;
-  /** A bare one goes with `packCertificates`. */
+  /** A bare one goes with a stock. */
   readonly certificates: CertificateIndex<Coverage>;
 }
 

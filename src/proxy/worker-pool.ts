@@ -107,7 +107,7 @@ export class WorkerPool implements AsyncDisposable {
     this.#health = this.#checkHealth();
     this.#delivery = new CertificateDelivery({
       index: () => this.certificates,
-      pack: options.packCertificates,
+      stock: options.certificates,
       missing: (names) => {
         this.#committed = { ...this.#committed, certificates: this.certificates.with([], names) };
       },
@@ -415,6 +415,7 @@ export class WorkerPool implements AsyncDisposable {
       booted: false,
       listening: false,
       version: 0,
+      progressed: () => undefined,
     };
     this.#members.add(member);
     const ended = (): void => {
@@ -443,7 +444,13 @@ export class WorkerPool implements AsyncDisposable {
 
   /** Sends certificates, which may change meanwhile, and then what is committed and frozen by then. Rejects where the worker refuses it. */
   async #boot(member: Member): Promise<void> {
-    const packs = await this.#delivery.deliver(member.process);
+    await this.#delivery.deliver({
+      ask: async (message, timeoutMs) => {
+        const reply = await member.process.ask(message, timeoutMs);
+        member.progressed();
+        return reply;
+      },
+    });
     member.booted = true;
     member.version = this.version;
     const { succession, ticketKeys, unknownNames = 'default', workers } = this.#options;
@@ -460,7 +467,6 @@ export class WorkerPool implements AsyncDisposable {
           ...generation,
         },
         config: routeConfigOf(this.#committed),
-        packs,
         ...this.#held(),
       },
       WORKER_START_TIMEOUT_MS,

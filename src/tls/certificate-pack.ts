@@ -210,6 +210,11 @@ export class CertificatePack {
     return this.#directory.length / PAIR;
   }
 
+  /** Tells it from all others of this process that are not empty. */
+  get id(): number {
+    return this.#firstId;
+  }
+
   /** All whose names have this hash: one, but for chance. */
   named(nameHash: number): readonly PackedCertificate[] {
     const found: PackedCertificate[] = [];
