@@ -1,4 +1,5 @@
 /** The index of certificates, compared with a reference that looks at every certificate for every name. */
+import { generateKeyPairSync } from 'node:crypto';
 import * as fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { hashOf } from '#sharded-map';
@@ -14,7 +15,7 @@ const host = fc.tuple(fc.boolean(), fc.array(label, { minLength: 1, maxLength: 2
 });
 /** Two names with one hash, found by trying: they must not be taken for each other. */
 const TWINS = ['n-1412694', 'eyk3v'] as const;
-const name = fc.constantFrom(...TWINS, 'one', 'two', 'größe');
+const name = fc.constantFrom(...TWINS, 'one', 'a.test', 'größe');
 const der = fc.uint8Array({ maxLength: 40 }).map((bytes) => Buffer.from(bytes));
 const certificate = fc.record({
   name,
@@ -51,6 +52,19 @@ function plainOf(one: EdgeCertificate | undefined): EdgeCertificate | undefined 
   const { hosts, notAfterMs, leafPem, chain, keyPem } = one;
   return { name: one.name, hosts: [...new Set(hosts)], notAfterMs, leafPem, chain, keyPem };
 }
+
+test('keys of P-256 are as they were, with their certificate or with another', () => {
+  for (const namedCurve of ['P-256', 'P-384']) {
+    const { publicKey, privateKey } = generateKeyPairSync('ec', { namedCurve });
+    const keyPem = privateKey.export({ type: 'pkcs8', format: 'pem' });
+    const spki = publicKey.export({ type: 'spki', format: 'der' });
+    for (const der of [spki, Buffer.concat([Buffer.alloc(70_000), spki]), Buffer.from('another')]) {
+      const certificate = certificateOf({ keyPem, leafPem: pemBlockOf('CERTIFICATE', der) });
+      const index = CertificateIndex.of([certificate]).with([certificateOf({ name: 'blog' })]);
+      expect(plainOf(index.get('shop'))).toEqual(certificate);
+    }
+  }
+});
 
 test('the twins have one hash', () => {
   expect(hashOf(TWINS[0])).toBe(hashOf(TWINS[1]));
