@@ -4,23 +4,28 @@
  */
 import { fork } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
+import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { EcluseError, reasonOf } from '#errors';
 import type { Log } from '#log';
+import { countCertificates } from '#state/certificates.ts';
+import type { Sql } from '#state/sql.ts';
 import type { Coverage } from '#tls/certificate.ts';
 import { CertificateIndex } from '#tls/certificate-index.ts';
 import type { ToldPack } from '#tls/certificate-index.ts';
 import { CertificatePack } from '#tls/certificate-pack.ts';
 import type { KeySeal } from '#tls/key-seal.ts';
+import { bareCertificates, packCertificates } from './node-certificate-store.ts';
 
 export type ToReading =
   /** Before all else. */
-  | { readonly kind: 'open'; readonly storeFile: string; readonly key: Uint8Array }
-  | { readonly kind: 'bare'; readonly id: number }
-  | { readonly kind: 'pack'; readonly id: number; readonly names: readonly string[] };
+  | { readonly kind: 'open'; readonly storeFile: string; readonly key: Uint8Array; readonly socketPath: string }
+  | { readonly kind: 'bare' };
 
 export type FromReading =
-  | { readonly kind: 'packs'; readonly id: number; readonly packs: readonly ToldPack[] }
+  /** To `open`: workers can fetch packs. */
+  | { readonly kind: 'listening' }
+  | { readonly kind: 'bare'; readonly packs: readonly ToldPack[] }
   /** A certificate is left out. */
   | { readonly kind: 'refused'; readonly name: string; readonly reason: string }
   /** It can go on with nothing that it was asked. */
@@ -28,22 +33,42 @@ export type FromReading =
 
 /** Workers that boot ask for one pack after the other. */
 const IDLE_MS = 5_000;
+/** Fewer are read by the primary itself in less time than a process takes to start: 40 ms. */
+const FEW_MAX = 2_000;
+const CLOSED = 'the node stops';
+/** In the folder of the store; there is one primary at a time. */
+const SOCKET = 'certificates.sock';
+
+export interface CertificateReaderDeps {
+  readonly log: Log;
+  readonly sql: Sql;
+  readonly storeFile: string;
+  readonly seal: KeySeal;
+  /** Absent: `FEW_MAX`. */
+  readonly fewMax?: number;
+}
+
+/** The process, and what is asked of it. */
+interface Reading {
+  readonly process: ChildProcess;
+  readonly listening: PromiseWithResolvers<void>;
+  readonly bare: PromiseWithResolvers<readonly ToldPack[]>;
+}
 
 export class CertificateReader implements AsyncDisposable {
-  readonly #log: Log;
-  readonly #storeFile: string;
-  readonly #seal: KeySeal;
-  readonly #waiting = new Map<number, PromiseWithResolvers<readonly ToldPack[]>>();
-  #reading: ChildProcess | undefined;
-  #idle: NodeJS.Timeout | undefined;
-  #ids = 0;
+  readonly #deps: CertificateReaderDeps;
+  readonly #socketPath: string;
   readonly #bare: Promise<CertificateIndex<Coverage>>;
+  #reading: Reading | undefined;
+  /** Who needs the process now. */
+  #users = 0;
+  #idle: NodeJS.Timeout | undefined;
+  #isClosed = false;
 
   /** Begins to read at once what certificates cover: a node that starts wants it a little later. */
-  constructor({ log, storeFile, seal }: { readonly log: Log; readonly storeFile: string; readonly seal: KeySeal }) {
-    this.#log = log;
-    this.#storeFile = storeFile;
-    this.#seal = seal;
+  constructor(deps: CertificateReaderDeps) {
+    this.#deps = deps;
+    this.#socketPath = join(dirname(deps.storeFile), SOCKET);
     this.#bare = this.#readBare();
     this.#bare.catch(() => undefined); // Whoever asks hears of it.
   }
@@ -53,87 +78,122 @@ export class CertificateReader implements AsyncDisposable {
     return await this.#bare;
   }
 
-  /** Those of `names` that can be served. Errors: ECLUSE_CERTIFICATES_UNREAD. */
+  /** Those of `names` that can be served, read by this process. */
   async pack(names: readonly string[]): Promise<CertificatePack> {
-    const [told] = await this.#ask((id) => ({ kind: 'pack', id, names }));
-    return told === undefined ? CertificatePack.empty : packOf(told);
+    const refused = (name: string, reason: string): void => {
+      this.#refused(name, reason);
+    };
+    return await packCertificates({ ...this.#deps, refused }, names);
+  }
+
+  /** Where workers fetch packs, until it is given back; undefined: there are few. Errors: ECLUSE_CERTIFICATES_UNREAD. */
+  async lend(): Promise<({ readonly path: string } & Disposable) | undefined> {
+    if (await this.#areFew()) return undefined;
+    const reading = this.#use();
+    const lent = {
+      path: this.#socketPath,
+      [Symbol.dispose]: () => {
+        this.#release(reading);
+      },
+    };
+    try {
+      await reading.listening.promise;
+      return lent;
+    } catch (error) {
+      lent[Symbol.dispose]();
+      throw error;
+    }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    this.#isClosed = true;
     clearTimeout(this.#idle);
-    this.#reading?.disconnect();
-    this.#ended(this.#reading, 'the node stops');
+    this.#end(this.#reading, CLOSED);
     await Promise.resolve();
   }
 
   async #readBare(): Promise<CertificateIndex<Coverage>> {
-    const packs = await this.#ask((id) => ({ kind: 'bare', id }));
-    return CertificateIndex.toldBare(new Map(packs.map((told) => [told.number, packOf(told)])));
-  }
-
-  async #ask(make: (id: number) => ToReading): Promise<readonly ToldPack[]> {
-    clearTimeout(this.#idle);
-    this.#ids += 1;
-    const waiting = Promise.withResolvers<readonly ToldPack[]>();
-    this.#waiting.set(this.#ids, waiting);
-    this.#reading ??= this.#start();
-    tell(this.#reading, make(this.#ids));
-    return await waiting.promise;
-  }
-
-  #start(): ChildProcess {
-    const file = fileURLToPath(new URL('node-certificate-reading.ts', import.meta.url));
-    const reading = fork(file, [], { serialization: 'advanced' });
-    reading.on('message', (message: FromReading) => {
-      this.#hear(message, reading);
-    });
-    reading.on('error', (error) => {
-      this.#ended(reading, reasonOf(error));
-    });
-    reading.on('exit', (code, signal) => {
-      this.#ended(reading, `what read them ended with ${signal ?? String(code)}`);
-    });
-    tell(reading, { kind: 'open', storeFile: this.#storeFile, key: this.#seal.key });
-    return reading;
-  }
-
-  #hear(message: FromReading, reading: ChildProcess): void {
-    switch (message.kind) {
-      case 'refused': {
-        const { name, reason } = message;
-        this.#log.error({ certificate: name, reason }, 'a certificate is not served: add it again');
-        return;
-      }
-      case 'failed':
-        reading.disconnect();
-        this.#ended(reading, message.reason);
-        return;
-      case 'packs':
-        this.#waiting.get(message.id)?.resolve(message.packs);
-        this.#waiting.delete(message.id);
-        if (this.#waiting.size > 0) return;
-        this.#idle = setTimeout(() => {
-          if (this.#reading === reading) this.#reading = undefined;
-          reading.disconnect();
-        }, IDLE_MS).unref();
+    if (await this.#areFew()) return await bareCertificates(this.#deps);
+    const reading = this.#use();
+    try {
+      tell(reading.process, { kind: 'bare' });
+      const packs = await reading.bare.promise;
+      return CertificateIndex.toldBare(
+        new Map(
+          packs.map(({ number, bytes }) => [
+            number,
+            new CertificatePack(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length)),
+          ]),
+        ),
+      );
+    } finally {
+      this.#release(reading);
     }
   }
 
+  async #areFew(): Promise<boolean> {
+    if (this.#reading !== undefined) return false;
+    const { sql, fewMax = FEW_MAX } = this.#deps;
+    return (await countCertificates(sql)) <= fewMax;
+  }
+
+  #refused(name: string, reason: string): void {
+    this.#deps.log.error({ certificate: name, reason }, 'a certificate is not served: add it again');
+  }
+
+  #use(): Reading {
+    if (this.#isClosed) throw unread(CLOSED);
+    clearTimeout(this.#idle);
+    this.#users += 1;
+    this.#reading ??= this.#start();
+    return this.#reading;
+  }
+
+  #release(reading: Reading): void {
+    this.#users -= 1;
+    if (this.#users > 0 || this.#isClosed) return;
+    this.#idle = setTimeout(() => {
+      this.#end(reading, 'nobody needed it');
+    }, IDLE_MS).unref();
+  }
+
+  #start(): Reading {
+    const file = fileURLToPath(new URL('node-certificate-reading.ts', import.meta.url));
+    const reading = {
+      process: fork(file, [], { serialization: 'advanced' }),
+      listening: Promise.withResolvers<void>(),
+      bare: Promise.withResolvers<readonly ToldPack[]>(),
+    };
+    for (const { promise } of [reading.listening, reading.bare]) promise.catch(() => undefined); // Not everybody asks for both.
+    reading.process.on('message', (message: FromReading) => {
+      if (message.kind === 'refused') this.#refused(message.name, message.reason);
+      else if (message.kind === 'listening') reading.listening.resolve();
+      else if (message.kind === 'bare') reading.bare.resolve(message.packs);
+      else this.#end(reading, message.reason);
+    });
+    reading.process.on('error', (error) => {
+      this.#end(reading, reasonOf(error));
+    });
+    reading.process.on('exit', (code, signal) => {
+      this.#end(reading, `what read them ended with ${signal ?? String(code)}`);
+    });
+    const { storeFile, seal } = this.#deps;
+    tell(reading.process, { kind: 'open', storeFile, key: seal.key, socketPath: this.#socketPath });
+    return reading;
+  }
+
   /** Who waits hears of it; whoever asks next gets another process. */
-  #ended(reading: ChildProcess | undefined, reason: string): void {
-    if (reading === undefined || this.#reading !== reading) return;
-    this.#reading = undefined;
-    for (const { reject } of this.#waiting.values()) reject(unread(reason));
-    this.#waiting.clear();
+  #end(reading: Reading | undefined, reason: string): void {
+    if (reading === undefined) return;
+    if (this.#reading === reading) this.#reading = undefined;
+    if (reading.process.connected) reading.process.disconnect();
+    reading.listening.reject(unread(reason));
+    reading.bare.reject(unread(reason));
   }
 }
 
 function tell(reading: ChildProcess, message: ToReading): void {
   reading.send(message, () => undefined); // A process that is gone shows as its exit.
-}
-
-function packOf({ bytes }: ToldPack): CertificatePack {
-  return new CertificatePack(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length));
 }
 
 function unread(reason: string): EcluseError {

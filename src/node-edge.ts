@@ -7,7 +7,7 @@ import type { Log } from '#log';
 import { parseStoredSpec } from '#caas/spec/container-spec.ts';
 import { publishedOf } from '#caas/ports/port-routes.ts';
 import { routesOf } from '#caas/routes.ts';
-import type { PackCertificates } from '#proxy/certificate-delivery.ts';
+import type { CertificateStock } from '#proxy/certificate-delivery.ts';
 import type { EdgeStart } from '#proxy/committed.ts';
 import type { EdgeChange } from '#proxy/protocol.ts';
 import { NOTHING_FROZEN } from '#proxy/protocol.ts';
@@ -37,13 +37,13 @@ import type { HostCertificates } from '#tls/host-certificates.ts';
 import { DEFAULT_CERTIFICATE } from '#tls/certificate.ts';
 import type { Coverage, EdgeCertificate } from '#tls/certificate.ts';
 import { CertificateIndex } from '#tls/certificate-index.ts';
-import type { CertificatePack } from '#tls/certificate-pack.ts';
 import type { IssuedCertificate } from '#tls/issued-certificates.ts';
 
 export interface AddedCertificates {
   /** What all of them cover. */
   readonly bare: () => Promise<CertificateIndex<Coverage>>;
-  readonly pack: PackCertificates;
+  readonly pack: CertificateStock['pack'];
+  readonly lend: CertificateStock['lend'];
 }
 
 export interface EdgeDeps {
@@ -174,10 +174,15 @@ export class Edge implements Activator {
   }
 
   /** Certificates with their keys, for workers that boot. */
-  async packCertificates(names: readonly string[]): Promise<CertificatePack> {
-    const added = await this.#deps.added.pack(names);
-    return names.includes(DEFAULT_CERTIFICATE) ? added.with([await this.#defaultCertificate()], new Set()) : added;
-  }
+  readonly stock: CertificateStock = {
+    pack: async (names) => {
+      const added = await this.#deps.added.pack(names);
+      const besides = await this.stock.besides(names);
+      return besides.length === 0 ? added : added.with(besides, new Set());
+    },
+    lend: async () => await this.#deps.added.lend(),
+    besides: async (names) => (names.includes(DEFAULT_CERTIFICATE) ? [await this.#defaultCertificate()] : []),
+  };
 
   /**
    * Brings the workers to what the store says of containers. Calls during a change wait for one further change together: a thousand containers that

@@ -112,7 +112,7 @@ export async function openWorkers(
       unknownNames: config.unknownNames,
       issue: async (host) => await edge.issue(host),
       initial: await edge.initial(),
-      packCertificates: async (names) => await edge.packCertificates(names),
+      certificates: edge.stock,
       ticketKeys: await ticketKeys(),
       succession: { generation, socketPath: successorSocketOf(config), predecessors },
       onTraffic: (deltas) => {

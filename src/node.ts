@@ -213,7 +213,7 @@ async function openNode(config: NodeConfig, log: Log, say: Say, orders: Orders):
   stack.use(predecessors);
   await checkPorts(config, lock.afterCrash, predecessors);
   const { sql, authority, hostCertificates, seal } = await inData(config, async () => await openState(config, stack));
-  const reader = stack.use(new CertificateReader({ log, storeFile: storeFileOf(config), seal }));
+  const reader = stack.use(new CertificateReader({ log, sql, storeFile: storeFileOf(config), seal }));
   const cgroups = await detectCgroups();
   const [runsc, machine] = await Promise.all([probeRunsc(), readMachine()]);
 

@@ -11,7 +11,9 @@ import cluster from 'node:cluster';
 import { systemClock } from '#clock';
 import { codeOf, reasonOf } from '#errors';
 import { createLog } from '#log';
+import { missingIn } from '#proxy/certificate-delivery.ts';
 import { DataPlane } from '#proxy/data-plane.ts';
+import { PackClient } from '#proxy/pack-channel.ts';
 import { findSuccessor } from '#proxy/generation/successor.ts';
 import type { Successor } from '#proxy/generation/successor.ts';
 import { RETIRE_DRAIN_MS, SUCCESSOR_WAIT_MS, TRAFFIC_PERIOD_MS, WORKER_DRAIN_MS } from '#proxy/limits.ts';
@@ -21,6 +23,7 @@ import type { EndpointLoad } from '#proxy/loads.ts';
 import { PROTOCOL_VERSION } from '#proxy/protocol.ts';
 import type { FromWorker, ToWorker, WorkerOptions } from '#proxy/protocol.ts';
 import { ToldPacks } from '#tls/certificate-index.ts';
+import { CertificatePack } from '#tls/certificate-pack.ts';
 
 interface Running {
   readonly plane: DataPlane;
@@ -32,6 +35,8 @@ interface Running {
 let running: Running | undefined;
 /** Certificates, until it boots. */
 let told = new ToldPacks();
+/** Where it fetches them. */
+let packs: PackClient | undefined;
 /** How it ends, once it does. */
 let drain: Drain | undefined;
 let ending: Promise<void> | undefined;
@@ -66,8 +71,30 @@ function pushLoads(loads: readonly EndpointLoad[]): void {
   hadLoads = loads.length > 0;
 }
 
+type CertificateMessage = ToWorker & { readonly kind: 'certificates' | 'fetch-certificates' };
+
+async function hearCertificates(message: CertificateMessage): Promise<void> {
+  const { seq } = message;
+  if (message.kind === 'certificates') {
+    for (const { number, bytes } of message.packs) {
+      told.tell(number, new CertificatePack(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length)));
+    }
+    send({ kind: 'ack', seq });
+    return;
+  }
+  packs ??= await PackClient.connect(message.path);
+  const missing: string[] = [];
+  for (const { number, id, names, besides } of message.wanted) {
+    const fetched = await packs.fetch({ id, names });
+    const whole = besides.length === 0 ? fetched : fetched.with(besides, new Set());
+    told.tell(number, whole);
+    missing.push(...missingIn(whole, names));
+  }
+  send({ kind: 'ack', seq, ...(missing.length === 0 ? {} : { missing }) });
+}
+
 async function boot(message: ToWorker & { readonly kind: 'boot' }): Promise<void> {
-  const { options, config, packs, freezes, failedWakes, unhealthy, seq } = message;
+  const { options, config, freezes, failedWakes, unhealthy, seq } = message;
   const plane = new DataPlane(
     {
       log: createLog(options.logLevel),
@@ -86,9 +113,9 @@ async function boot(message: ToWorker & { readonly kind: 'boot' }): Promise<void
   );
   const state: Running = { plane, options, listener: undefined };
   running = state;
-  told.tell(packs);
   const refused = plane.prepareWhole({ config, certificates: told.index() });
   told = new ToldPacks();
+  packs?.[Symbol.dispose]();
   if (refused !== undefined) {
     send({ kind: 'refused', seq, reason: refused });
     return;
@@ -292,7 +319,7 @@ function isOf<K extends ToWorker['kind']>(message: ToWorker, kinds: readonly K[]
 
 async function handle(
   state: Running,
-  message: Exclude<ToWorker, { readonly kind: 'certificates' | 'boot' | 'issued' }>,
+  message: Exclude<ToWorker, { readonly kind: CertificateMessage['kind'] | 'boot' | 'issued' }>,
 ): Promise<void> {
   if (isOf(message, OF_VERSIONS)) await handleVersion(state, message);
   else if (isOf(message, OF_WHAT_IS_SERVED)) await handleServed(state, message);
@@ -302,10 +329,8 @@ async function handle(
 
 async function onMessage(message: ToWorker): Promise<void> {
   try {
-    if (message.kind === 'certificates') {
-      told.tell(message.packs);
-      send({ kind: 'ack', seq: message.seq });
-    } else if (message.kind === 'boot') await boot(message);
+    if (message.kind === 'certificates' || message.kind === 'fetch-certificates') await hearCertificates(message);
+    else if (message.kind === 'boot') await boot(message);
     else if (message.kind === 'issued') for (const answer of message.answers) running?.plane.issued.answered(answer);
     else if (running !== undefined) await handle(running, message);
     else if (message.kind === 'drain') {

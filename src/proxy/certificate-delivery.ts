@@ -1,24 +1,31 @@
 /**
  * Certificates on their way to workers that boot: a hundred thousand are 120 MB, which in one message cost each worker 400 MB more that it never gave back
- * (2026-11). They are read from where they are kept and told in pieces, each when the one before has arrived, so that neither end holds more than one.
+ * (2026-11). They go in pieces, each when the one before has arrived: from the process that reads many, or from this one.
  */
 import { LRUCache } from 'lru-cache';
 import { hashOf } from '#sharded-map';
-import type { Coverage } from '#tls/certificate.ts';
+import type { Coverage, EdgeCertificate } from '#tls/certificate.ts';
 import type { CertificateIndex, PlacedPack, ToldPack } from '#tls/certificate-index.ts';
 import type { CertificatePack } from '#tls/certificate-pack.ts';
 import type { Ask, Reply } from './generation/conversation.ts';
 import { WORKER_START_TIMEOUT_MS } from './limits.ts';
 
-/** All that can be served of these names. What is read is never older than the bare index that was committed last. */
-export type PackCertificates = (names: readonly string[]) => Promise<CertificatePack>;
+/** Where the certificates of a bare index are. What is read is never older than the index that was committed last. */
+export interface CertificateStock {
+  /** All of these names that can be served. */
+  readonly pack: (names: readonly string[]) => Promise<CertificatePack>;
+  /** The socket of a process that reads them (`PackServer`) until it is given back; undefined: they are few, and `pack` is to be asked. */
+  readonly lend: () => Promise<({ readonly path: string } & Disposable) | undefined>;
+  /** Those of these names that such a process does not know. */
+  readonly besides: (names: readonly string[]) => Promise<readonly EdgeCertificate[]>;
+}
 
-export interface CertificateSource {
+export interface DeliveryDeps {
   /** What is committed, at this moment. */
   readonly index: () => CertificateIndex<Coverage>;
   /** For an index that is bare. */
-  readonly pack: PackCertificates | undefined;
-  /** The index has certificates that cannot be read. */
+  readonly stock: CertificateStock | undefined;
+  /** The index has certificates that cannot be served. */
   readonly missing: (names: readonly string[]) => void;
 }
 
@@ -28,73 +35,106 @@ interface Listening {
 
 /** A message ends with the pack that brings it over this: of a hundred thousand certificates each pack is one, of which the worker keeps every byte. */
 const PIECE_BYTES = 64 * 1024;
-/** 4 MB of a hundred thousand certificates: workers that boot together read what the first of them has read. */
-const READ_MAX = 32;
+/** Packs that a worker is told to fetch at a time: 2 MB of a hundred thousand certificates. */
+const FETCHED_AT_ONCE = 16;
+/** 8 MB: workers that boot together read what the first of them has read. The process that reads keeps as many. */
+export const RECENT_MAX = 64;
 
 export class CertificateDelivery {
-  readonly #source: CertificateSource;
-  readonly #read = new LRUCache<CertificatePack, Promise<CertificatePack>>({ max: READ_MAX });
+  readonly #deps: DeliveryDeps;
+  /** What was read last, by this process or another. */
+  readonly #recent = new LRUCache<CertificatePack, { readonly pack: Promise<CertificatePack> | undefined }>({ max: RECENT_MAX });
   #deliveries = 0;
   /** Number of the pack that was read last. */
   #last = -1;
 
-  constructor(source: CertificateSource) {
-    this.#source = source;
+  constructor(deps: DeliveryDeps) {
+    this.#deps = deps;
   }
 
   /**
-   * Tells `worker` what there is, and what changes meanwhile, until what is left fits into one message. Returns that: whoever boots the worker with it in the
-   * same turn gives it exactly what the index has then. Rejects where certificates cannot be read, or the worker does not listen.
+   * Tells `worker` what there is, and what changes meanwhile (a change takes longer than to tell of it): who boots the worker in the turn in which this resolves gives it exactly what the index has then.
+   * Rejects where certificates cannot be read, or the worker does not listen.
    */
-  async deliver(worker: Listening): Promise<readonly ToldPack[]> {
+  async deliver(worker: Listening): Promise<void> {
+    const { index, stock } = this.#deps;
     const known = new Map<number, CertificatePack>();
     this.#deliveries += 1;
     try {
+      using lent = await stock?.lend();
       for (;;) {
-        const piece = await this.#nextPiece(known);
-        if (this.#source.index().packsBeside(known).length === 0) return piece;
-        await worker.ask({ kind: 'certificates', packs: piece }, WORKER_START_TIMEOUT_MS);
+        const left = index().packsBeside(known);
+        if (left.length === 0) return;
+        const message = lent === undefined ? await this.#piece(left, known) : await this.#errand(left, known, lent.path);
+        const reply = await worker.ask(message, WORKER_START_TIMEOUT_MS);
+        if (reply.kind === 'refused') throw new Error(reply.reason);
+        if (reply.kind === 'ack' && reply.missing !== undefined) this.#deps.missing(reply.missing);
       }
     } finally {
       this.#deliveries -= 1;
-      if (this.#deliveries === 0) this.#read.clear();
+      if (this.#deliveries === 0) this.#recent.clear();
     }
   }
 
-  async #nextPiece(known: Map<number, CertificatePack>): Promise<readonly ToldPack[]> {
-    const piece: ToldPack[] = [];
+  async #piece(left: readonly PlacedPack[], known: Map<number, CertificatePack>): Promise<Ask> {
+    const packs: ToldPack[] = [];
     let size = 0;
-    for (const { number, pack } of this.#inOrder(this.#source.index().packsBeside(known))) {
+    for (const { number, pack } of this.#inOrder(left)) {
       const { bytes } = await this.#whole(pack);
       this.#last = number;
-      piece.push({ number, bytes });
+      packs.push({ number, bytes });
       known.set(number, pack);
       size += bytes.length;
       if (size >= PIECE_BYTES) break;
     }
-    return piece;
+    return { kind: 'certificates', packs };
+  }
+
+  async #errand(left: readonly PlacedPack[], known: Map<number, CertificatePack>, path: string): Promise<Ask> {
+    const chosen = this.#inOrder(left).slice(0, FETCHED_AT_ONCE);
+    const wanted = [];
+    for (const { number, pack } of chosen) {
+      this.#recent.set(pack, { pack: undefined });
+      this.#last = number;
+      known.set(number, pack);
+      const names = namesOf(pack);
+      wanted.push({ number, id: pack.id, names, besides: (await this.#deps.stock?.besides(names)) ?? [] });
+    }
+    return { kind: 'fetch-certificates', path, wanted };
   }
 
   /** First what was read for others, so that workers that boot together read all but the first and last packs once. */
   #inOrder(packs: readonly PlacedPack[]): readonly PlacedPack[] {
-    if (this.#read.size === 0) return packs;
-    const read = packs.filter(({ pack }) => this.#read.has(pack));
+    if (this.#recent.size === 0) return packs;
+    const read = packs.filter(({ pack }) => this.#recent.has(pack));
     if (read.length > 0) return read;
     const next = packs.findIndex(({ number }) => number > this.#last);
     return next === -1 ? packs : [...packs.slice(next), ...packs.slice(0, next)];
   }
 
   async #whole(pack: CertificatePack): Promise<CertificatePack> {
-    const { pack: packOf, missing } = this.#source;
-    if (packOf === undefined || pack.size === 0) return pack;
-    const known = this.#read.get(pack);
+    const { stock, missing } = this.#deps;
+    if (stock === undefined || pack.size === 0) return pack;
+    const known = this.#recent.get(pack)?.pack;
     if (known !== undefined) return await known;
-    const names = [...pack.values()].map(({ name }) => name);
-    const reading = packOf(names).then((whole) => {
-      if (whole.size < names.length) missing(names.filter((name) => whole.named(hashOf(name)).every((one) => one.name !== name)));
+    const names = namesOf(pack);
+    const reading = stock.pack(names).then((whole) => {
+      const lost = missingIn(whole, names);
+      if (lost.length > 0) missing(lost);
       return whole;
     });
-    this.#read.set(pack, reading);
+    this.#recent.set(pack, { pack: reading });
+    reading.catch(() => this.#recent.delete(pack));
     return await reading;
   }
+}
+
+function namesOf(pack: CertificatePack): readonly string[] {
+  return [...pack.values()].map(({ name }) => name);
+}
+
+/** Those of `names` that `pack` has not. */
+export function missingIn(pack: CertificatePack, names: readonly string[]): readonly string[] {
+  if (pack.size === names.length) return [];
+  return names.filter((name) => pack.named(hashOf(name)).every((one) => one.name !== name));
 }

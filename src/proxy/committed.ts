@@ -5,6 +5,7 @@ import type { Coverage } from '#tls/certificate.ts';
 import type { CertificateIndex } from '#tls/certificate-index.ts';
 import { EcluseError } from '#errors';
 import type { EdgeChange } from './protocol.ts';
+import { asleepAmong } from './wakes.ts';
 
 /** What all workers serve, or are to serve. */
 export interface Committed {
@@ -16,7 +17,7 @@ export interface Committed {
 /** What a pool begins with. */
 export interface EdgeStart {
   readonly config: RouteConfig;
-  /** A bare one goes with `packCertificates`. */
+  /** A bare one goes with a stock. */
   readonly certificates: CertificateIndex<Coverage>;
 }
 
@@ -43,4 +44,18 @@ export function configRefused(version: number, reason: string): EcluseError {
     message: `config version ${String(version)} was refused: ${reason}`,
     status: 400,
   });
+}
+
+/** Questions about the endpoints of what is committed, for whoever forgets those that are gone. */
+export function endpointsOf({ table, ports }: Committed): {
+  readonly isThere: (endpointId: string) => boolean;
+  readonly isAsleep: (endpointId: string) => boolean;
+} {
+  const published = ports.map(({ endpoint }) => endpoint);
+  const asleep = asleepAmong(published);
+  const ids = new Set(published.map(({ id }) => id));
+  return {
+    isThere: (id) => ids.has(id) || table.endpoints.get(id) !== undefined,
+    isAsleep: (id) => asleep.has(id) || table.endpoints.get(id)?.some(({ state }) => state === 'asleep') === true,
+  };
 }

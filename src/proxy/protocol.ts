@@ -2,7 +2,7 @@
  * What the primary and a worker say to each other. Structured-cloneable; sent with node:cluster's `advanced` serialisation.
  *
  * A request of the primary carries `seq`; its answer (`ack`, `refused` or `metrics`) carries the same. IPC keeps the order, and a
- * worker handles `certificates`, `boot`, `options`, `prepare`, `commit`, `freeze` and `thaw` on receipt, so a later message sees what an earlier one did.
+ * worker handles `boot`, `options`, `prepare`, `commit`, `freeze` and `thaw` on receipt, so a later message sees what an earlier one did.
  */
 import type { Spends } from './actions/rate-limits.ts';
 import type { LogLevel } from '#log';
@@ -91,16 +91,31 @@ export interface WorkerOptions {
 /** What may change while a worker serves. Whether there are PROXY headers may not: it decides how the ports were opened. */
 export type ChangeableOptions = Pick<WorkerOptions, 'limits' | 'trust' | 'redirect' | 'accessLogFile' | 'logLevel'>;
 
+/** A pack that a worker is to fetch. */
+export interface WantedPack {
+  readonly number: number;
+  /** As `PackQuestion` has it. */
+  readonly id: number;
+  readonly names: readonly string[];
+  /** What else is in it. */
+  readonly besides: readonly EdgeCertificate[];
+}
+
 export type ToWorker =
   /** Before `boot`: some of the certificates, in the order that the primary likes. */
   | { readonly kind: 'certificates'; readonly seq: number; readonly packs: readonly ToldPack[] }
+  /** The same, from the socket of a process that reads them. */
+  | {
+      readonly kind: 'fetch-certificates';
+      readonly seq: number;
+      readonly path: string;
+      readonly wanted: readonly WantedPack[];
+    }
   | {
       readonly kind: 'boot';
       readonly seq: number;
       readonly options: WorkerOptions;
       readonly config: RouteConfig;
-      /** Those that were not told yet, or that changed since. */
-      readonly packs: readonly ToldPack[];
       readonly freezes: readonly { readonly endpointIds: readonly string[]; readonly deadlineMs: number }[];
       readonly failedWakes: readonly FailedWake[];
       /** All endpoints that are to have no requests. */
@@ -172,7 +187,8 @@ export type FromWorker =
       readonly unhealthy: readonly string[];
     }
   | { readonly kind: 'listening'; readonly version: number }
-  | { readonly kind: 'ack'; readonly seq: number; readonly frozen?: FreezeResult }
+  /** `missing`: certificates that were to be fetched, and are not there. */
+  | { readonly kind: 'ack'; readonly seq: number; readonly frozen?: FreezeResult; readonly missing?: readonly string[] }
   | { readonly kind: 'refused'; readonly seq: number; readonly reason: string; readonly code?: string }
   | { readonly kind: 'metrics'; readonly seq: number; readonly metrics: readonly object[] }
   | { readonly kind: 'traffic'; readonly deltas: readonly TrafficDelta[] }

@@ -3,7 +3,7 @@ import type { Clock } from '#clock';
 import { EcluseError } from '#errors';
 import type { Log } from '#log';
 import { shareLimits } from './budget.ts';
-import type { PackCertificates } from './certificate-delivery.ts';
+import type { CertificateStock } from './certificate-delivery.ts';
 import type { EdgeStart } from './committed.ts';
 import { EDGE_LIMITS } from './edge-limits.ts';
 import type { EdgeLimits } from './edge-limits.ts';
@@ -35,7 +35,7 @@ export interface WorkerPoolOptions {
   readonly issue?: Issuing;
   readonly initial: EdgeStart;
   /** Where the certificates are that `initial` and later changes tell of. Undefined: `initial` has them, and they stay in this process. */
-  readonly packCertificates?: PackCertificates;
+  readonly certificates?: CertificateStock;
   /** Sealed with them, TLS sessions are resumed by any worker. Undefined: each has its own. */
   readonly ticketKeys?: Uint8Array;
   /** What this node's primaries hand on to each other; undefined: the workers end with theirs. */

@@ -17,7 +17,7 @@ import { WAKE_SAME_MS, WORKER_ACK_TIMEOUT_MS, WORKER_DRAIN_MS, WORKER_START_TIME
 import { RateLimits } from './actions/rate-limits.ts';
 import type { Spends } from './actions/rate-limits.ts';
 import { CertificateDelivery } from './certificate-delivery.ts';
-import { committedOf, committedWith, configRefused, routeConfigOf } from './committed.ts';
+import { committedOf, committedWith, configRefused, endpointsOf, routeConfigOf } from './committed.ts';
 import type { Committed } from './committed.ts';
 import { CheckMaterial } from './health/check-material.ts';
 import { HealthChecks } from './health/health-checks.ts';
@@ -26,17 +26,9 @@ import { Loads } from './loads.ts';
 import { aggregateMetrics } from './metrics.ts';
 import { probeAddresses } from './port-probe.ts';
 import { NOTHING_FROZEN } from './protocol.ts';
-import type {
-  ChangeableOptions,
-  EdgeChange,
-  FreezeOptions,
-  FreezeResult,
-  ListenAddress,
-  ListenAddresses,
-  ToWorker,
-} from './protocol.ts';
+import type { ChangeableOptions, EdgeChange, FreezeOptions, FreezeResult, ListenAddresses, ToWorker } from './protocol.ts';
 import { answerWanted } from './issuing.ts';
-import { Wakes, asleepAmong } from './wakes.ts';
+import { Wakes } from './wakes.ts';
 import { bootRefused, optionsRefused, refusalOf, sumOfFreezes } from './worker-answers.ts';
 import { changeableOf, checkWorkers, shareOfOptions } from './worker-pool-options.ts';
 import type { ChangeOptions, WorkerPoolDeps, WorkerPoolOptions, WorkerStatus } from './worker-pool-options.ts';
@@ -109,7 +101,7 @@ export class WorkerPool implements AsyncDisposable {
     this.#health = this.#checkHealth();
     this.#delivery = new CertificateDelivery({
       index: () => this.certificates,
-      pack: options.packCertificates,
+      stock: options.certificates,
       missing: (names) => {
         this.#committed = { ...this.#committed, certificates: this.certificates.with([], names) };
       },
@@ -123,7 +115,7 @@ export class WorkerPool implements AsyncDisposable {
         ...this.#deps,
         caBundle: (name) => this.#committed.table.caBundles.get(name),
         index: () => this.certificates,
-        pack: this.#options.packCertificates,
+        stock: this.#options.certificates,
       }),
       ...this.#deps,
       onChange: (change) => {
@@ -138,8 +130,7 @@ export class WorkerPool implements AsyncDisposable {
   /** Starts the workers and returns when all of them listen. */
   static async open(deps: WorkerPoolDeps, options: WorkerPoolOptions): Promise<WorkerPool> {
     checkWorkers(options.workers);
-    const isShared = (address: ListenAddress): boolean => options.succession?.predecessors.listenOn(address) === true;
-    const listen = await probeAddresses(options.listen, isShared);
+    const listen = await probeAddresses(options.listen, (at) => options.succession?.predecessors.listenOn(at) === true);
     const execArgv = [...(cluster.settings.execArgv ?? process.execArgv), ...WORKER_FLAGS];
     cluster.setupPrimary({ exec: options.workerFile, args: [], execArgv, serialization: 'advanced' });
     const pool = new WorkerPool(deps, options, listen);
@@ -325,7 +316,9 @@ export class WorkerPool implements AsyncDisposable {
     }
     this.#committed = next;
     for (const id of thaw) this.#freezes.delete(id);
-    this.#keepOnly(next);
+    const { isAsleep, isThere } = endpointsOf(next);
+    this.#wakes.keepOnly(isAsleep);
+    this.#loads.keepOnly(isThere);
     this.#health.changed(change.routes.services, change.routes.removedServices);
     this.#old?.changed(change, thaw);
     // Who booted meanwhile has the old version and has not prepared this one.
@@ -336,15 +329,6 @@ export class WorkerPool implements AsyncDisposable {
         await this.#commit(member, version, thaw);
       }),
     );
-  }
-
-  /** Forgets endpoints that are gone. */
-  #keepOnly({ table, ports }: Committed): void {
-    const published = ports.map(({ endpoint }) => endpoint);
-    const asleep = asleepAmong(published);
-    const ids = new Set(published.map(({ id }) => id));
-    this.#wakes.keepOnly((id) => asleep.has(id) || table.endpoints.get(id)?.some(({ state }) => state === 'asleep') === true);
-    this.#loads.keepOnly((id) => ids.has(id) || table.endpoints.get(id) !== undefined);
   }
 
   async #commit(member: Member, version: number, thaw: readonly string[]): Promise<void> {
@@ -421,6 +405,7 @@ export class WorkerPool implements AsyncDisposable {
       booted: false,
       listening: false,
       version: 0,
+      progressed: () => undefined,
     };
     this.#members.add(member);
     const ended = (): void => {
@@ -449,7 +434,13 @@ export class WorkerPool implements AsyncDisposable {
 
   /** Sends certificates, which may change meanwhile, and then what is committed and frozen by then. Rejects where the worker refuses it. */
   async #boot(member: Member): Promise<void> {
-    const packs = await this.#delivery.deliver(member.process);
+    await this.#delivery.deliver({
+      ask: async (message, timeoutMs) => {
+        const reply = await member.process.ask(message, timeoutMs);
+        member.progressed();
+        return reply;
+      },
+    });
     member.booted = true;
     member.version = this.version;
     const { succession, unknownNames = 'default', workers } = this.#options;
@@ -466,7 +457,6 @@ export class WorkerPool implements AsyncDisposable {
           ...generation,
         },
         config: routeConfigOf(this.#committed),
-        packs,
         ...this.#held(),
       },
       WORKER_START_TIMEOUT_MS,

@@ -12,6 +12,8 @@ export interface Member {
   booted: boolean;
   listening: boolean;
   version: number;
+  /** It took in some of what it boots with: its time begins anew. */
+  progressed: () => void;
 }
 
 export interface Forked {
@@ -61,6 +63,7 @@ export async function upWithin(member: Member, listening: Promise<undefined>, on
   const timer = setTimeout(() => {
     late.reject(startFailed(`did not listen in ${String(WORKER_START_TIMEOUT_MS)} ms`));
   }, WORKER_START_TIMEOUT_MS);
+  member.progressed = () => timer.refresh();
   const ended = member.process.exit.then((how) => {
     onEnd();
     clearTimeout(timer);
@@ -71,5 +74,6 @@ export async function upWithin(member: Member, listening: Promise<undefined>, on
     await Promise.race([listening, late.promise, ended]);
   } finally {
     clearTimeout(timer);
+    member.progressed = () => undefined;
   }
 }

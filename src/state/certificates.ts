@@ -130,6 +130,11 @@ export async function listEndingCertificates(sql: Sql, beforeMs: number, limit: 
   return (await sql.read(query, [beforeMs, limit])).map(rowOf);
 }
 
+export async function countCertificates(sql: Sql): Promise<number> {
+  const [row] = await sql.read('SELECT COUNT(*) AS certificates FROM certificate', []);
+  return row === undefined ? 0 : integerOf(row, 'certificates');
+}
+
 /** What all of them cover, a thousand at a time. */
 export async function* listCoverages(sql: Sql): AsyncGenerator<readonly CertificateCoverage[]> {
   const query = 'SELECT name, not_after_ms, hosts FROM certificate WHERE name > ? ORDER BY name LIMIT ?';

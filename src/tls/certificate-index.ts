@@ -170,10 +170,8 @@ export class CertificateIndex<C extends Coverage = PackedCertificate> {
 export class ToldPacks {
   readonly #told = new Map<number, CertificatePack>();
 
-  tell(packs: readonly ToldPack[]): void {
-    for (const { number, bytes } of packs) {
-      this.#told.set(number, new CertificatePack(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length)));
-    }
+  tell(number: number, pack: CertificatePack): void {
+    this.#told.set(number, pack);
   }
 
   index(): CertificateIndex {

@@ -4,8 +4,8 @@
  *
  * FORMAT, little-endian   u32 where the records begin; chains, each u32 bytes and PEM text; records up to the end
  * RECORD   u32 bytes of it, u32 hash of the name, f64 notAfterMs, u32 where its chain is, u16 bytes of the name, u16 hosts, u32 bytes of the leaf,
- *          u32 bytes of the key's PEM label and its DER; then the name, the hosts (u8 bytes of each before it), the leaf, the key's label (u8 bytes before
- *          it), the key
+ *          u32 bytes of the key's PEM label and its DER; then the name (none: it is the first host), the hosts (u8 bytes of each before it), the leaf, the
+ *          key's label (u8 bytes before it), the key. A key without a label is one of P-256: its 32 bytes, and u16 where the leaf has what belongs to it
  *
  * A pack is immutable. It is read by its own process and by workers of the same program (`PROTOCOL_VERSION`), and never from a disk. A bare one says what
  * certificates cover, and has neither leaves nor keys.
@@ -27,6 +27,12 @@ const RECORD_HEAD_BYTES = 32;
 /** A directory has two numbers for each record: the hash of its name, and where it is. */
 const PAIR = 2;
 const LABEL = 'CERTIFICATE';
+const KEY_LABEL = 'PRIVATE KEY';
+/** A key of P-256 (PKCS #8 around RFC 5915): all but its 32 bytes is the same, or in the certificate. */
+const SCALAR_BYTES = 32;
+const POINT_BYTES = 65;
+const P256_HEAD = Buffer.from('308187020100301306072a8648ce3d020106082a8648ce3d030107046d306b0201010420', 'hex');
+const P256_MIDDLE = Buffer.from('a144034200', 'hex');
 const NOTHING = Buffer.alloc(0);
 /** After one empty chain. */
 const BARE_RECORDS_AT = 2 * HEAD_BYTES;
@@ -47,7 +53,11 @@ export class PackedCertificate implements EdgeCertificate {
 
   get name(): string {
     const from = this.#at + RECORD_HEAD_BYTES;
-    return this.#bytes.toString('utf8', from, from + this.#nameBytes);
+    const bytes = this.#nameBytes;
+    if (bytes > 0) return this.#bytes.toString('utf8', from, from + bytes);
+    return this.#bytes.readUInt16LE(this.#at + HOSTS_AT) === 0
+      ? ''
+      : this.#bytes.toString('latin1', from + 1, from + 1 + this.#bytes.readUInt8(from));
   }
 
   get notAfterMs(): number {
@@ -69,9 +79,17 @@ export class PackedCertificate implements EdgeCertificate {
   }
 
   get keyPem(): string {
-    const [, from] = this.#leafSpan();
+    const [leafAt, from] = this.#leafSpan();
     const to = from + this.#bytes.readUInt32LE(this.#at + KEY_BYTES_AT);
     const labelEnd = from + 1 + this.#bytes.readUInt8(from);
+    if (labelEnd === from + 1) {
+      const pointAt = leafAt + this.#bytes.readUInt16LE(labelEnd + SCALAR_BYTES);
+      const [scalar, point] = [
+        this.#bytes.subarray(labelEnd, labelEnd + SCALAR_BYTES),
+        this.#bytes.subarray(pointAt, pointAt + POINT_BYTES),
+      ];
+      return pemBlockOf(KEY_LABEL, Buffer.concat([P256_HEAD, scalar, P256_MIDDLE, point]));
+    }
     return pemBlockOf(this.#bytes.toString('latin1', from + 1, labelEnd), this.#bytes.subarray(labelEnd, to));
   }
 
@@ -210,6 +228,11 @@ export class CertificatePack {
     return this.#directory.length / PAIR;
   }
 
+  /** Tells it from all others of this process that are not empty. */
+  get id(): number {
+    return this.#firstId;
+  }
+
   /** All whose names have this hash: one, but for chance. */
   named(nameHash: number): readonly PackedCertificate[] {
     const found: PackedCertificate[] = [];
@@ -255,8 +278,9 @@ export class CertificatePack {
 /** Throws where the leaf or the key is not one PEM block. */
 function partOf(certificate: EdgeCertificate): Part {
   const { name, leafPem, chain, keyPem } = certificate;
+  const leaf = blockOf(name, leafPem).der;
   return {
-    record: recordOf(certificate, blockOf(name, leafPem).der, blockOf(name, keyPem)),
+    record: recordOf(certificate, leaf, shortKeyOf(blockOf(name, keyPem), leaf)),
     chain: Buffer.from(chain.pem, 'latin1'),
   };
 }
@@ -268,7 +292,8 @@ function barePartOf(coverage: Coverage): Part {
 /** PERF: one buffer, written piece by piece; a hundred thousand are made while a node starts. */
 function recordOf({ name, hosts, notAfterMs }: Coverage, leaf: Buffer, key: Block): Buffer {
   const distinct = hosts.length > 1 ? [...new Set(hosts)] : hosts;
-  const nameBytes = Buffer.byteLength(name);
+  const written = name === distinct[0] ? '' : name;
+  const nameBytes = Buffer.byteLength(written);
   const keyBytes = 1 + key.label.length + key.der.length;
   const hostBytes = distinct.reduce((sum, host) => sum + 1 + host.length, 0);
   const record = scratch.take(RECORD_HEAD_BYTES + nameBytes + hostBytes + leaf.length + keyBytes);
@@ -280,12 +305,30 @@ function recordOf({ name, hosts, notAfterMs }: Coverage, leaf: Buffer, key: Bloc
   record.writeUInt16LE(distinct.length, HOSTS_AT);
   record.writeUInt32LE(leaf.length, LEAF_BYTES_AT);
   record.writeUInt32LE(keyBytes, KEY_BYTES_AT);
-  let at = RECORD_HEAD_BYTES + record.write(name, RECORD_HEAD_BYTES);
+  let at = RECORD_HEAD_BYTES + record.write(written, RECORD_HEAD_BYTES);
   for (const host of distinct) at = writeShort(record, at, host);
   at += leaf.copy(record, at);
   at = writeShort(record, at, key.label);
   key.der.copy(record, at);
   return record;
+}
+
+/** A key without what its certificate has as well: a tenth of the memory. */
+function shortKeyOf(key: Block, leaf: Buffer): Block {
+  const { label, der } = key;
+  const scalarEnd = P256_HEAD.length + SCALAR_BYTES;
+  const pointFrom = scalarEnd + P256_MIDDLE.length;
+  const isP256 =
+    label === KEY_LABEL &&
+    der.length === pointFrom + POINT_BYTES &&
+    der.subarray(0, P256_HEAD.length).equals(P256_HEAD) &&
+    der.subarray(scalarEnd, pointFrom).equals(P256_MIDDLE);
+  const pointAt = isP256 ? leaf.indexOf(der.subarray(pointFrom)) : -1;
+  if (pointAt === -1 || pointAt > 0xff_ff) return key;
+  const short = scratch.take(SCALAR_BYTES + 2);
+  der.copy(short, 0, P256_HEAD.length, scalarEnd);
+  short.writeUInt16LE(pointAt, SCALAR_BYTES);
+  return { label: '', der: short };
 }
 
 interface Block {

@@ -72,6 +72,7 @@ const edge = new Edge({
   added: {
     bare: async () => await bareCertificates({ sql }),
     pack: async (names) => await packCertificates({ sql, seal, refused: () => undefined }, names),
+    lend: async () => await Promise.resolve(undefined),
   },
   domain: () => 'localhost',
   wake: undefined,
@@ -85,7 +86,7 @@ const pool = await WorkerPool.open(
     accessLogFile: join(folder, 'access.log'),
     logLevel: 'silent',
     initial: await edge.initial(),
-    packCertificates: async (names) => await edge.packCertificates(names),
+    certificates: edge.stock,
     onTraffic: () => undefined,
     onWake: () => undefined,
   },

@@ -5,7 +5,7 @@
 import { reasonOf } from '#errors';
 import type { Log } from '#log';
 import type { TlsMaterial } from '#proxy/endpoint-security.ts';
-import type { PackCertificates } from '#proxy/certificate-delivery.ts';
+import type { CertificateStock } from '#proxy/certificate-delivery.ts';
 import type { CaBundle, EndpointTls } from '#routing/route-tls.ts';
 import type { Coverage, EdgeCertificate } from '#tls/certificate.ts';
 import type { CertificateIndex } from '#tls/certificate-index.ts';
@@ -17,7 +17,7 @@ export interface CheckMaterialSource {
   /** What is committed, at this moment. */
   readonly index: () => CertificateIndex<Coverage>;
   /** For an index that is bare. */
-  readonly pack: PackCertificates | undefined;
+  readonly stock: Pick<CertificateStock, 'pack'> | undefined;
 }
 
 interface Shown {
@@ -55,8 +55,8 @@ export class CheckMaterial implements TlsMaterial {
   }
 
   async #read(name: string, index: CertificateIndex<Coverage>): Promise<EdgeCertificate | undefined> {
-    const { pack } = this.#source;
-    if (pack !== undefined) return [...(await pack([name])).values()].find((one) => one.name === name);
+    const { stock } = this.#source;
+    if (stock !== undefined) return [...(await stock.pack([name])).values()].find((one) => one.name === name);
     const known = index.get(name);
     return known instanceof PackedCertificate ? known : undefined;
   }

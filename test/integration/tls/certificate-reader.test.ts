@@ -1,12 +1,14 @@
 /** Certificates of a real store, read by the process that does that for a primary. */
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { createLog } from '#log';
+import { PackClient } from '#proxy/pack-channel.ts';
 import { putCertificate } from '#state/certificates.ts';
 import { openSqlite } from '#state/sqlite.ts';
 import type { Sql } from '#state/sql.ts';
+import type { CertificatePack } from '#tls/certificate-pack.ts';
 import { KeySeal } from '#tls/key-seal.ts';
 import { pemBlockOf } from '#tls/pem-blocks.ts';
 import { CertificateReader } from '../../../src/node-certificate-reader.ts';
@@ -17,6 +19,7 @@ let storeFile: string;
 let sql: Sql;
 let seal: KeySeal;
 let reader: CertificateReader | undefined;
+let id = 0;
 
 beforeEach(async () => {
   folder = await mkdtemp(join(tmpdir(), 'ecluse-reader-'));
@@ -52,52 +55,84 @@ async function put(name: string): Promise<void> {
   await putCertificate(sql, { ...row, ...shown, sealedKey }, 1);
 }
 
-function open(): CertificateReader {
-  reader = new CertificateReader({ log: createLog('silent'), storeFile, seal });
+/** `fewMax`: how many it reads without a process. */
+function open(fewMax = 0): CertificateReader {
+  reader = new CertificateReader({ log: createLog('silent'), sql, storeFile, seal, fewMax });
   return reader;
 }
 
-async function served(names: readonly string[]): Promise<Readonly<Record<string, string>>> {
-  const pack = await open().pack(names);
-  return Object.fromEntries([...pack.values()].map(({ name, keyPem }) => [name, keyPem]));
+/** As a worker gets them: from the process that reads, or from this one. */
+async function packs(opened: CertificateReader, ...wanted: readonly (readonly string[])[]): Promise<readonly CertificatePack[]> {
+  using lent = await opened.lend();
+  if (lent === undefined) return await Promise.all(wanted.map(async (names) => await opened.pack(names)));
+  using client = await PackClient.connect(lent.path);
+  const fetched: CertificatePack[] = [];
+  for (const names of wanted) fetched.push(await client.fetch({ id: (id += 1), names }));
+  return fetched;
 }
 
-test('what certificates cover, and they with their keys, as the store is then', async () => {
-  await put('shop');
-  const opened = open();
-  expect((await opened.bare()).find('shop.test')?.name).toBe('shop');
-  await put('blog');
-  const pack = await opened.pack(['shop', 'blog', 'nobody']);
-  const read = Object.fromEntries([...pack.values()].map(({ name, keyPem }) => [name, keyPem]));
-  expect(read).toEqual({ shop: keyOf('shop'), blog: keyOf('blog') });
-  expect((await opened.pack(['nobody'])).size).toBe(0);
-});
+function keysOf(pack: CertificatePack | undefined): Readonly<Record<string, string>> {
+  return Object.fromEntries([...(pack?.values() ?? [])].map(({ name, keyPem }) => [name, keyPem]));
+}
 
-test('one that is damaged, or whose key is not its own, is left out', async () => {
+test.each([0, 10])(
+  'what certificates cover, and they with their keys, as the store is then (%i without a process)',
+  async (fewMax) => {
+    await put('shop');
+    const opened = open(fewMax);
+    expect((await opened.bare()).find('shop.test')?.name).toBe('shop');
+    await put('blog');
+    const [both, none, nothing] = await packs(opened, ['shop', 'blog', 'nobody'], ['nobody'], []);
+    expect(keysOf(both)).toEqual({ shop: keyOf('shop'), blog: keyOf('blog') });
+    expect([none?.size, nothing?.size]).toEqual([0, 0]);
+  },
+);
+
+test.each([0, 10])('one that is damaged, or whose key is not its own, is left out (%i without a process)', async (fewMax) => {
   for (const name of ['shop', 'blog', 'wiki']) await put(name);
   const takeKey = `UPDATE certificate SET sealed_key = (SELECT sealed_key FROM certificate WHERE name = 'shop') WHERE name = 'blog'`;
   await sql.write([
     { sql: takeKey, values: [] },
     { sql: `UPDATE certificate SET leaf = '-----BEGIN' WHERE name = 'wiki'`, values: [] },
   ]);
-  expect(await served(['shop', 'blog', 'wiki'])).toEqual({ shop: keyOf('shop') });
+  const [pack] = await packs(open(fewMax), ['shop', 'blog', 'wiki']);
+  expect(keysOf(pack)).toEqual({ shop: keyOf('shop') });
 });
 
-test('a store that cannot be read is said, and the next question is asked anew', async () => {
+test('who asks for the same gets the same; nobody but the owner may ask', async () => {
+  await put('shop');
+  const opened = open();
+  using lent = await opened.lend();
+  const path = lent?.path ?? '';
+  expect((await stat(path)).mode & 0o777).toBe(0o600);
+  using one = await PackClient.connect(path);
+  using other = await PackClient.connect(path);
+  const first = await one.fetch({ id: 7, names: ['shop'] });
+  await sql.write([{ sql: 'DELETE FROM certificate', values: [] }]);
+  expect((await other.fetch({ id: 7, names: ['shop'] })).bytes).toEqual(first.bytes);
+  expect((await other.fetch({ id: 8, names: ['shop'] })).size).toBe(0);
+});
+
+test('a store that cannot be read is said, and the next question is answered', async () => {
   await put('shop');
   const opened = open();
   await opened.bare();
+  using lent = await opened.lend();
+  using client = await PackClient.connect(lent?.path ?? '');
   await sql.write([{ sql: 'ALTER TABLE certificate RENAME TO other', values: [] }]);
-  await expect(opened.pack(['shop'])).rejects.toMatchObject({ code: 'ECLUSE_CERTIFICATES_UNREAD' });
+  await expect(client.fetch({ id: 1, names: ['shop'] })).rejects.toThrow('no such table');
   await sql.write([{ sql: 'ALTER TABLE other RENAME TO certificate', values: [] }]);
-  expect((await opened.pack(['shop'])).size).toBe(1);
+  expect((await client.fetch({ id: 1, names: ['shop'] })).size).toBe(1);
 });
 
-test('who waits for a reader that is closed hears of it', async () => {
+test('who waits for a process that ends hears of it, and the next one gets another', async () => {
   await put('shop');
   const opened = open();
-  const asked = opened.pack(['shop']);
+  const asked = opened.lend();
   await opened[Symbol.asyncDispose]();
   await expect(asked).rejects.toThrow('the node stops');
-  await expect(opened.bare()).rejects.toThrow('the node stops');
+  await expect(opened.lend()).rejects.toThrow('the node stops');
+  const next = open();
+  const [pack] = await packs(next, ['shop']);
+  expect(keysOf(pack)).toEqual({ shop: keyOf('shop') });
 });
