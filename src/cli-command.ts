@@ -71,8 +71,35 @@ export type EdgeCommand = Remote &
       }
   );
 
+/** Days by UTC; undefined: from the first, to now. */
+interface Days {
+  readonly fromDay: string | undefined;
+  readonly toDay: string | undefined;
+}
+
+export type LedgerCommand = Remote &
+  (
+    | ({ readonly kind: 'ledger-verify'; readonly tenant: string | undefined } & Days)
+    | ({ readonly kind: 'ledger-export'; readonly tenant: string } & Days)
+    | { readonly kind: 'ledger-key' }
+    | {
+        readonly kind: 'ledger-correct';
+        readonly container: string;
+        readonly reason: string;
+        readonly at: Moment;
+        readonly quantities: {
+          readonly cpuNs: number;
+          readonly memoryByteMs: bigint;
+          readonly requests: number;
+          readonly egressBytes: number;
+          readonly ingressBytes: number;
+        };
+      }
+  );
+
 export type RemoteCommand =
   | EdgeCommand
+  | LedgerCommand
   | (Remote &
       (
         | { readonly kind: 'status' }

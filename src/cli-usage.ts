@@ -1,17 +1,14 @@
 /** `usage`: sums of the ledger, for people, spreadsheets and programs. */
 import type { AdminClient } from '#admin/client.ts';
 import type { UsageGrouping, UsageTotal } from '#caas/usage.ts';
-import type { Moment, RemoteCommand } from './cli-command.ts';
+import type { RemoteCommand } from './cli-command.ts';
+import { instantOf } from './cli-flags.ts';
 import { usageError } from './cli-spec.ts';
 import { writeJson } from './cli-output.ts';
 import type { Output } from './cli-output.ts';
 import { csvField, plainText, tableText } from './cli-text.ts';
 
 type UsageCommand = Extract<RemoteCommand, { readonly kind: 'usage' }>;
-
-function instantOf(moment: Moment, nowMs: number): number {
-  return moment.kind === 'at' ? moment.atMs : Math.max(0, nowMs - moment.ms);
-}
 
 export async function printUsage(command: UsageCommand, client: AdminClient, output: Output): Promise<void> {
   const nowMs = Date.now();

@@ -1,7 +1,10 @@
 /** Sums of the ledger. Pure. Sums are bigint: byte·ms of a month exceed 53 bits, and of a large tenant 63. */
 import type { LedgerRow } from '#state/ledger.ts';
+import { joinSpans } from '#state/usage-rollups.ts';
 
 export type UsageGrouping = 'container' | 'tenant' | 'host' | 'hour';
+/** With its container's name. */
+export type NamedRow = LedgerRow & { readonly name: string };
 
 export interface UsageTotal {
   readonly key: string;
@@ -32,7 +35,7 @@ function keyOf(row: LedgerRow, by: UsageGrouping): string {
   }
 }
 
-function emptyTotal(key: string, row: LedgerRow & { readonly name: string }, by: UsageGrouping): UsageTotal {
+function emptyTotal(key: string, row: NamedRow, by: UsageGrouping): UsageTotal {
   return {
     key,
     tenant: row.tenant,
@@ -49,7 +52,7 @@ function emptyTotal(key: string, row: LedgerRow & { readonly name: string }, by:
 }
 
 /** Totals a group, in order of first use. */
-export function sumUsage(rows: readonly (LedgerRow & { readonly name: string })[], by: UsageGrouping): readonly UsageTotal[] {
+export function sumUsage(rows: readonly NamedRow[], by: UsageGrouping): readonly UsageTotal[] {
   const totals = new Map<string, UsageTotal>();
   for (const row of rows) {
     const key = keyOf(row, by);
@@ -66,6 +69,19 @@ export function sumUsage(rows: readonly (LedgerRow & { readonly name: string })[
       egressBytes: before.egressBytes + BigInt(row.egressBytes),
       heldMs: before.heldMs + BigInt(row.heldMs),
     });
+  }
+  return [...totals.values()];
+}
+
+/** Totals of several sources as one: those of one key are added up. */
+export function totalsOfSums(sums: readonly UsageTotal[]): readonly UsageTotal[] {
+  const totals = new Map<string, UsageTotal>();
+  for (const sum of sums) {
+    const before = totals.get(sum.key);
+    totals.set(
+      sum.key,
+      before === undefined ? sum : { ...joinSpans(before, sum), tenant: before.tenant === sum.tenant ? sum.tenant : '' },
+    );
   }
   return [...totals.values()];
 }

@@ -1,4 +1,5 @@
 /** A real admin API on a real socket and store, over a node that has tenants and a change log but moves nothing. */
+import { generateKeyPairSync } from 'node:crypto';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -7,8 +8,11 @@ import { checkPrecondition } from '#admin/entity-tag.ts';
 import type { MigrationReport } from '#caas/migration/move.ts';
 import type { ContainerView, NodeControl, NodeStatus, SnapshotView } from '#admin/node-control.ts';
 import type { SnapshotReport } from '#caas/snapshots/snapshots.ts';
+import { LedgerOperations } from '../../src/node-metering.ts';
 import { QUOTA_DEFAULT } from '../../src/node-tenants.ts';
+import { systemClock } from '#clock';
 import { EcluseError } from '#errors';
+import { ledgerKeyOf } from '#metering/ledger-head.ts';
 import { createLog } from '#log';
 import { readChanges } from '#state/change-log.ts';
 import type { Sql } from '#state/sql.ts';
@@ -110,6 +114,8 @@ const SNAPSHOT_VIEW: SnapshotView = {
   runtime: 'release-20260101.0',
 };
 
+const LEDGER_KEY = ledgerKeyOf(generateKeyPairSync('ed25519').privateKey);
+
 function notFound(message: string): EcluseError {
   return new EcluseError({ code: 'ECLUSE_NOT_FOUND', source: 'usage', message, mend: 'see: ecluse tenant ls', status: 404 });
 }
@@ -137,6 +143,7 @@ export function createTestControl(sql: Sql): NodeControl {
   return {
     edge: NO_EDGE,
     certificates: { list: async () => [], add: noEdge, remove: noEdge },
+    ledger: new LedgerOperations({ clock: systemClock, sql, key: LEDGER_KEY }),
     status: async () => STATUS,
     reload: async () => ({
       file: '/etc/ecluse/ecluse.yaml',

@@ -4,8 +4,12 @@ import { describe, expect, test } from 'vitest';
 import { createAdminClient } from '#admin/client.ts';
 import { entityTagOf } from '#admin/entity-tag.ts';
 import { ADMIN_ROUTES } from '#admin/routes.ts';
+import { openIncarnationWrite } from '#state/ledger.ts';
+import type { Incarnation } from '#state/ledger.ts';
+import { LedgerWriter } from '#state/ledger-writer.ts';
+import type { Sql } from '#state/sql.ts';
 import { AdminOpenApi, mapping } from '../../support/admin-openapi.ts';
-import { startAdmin } from '../../support/admin.ts';
+import { CONTAINER, HUGE, startAdmin } from '../../support/admin.ts';
 
 interface Answer {
   readonly status: number;
@@ -37,6 +41,28 @@ async function ask(socketPath: string, { method = 'GET', path, body, headers = {
     request.on('error', reject);
     request.end(body === undefined ? undefined : JSON.stringify(body));
   });
+}
+
+/** A container of tenant acme that was metered once. */
+async function meterOnce(sql: Sql): Promise<void> {
+  const at: Incarnation = {
+    container: CONTAINER.id,
+    incarnation: 1,
+    tenant: 'acme',
+    host: 'a',
+    name: 'web',
+    cgroup: '/x',
+    cgroupIdentity: '',
+    openedMs: 1000,
+    closedMs: undefined,
+    seq: 0,
+    meteredToMs: 1000,
+    cpuNs: 0,
+    memoryBytes: 0,
+  };
+  await sql.write([openIncarnationWrite(at)]);
+  const used = { cpuNs: 5, memoryByteMs: HUGE / 64n, requests: 1, ingressBytes: 2, egressBytes: 3, heldMs: 0 };
+  await new LedgerWriter(sql).append(at, { ...used, toMs: 2000 }, { cpuNs: 5, memoryBytes: 1, cgroupIdentity: '' });
 }
 
 /** One request for every route but those of the edge, which a node has that serves. */
@@ -71,6 +97,15 @@ const REQUESTS: Readonly<Record<string, Omit<Asked, 'method'>>> = {
   'GET snapshots/{ref}': { path: 'snapshots/0f3a' },
   'POST snapshots/{ref}/restore': { path: 'snapshots/0f3a/restore', body: {} },
   'DELETE snapshots/{ref}': { path: 'snapshots/0f3a' },
+  'GET ledger/keys': { path: 'ledger/keys' },
+  'POST ledger/verify': { path: 'ledger/verify?from=2026-11-01' },
+  'GET ledger/export': { path: 'ledger/export?tenant=acme' },
+  'GET ledger/rows': { path: 'ledger/rows?tenant=acme&after=0&until=9' },
+  'POST ledger/end': { path: 'ledger/end', body: { tenant: 'acme', rows: 1, heads: 1, sha256: 'a'.repeat(64) } },
+  'POST ledger/corrections': {
+    path: 'ledger/corrections',
+    body: { container: 'acme/web', reason: 'counted twice', fromMs: 5000, toMs: 6000, cpuNs: -5 },
+  },
   'GET openapi.json': { path: 'openapi.json' },
 };
 
@@ -80,6 +115,7 @@ describe('what the API answers', () => {
   test('is what its document says, for every route', async () => {
     await using admin = await startAdmin();
     await createAdminClient(admin.socketPath).addTenant({ name: 'acme' });
+    await meterOnce(admin.sql);
     const judge = new AdminOpenApi(mapping(JSON.parse((await ask(admin.socketPath, { path: 'openapi.json' })).text)));
     const asked: string[] = [];
     for (const [name, request] of Object.entries(REQUESTS)) {

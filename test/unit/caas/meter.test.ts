@@ -7,7 +7,7 @@ import { sumUsage } from '#caas/usage.ts';
 import type { Clock } from '#clock';
 import { Cgroups } from '#isolation/cgroup.ts';
 import { createLog } from '#log';
-import { readLedger } from '#state/ledger.ts';
+import { readNamedRows } from '#state/ledger.ts';
 import { openSqlite } from '#state/sqlite.ts';
 import type { Sql } from '#state/sql.ts';
 
@@ -42,7 +42,7 @@ describe('Meter', () => {
     await writeFile(join(folder, 'memory', CGROUP, 'memory.stat'), `cache 1\ntotal_inactive_file ${String(MIB)}\n`);
   };
   const total = async () =>
-    sumUsage(await readLedger(sql, { tenant: undefined, sinceMs: 0, untilMs: Number.MAX_SAFE_INTEGER }), 'container')[0];
+    sumUsage(await readNamedRows(sql, { tenant: '', fromMs: 0, untilMs: Number.MAX_SAFE_INTEGER }, 'all'), 'container')[0];
   const openMeter = async (): Promise<Meter> =>
     await Meter.open({
       log: createLog('silent'),
@@ -126,7 +126,7 @@ describe('Meter', () => {
     nowMs -= 60_000;
     await counters(500, MIB);
     await meter.flush('c1');
-    const [row] = await readLedger(sql, { tenant: 'acme', sinceMs: 0, untilMs: Number.MAX_SAFE_INTEGER });
+    const [row] = await readNamedRows(sql, { tenant: 'acme', fromMs: 0, untilMs: Number.MAX_SAFE_INTEGER }, 'all');
     expect(row?.toMs).toBeGreaterThanOrEqual(row?.fromMs ?? Number.NaN);
     expect(row?.memoryByteMs).toBe(0n);
     expect(row?.cpuNs).toBe(500);
@@ -137,6 +137,6 @@ describe('Meter', () => {
     nowMs += 60_000;
     await meter.flush('c1');
     await meter.flush('c1');
-    expect(await readLedger(sql, { tenant: undefined, sinceMs: 0, untilMs: Number.MAX_SAFE_INTEGER })).toEqual([]);
+    expect(await readNamedRows(sql, { tenant: '', fromMs: 0, untilMs: Number.MAX_SAFE_INTEGER }, 'all')).toEqual([]);
   });
 });
