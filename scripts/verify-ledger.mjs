@@ -13,7 +13,7 @@ import { createHash, createPublicKey, verify } from 'node:crypto';
 import { readFileSync, realpathSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 
-const QUANTITIES = ['cpuNs', 'memoryByteMs', 'requests', 'ingressBytes', 'egressBytes', 'heldMs'];
+const QUANTITIES = ['cpuNs', 'memoryByteMs', 'requests', 'ingressBytes', 'egressBytes', 'heldMs', 'snapshotByteMs'];
 const ZEROS = '0'.repeat(64);
 
 const sha256 = (bytes) => createHash('sha256').update(bytes).digest('hex');

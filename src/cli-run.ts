@@ -8,7 +8,15 @@ import type { NodeConfig } from '#config';
 import { EcluseError, codeOf, errorLine, reasonOf } from '#errors';
 import { DATA_DIR_DEFAULT, adminSocketOf } from '#node-paths';
 import { parseCommandLine } from './cli.ts';
-import type { Command, DaemonAddress, EdgeCommand, LedgerCommand, RemoteCommand, UpCommand } from './cli-command.ts';
+import type {
+  Command,
+  DaemonAddress,
+  EdgeCommand,
+  LedgerCommand,
+  PriceCommand,
+  RemoteCommand,
+  UpCommand,
+} from './cli-command.ts';
 import { processOutput } from './cli-output.ts';
 import type { Output } from './cli-output.ts';
 
@@ -142,6 +150,10 @@ async function runRemote(command: RemoteCommand, output: Output): Promise<void> 
     await (await import('./cli-ledger.ts')).runLedgerCommand(command, client, output);
     return;
   }
+  if (isOfPrices(command)) {
+    await (await import('./cli-prices.ts')).runPriceCommand(command, client, output);
+    return;
+  }
   if (!isOfNode(command)) {
     await runOnObjects(command, client, output);
     return;
@@ -207,6 +219,18 @@ function isOfLedger(command: RemoteCommand): command is LedgerCommand {
   return OF_LEDGER.includes(command.kind);
 }
 
+const OF_PRICES: readonly RemoteCommand['kind'][] = [
+  'prices-check',
+  'prices-apply',
+  'prices-show',
+  'prices-history',
+  'invoice',
+] satisfies readonly PriceCommand['kind'][];
+
+function isOfPrices(command: RemoteCommand): command is PriceCommand {
+  return OF_PRICES.includes(command.kind);
+}
+
 const OF_NODE = [
   'status',
   'reload',
@@ -220,9 +244,9 @@ const OF_NODE = [
   'usage',
 ] as const;
 type NodeCommand = Extract<RemoteCommand, { readonly kind: (typeof OF_NODE)[number] }>;
-type ObjectCommand = Exclude<RemoteCommand, NodeCommand | EdgeCommand | LedgerCommand>;
+type ObjectCommand = Exclude<RemoteCommand, NodeCommand | EdgeCommand | LedgerCommand | PriceCommand>;
 
-function isOfNode(command: Exclude<RemoteCommand, EdgeCommand | LedgerCommand>): command is NodeCommand {
+function isOfNode(command: Exclude<RemoteCommand, EdgeCommand | LedgerCommand | PriceCommand>): command is NodeCommand {
   return OF_NODE.some((kind) => kind === command.kind);
 }
 

@@ -1,6 +1,6 @@
 /** The commands for what was used and what it costs. Pure. */
 import type { Command } from './cli-command.ts';
-import { momentOf, oneOf, remote, REMOTE_FLAGS, TENANT_FLAG, withUnit } from './cli-flags.ts';
+import { countOf, momentOf, oneOf, remote, REMOTE_FLAGS, TENANT_FLAG, withUnit } from './cli-flags.ts';
 import { usageError } from './cli-spec.ts';
 import type { CommandSpec, FlagSpec, Given } from './cli-spec.ts';
 import { parseSizeBytes } from '#units';
@@ -11,7 +11,18 @@ const DAY_FLAGS: readonly FlagSpec[] = [
 ];
 
 function usageOf(given: Given): Command {
-  const format = oneOf('format', given.text('format') ?? (given.has('json') ? 'json' : 'table'), ['table', 'csv', 'json']);
+  const format = oneOf('format', given.text('format') ?? (given.has('json') ? 'json' : 'table'), [
+    'table',
+    'csv',
+    'json',
+    'focus',
+    'cloudevents',
+  ]);
+  const month = monthOf(given.text('month'));
+  if (month !== undefined && (given.text('since') !== undefined || given.text('until') !== undefined))
+    throw usageError('--month excludes --since and --until');
+  if (format === 'focus' && month === undefined)
+    throw usageError('FOCUS is about whole months', 'add --month, like --month 2026-11');
   return {
     kind: 'usage',
     ...remote(given),
@@ -20,6 +31,7 @@ function usageOf(given: Given): Command {
     until: momentOf('until', given.text('until') ?? '0s'),
     by: oneOf('by', given.text('by') ?? 'container', ['container', 'tenant', 'host', 'hour']),
     format,
+    month,
   };
 }
 
@@ -27,6 +39,11 @@ function tenantOf(given: Given): string {
   const tenant = given.text('tenant');
   if (tenant === undefined || tenant === '') throw usageError('--tenant is missing', 'see the tenants with: ecluse tenant ls');
   return tenant;
+}
+
+function monthOf(text: string | undefined): string | undefined {
+  if (text === undefined || /^\d{4}-(?:0[1-9]|1[0-2])$/.test(text)) return text;
+  throw usageError(`--month cannot be "${text}"`, 'write a month like 2026-11');
 }
 
 /** Errors: ECLUSE_USAGE where it is no day of the calendar. */
@@ -96,10 +113,64 @@ export const METERING_COMMAND_SPECS: readonly CommandSpec[] = [
       { name: 'since', value: 'WHEN', about: 'a time, or how long ago (default: 30d)' },
       { name: 'until', value: 'WHEN', about: 'a time, or how long ago (default: now)' },
       { name: 'by', value: 'WHAT', about: 'container, tenant, host or hour (default: container)' },
-      { name: 'format', value: 'FORMAT', about: 'table, csv or json (default: table)' },
+      { name: 'month', value: 'MONTH', about: 'a month by UTC, like 2026-11, instead of --since and --until' },
+      { name: 'format', value: 'FORMAT', about: 'table, csv, json, focus (1.2, of --month) or cloudevents (default: table)' },
       ...REMOTE_FLAGS,
     ],
     command: usageOf,
+  },
+  {
+    words: 'prices check',
+    operands: ['FILE'],
+    about: 'say whether a price book is in order, and can follow those that there are',
+    flags: REMOTE_FLAGS,
+    command: (given) => ({ kind: 'prices-check', ...remote(given), file: given.operand(0), note: '' }),
+  },
+  {
+    words: 'prices apply',
+    operands: ['FILE'],
+    about: 'let a price book be in force from the hour on that it names',
+    flags: [{ name: 'note', value: 'TEXT', about: 'why, for the history' }, ...REMOTE_FLAGS],
+    command: (given) => ({ kind: 'prices-apply', ...remote(given), file: given.operand(0), note: given.text('note') ?? '' }),
+  },
+  {
+    words: 'prices show',
+    operands: [],
+    about: 'print the price book that was applied last',
+    flags: [{ name: 'version', value: 'N', about: 'another one' }, ...REMOTE_FLAGS],
+    command: (given) => {
+      const version = given.text('version');
+      return {
+        kind: 'prices-show',
+        ...remote(given),
+        version: version === undefined ? undefined : countOf('version', version, 1),
+      };
+    },
+  },
+  {
+    words: 'prices history',
+    operands: [],
+    about: 'list the price books',
+    flags: REMOTE_FLAGS,
+    command: (given) => ({ kind: 'prices-history', ...remote(given) }),
+  },
+  {
+    words: 'invoice',
+    operands: [],
+    about: "show what a tenant's month costs, line by line",
+    flags: [
+      { name: 'tenant', value: 'T', about: 'whose month' },
+      { name: 'month', value: 'MONTH', about: 'by UTC, like 2026-11 (default: this month so far)' },
+      { name: 'format', value: 'FORMAT', about: 'text, json, csv, focus (1.2) or cloudevents (default: text)' },
+      ...REMOTE_FLAGS,
+    ],
+    command: (given) => ({
+      kind: 'invoice',
+      ...remote(given),
+      tenant: tenantOf(given),
+      month: monthOf(given.text('month')) ?? new Date().toISOString().slice(0, 7),
+      format: oneOf('format', given.text('format') ?? 'text', ['text', 'json', 'csv', 'focus', 'cloudevents']),
+    }),
   },
   {
     words: 'ledger verify',

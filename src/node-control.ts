@@ -52,7 +52,7 @@ import type { Sql } from '#state/sql.ts';
 import type { Tenant } from '#state/tenants.ts';
 import type { NodeConfig } from '#config';
 import type { CertificateControl } from '#admin/certificate-control.ts';
-import type { LedgerControl } from '#admin/metering-control.ts';
+import type { LedgerControl, PriceControl } from '#admin/metering-control.ts';
 import type { LedgerKey } from '#metering/ledger-head.ts';
 import type { EdgeControl } from '#admin/edge-control.ts';
 import { checkPrecondition } from '#admin/entity-tag.ts';
@@ -63,6 +63,7 @@ import { EdgeSettingsControl } from './node-edge-settings.ts';
 import type { Fleet } from './node-fleet.ts';
 import { addressText, confirmHost, explanationOf, hostStatus, settingsOfHost, snapshotView } from './node-views.ts';
 import { LedgerOperations } from './node-metering.ts';
+import { PriceOperations } from './node-prices.ts';
 import type { NodeMetrics } from './node-metrics.ts';
 import type { LiveConfig, Reloads } from './node-reload.ts';
 import type { Tenants } from './node-tenants.ts';
@@ -111,6 +112,7 @@ export class NodeOperations implements NodeControl {
   readonly edge: EdgeControl;
   readonly certificates: CertificateControl;
   readonly ledger: LedgerControl;
+  readonly prices: PriceControl;
   readonly #parts: NodeParts;
 
   constructor(parts: NodeParts) {
@@ -118,6 +120,7 @@ export class NodeOperations implements NodeControl {
     const { clock, sql, edge, certificates, pool, log } = parts;
     this.certificates = certificates;
     this.ledger = new LedgerOperations({ clock, sql, key: parts.ledgerKey });
+    this.prices = new PriceOperations({ clock, sql, keeper: parts.keeper, flush: async () => await this.#flush() });
     this.edge = new EdgeSettingsControl({
       log,
       clock,
@@ -243,9 +246,7 @@ export class NodeOperations implements NodeControl {
     readonly untilMs: number;
     readonly by: UsageGrouping;
   }): Promise<readonly UsageTotal[]> {
-    // What is being counted goes into the ledger first, so that the answer is of this moment.
-    const { meter } = this.#parts;
-    await Promise.all(meter.readings().map(async ({ container }) => await meter.flush(container)));
+    await this.#flush();
     return await this.#parts.keeper.usage(query);
   }
 
@@ -352,6 +353,12 @@ export class NodeOperations implements NodeControl {
 
   async changes(cursor: number, limit: number): Promise<readonly Change[]> {
     return await readChanges(this.#parts.sql, cursor, limit);
+  }
+
+  /** What is being counted goes into the ledger first, so that an answer is of this moment. */
+  async #flush(): Promise<void> {
+    const { meter } = this.#parts;
+    await Promise.all(meter.readings().map(async ({ container }) => await meter.flush(container)));
   }
 
   async #tenantView(tenant: Tenant): Promise<TenantView> {

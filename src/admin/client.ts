@@ -18,6 +18,7 @@ import type { IncomingMessage } from 'node:http';
 import { StringDecoder } from 'node:string_decoder';
 import type { UsageTotal } from '#caas/usage.ts';
 import { EcluseError, codeOf, reasonOf } from '#errors';
+import type { Invoice } from '#metering/invoice.ts';
 import type { ExportEnd } from '#metering/ledger-head.ts';
 import { checkSocketPath } from '#node-paths';
 import type { Change } from '#state/change-log.ts';
@@ -36,7 +37,7 @@ import type {
   SettingsView,
   VersionView,
 } from './edge-control.ts';
-import type { LedgerControl } from './metering-control.ts';
+import type { LedgerControl, PriceBookView, PriceControl } from './metering-control.ts';
 import { ifMatchHeader } from './entity-tag.ts';
 import { exactJson, parseExactJson } from './exact-json.ts';
 import { ANSWER_BYTES_MAX, ANSWER_TIMEOUT_MS, LIFECYCLE_TIMEOUT_MS } from './limits.ts';
@@ -70,6 +71,7 @@ const USAGE_BIGINTS: ReadonlySet<string> = new Set([
   'ingressBytes',
   'egressBytes',
   'heldMs',
+  'snapshotByteMs',
 ]);
 const NO_BIGINTS: ReadonlySet<string> = new Set();
 
@@ -140,6 +142,7 @@ export function createAdminClient(socketPath: string): AdminClient {
     edge: edgeClient(ask),
     certificates: certificateClient(ask),
     ledger: ledgerClient(socketPath, ask),
+    prices: priceClient(ask),
     changes: async (cursor, limit) =>
       (await get<{ changes: readonly Change[] }>('changes', { after: String(cursor), limit: String(limit) })).changes,
     latestChanges: async (count) =>
@@ -239,6 +242,32 @@ function ledgerClient(socketPath: string, ask: <T>(call: Call) => Promise<T>): L
         path: 'ledger/corrections',
         body: { ...body, memoryByteMs: String(memoryByteMs) },
       }),
+  };
+}
+
+/** Of an invoice: integers that can exceed what a double holds. */
+const INVOICE_BIGINTS: ReadonlySet<string> = new Set([
+  'quantity',
+  'unitPriceMicros',
+  'listPriceMicros',
+  'amountMicros',
+  'totalMicros',
+]);
+
+function priceClient(ask: <T>(call: Call) => Promise<T>): PriceControl {
+  return {
+    history: async () => (await ask<{ books: readonly PriceBookView[] }>({ method: 'GET', path: 'prices' })).books,
+    show: async (version) => await ask<PriceBookView>({ method: 'GET', path: `prices/${String(version ?? 'last')}` }),
+    apply: async ({ book, note, dryRun }) =>
+      await ask<PriceBookView>({
+        method: 'POST',
+        path: withQuery('prices', { note: note === '' ? undefined : note, dryRun: dryRun ? '1' : undefined }),
+        body: book,
+      }),
+    invoice: async ({ tenant, month }) => {
+      const path = withQuery(`invoices/${encodeURIComponent(tenant)}`, { month });
+      return await ask<Invoice>({ method: 'GET', path, bigints: INVOICE_BIGINTS });
+    },
   };
 }
 

@@ -1,5 +1,6 @@
-/** What the admin API answers about the ledger: the schemas of the OpenAPI document, as those in `answers.ts`. */
+/** What the admin API answers about the ledger, prices and invoices: the schemas of the OpenAPI document, as those in `answers.ts`. */
 import * as z from 'zod';
+import { SKUS } from '#metering/skus.ts';
 
 const instantMs = z.int().describe('Milliseconds since 1970.');
 const count = z.int().min(0);
@@ -12,6 +13,7 @@ const quantities = {
   ingressBytes: digits,
   egressBytes: digits,
   heldMs: digits,
+  snapshotByteMs: digits,
 };
 
 const key = z.object({
@@ -56,6 +58,35 @@ const verdict = z.object({
   fault: z.object({ number: z.int(), text: z.string() }).nullable().describe('The first that does not fit; null: it fits.'),
 });
 
+const exact = z.bigint().describe('An integer of any size.');
+const micros = z.bigint().describe('Millionths of the currency; of any size.');
+
+const priceBook = z.object({
+  version: z.int().min(1),
+  fromMs: instantMs,
+  atMs: instantMs.describe('When it was applied.'),
+  note: z.string(),
+  book: z.record(z.string(), z.unknown()).describe('As it was written, with defaults.'),
+});
+
+const priceKey = z.enum(SKUS.map(({ price }) => price));
+const line = { fromMs: instantMs, toMs: instantMs, amountMicros: micros };
+const invoiceLine = z.discriminatedUnion('kind', [
+  z.object({
+    kind: z.literal('usage'),
+    container: z.string(),
+    name: z.string(),
+    sku: priceKey,
+    tariff: z.enum(['standard', 'off-peak']),
+    version: z.int().describe('Of the price book.'),
+    quantity: exact.describe('In the unit of the ledger.'),
+    unitPriceMicros: micros,
+    listPriceMicros: micros,
+    ...line,
+  }),
+  z.object({ kind: z.enum(['allowance', 'minimum', 'credit']), sku: priceKey.nullable(), about: z.string(), ...line }),
+]);
+
 /** By the names that they have in the document. */
 export const METERING_ANSWERS = {
   LedgerKeys: z.object({ keys: z.array(key.extend({ sinceMs: instantMs })).describe('The one of today last.') }),
@@ -68,5 +99,17 @@ export const METERING_ANSWERS = {
   }),
   LedgerRows: z.object({ rows: z.array(row), heads: z.array(head).describe('Those over these rows.') }),
   LedgerEnd: z.object({ tenant: z.string(), rows: count, heads: count, sha256, key: sha256, signature: z.string() }),
+  PriceBookList: z.object({ books: z.array(priceBook).describe('By version.') }),
+  PriceBook: priceBook,
+  Invoice: z.object({
+    tenant: z.string(),
+    fromMs: instantMs,
+    toMs: instantMs,
+    currency: z.string(),
+    issuer: z.string(),
+    lines: z.array(invoiceLine),
+    totalMicros: micros.describe('The sum of the lines.'),
+    notes: z.array(z.string()),
+  }),
   LedgerCorrected: z.object({ tenant: z.string(), container: z.string() }),
 } as const;

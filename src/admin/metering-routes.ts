@@ -1,7 +1,10 @@
-/** The routes of the admin API for the ledger. */
+/** The routes of the admin API for the ledger, prices and invoices. */
 import * as z from 'zod';
+import { PRICE_BOOK_KEYS, priceBookSchema } from '#metering/price-book.ts';
 import { jsonRoute, linesRoute } from './admin-route.ts';
 import type { AdminRoute } from './admin-route.ts';
+import { badRequest } from './api-error.ts';
+import { changeQuerySchema, parseConfig } from './config-requests.ts';
 import { METERING_ANSWERS } from './metering-answers.ts';
 
 const DAY_FAULT = 'a day is written like 2026-11-30';
@@ -37,6 +40,9 @@ export const correctionSchema = z.strictObject({
   ingressBytes: counted,
   egressBytes: counted,
 });
+
+const MONTH_PATTERN = /^\d{4}-(?:0[1-9]|1[0-2])$/;
+const MONTH_FAULT = 'a month is written like 2026-11';
 
 export const METERING_ROUTES: readonly AdminRoute[] = [
   jsonRoute({
@@ -97,4 +103,46 @@ export const METERING_ROUTES: readonly AdminRoute[] = [
     answer: METERING_ANSWERS.LedgerCorrected,
     handle: async ({ control, body }) => await control.ledger.correct(body),
   }),
+  jsonRoute({
+    method: 'GET',
+    path: 'prices',
+    summary: 'All price books',
+    answer: METERING_ANSWERS.PriceBookList,
+    handle: async ({ control }) => ({ books: await control.prices.history() }),
+  }),
+  jsonRoute({
+    method: 'GET',
+    path: 'prices/{version}',
+    summary: 'A price book',
+    answer: METERING_ANSWERS.PriceBook,
+    handle: async ({ control, captured }) => await control.prices.show(versionOf(captured('version'))),
+  }),
+  jsonRoute({
+    method: 'POST',
+    path: 'prices',
+    summary: 'Apply a price book, from the hour on that it names',
+    query: changeQuerySchema,
+    body: priceBookSchema,
+    parseBody: (schema, value) => parseConfig(schema, value, PRICE_BOOK_KEYS),
+    status: 201,
+    refusals: [409],
+    answer: METERING_ANSWERS.PriceBook,
+    handle: async ({ control, body, query }) => await control.prices.apply({ ...query, book: body }),
+  }),
+  jsonRoute({
+    method: 'GET',
+    path: 'invoices/{tenant}',
+    summary: "What a tenant's month costs, line by line",
+    query: z.strictObject({ month: z.string().regex(MONTH_PATTERN, { error: MONTH_FAULT }).describe('Like 2026-11, by UTC.') }),
+    answer: METERING_ANSWERS.Invoice,
+    handle: async ({ control, captured, query }) =>
+      await control.prices.invoice({ tenant: captured('tenant'), month: query.month }),
+  }),
 ];
+
+/** Errors: ECLUSE_REQUEST_INVALID. */
+function versionOf(text: string): number | undefined {
+  if (text === 'last') return undefined;
+  if (/^\d{1,9}$/.test(text)) return Number(text);
+  throw badRequest(`${text.slice(0, 80)} is no version of a price book`, 'write a whole number, or last');
+}

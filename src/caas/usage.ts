@@ -18,6 +18,7 @@ export interface UsageTotal {
   readonly ingressBytes: bigint;
   readonly egressBytes: bigint;
   readonly heldMs: bigint;
+  readonly snapshotByteMs: bigint;
 }
 
 const HOUR_MS = 3_600_000;
@@ -48,6 +49,7 @@ function emptyTotal(key: string, row: NamedRow, by: UsageGrouping): UsageTotal {
     ingressBytes: 0n,
     egressBytes: 0n,
     heldMs: 0n,
+    snapshotByteMs: 0n,
   };
 }
 
@@ -68,6 +70,7 @@ export function sumUsage(rows: readonly NamedRow[], by: UsageGrouping): readonly
       ingressBytes: before.ingressBytes + BigInt(row.ingressBytes),
       egressBytes: before.egressBytes + BigInt(row.egressBytes),
       heldMs: before.heldMs + BigInt(row.heldMs),
+      snapshotByteMs: before.snapshotByteMs + (row.snapshotByteMs ?? 0n),
     });
   }
   return [...totals.values()];

@@ -37,6 +37,7 @@ function mapQuantities(of: (name: keyof Quantities) => bigint): Quantities {
     ingressBytes: of('ingressBytes'),
     egressBytes: of('egressBytes'),
     heldMs: of('heldMs'),
+    snapshotByteMs: of('snapshotByteMs'),
   };
 }
 

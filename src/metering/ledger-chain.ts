@@ -5,7 +5,7 @@
  * The canonical text of a row is a JSON array of strings, without spaces, with JSON's own escapes, in UTF-8; its hash is SHA-256 in small hex digits:
  *
  *   ["ecluse-ledger-row-1", BEFORE, TENANT, NUMBER, KIND, REASON, CONTAINER, INCARNATION, SEQ, HOST, FROM_MS, TO_MS, CPU_NS, MEMORY_BYTE_MS, REQUESTS,
- *    INGRESS_BYTES, EGRESS_BYTES, HELD_MS]
+ *    INGRESS_BYTES, EGRESS_BYTES, HELD_MS, SNAPSHOT_BYTE_MS]
  *
  * BEFORE is the hash of the row with the number before it, for number 1 sixty-four zeros. Integers are written in decimal digits. Whoever changes this
  * gives it another name than `ecluse-ledger-row-1`: hashes that were made stay as they are.
@@ -28,6 +28,7 @@ export interface Quantities {
   readonly ingressBytes: bigint;
   readonly egressBytes: bigint;
   readonly heldMs: bigint;
+  readonly snapshotByteMs: bigint;
 }
 
 export const QUANTITY_NAMES = [
@@ -37,6 +38,7 @@ export const QUANTITY_NAMES = [
   'ingressBytes',
   'egressBytes',
   'heldMs',
+  'snapshotByteMs',
 ] as const satisfies readonly (keyof Quantities)[];
 
 export interface ChainRow extends Quantities {
@@ -75,6 +77,7 @@ export const NO_TOTALS: ChainTotals = {
   ingressBytes: 0n,
   egressBytes: 0n,
   heldMs: 0n,
+  snapshotByteMs: 0n,
 };
 export const CHAIN_START: ChainPoint = { number: 0, hash: FIRST_HASH, totals: NO_TOTALS };
 
@@ -106,6 +109,7 @@ export function addQuantities<T extends Quantities>(to: T, more: Quantities): T 
     ingressBytes: to.ingressBytes + more.ingressBytes,
     egressBytes: to.egressBytes + more.egressBytes,
     heldMs: to.heldMs + more.heldMs,
+    snapshotByteMs: to.snapshotByteMs + more.snapshotByteMs,
   };
 }
 

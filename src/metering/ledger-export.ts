@@ -69,7 +69,7 @@ export function headLine({ tenant, day, number, hash, totals, signedMs, key, sig
 }
 
 function quantityTexts(quantities: Quantities): Texts<keyof Quantities> {
-  const { cpuNs, memoryByteMs, requests, ingressBytes, egressBytes, heldMs } = quantities;
+  const { cpuNs, memoryByteMs, requests, ingressBytes, egressBytes, heldMs, snapshotByteMs } = quantities;
   return {
     cpuNs: String(cpuNs),
     memoryByteMs: String(memoryByteMs),
@@ -77,6 +77,7 @@ function quantityTexts(quantities: Quantities): Texts<keyof Quantities> {
     ingressBytes: String(ingressBytes),
     egressBytes: String(egressBytes),
     heldMs: String(heldMs),
+    snapshotByteMs: String(snapshotByteMs),
   };
 }
 
@@ -92,7 +93,7 @@ export function totalsOf(texts: Readonly<Record<string, unknown>>): ChainTotals 
     if (typeof text !== 'string' || !/^-?\d+$/.test(text)) throw new TypeError(`the sum ${name} of a ledger is no integer`);
     return BigInt(text);
   };
-  const [cpuNs, memoryByteMs, requests, ingressBytes, egressBytes, heldMs] = QUANTITY_NAMES.map(integer);
+  const [cpuNs, memoryByteMs, requests, ingressBytes, egressBytes, heldMs, snapshotByteMs] = QUANTITY_NAMES.map(integer);
   return {
     rows: integer('rows'),
     cpuNs: cpuNs ?? 0n,
@@ -101,5 +102,6 @@ export function totalsOf(texts: Readonly<Record<string, unknown>>): ChainTotals 
     ingressBytes: ingressBytes ?? 0n,
     egressBytes: egressBytes ?? 0n,
     heldMs: heldMs ?? 0n,
+    snapshotByteMs: snapshotByteMs ?? 0n,
   };
 }

@@ -4,7 +4,7 @@
  *
  * What is signed is the UTF-8 text of a JSON array of strings, without spaces:
  *
- *   ["ecluse-ledger-head-1", TENANT, DAY, NUMBER, HASH, ROWS, CPU_NS, MEMORY_BYTE_MS, REQUESTS, INGRESS_BYTES, EGRESS_BYTES, HELD_MS, SIGNED_MS, KEY]
+ *   ["ecluse-ledger-head-1", TENANT, DAY, NUMBER, HASH, ROWS, CPU_NS, MEMORY_BYTE_MS, REQUESTS, INGRESS_BYTES, EGRESS_BYTES, HELD_MS, SNAPSHOT_BYTE_MS, SIGNED_MS, KEY]
  *
  * NUMBER and HASH are those of the chain's last row, the sums are those of all rows up to it, KEY is the key's id: SHA-256 of its public half (DER, SPKI).
  */

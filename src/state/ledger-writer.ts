@@ -190,7 +190,7 @@ export function moveChainWrite(tenant: string, before: ChainPoint, after: ChainP
 function insertRowWrite(row: ChainRow, hash: string): SqlWrite {
   return {
     sql: `INSERT INTO ledger (container, incarnation, seq, tenant, host, from_ms, to_ms, cpu_ns, memory_byte_ms, requests, ingress_bytes,
-            egress_bytes, held_ms, number, kind, reason, hash) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+            egress_bytes, held_ms, snapshot_byte_ms, number, kind, reason, hash) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
     values: [
       row.container,
       row.incarnation,
@@ -205,6 +205,7 @@ function insertRowWrite(row: ChainRow, hash: string): SqlWrite {
       row.ingressBytes,
       row.egressBytes,
       row.heldMs,
+      row.snapshotByteMs,
       row.number,
       row.kind,
       row.reason,

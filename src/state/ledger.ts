@@ -38,6 +38,8 @@ export interface UsageInterval {
   readonly ingressBytes: number;
   readonly egressBytes: number;
   readonly heldMs: number;
+  /** Absent: none. */
+  readonly snapshotByteMs?: bigint;
 }
 
 export interface LedgerRow extends UsageInterval {
@@ -58,6 +60,7 @@ export function quantitiesOf(row: UsageInterval): Quantities {
     ingressBytes: BigInt(row.ingressBytes),
     egressBytes: BigInt(row.egressBytes),
     heldMs: BigInt(row.heldMs),
+    snapshotByteMs: row.snapshotByteMs ?? 0n,
   };
 }
 
@@ -77,6 +80,7 @@ export function ledgerRowOf(row: SqlRow): LedgerRow {
     ingressBytes: integerOf(row, 'ingress_bytes'),
     egressBytes: integerOf(row, 'egress_bytes'),
     heldMs: integerOf(row, 'held_ms'),
+    snapshotByteMs: bigintOf(row, 'snapshot_byte_ms'),
   };
 }
 

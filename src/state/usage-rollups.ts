@@ -14,7 +14,7 @@ export type Grain = 'minute' | 'hour' | 'day';
 export const GRAIN_MS: Readonly<Record<Grain, number>> = { minute: 60_000, hour: 3_600_000, day: 86_400_000 };
 const GRAINS: readonly Grain[] = ['minute', 'hour', 'day'];
 
-/** Memory is kept in two columns, whose sums fit 64 bits; see the schema. */
+/** Byte·ms are kept in two columns, whose sums fit 64 bits; see the schema. */
 const GIB_BITS = 30n;
 const REST_MASK = (1n << GIB_BITS) - 1n;
 
@@ -102,15 +102,17 @@ function subjectWrite({ tenant, container, host }: UsageSubject): SqlWrite {
 function addWrite({ subject, grain, startMs, span }: Bucket): SqlWrite {
   const table = `usage_${grain}`;
   return {
-    sql: `INSERT INTO ${table} (subject, start_ms, from_ms, to_ms, cpu_ns, memory_gib_ms, memory_rest, requests, ingress_bytes, egress_bytes, held_ms)
-          VALUES ((SELECT id FROM usage_subject WHERE tenant = ? AND container = ? AND host = ?), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    sql: `INSERT INTO ${table} (subject, start_ms, from_ms, to_ms, cpu_ns, memory_gib_ms, memory_rest, requests, ingress_bytes, egress_bytes, held_ms,
+            snapshot_gib_ms, snapshot_rest)
+          VALUES ((SELECT id FROM usage_subject WHERE tenant = ? AND container = ? AND host = ?), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
           ON CONFLICT (subject, start_ms) DO UPDATE SET
             from_ms = CASE WHEN excluded.from_ms < ${table}.from_ms THEN excluded.from_ms ELSE ${table}.from_ms END,
             to_ms = CASE WHEN excluded.to_ms > ${table}.to_ms THEN excluded.to_ms ELSE ${table}.to_ms END,
             cpu_ns = ${table}.cpu_ns + excluded.cpu_ns,
             memory_gib_ms = ${table}.memory_gib_ms + excluded.memory_gib_ms, memory_rest = ${table}.memory_rest + excluded.memory_rest,
             requests = ${table}.requests + excluded.requests, ingress_bytes = ${table}.ingress_bytes + excluded.ingress_bytes,
-            egress_bytes = ${table}.egress_bytes + excluded.egress_bytes, held_ms = ${table}.held_ms + excluded.held_ms`,
+            egress_bytes = ${table}.egress_bytes + excluded.egress_bytes, held_ms = ${table}.held_ms + excluded.held_ms,
+            snapshot_gib_ms = ${table}.snapshot_gib_ms + excluded.snapshot_gib_ms, snapshot_rest = ${table}.snapshot_rest + excluded.snapshot_rest`,
     values: [
       subject.tenant,
       subject.container,
@@ -125,6 +127,8 @@ function addWrite({ subject, grain, startMs, span }: Bucket): SqlWrite {
       span.ingressBytes,
       span.egressBytes,
       span.heldMs,
+      span.snapshotByteMs >> GIB_BITS,
+      span.snapshotByteMs & REST_MASK,
     ],
   };
 }
@@ -150,7 +154,7 @@ export interface UsageSum extends UsageSpan {
 
 const SUMS = `MIN(u.from_ms) AS from_ms, MAX(u.to_ms) AS to_ms, SUM(u.cpu_ns) AS cpu_ns, SUM(u.memory_gib_ms) AS memory_gib_ms,
   SUM(u.memory_rest) AS memory_rest, SUM(u.requests) AS requests, SUM(u.ingress_bytes) AS ingress_bytes, SUM(u.egress_bytes) AS egress_bytes,
-  SUM(u.held_ms) AS held_ms`;
+  SUM(u.held_ms) AS held_ms, SUM(u.snapshot_gib_ms) AS snapshot_gib_ms, SUM(u.snapshot_rest) AS snapshot_rest`;
 
 export async function readSums(sql: Sql, { grain, fromMs, untilMs, tenant, by }: SumQuery): Promise<readonly UsageSum[]> {
   if (fromMs >= untilMs) return [];
@@ -191,6 +195,7 @@ function spanOf(row: SqlRow): UsageSpan {
     ingressBytes: bigintOf(row, 'ingress_bytes'),
     egressBytes: bigintOf(row, 'egress_bytes'),
     heldMs: bigintOf(row, 'held_ms'),
+    snapshotByteMs: (bigintOf(row, 'snapshot_gib_ms') << GIB_BITS) + bigintOf(row, 'snapshot_rest'),
   };
 }
 

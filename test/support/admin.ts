@@ -5,10 +5,12 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { AdminApi } from '#admin/api.ts';
 import { checkPrecondition } from '#admin/entity-tag.ts';
+import { LedgerKeeper } from '#caas/ledger-keeper.ts';
 import type { MigrationReport } from '#caas/migration/move.ts';
 import type { ContainerView, NodeControl, NodeStatus, SnapshotView } from '#admin/node-control.ts';
 import type { SnapshotReport } from '#caas/snapshots/snapshots.ts';
 import { LedgerOperations } from '../../src/node-metering.ts';
+import { PriceOperations } from '../../src/node-prices.ts';
 import { QUOTA_DEFAULT } from '../../src/node-tenants.ts';
 import { systemClock } from '#clock';
 import { EcluseError } from '#errors';
@@ -144,6 +146,12 @@ export function createTestControl(sql: Sql): NodeControl {
     edge: NO_EDGE,
     certificates: { list: async () => [], add: noEdge, remove: noEdge },
     ledger: new LedgerOperations({ clock: systemClock, sql, key: LEDGER_KEY }),
+    prices: new PriceOperations({
+      clock: systemClock,
+      sql,
+      keeper: new LedgerKeeper({ log: createLog('silent'), clock: systemClock, sql, key: LEDGER_KEY }),
+      flush: async () => undefined,
+    }),
     status: async () => STATUS,
     reload: async () => ({
       file: '/etc/ecluse/ecluse.yaml',
@@ -206,6 +214,7 @@ export function createTestControl(sql: Sql): NodeControl {
         ingressBytes: 0n,
         egressBytes: 1024n ** 2n,
         heldMs: 0n,
+        snapshotByteMs: 0n,
       },
     ],
     migrate: async (container, { to }, onProgress) => {

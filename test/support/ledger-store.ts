@@ -108,6 +108,7 @@ export async function meter(
       ingressBytes: seed * 1021,
       egressBytes: seed * 104_729,
       heldMs: seed % 50,
+      snapshotByteMs: BigInt(seed) * 2n ** 54n + 3n,
     },
     { cpuNs: at.cpuNs + cpuNs, memoryBytes: 4096, cgroupIdentity: 'boot:1' },
   );

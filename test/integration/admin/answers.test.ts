@@ -106,6 +106,13 @@ const REQUESTS: Readonly<Record<string, Omit<Asked, 'method'>>> = {
     path: 'ledger/corrections',
     body: { container: 'acme/web', reason: 'counted twice', fromMs: 5000, toMs: 6000, cpuNs: -5 },
   },
+  'POST prices': {
+    path: 'prices?note=first',
+    body: { currency: 'EUR', from: '1970-01-01T00:00:00Z', prices: { vcpuHour: '12.5', memoryGibHour: 3 } },
+  },
+  'GET prices': { path: 'prices' },
+  'GET prices/{version}': { path: 'prices/1' },
+  'GET invoices/{tenant}': { path: 'invoices/acme?month=1970-01' },
   'GET openapi.json': { path: 'openapi.json' },
 };
 
@@ -139,6 +146,11 @@ describe('what the API answers', () => {
       [400, 'GET', 'status', { path: 'status?x=1' }],
       [412, 'POST', 'upgrade', { path: 'upgrade', body: {}, headers: { 'if-match': '"x"' } }],
       [404, 'PUT', 'config', { path: 'config', body: {} }],
+      [400, 'POST', 'prices', { path: 'prices', body: { currency: 'EUR', from: '2026-01-01', prices: {} } }],
+      [404, 'GET', 'prices/{version}', { path: 'prices/7' }],
+      [404, 'GET', 'invoices/{tenant}', { path: 'invoices/nobody?month=2026-11' }],
+      [404, 'GET', 'ledger/export', { path: 'ledger/export?tenant=nobody' }],
+      [400, 'POST', 'ledger/verify', { path: 'ledger/verify?from=yesterday' }],
     ];
     for (const [status, method, path, request] of wrong) {
       const answer = await ask(admin.socketPath, { method, ...request });

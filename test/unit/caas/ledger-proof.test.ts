@@ -89,10 +89,12 @@ describe('the store', () => {
   test('any field of any row that is changed is found, at that row', async () => {
     const { number: last } = (await listChains(store.sql)).find(({ tenant }) => tenant === 'acme') ?? { number: 0 };
     const numbers = ['incarnation', 'seq', 'from_ms', 'to_ms', 'cpu_ns', 'memory_byte_ms', 'requests', 'ingress_bytes'];
-    const columns = [...numbers, 'egress_bytes', 'held_ms', 'container', 'host', 'reason', 'hash', 'kind'];
+    const columns = [...numbers, 'egress_bytes', 'held_ms', 'snapshot_byte_ms', 'container', 'host', 'reason', 'hash', 'kind'];
     await fc.assert(
       fc.asyncProperty(fc.integer({ min: 1, max: last }), fc.constantFrom(...columns), async (number, column) => {
-        const change = [...numbers, 'egress_bytes', 'held_ms'].includes(column) ? `${column} + 1000000` : `${column} || 'x'`;
+        const change = [...numbers, 'egress_bytes', 'held_ms', 'snapshot_byte_ms'].includes(column)
+          ? `${column} + 1000000`
+          : `${column} || 'x'`;
         const fault = await faultOf((database) => {
           database.prepare(`UPDATE ledger SET ${column} = ${change} WHERE tenant = 'acme' AND number = ?`).run(number);
         });

@@ -23,11 +23,12 @@ const ROW: ChainRow = {
   ingressBytes: 2n,
   egressBytes: 3n,
   heldMs: 4n,
+  snapshotByteMs: 5n,
 };
 
 test('the hash is that of the text that the documents tell, byte by byte', () => {
   const before = 'ab'.repeat(32);
-  const text = `["ecluse-ledger-row-1","${before}","acme","3","correction","said \\"twice\\"","c1","2","-1","a","1000","2000","-5","36893488147419103233","1","2","3","4"]`;
+  const text = `["ecluse-ledger-row-1","${before}","acme","3","correction","said \\"twice\\"","c1","2","-1","a","1000","2000","-5","36893488147419103233","1","2","3","4","5"]`;
   expect(rowHash(ROW, before)).toBe(createHash('sha256').update(text, 'utf8').digest('hex'));
 });
 
@@ -45,6 +46,7 @@ test('a chain numbers its rows and adds them up', () => {
     ingressBytes: 4n,
     egressBytes: 6n,
     heldMs: 8n,
+    snapshotByteMs: 10n,
   });
 });
 
@@ -57,6 +59,7 @@ test('pieces of an interval lie within an hour each, follow each other, and add 
     ingressBytes: quantity,
     egressBytes: quantity,
     heldMs: quantity,
+    snapshotByteMs: quantity,
   });
   fc.assert(
     fc.property(fc.nat(10 * HOUR_MS), fc.nat(10 * HOUR_MS), whole, (fromMs, spanMs, quantities) => {
