@@ -85,7 +85,9 @@ function checkRow(row, tenant, at, ended) {
   at.sums.rows += 1n;
   QUANTITIES.forEach((name, index) => (at.sums[name] += quantities[index]));
   if (row.kind === 'correction') return;
+  if (row.kind !== 'interval' && row.kind !== 'snapshot') fail(`it is of the unknown kind ${row.kind}`);
   if (quantities.some((value) => value < 0n)) fail('it is an interval with less than nothing');
+  if (row.kind === 'snapshot') return;
   const key = `${row.container} ${row.incarnation}`;
   const last = ended.get(key);
   if (last !== undefined && (row.seq !== last.seq + 1 || row.fromMs !== last.toMs))

@@ -35,7 +35,7 @@ const head = z.object({
 const row = z.object({
   tenant: z.string(),
   number: count,
-  kind: z.string().describe('interval or correction.'),
+  kind: z.string().describe('interval, snapshot or correction.'),
   reason: z.string(),
   container: z.string(),
   incarnation: count,

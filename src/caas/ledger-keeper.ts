@@ -12,6 +12,8 @@ import type { LedgerKey } from '#metering/ledger-head.ts';
 import { quantitiesOf, readNamedRows } from '#state/ledger.ts';
 import { dropRows, insertHead, lastHead, lastHeadBefore, listChains, readChainRows } from '#state/ledger-heads.ts';
 import type { ChainState } from '#state/ledger-heads.ts';
+import { LedgerWriter } from '#state/ledger-writer.ts';
+import { listUnmeteredSnapshots } from '#state/snapshots.ts';
 import type { Sql } from '#state/sql.ts';
 import { bucketOf, dropMinutes, GRAIN_MS, readHours, readSums, rollUp } from '#state/usage-rollups.ts';
 import type { HourUse } from '#state/usage-rollups.ts';
@@ -62,12 +64,14 @@ export class LedgerKeeper implements AsyncDisposable {
   readonly #options: KeeperOptions;
   /** Sums and rows are read and written in turns: an answer is of one moment. */
   readonly #locks = new KeyedLock();
+  readonly #writer: LedgerWriter;
   #retainedMs = 0;
   #loop: AsyncDisposable | undefined;
 
   constructor(deps: KeeperDeps, options: KeeperOptions = KEEPER_OPTIONS) {
     this.#deps = deps;
     this.#options = options;
+    this.#writer = new LedgerWriter(deps.sql);
   }
 
   start(): this {
@@ -83,12 +87,22 @@ export class LedgerKeeper implements AsyncDisposable {
 
   /** Everything that is due. */
   async round(signal?: AbortSignal): Promise<void> {
+    const nowMs = this.#deps.clock.nowMs();
+    await this.#meterSnapshots(nowMs);
     await this.roll(signal);
     await this.#seal();
-    const nowMs = this.#deps.clock.nowMs();
     if (nowMs - this.#retainedMs < RETENTION_PERIOD_MS) return;
     this.#retainedMs = nowMs;
     await this.#retain(nowMs, signal);
+  }
+
+  /** At a full hour: what kept snapshots were on disk since the one before. Those from before they were metered begin an hour ago. */
+  async #meterSnapshots(nowMs: number): Promise<void> {
+    const toMs = hourOf(nowMs);
+    for (const { meteredMs, createdMs, ...snapshot } of await listUnmeteredSnapshots(this.#deps.sql, toMs)) {
+      const fromMs = Math.max(createdMs, meteredMs === 0 ? toMs - GRAIN_MS.hour : meteredMs);
+      await this.#writer.store({ ...snapshot, meteredMs, fromMs, toMs });
+    }
   }
 
   /** Adds all rows to the sums. */
@@ -169,7 +183,8 @@ export class LedgerKeeper implements AsyncDisposable {
       const nowMs = clock.nowMs();
       // No row begins later than now: what is under way is not cut.
       const untilMs = request.untilMs >= nowMs ? bucketOf(request.untilMs, 'day') + GRAIN_MS.day : request.untilMs;
-      const cover = coverOf(sinceMs, untilMs, hourOf(nowMs - this.#options.keepMinutesMs) + GRAIN_MS.hour);
+      const minutesFromMs = hourOf(nowMs - this.#options.keepMinutesMs) + GRAIN_MS.hour;
+      const cover = coverOf({ fromMs: sinceMs, untilMs }, minutesFromMs, by === 'hour' ? 'hour' : 'day');
       const sums = await Promise.all(cover.sums.map(async (part) => await readSums(sql, { ...part, tenant, by })));
       const rows: NamedRow[] = [...(await this.#tail(request.tenant, { fromMs: sinceMs, untilMs }))];
       for (const span of cover.rows) rows.push(...(await readNamedRows(sql, { tenant, ...span }, 'summed')));

@@ -14,9 +14,9 @@ export interface Cover {
 
 /**
  * Spans that follow each other share nothing and leave nothing out. `minutesFromMs` is a full hour: before it, use is known by the hour, and an hour
- * counts for the span in which it begins.
+ * counts for the span in which it begins. `coarsest`: nothing is taken together that is longer.
  */
-export function coverOf(fromMs: number, untilMs: number, minutesFromMs: number): Cover {
+export function coverOf({ fromMs, untilMs }: Span, minutesFromMs: number, coarsest: 'day' | 'hour' = 'day'): Cover {
   const sums: (Span & { readonly grain: Grain })[] = [];
   const rows: Span[] = [];
   const cover = (span: Span, grains: readonly Grain[]): void => {
@@ -38,6 +38,7 @@ export function coverOf(fromMs: number, untilMs: number, minutesFromMs: number):
     cover({ fromMs: last, untilMs: span.untilMs }, finer);
   };
   const edge = (atMs: number): number => (atMs >= minutesFromMs ? atMs : Math.ceil(atMs / GRAIN_MS.hour) * GRAIN_MS.hour);
-  cover({ fromMs: edge(fromMs), untilMs: edge(untilMs) }, ['day', 'hour', 'minute']);
+  const grains: readonly Grain[] = coarsest === 'day' ? ['day', 'hour', 'minute'] : ['hour', 'minute'];
+  cover({ fromMs: edge(fromMs), untilMs: edge(untilMs) }, grains);
   return { sums, rows };
 }

@@ -58,7 +58,7 @@ export function createChainCheck({ tenant, from, keys }: ChainCheckOptions): Cha
       rows += 1;
       if (row.reason === FROM_BEFORE) fromBefore += 1;
       if (row.kind === 'correction') corrections += 1;
-      else ended.set(key, { seq: row.seq, toMs: row.toMs });
+      else if (row.kind === 'interval') ended.set(key, { seq: row.seq, toMs: row.toMs });
       return undefined;
     },
     head: (head) => {
@@ -95,7 +95,7 @@ function orderFault(row: HashedRow, last: Ended | undefined): string | undefined
     if (row.reason === '') return 'it is a correction without a reason';
     return row.seq < 0 ? undefined : 'it is a correction with the number of an interval';
   }
-  if (row.kind !== 'interval') return `it is of the unknown kind ${row.kind}`;
+  if (row.kind !== 'interval' && row.kind !== 'snapshot') return `it is of the unknown kind ${row.kind}`;
   if (QUANTITY_NAMES.some((name) => row[name] < 0n)) return 'it is an interval with less than nothing';
   if (last === undefined) return undefined;
   const of = `incarnation ${String(row.incarnation)} of container ${row.container.slice(0, 12)}`;

@@ -17,8 +17,11 @@ export const FIRST_HASH = '0'.repeat(64);
 /** The reason of rows that were in the ledger before it had a chain: the chain proves nothing about the time before it took them up. */
 export const FROM_BEFORE = 'from before the chain';
 
-/** A correction adds to, or takes from, what the intervals of its container say. It is numbered down from -1 within its incarnation. */
-export type RowKind = 'interval' | 'correction';
+/**
+ * An interval of a container that runs; what a snapshot of it was on disk, with incarnation 0. A correction adds to, or takes from, what the intervals of its container say. It
+ * is numbered down from -1 within its incarnation.
+ */
+export type RowKind = 'interval' | 'snapshot' | 'correction';
 
 /** What is counted. A correction can be negative. */
 export interface Quantities {

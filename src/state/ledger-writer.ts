@@ -36,6 +36,19 @@ export interface Correction {
   readonly reason: string;
 }
 
+/** A snapshot that is kept. */
+export interface StoredSnapshot {
+  readonly id: string;
+  readonly tenant: string;
+  readonly container: string;
+  readonly host: string;
+  readonly bytes: number;
+  /** As it was read. */
+  readonly meteredMs: number;
+  readonly fromMs: number;
+  readonly toMs: number;
+}
+
 interface Item {
   readonly tenant: string;
   /** The rows, numbered within their incarnation. */
@@ -76,6 +89,27 @@ export class LedgerWriter {
         tenant: correction.tenant,
         rows: async (sql) => await correctionRows(sql, correction),
         after: [],
+        settle: resolve,
+        fail: reject,
+        alone: true,
+      });
+    });
+  }
+
+  /** Appends what a snapshot was on disk since it was metered last. Conflict: it is gone, or was metered by somebody else. */
+  async store(stored: StoredSnapshot): Promise<'done' | 'conflict'> {
+    const { id, tenant, meteredMs, toMs } = stored;
+    return await new Promise((resolve, reject) => {
+      this.#add({
+        tenant,
+        rows: async (sql) => await snapshotRows(sql, stored),
+        after: [
+          {
+            sql: 'UPDATE snapshot SET metered_ms = ? WHERE id = ? AND metered_ms = ?',
+            values: [toMs, id, meteredMs],
+            expectRows: 1,
+          },
+        ],
         settle: resolve,
         fail: reject,
         alone: true,
@@ -268,6 +302,25 @@ function appendItem(
     fail: reject,
     alone: false,
   };
+}
+
+const NOTHING: Omit<UsageInterval, 'toMs'> = {
+  cpuNs: 0,
+  memoryByteMs: 0n,
+  requests: 0,
+  ingressBytes: 0,
+  egressBytes: 0,
+  heldMs: 0,
+};
+
+/** Snapshots have no incarnation: all of a container's are numbered together. */
+async function snapshotRows(sql: Sql, stored: StoredSnapshot): Promise<readonly Omit<ChainRow, 'number'>[]> {
+  const { fromMs, toMs, bytes } = stored;
+  const [row] = await sql.read('SELECT MAX(seq) AS most FROM ledger WHERE container = ? AND incarnation = 0', [stored.container]);
+  const most = row === undefined || row['most'] === null ? 0 : Math.max(0, integerOf(row, 'most'));
+  const interval = { ...NOTHING, fromMs, toMs, snapshotByteMs: BigInt(bytes) * BigInt(toMs - fromMs) };
+  const kind = { kind: 'snapshot', reason: '', seqOf: (index: number) => most + 1 + index } as const;
+  return rowsOf({ ...stored, incarnation: 0 }, interval, kind);
 }
 
 async function correctionRows(sql: Sql, correction: Correction): Promise<readonly Omit<ChainRow, 'number'>[]> {

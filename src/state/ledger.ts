@@ -186,9 +186,9 @@ export async function readNamedRows(
     'not-summed': 'AND ledger.number > ledger_chain.rolled',
   };
   const rows = await sql.read(
-    `SELECT ledger.*, COALESCE(incarnation.name, '') AS name FROM ledger_chain
+    `SELECT ledger.*, COALESCE((SELECT name FROM incarnation WHERE container = ledger.container ORDER BY incarnation DESC LIMIT 1), '') AS name
+     FROM ledger_chain
      CROSS JOIN ledger ON ledger.tenant = ledger_chain.tenant ${condition[which]}
-     LEFT JOIN incarnation ON incarnation.container = ledger.container AND incarnation.incarnation = ledger.incarnation
      WHERE (? = '' OR ledger_chain.tenant = ?) AND ledger.from_ms >= ? AND ledger.from_ms < ?
      ORDER BY ledger.container, ledger.incarnation, ledger.seq`,
     [tenant, tenant, fromMs, untilMs],

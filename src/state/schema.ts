@@ -128,6 +128,8 @@ export const SCHEMA_VERSIONS: readonly (readonly string[])[] = [
        memory_gib_ms BIGINT NOT NULL, memory_rest BIGINT NOT NULL, requests BIGINT NOT NULL, ingress_bytes BIGINT NOT NULL,
        egress_bytes BIGINT NOT NULL, held_ms BIGINT NOT NULL, snapshot_gib_ms BIGINT NOT NULL, snapshot_rest BIGINT NOT NULL,
        PRIMARY KEY (subject, start_ms)) WITHOUT ROWID`,
+    // Up to when a snapshot is in the ledger; 0: it is not yet.
+    `ALTER TABLE snapshot ADD COLUMN metered_ms BIGINT NOT NULL DEFAULT 0`,
     // Price books: JSON, checked by metering/price-book.ts. None is ever changed.
     `CREATE TABLE price_book (version INTEGER PRIMARY KEY, from_ms BIGINT NOT NULL, at_ms BIGINT NOT NULL, note TEXT NOT NULL, body TEXT NOT NULL)`,
   ],

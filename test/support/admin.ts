@@ -17,6 +17,9 @@ import { EcluseError } from '#errors';
 import { ledgerKeyOf } from '#metering/ledger-head.ts';
 import { createLog } from '#log';
 import { readChanges } from '#state/change-log.ts';
+import { openIncarnationWrite } from '#state/ledger.ts';
+import type { Incarnation } from '#state/ledger.ts';
+import { LedgerWriter } from '#state/ledger-writer.ts';
 import type { Sql } from '#state/sql.ts';
 import { openSqlite } from '#state/sqlite.ts';
 import { addTenant, findTenant, listTenants, removeTenant, updateTenant } from '#state/tenants.ts';
@@ -280,6 +283,35 @@ export function createTestControl(sql: Sql): NodeControl {
     }),
     changes: async (cursor, limit) => await readChanges(sql, cursor, limit),
   };
+}
+
+/** Meters the container once: an hour of half a processor, and some traffic, in January 1970. */
+export async function meterOnce(sql: Sql): Promise<void> {
+  const at: Incarnation = {
+    container: CONTAINER.id,
+    incarnation: 1,
+    tenant: 'acme',
+    host: 'a',
+    name: 'web',
+    cgroup: '/x',
+    cgroupIdentity: '',
+    openedMs: 0,
+    closedMs: undefined,
+    seq: 0,
+    meteredToMs: 0,
+    cpuNs: 0,
+    memoryBytes: 0,
+  };
+  await sql.write([openIncarnationWrite(at)]);
+  const used = {
+    cpuNs: 1_800_000_000_000,
+    memoryByteMs: HUGE / 64n,
+    requests: 1,
+    ingressBytes: 2,
+    egressBytes: 3_000_000_000,
+    heldMs: 0,
+  };
+  await new LedgerWriter(sql).append(at, { ...used, toMs: 3_600_000 }, { cpuNs: used.cpuNs, memoryBytes: 1, cgroupIdentity: '' });
 }
 
 export interface TestAdmin extends AsyncDisposable {

@@ -4,12 +4,8 @@ import { describe, expect, test } from 'vitest';
 import { createAdminClient } from '#admin/client.ts';
 import { entityTagOf } from '#admin/entity-tag.ts';
 import { ADMIN_ROUTES } from '#admin/routes.ts';
-import { openIncarnationWrite } from '#state/ledger.ts';
-import type { Incarnation } from '#state/ledger.ts';
-import { LedgerWriter } from '#state/ledger-writer.ts';
-import type { Sql } from '#state/sql.ts';
 import { AdminOpenApi, mapping } from '../../support/admin-openapi.ts';
-import { CONTAINER, HUGE, startAdmin } from '../../support/admin.ts';
+import { meterOnce, startAdmin } from '../../support/admin.ts';
 
 interface Answer {
   readonly status: number;
@@ -41,28 +37,6 @@ async function ask(socketPath: string, { method = 'GET', path, body, headers = {
     request.on('error', reject);
     request.end(body === undefined ? undefined : JSON.stringify(body));
   });
-}
-
-/** A container of tenant acme that was metered once. */
-async function meterOnce(sql: Sql): Promise<void> {
-  const at: Incarnation = {
-    container: CONTAINER.id,
-    incarnation: 1,
-    tenant: 'acme',
-    host: 'a',
-    name: 'web',
-    cgroup: '/x',
-    cgroupIdentity: '',
-    openedMs: 1000,
-    closedMs: undefined,
-    seq: 0,
-    meteredToMs: 1000,
-    cpuNs: 0,
-    memoryBytes: 0,
-  };
-  await sql.write([openIncarnationWrite(at)]);
-  const used = { cpuNs: 5, memoryByteMs: HUGE / 64n, requests: 1, ingressBytes: 2, egressBytes: 3, heldMs: 0 };
-  await new LedgerWriter(sql).append(at, { ...used, toMs: 2000 }, { cpuNs: 5, memoryBytes: 1, cgroupIdentity: '' });
 }
 
 /** One request for every route but those of the edge, which a node has that serves. */
