@@ -19,6 +19,7 @@ import { createLog } from '#log';
 import { readChanges } from '#state/change-log.ts';
 import { openIncarnationWrite } from '#state/ledger.ts';
 import type { Incarnation } from '#state/ledger.ts';
+import { addLedgerKey } from '#state/ledger-heads.ts';
 import { LedgerWriter } from '#state/ledger-writer.ts';
 import type { Sql } from '#state/sql.ts';
 import { openSqlite } from '#state/sqlite.ts';
@@ -326,6 +327,7 @@ export interface TestAdmin extends AsyncDisposable {
 export async function startAdmin(change: Partial<NodeControl> = {}): Promise<TestAdmin> {
   const folder = await mkdtemp(join(tmpdir(), 'ecluse-admin-'));
   const sql = openSqlite(join(folder, 'state.db'));
+  await addLedgerKey(sql, LEDGER_KEY, Date.now());
   const control = { ...createTestControl(sql), ...change };
   const socketPath = join(folder, 'run', 'admin.sock');
   const api = await AdminApi.open({ control, log: createLog('silent') }, { socketPath });
