@@ -152,7 +152,7 @@ describe('the chain', () => {
       await store.keeper.roll();
     }
     expect(await dump()).toEqual(before);
-  });
+  }, 20_000);
 
   test('an interval that is refused takes no other with it, and leaves no gap', async () => {
     await using store = await openLedgerStore(folder);
@@ -163,7 +163,7 @@ describe('the chain', () => {
     expect(outcomes.map(({ status }) => status)).toEqual(['fulfilled', 'rejected', 'fulfilled']);
     expect((await listChains(store.sql))[0]).toMatchObject({ number: 3, totals: { rows: 3n } });
     expect(await faults(store)).toEqual([]);
-  });
+  }, 20_000);
 
   test('takes up rows from before it in their order, once, and goes on where it was interrupted', async () => {
     await using store = await openLedgerStore(folder);
@@ -225,7 +225,7 @@ describe('snapshots', () => {
     store.clock.setMs(START_MS + 9 * GRAIN_MS.hour);
     expect(await used()).toBe(1000n * (1_800_000n + 3n * 3_600_000n) + 1n * 3_600_000n);
     expect(await faults(store)).toEqual([]);
-  });
+  }, 20_000);
 });
 
 describe('old rows', () => {
@@ -261,5 +261,5 @@ describe('old rows', () => {
     expect(await drop()).toBe('conflict');
     await store.sql.write([{ sql: 'UPDATE ledger_chain SET rolled = 1', values: [] }]);
     expect(await drop()).toBe('done');
-  });
+  }, 20_000);
 });

@@ -75,7 +75,7 @@ async function faultOf(spoil: (database: DatabaseSync) => void): Promise<string 
   return (await verifyCopy(spoil)).find(({ fault }) => fault !== null)?.fault?.text;
 }
 
-describe('the store', () => {
+describe('the store', { timeout: 30_000 }, () => {
   test('fits as it is, with its heads, its corrections and every row', async () => {
     const verdicts = await verifyCopy(() => undefined);
     expect(verdicts.map(({ tenant, fault, heads, corrections }) => ({ tenant, fault, heads, corrections }))).toEqual([
@@ -181,7 +181,7 @@ describe('the store', () => {
   });
 });
 
-describe('an export', () => {
+describe('an export', { timeout: 60_000 }, () => {
   test('fits, as a whole and by days, and says what is in it', async () => {
     expect(await verifyText(whole, store.key.id)).toMatchObject({ fits: true });
     const days = await exportText(store, 'acme', '2026-11-02', '2026-11-02');
