@@ -137,6 +137,18 @@ function hourPrices({ version, book }: BookVersion, tenant: string, startMs: num
   };
 }
 
+/** What a unit of each thing costs a tenant at an instant, in millionths. Undefined: there are no prices yet. */
+export function unitPricesAt(
+  books: readonly BookVersion[],
+  tenant: string,
+  atMs: number,
+): { readonly currency: string; readonly micros: (price: PriceKey) => bigint } | undefined {
+  const found = bookAt(books, atMs);
+  if (found === undefined) return undefined;
+  const prices = hourPrices(found, tenant, atMs);
+  return { currency: found.book.currency, micros: (price) => prices.of(skuOf(price)).unit };
+}
+
 interface Gathered {
   readonly line: Omit<UsageLine, 'amountMicros' | 'quantity' | 'toMs'>;
   readonly sku: Sku;

@@ -215,7 +215,10 @@ export DOCKER_CERT_PATH='/tmp/it'\''s acme'
   });
 
   test('top --once makes rates', async () => {
-    expect((await remote('top --once')).out).toMatch(/^TENANT +NAME +HOST +CPU % +MEMORY\nacme +web +a +25\.0 +5\.00 MiB\n$/);
+    // A quarter of a processor at 0.02 an hour; memory has no price.
+    expect((await remote('top --once')).out).toMatch(
+      /^TENANT +NAME +HOST +CPU % +MEMORY +EUR\/H\nacme +web +a +25\.0 +5\.00 MiB +0\.005000\n$/,
+    );
     expect(JSON.parse((await remote('top --json')).out)).toMatchObject([{ name: 'web', cpuPercent: 25 }]);
   });
 

@@ -86,6 +86,17 @@ describe('the store', { timeout: 30_000 }, () => {
     expect(verdicts.reduce((sum, { rows: count }) => sum + count, 0)).toBe(Number(rows?.['rows']));
   });
 
+  test('says how far it is when it takes over a second', async () => {
+    let ms = 0;
+    const clock = { ...store.clock, monotonicMs: () => (ms += 1500) };
+    const told: unknown[] = [];
+    await verifyChains({ ...store, clock }, { tenant: 'acme', fromDay: undefined, toDay: undefined }, (progress) => {
+      told.push(progress);
+    });
+    const [chain] = await listChains(store.sql);
+    expect(told).toEqual([{ tenant: 'acme', rows: chain?.number, of: chain?.number }]);
+  });
+
   test('any field of any row that is changed is found, at that row', async () => {
     const { number: last } = (await listChains(store.sql)).find(({ tenant }) => tenant === 'acme') ?? { number: 0 };
     const numbers = ['incarnation', 'seq', 'from_ms', 'to_ms', 'cpu_ns', 'memory_byte_ms', 'requests', 'ingress_bytes'];
