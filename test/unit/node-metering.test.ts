@@ -40,9 +40,8 @@ test.each([
 ])('a key that %s keeps a node from starting, and is not replaced', async (_what, spoil, said) => {
   await open();
   await spoil();
-  await expect(open()).rejects.toThrow(
-    expect.objectContaining({ code: 'ECLUSE_LEDGER_KEY', message: expect.stringMatching(said) }),
-  );
+  await expect(open()).rejects.toThrow(said);
+  await expect(open()).rejects.toMatchObject({ code: 'ECLUSE_LEDGER_KEY' });
 });
 
 test('another key is refused until the store is told to forget; then both are known', async () => {
