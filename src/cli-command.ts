@@ -71,8 +71,46 @@ export type EdgeCommand = Remote &
       }
   );
 
+/** Days by UTC; undefined: from the first, to now. */
+interface Days {
+  readonly fromDay: string | undefined;
+  readonly toDay: string | undefined;
+}
+
+export type LedgerCommand = Remote &
+  (
+    | ({ readonly kind: 'ledger-verify'; readonly tenant: string | undefined } & Days)
+    | ({ readonly kind: 'ledger-export'; readonly tenant: string } & Days)
+    | { readonly kind: 'ledger-key' }
+    | {
+        readonly kind: 'ledger-correct';
+        readonly container: string;
+        readonly reason: string;
+        readonly at: Moment;
+        readonly quantities: {
+          readonly cpuNs: number;
+          readonly memoryByteMs: bigint;
+          readonly requests: number;
+          readonly egressBytes: number;
+          readonly ingressBytes: number;
+        };
+      }
+  );
+
+export type InvoiceFormat = 'text' | 'json' | 'csv' | 'focus' | 'cloudevents';
+
+export type PriceCommand = Remote &
+  (
+    | { readonly kind: 'prices-check' | 'prices-apply'; readonly file: string; readonly note: string }
+    | { readonly kind: 'prices-show'; /** Undefined: the last. */ readonly version: number | undefined }
+    | { readonly kind: 'prices-history' }
+    | { readonly kind: 'invoice'; readonly tenant: string; readonly month: string; readonly format: InvoiceFormat }
+  );
+
 export type RemoteCommand =
   | EdgeCommand
+  | LedgerCommand
+  | PriceCommand
   | (Remote &
       (
         | { readonly kind: 'status' }
@@ -109,7 +147,9 @@ export type RemoteCommand =
             readonly since: Moment;
             readonly until: Moment;
             readonly by: UsageGrouping;
-            readonly format: 'table' | 'csv' | 'json';
+            readonly format: 'table' | 'csv' | 'json' | 'focus' | 'cloudevents';
+            /** Instead of since and until. */
+            readonly month: string | undefined;
           }
         | { readonly kind: 'explain-container'; readonly container: string }
         | { readonly kind: 'migrate'; readonly container: string; readonly to: string; readonly endSessions: boolean }

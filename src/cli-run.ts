@@ -8,7 +8,15 @@ import type { NodeConfig } from '#config';
 import { EcluseError, codeOf, errorLine, reasonOf } from '#errors';
 import { DATA_DIR_DEFAULT, adminSocketOf } from '#node-paths';
 import { parseCommandLine } from './cli.ts';
-import type { Command, DaemonAddress, EdgeCommand, RemoteCommand, UpCommand } from './cli-command.ts';
+import type {
+  Command,
+  DaemonAddress,
+  EdgeCommand,
+  LedgerCommand,
+  PriceCommand,
+  RemoteCommand,
+  UpCommand,
+} from './cli-command.ts';
 import { processOutput } from './cli-output.ts';
 import type { Output } from './cli-output.ts';
 
@@ -138,6 +146,14 @@ async function runRemote(command: RemoteCommand, output: Output): Promise<void> 
     await (await import('./cli-edge.ts')).runEdgeCommand(command, client, output);
     return;
   }
+  if (isOfLedger(command)) {
+    await (await import('./cli-ledger.ts')).runLedgerCommand(command, client, output);
+    return;
+  }
+  if (isOfPrices(command)) {
+    await (await import('./cli-prices.ts')).runPriceCommand(command, client, output);
+    return;
+  }
   if (!isOfNode(command)) {
     await runOnObjects(command, client, output);
     return;
@@ -192,6 +208,29 @@ function isOfEdge(command: RemoteCommand): command is EdgeCommand {
   return OF_EDGE.includes(command.kind);
 }
 
+const OF_LEDGER: readonly RemoteCommand['kind'][] = [
+  'ledger-verify',
+  'ledger-export',
+  'ledger-key',
+  'ledger-correct',
+] satisfies readonly LedgerCommand['kind'][];
+
+function isOfLedger(command: RemoteCommand): command is LedgerCommand {
+  return OF_LEDGER.includes(command.kind);
+}
+
+const OF_PRICES: readonly RemoteCommand['kind'][] = [
+  'prices-check',
+  'prices-apply',
+  'prices-show',
+  'prices-history',
+  'invoice',
+] satisfies readonly PriceCommand['kind'][];
+
+function isOfPrices(command: RemoteCommand): command is PriceCommand {
+  return OF_PRICES.includes(command.kind);
+}
+
 const OF_NODE = [
   'status',
   'reload',
@@ -205,9 +244,9 @@ const OF_NODE = [
   'usage',
 ] as const;
 type NodeCommand = Extract<RemoteCommand, { readonly kind: (typeof OF_NODE)[number] }>;
-type ObjectCommand = Exclude<RemoteCommand, NodeCommand | EdgeCommand>;
+type ObjectCommand = Exclude<RemoteCommand, NodeCommand | EdgeCommand | LedgerCommand | PriceCommand>;
 
-function isOfNode(command: Exclude<RemoteCommand, EdgeCommand>): command is NodeCommand {
+function isOfNode(command: Exclude<RemoteCommand, EdgeCommand | LedgerCommand | PriceCommand>): command is NodeCommand {
   return OF_NODE.some((kind) => kind === command.kind);
 }
 

@@ -38,4 +38,4 @@ export function usageError(message: string, mend?: string): EcluseError {
 }
 
 /** Commands of the design that later versions bring. */
-export const COMMANDS_TO_COME: ReadonlySet<string> = new Set(['logs', 'invoice', 'ledger', 'host add', 'host rm']);
+export const COMMANDS_TO_COME: ReadonlySet<string> = new Set(['logs', 'host add', 'host rm']);

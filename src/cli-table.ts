@@ -1,17 +1,16 @@
 /** The table of commands: their words, operands and flags, what help says of them, and what they mean. Pure. */
-import { parseDurationMs, parseSizeBytes } from '#units';
-import type { Command, Moment, TenantSettings } from './cli-command.ts';
-import { countOf, DATA_FLAG, DRY_RUN_FLAG, JSON_FLAG, remote, REMOTE_FLAGS, withUnit } from './cli-flags.ts';
+import { parseSizeBytes } from '#units';
+import type { Command, TenantSettings } from './cli-command.ts';
+import { countOf, DATA_FLAG, DRY_RUN_FLAG, JSON_FLAG, oneOf, remote, REMOTE_FLAGS, TENANT_FLAG, withUnit } from './cli-flags.ts';
 import { usageError } from './cli-spec.ts';
 import { CERT_COMMAND_SPECS } from './cli-table-cert.ts';
 import { EDGE_COMMAND_SPECS } from './cli-table-edge.ts';
+import { METERING_COMMAND_SPECS } from './cli-table-metering.ts';
 import { NODE_COMMAND_SPECS } from './cli-table-node.ts';
 import type { CommandSpec, FlagSpec, Given } from './cli-spec.ts';
 import { parseListenAddress } from './listen-address.ts';
-import { nearestWord } from './suggest.ts';
 
 const END_SESSIONS_FLAG: FlagSpec = { name: 'end-sessions', about: 'end exec sessions, which keep a container otherwise' };
-const TENANT_FLAG: FlagSpec = { name: 'tenant', value: 'T', about: 'only what belongs to this tenant' };
 const TENANT_SETTING_FLAGS: readonly FlagSpec[] = [
   { name: 'memory', value: 'SIZE', about: 'the sum of the memory limits of its containers, like 4g' },
   { name: 'containers', value: 'N', about: 'how many containers it may have' },
@@ -24,30 +23,11 @@ const TENANT_SETTING_FLAGS: readonly FlagSpec[] = [
   { name: 'domain', value: 'D', repeats: true, about: 'a domain that its routes may use; once for each' },
 ];
 
-function oneOf<T extends string>(flag: string, text: string, allowed: readonly T[]): T {
-  const found = allowed.find((value) => value === text);
-  if (found !== undefined) return found;
-  const meant = nearestWord(text, allowed);
-  throw usageError(
-    `--${flag} cannot be "${text}"`,
-    meant === undefined ? `use one of ${allowed.join(', ')}` : `did you mean ${meant}?`,
-  );
-}
-
 /** `0.5` of a processor is 500 thousandths. */
 function milliOf(flag: string, text: string | undefined): number | undefined {
   if (text === undefined) return undefined;
   if (/^\d{1,4}(?:\.\d{1,3})?$/.test(text)) return Math.round(Number(text) * 1000);
   throw usageError(`--${flag} cannot be "${text}"`, 'use a number like 4 or 0.5');
-}
-
-/** `2h` is two hours ago; anything else is an ISO 8601 time, by the clock of this machine where it names no zone. */
-function momentOf(flag: string, text: string): Moment {
-  if (/^\d+(?:\.\d+)?(?:ms|s|m|h|d)$/i.test(text)) return { kind: 'ago', ms: withUnit(flag, text, parseDurationMs) };
-  const atMs = /^\d{4}-\d{2}/.test(text) ? Date.parse(text) : Number.NaN;
-  if (Number.isNaN(atMs))
-    throw usageError(`--${flag} cannot be "${text}"`, 'write how long ago, like 2h or 30d, or a time like 2026-01-31T12:00:00Z');
-  return { kind: 'at', atMs };
 }
 
 function settingsOf({ text, texts }: Given): TenantSettings {
@@ -94,19 +74,6 @@ function listenText(given: Given, flag: string): string | undefined {
   const parsed = parseListenAddress(text);
   if (parsed.kind === 'invalid') throw usageError(`--${flag}: ${parsed.why}`);
   return text;
-}
-
-function usageOf(given: Given): Command {
-  const format = oneOf('format', given.text('format') ?? (given.has('json') ? 'json' : 'table'), ['table', 'csv', 'json']);
-  return {
-    kind: 'usage',
-    ...remote(given),
-    tenant: given.text('tenant'),
-    since: momentOf('since', given.text('since') ?? '30d'),
-    until: momentOf('until', given.text('until') ?? '0s'),
-    by: oneOf('by', given.text('by') ?? 'container', ['container', 'tenant', 'host', 'hour']),
-    format,
-  };
 }
 
 function migrateOf(given: Given): Command {
@@ -351,20 +318,7 @@ export const COMMAND_SPECS: readonly CommandSpec[] = [
     ],
     command: (given) => ({ kind: 'restore', ...remote(given), reference: given.operand(0), to: given.text('to') }),
   },
-  {
-    words: 'usage',
-    operands: [],
-    about: 'show what was used, from the ledger',
-    flags: [
-      TENANT_FLAG,
-      { name: 'since', value: 'WHEN', about: 'a time, or how long ago (default: 30d)' },
-      { name: 'until', value: 'WHEN', about: 'a time, or how long ago (default: now)' },
-      { name: 'by', value: 'WHAT', about: 'container, tenant, host or hour (default: container)' },
-      { name: 'format', value: 'FORMAT', about: 'table, csv or json (default: table)' },
-      ...REMOTE_FLAGS,
-    ],
-    command: usageOf,
-  },
+  ...METERING_COMMAND_SPECS,
   ...EDGE_COMMAND_SPECS,
   ...CERT_COMMAND_SPECS,
   {

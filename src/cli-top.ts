@@ -2,6 +2,7 @@
 import type { AdminClient } from '#admin/client.ts';
 import type { ContainerReading } from '#admin/node-control.ts';
 import { systemClock } from '#clock';
+import { unitPricesAt } from '#metering/invoice.ts';
 import { formatBytes } from '#units';
 import { writeJson } from './cli-output.ts';
 import type { Output } from './cli-output.ts';
@@ -11,6 +12,8 @@ const PERIOD_MS = 1000;
 /** The node samples each second; a second reading that is due may be a little late. */
 const SETTLE_MS = 1500;
 const SETTLE_STEP_MS = 100;
+/** Prices change on the hour: they are asked for again once a minute. */
+const COSTS_ROUNDS = 60;
 
 export interface ContainerLoad {
   readonly id: string;
@@ -52,6 +55,22 @@ export class LoadMeter {
   }
 }
 
+/** What goes on as it does costs so much an hour: a rate for people, no bill. */
+type CostOf = (load: ContainerLoad) => { readonly currency: string; readonly perHour: number } | undefined;
+
+const MICROS = 1e6;
+const GIB = 1024 ** 3;
+
+async function costsAt(client: AdminClient, nowMs: number): Promise<CostOf> {
+  const books = await client.prices.history();
+  return ({ tenant, cpuPercent = 0, memoryBytes }) => {
+    const prices = unitPricesAt(books, tenant, nowMs);
+    if (prices === undefined) return undefined;
+    const [cpu, memory] = [Number(prices.micros('vcpuHour')), Number(prices.micros('memoryGibHour'))];
+    return { currency: prices.currency, perHour: ((cpuPercent / 100) * cpu + (memoryBytes / GIB) * memory) / MICROS };
+  };
+}
+
 export async function runTop(
   client: AdminClient,
   output: Output,
@@ -72,26 +91,32 @@ async function once(client: AdminClient, output: Output, options: { readonly jso
     if (loads.every(({ cpuPercent }) => cpuPercent !== undefined) || systemClock.monotonicMs() >= endMs) break;
     await systemClock.sleep(SETTLE_STEP_MS);
   }
-  if (options.json) writeJson(output, loads);
-  else output.write(loadTable(loads));
+  const costOf = await costsAt(client, Date.now());
+  if (options.json)
+    writeJson(
+      output,
+      loads.map((load) => ({ ...load, cost: costOf(load) })),
+    );
+  else output.write(loadTable(loads, costOf));
 }
 
-function loadTable(loads: readonly ContainerLoad[]): string {
-  return tableText(
-    ['TENANT', 'NAME', 'HOST', 'CPU %', 'MEMORY'],
-    loads.map(({ tenant, name, host, cpuPercent, memoryBytes }) =>
-      [tenant, name, host, cpuPercent === undefined ? '-' : cpuPercent.toFixed(1), formatBytes(memoryBytes)].map(plainText),
-    ),
-  );
+function loadTable(loads: readonly ContainerLoad[], costOf: CostOf): string {
+  const costs = loads.map(costOf);
+  const currency = costs.find((cost) => cost !== undefined)?.currency;
+  const rows = loads.map(({ tenant, name, host, cpuPercent, memoryBytes }, index) => {
+    const cells = [tenant, name, host, cpuPercent === undefined ? '-' : cpuPercent.toFixed(1), formatBytes(memoryBytes)];
+    return [...cells, ...(currency === undefined ? [] : [costs[index]?.perHour.toFixed(6) ?? '-'])].map(plainText);
+  });
+  return tableText(['TENANT', 'NAME', 'HOST', 'CPU %', 'MEMORY', ...(currency === undefined ? [] : [`${currency}/H`])], rows);
 }
 
 /** What a full screen shows, and no more lines than it has. */
-function screenText(loads: readonly ContainerLoad[], nowMs: number): string {
+function screenText(loads: readonly ContainerLoad[], nowMs: number, costOf: CostOf): string {
   const known = loads.reduce((sum, { cpuPercent }) => sum + (cpuPercent ?? 0), 0);
   const memory = loads.reduce((sum, { memoryBytes }) => sum + memoryBytes, 0);
   const head = `${new Date(nowMs).toISOString()}   containers ${String(loads.length)}   CPU ${known.toFixed(1)} %   memory ${formatBytes(memory)}   (q ends)`;
   const width = process.stdout.columns;
-  return [head, '', ...loadTable(loads).split('\n')]
+  return [head, '', ...loadTable(loads, costOf).split('\n')]
     .slice(0, process.stdout.rows - 1)
     .map((line) => line.slice(0, width))
     .join('\r\n');
@@ -119,9 +144,11 @@ async function live(client: AdminClient, output: Output): Promise<void> {
   output.write(ENTER_SCREEN);
   try {
     const meter = new LoadMeter();
-    while (!stop.signal.aborted) {
+    let costOf = await costsAt(client, Date.now());
+    for (let round = 1; !stop.signal.aborted; round += 1) {
       const loads = meter.take(await client.readings());
-      output.write(REDRAW + screenText(loads, Date.now()));
+      if (round % COSTS_ROUNDS === 0) costOf = await costsAt(client, Date.now());
+      output.write(REDRAW + screenText(loads, Date.now(), costOf));
       await systemClock.sleep(PERIOD_MS, stop.signal).catch(() => undefined); // Only the end of it all ends a sleep early.
     }
   } finally {

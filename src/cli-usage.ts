@@ -1,7 +1,12 @@
 /** `usage`: sums of the ledger, for people, spreadsheets and programs. */
 import type { AdminClient } from '#admin/client.ts';
+import { QUANTITY_NAMES } from '#metering/ledger-chain.ts';
+import { monthSpan } from '#metering/invoice.ts';
+import type { Invoice } from '#metering/invoice.ts';
 import type { UsageGrouping, UsageTotal } from '#caas/usage.ts';
-import type { Moment, RemoteCommand } from './cli-command.ts';
+import type { RemoteCommand } from './cli-command.ts';
+import { instantOf } from './cli-flags.ts';
+import { focusCsv } from './cli-prices.ts';
 import { usageError } from './cli-spec.ts';
 import { writeJson } from './cli-output.ts';
 import type { Output } from './cli-output.ts';
@@ -9,15 +14,13 @@ import { csvField, plainText, tableText } from './cli-text.ts';
 
 type UsageCommand = Extract<RemoteCommand, { readonly kind: 'usage' }>;
 
-function instantOf(moment: Moment, nowMs: number): number {
-  return moment.kind === 'at' ? moment.atMs : Math.max(0, nowMs - moment.ms);
-}
-
 export async function printUsage(command: UsageCommand, client: AdminClient, output: Output): Promise<void> {
-  const nowMs = Date.now();
-  const sinceMs = instantOf(command.since, nowMs);
-  const untilMs = instantOf(command.until, nowMs);
+  const { sinceMs, untilMs } = spanOf(command);
   if (sinceMs > untilMs) throw usageError('--since is later than --until');
+  if (command.format === 'focus') {
+    output.write(focusCsv(await invoicesOf(command, client, { sinceMs, untilMs })));
+    return;
+  }
   const totals = await client.usage({ tenant: command.tenant, sinceMs, untilMs, by: command.by });
   switch (command.format) {
     case 'json':
@@ -26,10 +29,55 @@ export async function printUsage(command: UsageCommand, client: AdminClient, out
     case 'csv':
       output.write(usageCsv(totals));
       return;
+    case 'cloudevents':
+      for (const total of totals) output.write(`${JSON.stringify(usageEvent(total, command.by, { sinceMs, untilMs }))}\n`);
+      return;
     case 'table':
       output.write(usageTable(totals, command.by));
       return;
   }
+}
+
+interface Span {
+  readonly sinceMs: number;
+  readonly untilMs: number;
+}
+
+function spanOf({ month, since, until }: UsageCommand): Span {
+  const span = month === undefined ? undefined : monthSpan(month);
+  if (span !== undefined) return { sinceMs: span.fromMs, untilMs: span.toMs };
+  const nowMs = Date.now();
+  return { sinceMs: instantOf(since, nowMs), untilMs: instantOf(until, nowMs) };
+}
+
+/** The invoices of a month, of one tenant or of all that used something. */
+async function invoicesOf({ tenant, month = '' }: UsageCommand, client: AdminClient, span: Span): Promise<readonly Invoice[]> {
+  const tenants = tenant === undefined ? (await client.usage({ tenant, ...span, by: 'tenant' })).map(({ key }) => key) : [tenant];
+  const invoices: Invoice[] = [];
+  for (const one of tenants) invoices.push(await client.prices.invoice({ tenant: one, month }));
+  return invoices;
+}
+
+/** CloudEvents 1.0: a sum is one event, and the same sum has the same id. */
+function usageEvent(total: UsageTotal, by: UsageGrouping, { sinceMs, untilMs }: Span): object {
+  const quantities = QUANTITY_NAMES.map((name): readonly [string, string] => [name, String(total[name])]);
+  return {
+    specversion: '1.0',
+    id: `${by} ${total.key} ${String(sinceMs)} ${String(untilMs)} ${String(total.toMs)}`,
+    source: 'ecluse',
+    type: 'ecluse.usage',
+    subject: total.tenant === '' ? total.key : total.tenant,
+    time: new Date(total.toMs).toISOString(),
+    datacontenttype: 'application/json',
+    data: {
+      by,
+      key: total.key,
+      name: total.name,
+      from: new Date(total.fromMs).toISOString(),
+      to: new Date(total.toMs).toISOString(),
+      ...Object.fromEntries(quantities),
+    },
+  };
 }
 
 /** Digits of the ledger as they are: sums of a program must be exact. */
@@ -46,8 +94,11 @@ function usageCsv(totals: readonly UsageTotal[]): string {
     total.ingressBytes,
     total.egressBytes,
     total.heldMs,
+    total.snapshotByteMs,
   ]);
-  const head = 'key,tenant,name,from,to,cpu_ns,memory_byte_ms,requests,ingress_bytes,egress_bytes,held_ms'.split(',');
+  const head = 'key,tenant,name,from,to,cpu_ns,memory_byte_ms,requests,ingress_bytes,egress_bytes,held_ms,snapshot_byte_ms'.split(
+    ',',
+  );
   return [head, ...rows].map((row) => `${row.map((field) => csvField(String(field))).join(',')}\r\n`).join('');
 }
 

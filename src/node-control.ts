@@ -26,6 +26,7 @@ import { parseStoredSpec } from '#caas/spec/container-spec.ts';
 import type { Containers } from '#caas/containers.ts';
 import { statusText } from '#caas/docker-api/container-views.ts';
 import type { Host } from '#caas/host.ts';
+import type { LedgerKeeper } from '#caas/ledger-keeper.ts';
 import type { Meter } from '#caas/meter.ts';
 import type { Migrations } from '#caas/migration/migration.ts';
 import type { SleepReport, Sleepers, WakeReport } from '#caas/sleep/sleepers.ts';
@@ -36,7 +37,6 @@ import type { RebalanceReport } from '#caas/rebalance/rebalancer.ts';
 import type { RestoreReport, Restores } from '#caas/snapshots/restores.ts';
 import type { SnapshotReport, Snapshots } from '#caas/snapshots/snapshots.ts';
 import { wantedRoutes } from '#caas/routes.ts';
-import { sumUsage } from '#caas/usage.ts';
 import type { MigrationReport } from '#caas/migration/move.ts';
 import type { MigrationProgress } from '#caas/migration/move-times.ts';
 import type { UsageGrouping, UsageTotal } from '#caas/usage.ts';
@@ -47,12 +47,13 @@ import type { Change } from '#state/change-log.ts';
 import type { ContainerRow } from '#state/containers.ts';
 import { listHosts } from '#state/hosts.ts';
 import type { HostState } from '#state/hosts.ts';
-import { readLedger } from '#state/ledger.ts';
 import type { SnapshotRow } from '#state/snapshots.ts';
 import type { Sql } from '#state/sql.ts';
 import type { Tenant } from '#state/tenants.ts';
 import type { NodeConfig } from '#config';
 import type { CertificateControl } from '#admin/certificate-control.ts';
+import type { LedgerControl, PriceControl } from '#admin/metering-control.ts';
+import type { LedgerKey } from '#metering/ledger-head.ts';
 import type { EdgeControl } from '#admin/edge-control.ts';
 import { checkPrecondition } from '#admin/entity-tag.ts';
 import type { Precondition } from '#admin/entity-tag.ts';
@@ -61,6 +62,8 @@ import type { Edge } from './node-edge.ts';
 import { EdgeSettingsControl } from './node-edge-settings.ts';
 import type { Fleet } from './node-fleet.ts';
 import { addressText, confirmHost, explanationOf, hostStatus, settingsOfHost, snapshotView } from './node-views.ts';
+import { LedgerOperations } from './node-metering.ts';
+import { PriceOperations } from './node-prices.ts';
 import type { NodeMetrics } from './node-metrics.ts';
 import type { LiveConfig, Reloads } from './node-reload.ts';
 import type { Tenants } from './node-tenants.ts';
@@ -83,6 +86,8 @@ export interface NodeParts {
   readonly snapshots: Snapshots;
   readonly restores: Restores;
   readonly meter: Meter;
+  readonly ledgerKey: LedgerKey;
+  readonly keeper: LedgerKeeper;
   readonly pool: WorkerPool;
   readonly edge: Edge;
   readonly certificates: EdgeCertificates;
@@ -106,12 +111,16 @@ const SNAPSHOT_PREFIX = /^[0-9a-f][0-9a-f-]{3,35}$/;
 export class NodeOperations implements NodeControl {
   readonly edge: EdgeControl;
   readonly certificates: CertificateControl;
+  readonly ledger: LedgerControl;
+  readonly prices: PriceControl;
   readonly #parts: NodeParts;
 
   constructor(parts: NodeParts) {
     this.#parts = parts;
     const { clock, sql, edge, certificates, pool, log } = parts;
     this.certificates = certificates;
+    this.ledger = new LedgerOperations({ clock, sql, key: parts.ledgerKey });
+    this.prices = new PriceOperations({ clock, sql, keeper: parts.keeper, flush: async () => await this.#flush() });
     this.edge = new EdgeSettingsControl({
       log,
       clock,
@@ -237,9 +246,8 @@ export class NodeOperations implements NodeControl {
     readonly untilMs: number;
     readonly by: UsageGrouping;
   }): Promise<readonly UsageTotal[]> {
-    // What is being counted goes into the ledger first, so that the answer is of this moment.
-    for (const { container } of this.#parts.meter.readings()) await this.#parts.meter.flush(container);
-    return sumUsage(await readLedger(this.#parts.sql, query), query.by);
+    await this.#flush();
+    return await this.#parts.keeper.usage(query);
   }
 
   async migrate(
@@ -345,6 +353,12 @@ export class NodeOperations implements NodeControl {
 
   async changes(cursor: number, limit: number): Promise<readonly Change[]> {
     return await readChanges(this.#parts.sql, cursor, limit);
+  }
+
+  /** What is being counted goes into the ledger first, so that an answer is of this moment. */
+  async #flush(): Promise<void> {
+    const { meter } = this.#parts;
+    await Promise.all(meter.readings().map(async ({ container }) => await meter.flush(container)));
   }
 
   async #tenantView(tenant: Tenant): Promise<TenantView> {

@@ -26,6 +26,7 @@ import { readMachine } from '#isolation/cpu-features.ts';
 import { probeRunsc } from '#isolation/runsc-probe.ts';
 import { createLog } from '#log';
 import type { Log } from '#log';
+import type { LedgerKey } from '#metering/ledger-head.ts';
 import { openSqlite } from '#state/sqlite.ts';
 import type { Sql } from '#state/sql.ts';
 import { openAuthority } from '#tls/authority.ts';
@@ -42,6 +43,7 @@ import type { ContainerPlane } from './node-containers.ts';
 import { watchIdle } from '#caas/sleep/idle-watch.ts';
 import { watchSnapshots } from '#caas/snapshots/snapshot-watch.ts';
 import { Edge } from './node-edge.ts';
+import { openLedgerKey, openLedgerKeeper, takeUpLedger } from './node-metering.ts';
 import { checkPorts, openWorkers } from './node-workers.ts';
 import { closeHosts, openHosts } from './node-hosts.ts';
 import { takeNodeLock } from './node-lock.ts';
@@ -101,24 +103,27 @@ async function inData<T>(config: NodeConfig, work: () => Promise<T>): Promise<T>
   }
 }
 
-function storeFileOf({ dataDir }: NodeConfig): string {
-  return join(dataDir, 'ecluse.db');
-}
-
 async function openState(
   config: NodeConfig,
   stack: AsyncDisposableStack,
+  { log, say: tell }: { readonly log: Log; readonly say: Say },
 ): Promise<{
   readonly sql: Sql;
   readonly authority: Authority;
   readonly hostCertificates: HostCertificates;
   readonly seal: KeySeal;
+  readonly reader: CertificateReader;
+  readonly ledgerKey: LedgerKey;
 }> {
-  const sql = stack.use(openSqlite(storeFileOf(config)));
+  const storeFile = join(config.dataDir, 'ecluse.db');
+  const sql = stack.use(openSqlite(storeFile));
   const folder = join(config.dataDir, 'tls');
   const authority = await openAuthority(folder, { clock: systemClock });
   const hostCertificates = await HostCertificates.open(folder, { authority, clock: systemClock });
-  return { sql, authority, hostCertificates, seal: await KeySeal.open(folder, await listSealingKeys(sql)) };
+  await takeUpLedger({ sql, log }, tell);
+  const seal = await KeySeal.open(folder, await listSealingKeys(sql));
+  const reader = stack.use(new CertificateReader({ log, sql, storeFile, seal }));
+  return { sql, authority, hostCertificates, seal, reader, ledgerKey: await openLedgerKey(folder, { sql, clock: systemClock }) };
 }
 
 /** The name service listens on every host's own address, where its containers' questions are led. */
@@ -139,6 +144,7 @@ async function leaveNode(
     edge,
     pool,
     meter,
+    keeper,
     sql,
   }: NodeParts & {
     readonly api: AdminApi;
@@ -158,6 +164,7 @@ async function leaveNode(
         await pool.detach(drainMs);
       },
     ],
+    ['sums', async () => await keeper[Symbol.asyncDispose]()],
     ['books', async () => await meter[Symbol.asyncDispose]()],
     ['store', async () => await sql[Symbol.asyncDispose]()],
   ]);
@@ -209,11 +216,10 @@ async function openNode(config: NodeConfig, log: Log, say: Say, orders: Orders):
     await prepareData(config);
     return stack.use(await takeNodeLock(config.dataDir));
   });
-  const predecessors = await inData(config, async () => await openPredecessors(config, log));
-  stack.use(predecessors);
+  const predecessors = stack.use(await inData(config, async () => await openPredecessors(config, log)));
   await checkPorts(config, lock.afterCrash, predecessors);
-  const { sql, authority, hostCertificates, seal } = await inData(config, async () => await openState(config, stack));
-  const reader = stack.use(new CertificateReader({ log, sql, storeFile: storeFileOf(config), seal }));
+  const state = await inData(config, async () => await openState(config, stack, { log, say }));
+  const { sql, authority, hostCertificates, seal, reader, ledgerKey } = state;
   const cgroups = await detectCgroups();
   const [runsc, machine] = await Promise.all([probeRunsc(), readMachine()]);
 
@@ -256,11 +262,12 @@ async function openNode(config: NodeConfig, log: Log, say: Say, orders: Orders):
     drainMs = clock.monotonicMs() - sinceMs;
   });
   stack.use(watchIdle({ log, clock, containers, sleepers: plane.sleepers, useOf: (id) => pool.useOf(id) }));
+  const keeper = stack.use(openLedgerKeeper({ log, clock, sql, key: ledgerKey }));
   stack.use(watchSnapshots({ log, clock, containers, snapshots: plane.snapshots }));
   const front = await openFront(live, { ...plane, log, clock, sql, hosts, edge, pool, authority, runsc }, stack);
   const { fleet, onDomain } = front;
   const reloads = new Reloads({ log, clock, sql, live, readConfig: orders.readConfig, pool, edge, fleet, onDomain });
-  const own = { log, clock, sql, config, live, hosts, pool, edge, certificates };
+  const own = { log, clock, sql, config, live, hosts, pool, edge, certificates, ledgerKey, keeper };
   const parts: NodeParts = { ...plane, ...front, ...own, reloads, startedMs, generation, order: orders.upgrade };
   const api = await AdminApi.open({ control: new NodeOperations(parts), log }, { socketPath: config.listen.adminSocket });
   stack.use(api);

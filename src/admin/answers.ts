@@ -112,6 +112,7 @@ const usageTotal = z.object({
   ingressBytes: exact,
   egressBytes: exact,
   heldMs: exact,
+  snapshotByteMs: exact,
 });
 
 const change = z.object({

@@ -11,14 +11,18 @@ import type { CloneReport } from '#caas/snapshots/clones.ts';
 import type { RestoreReport } from '#caas/snapshots/restores.ts';
 import type { SnapshotReport } from '#caas/snapshots/snapshots.ts';
 import type { SleepReport, WakeReport } from '#caas/sleep/sleepers.ts';
+import type { ChainVerdict, ExportPage, ExportRange, VerifyProgress } from '#caas/ledger-proof.ts';
 import type { MigrationReport } from '#caas/migration/move.ts';
 import type { MigrationProgress } from '#caas/migration/move-times.ts';
 import type { IncomingMessage } from 'node:http';
 import { StringDecoder } from 'node:string_decoder';
 import type { UsageTotal } from '#caas/usage.ts';
 import { EcluseError, codeOf, reasonOf } from '#errors';
+import type { Invoice } from '#metering/invoice.ts';
+import type { ExportEnd } from '#metering/ledger-head.ts';
 import { checkSocketPath } from '#node-paths';
 import type { Change } from '#state/change-log.ts';
+import type { KnownKey } from '#state/ledger-heads.ts';
 import type { Tenant } from '#state/tenants.ts';
 import type { LintFinding } from '#routing/operator/lint.ts';
 import { errorFromApi } from './api-error.ts';
@@ -33,6 +37,7 @@ import type {
   SettingsView,
   VersionView,
 } from './edge-control.ts';
+import type { LedgerControl, PriceBookView, PriceControl } from './metering-control.ts';
 import { ifMatchHeader } from './entity-tag.ts';
 import { exactJson, parseExactJson } from './exact-json.ts';
 import { ANSWER_BYTES_MAX, ANSWER_TIMEOUT_MS, LIFECYCLE_TIMEOUT_MS } from './limits.ts';
@@ -66,6 +71,7 @@ const USAGE_BIGINTS: ReadonlySet<string> = new Set([
   'ingressBytes',
   'egressBytes',
   'heldMs',
+  'snapshotByteMs',
 ]);
 const NO_BIGINTS: ReadonlySet<string> = new Set();
 
@@ -135,6 +141,8 @@ export function createAdminClient(socketPath: string): AdminClient {
     ...fleetClient(socketPath, ask),
     edge: edgeClient(ask),
     certificates: certificateClient(ask),
+    ledger: ledgerClient(socketPath, ask),
+    prices: priceClient(ask),
     changes: async (cursor, limit) =>
       (await get<{ changes: readonly Change[] }>('changes', { after: String(cursor), limit: String(limit) })).changes,
     latestChanges: async (count) =>
@@ -209,6 +217,56 @@ function certificateClient(ask: <T>(call: Call) => Promise<T>): CertificateContr
     add: async (body) => await ask<CertificateAdded>({ method: 'POST', path: 'certs', body }),
     remove: async (name) => {
       await ask({ method: 'DELETE', path: `certs/${encodeURIComponent(name)}` });
+    },
+  };
+}
+
+function ledgerClient(socketPath: string, ask: <T>(call: Call) => Promise<T>): LedgerControl {
+  const get = async <T>(path: string, query: Readonly<Record<string, string | undefined>> = {}): Promise<T> =>
+    await ask<T>({ method: 'GET', path: withQuery(path, query) });
+  return {
+    keys: async () => (await get<{ keys: readonly KnownKey[] }>('ledger/keys')).keys,
+    verify: async ({ tenant, fromDay, toDay }, onProgress) => {
+      const path = withQuery('ledger/verify', { tenant, from: fromDay, to: toDay });
+      return (await tellLines<VerifyProgress, { chains: readonly ChainVerdict[] }>(socketPath, { path, body: {} }, onProgress))
+        .chains;
+    },
+    exportRange: async (tenant, { fromDay, toDay }) =>
+      await get<ExportRange>('ledger/export', { tenant, from: fromDay, to: toDay }),
+    exportPage: async (tenant, after, until) =>
+      await get<ExportPage>('ledger/rows', { tenant, after: String(after), until: String(until) }),
+    exportEnd: async (body) => await ask<ExportEnd>({ method: 'POST', path: 'ledger/end', body }),
+    correct: async ({ memoryByteMs, ...body }) =>
+      await ask<{ tenant: string; container: string }>({
+        method: 'POST',
+        path: 'ledger/corrections',
+        body: { ...body, memoryByteMs: String(memoryByteMs) },
+      }),
+  };
+}
+
+/** Of an invoice: integers that can exceed what a double holds. */
+const INVOICE_BIGINTS: ReadonlySet<string> = new Set([
+  'quantity',
+  'unitPriceMicros',
+  'listPriceMicros',
+  'amountMicros',
+  'totalMicros',
+]);
+
+function priceClient(ask: <T>(call: Call) => Promise<T>): PriceControl {
+  return {
+    history: async () => (await ask<{ books: readonly PriceBookView[] }>({ method: 'GET', path: 'prices' })).books,
+    show: async (version) => await ask<PriceBookView>({ method: 'GET', path: `prices/${String(version ?? 'last')}` }),
+    apply: async ({ book, note, dryRun }) =>
+      await ask<PriceBookView>({
+        method: 'POST',
+        path: withQuery('prices', { note: note === '' ? undefined : note, dryRun: dryRun ? '1' : undefined }),
+        body: book,
+      }),
+    invoice: async ({ tenant, month }) => {
+      const path = withQuery(`invoices/${encodeURIComponent(tenant)}`, { month });
+      return await ask<Invoice>({ method: 'GET', path, bigints: INVOICE_BIGINTS });
     },
   };
 }

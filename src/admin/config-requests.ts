@@ -56,11 +56,11 @@ export function versionOfPrecondition(precondition: Precondition): number | unde
 }
 
 /** Errors: ECLUSE_CONFIG_INVALID, with one line a problem. */
-export function parseConfig<S extends z.ZodType>(schema: S, value: unknown): z.output<S> {
+export function parseConfig<S extends z.ZodType>(schema: S, value: unknown, keys = KEYS): z.output<S> {
   if (hasPrototypeKey(value)) throw badRequest('the key __proto__ is no key of anything here', 'leave it out');
   const parsed = schema.safeParse(value);
   if (parsed.success) return parsed.data;
-  const lines = problemLines(parsed.error.issues);
+  const lines = problemLines(parsed.error.issues, keys);
   const shown = lines.slice(0, PROBLEMS_MAX);
   if (lines.length > shown.length) shown.push(`and ${String(lines.length - shown.length)} more problems`);
   throw new EcluseError({
@@ -78,7 +78,7 @@ export interface ConfigProblem {
 }
 
 /** Keys that are known anywhere in what operators write, for a word that was meant. */
-const KEYS = [
+const KEYS: readonly string[] = [
   'services',
   'routes',
   'endpoints',
@@ -136,11 +136,12 @@ const KEYS = [
   'route',
 ];
 
-export function problemsOf(issues: readonly z.core.$ZodIssue[]): readonly ConfigProblem[] {
+/** `keys`: those that may have been meant where one is unknown. */
+export function problemsOf(issues: readonly z.core.$ZodIssue[], keys = KEYS): readonly ConfigProblem[] {
   return issues.flatMap((issue): readonly ConfigProblem[] => {
     if (issue.code === 'unrecognized_keys') {
       return issue.keys.map((key) => {
-        const meant = nearestWord(key, KEYS);
+        const meant = nearestWord(key, keys);
         return { path: [...issue.path, key], message: `unknown key${meant === undefined ? '' : `; did you mean ${meant}?`}` };
       });
     }
@@ -149,11 +150,12 @@ export function problemsOf(issues: readonly z.core.$ZodIssue[]): readonly Config
     // Of what may be written in several ways, the way that was meant is one whose faults are further down.
     const ways = issue.code === 'invalid_union' ? issue.errors : [];
     const meant = ways.find((way) => way.every(({ code, path }) => code !== 'invalid_type' || path.length > 0));
-    if (meant !== undefined) return problemsOf(meant).map(({ path, message }) => ({ path: [...issue.path, ...path], message }));
+    if (meant !== undefined)
+      return problemsOf(meant, keys).map(({ path, message }) => ({ path: [...issue.path, ...path], message }));
     return [{ path: issue.path, message: issue.message }];
   });
 }
 
-function problemLines(issues: readonly z.core.$ZodIssue[]): string[] {
-  return problemsOf(issues).map(({ path, message }) => (path.length === 0 ? message : `${pathText(path)}: ${message}`));
+function problemLines(issues: readonly z.core.$ZodIssue[], keys: readonly string[]): string[] {
+  return problemsOf(issues, keys).map(({ path, message }) => (path.length === 0 ? message : `${pathText(path)}: ${message}`));
 }

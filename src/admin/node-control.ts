@@ -4,6 +4,7 @@
  */
 import type { CertificateControl } from './certificate-control.ts';
 import type { EdgeControl } from './edge-control.ts';
+import type { LedgerControl, PriceControl } from './metering-control.ts';
 import type { Precondition } from './entity-tag.ts';
 import type { PlacementRecord } from '#caas/placement.ts';
 import type { DrainReport } from '#caas/rebalance/drain.ts';
@@ -204,6 +205,8 @@ export interface FleetProgress {
 export interface NodeControl {
   readonly edge: EdgeControl;
   readonly certificates: CertificateControl;
+  readonly ledger: LedgerControl;
+  readonly prices: PriceControl;
 
   status(): Promise<NodeStatus>;
   /** Reads the configuration again, and changes what can change while the node runs. Errors: ECLUSE_CONFIG_INVALID and others; nothing was changed. */

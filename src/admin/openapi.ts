@@ -14,6 +14,8 @@ const PARAMETERS: Readonly<Record<string, string>> = {
   'tenants/{name}': 'A tenant.',
   'certs/{name}': 'A certificate.',
   'hosts/{name}': 'A host.',
+  'prices/{version}': 'The version of a price book, or last.',
+  'invoices/{tenant}': 'A tenant, also one that is gone.',
   'containers/{ref}': 'An id, the beginning of one, NAME where it is the only one, or TENANT/NAME with the slash as %2F.',
   'snapshots/{ref}': 'A snapshot: its id, or the beginning of it. For a restore also a container, for its newest one.',
 };

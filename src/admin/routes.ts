@@ -8,6 +8,8 @@ import { CERTIFICATE_ANSWERS } from './certificate-answers.ts';
 import { CERTIFICATE_ROUTES } from './certificate-routes.ts';
 import { CONFIG_ROUTES } from './config-routes.ts';
 import { CONTAINER_ROUTES } from './container-routes.ts';
+import { METERING_ANSWERS } from './metering-answers.ts';
+import { METERING_ROUTES } from './metering-routes.ts';
 import { NODE_ROUTES } from './node-routes.ts';
 import { openApiOf } from './openapi.ts';
 import { TENANT_ROUTES } from './tenant-routes.ts';
@@ -25,11 +27,12 @@ export const ADMIN_ROUTES: readonly AdminRoute[] = [
     handle: async () => adminOpenApi(),
   }),
   ...CERTIFICATE_ROUTES,
+  ...METERING_ROUTES,
 ];
 
 /** The OpenAPI document of the admin API; kept in docs/admin-api.openapi.json. */
 export function adminOpenApi(): Readonly<Record<string, unknown>> {
-  return openApiOf(ADMIN_ROUTES, { ...ANSWERS, ...CONFIG_ANSWERS, ...CERTIFICATE_ANSWERS });
+  return openApiOf(ADMIN_ROUTES, { ...ANSWERS, ...CONFIG_ANSWERS, ...CERTIFICATE_ANSWERS, ...METERING_ANSWERS });
 }
 
 export type RouteMatch = { readonly route: AdminRoute; readonly captured: Readonly<Record<string, string>> };

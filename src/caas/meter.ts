@@ -11,15 +11,10 @@ import { KeyedLock, startLoop } from '#lifecycle';
 import type { Log } from '#log';
 import type { CgroupUsage, Cgroups } from '#isolation/cgroup.ts';
 import { changeWrite } from '#state/change-log.ts';
-import {
-  appendIntervalWrites,
-  closeIncarnationWrite,
-  findIncarnation,
-  forgiveCpu,
-  listOpenIncarnations,
-  openIncarnationWrite,
-} from '#state/ledger.ts';
-import type { Incarnation } from '#state/ledger.ts';
+import { closeIncarnationWrite, findIncarnation, forgiveCpu, listOpenIncarnations, openIncarnationWrite } from '#state/ledger.ts';
+import type { Incarnation, UsageInterval } from '#state/ledger.ts';
+import { LedgerWriter } from '#state/ledger-writer.ts';
+import type { MeterPoint } from '#state/ledger-writer.ts';
 import type { Sql } from '#state/sql.ts';
 
 export interface MeterOptions {
@@ -50,6 +45,18 @@ interface Running {
   traffic: { requests: number; ingressBytes: number; egressBytes: number; heldMs: number };
 }
 
+/** An interval that is to be written. */
+interface Due {
+  readonly interval: UsageInterval;
+  readonly now: MeterPoint;
+  /** What it takes from the container's traffic; given back where it cannot be written. */
+  readonly traffic: Traffic;
+}
+
+/** How many containers of a round may wait for their intervals to be written together, and how long: a move that pauses one of them waits as well. */
+const ROUND_WRITES_MAX = 100;
+const ROUND_WAIT_MS = 25;
+
 const NO_TRAFFIC = { requests: 0, ingressBytes: 0, egressBytes: 0, heldMs: 0 } as const;
 
 /** What a container uses at this moment, for `top`. */
@@ -65,6 +72,7 @@ export class Meter implements AsyncDisposable {
   readonly #options: MeterOptions;
   readonly #running = new Map<string, Running>();
   readonly #locks = new KeyedLock();
+  readonly #ledger: LedgerWriter;
   #loop: AsyncDisposable | undefined;
 
   private constructor(
@@ -73,6 +81,7 @@ export class Meter implements AsyncDisposable {
   ) {
     this.#deps = deps;
     this.#options = options;
+    this.#ledger = new LedgerWriter(deps.sql);
   }
 
   /** Takes up every incarnation that is still open, and starts sampling. */
@@ -191,18 +200,26 @@ export class Meter implements AsyncDisposable {
     }));
   }
 
+  /** Samples one container after the other. What is to be written down is written together, while nothing else happens to these containers. */
   async #round(): Promise<void> {
     const nowMs = this.#deps.clock.nowMs();
+    const writes = new RoundWrites(this.#deps.clock);
     for (const running of this.#running.values()) {
       const isYoung = nowMs - running.at.openedMs < this.#options.youngForMs;
       if (!isYoung && nowMs - running.sampledMs < this.#options.samplePeriodMs) continue;
-      await this.#locks.run(running.at.container, async () => {
+      const work = async (sampled: () => Promise<void>): Promise<void> => {
         if (this.#running.get(running.at.container) !== running) return;
         const usage = await this.#deps.cgroups.usageOf(running.at.cgroup);
-        if (nowMs - running.at.meteredToMs >= this.#options.flushPeriodMs) await this.#flush(running, usage);
+        if (nowMs - running.at.meteredToMs >= this.#options.flushPeriodMs) await this.#flush(running, usage, sampled);
         else this.#sample(running, usage);
+      };
+      await writes.begin(async (sampled) => {
+        await this.#locks.run(running.at.container, async () => {
+          await work(sampled);
+        });
       });
     }
+    await writes.end();
   }
 
   /** Adds the span since the last sample to the memory integral. A clock that went backwards adds nothing. */
@@ -214,28 +231,47 @@ export class Meter implements AsyncDisposable {
     if (usage !== undefined) running.cpuNs = usage.cpuNs;
   }
 
-  async #flush(running: Running, usage: CgroupUsage | undefined): Promise<void> {
-    const { at, traffic } = running;
+  /** `beforeWrite`: called when everything was read, and waited for. */
+  async #flush(running: Running, usage: CgroupUsage | undefined, beforeWrite?: () => Promise<void>): Promise<void> {
+    const { at } = running;
     const identity = (await this.#deps.cgroups.identityOf(at.cgroup)) ?? at.cgroupIdentity;
     if (at.cgroupIdentity !== '' && identity !== at.cgroupIdentity) {
       await this.#startAnew(running, identity);
       return;
     }
     this.#sample(running, usage);
-    const delta = running.cpuNs - at.cpuNs;
-    if (delta < 0) {
+    if (running.cpuNs < at.cpuNs) {
       await this.#startAnew(running, identity);
       return;
     }
-    const isEmpty = delta === 0 && running.memoryByteMs === 0n && traffic.requests === 0 && traffic.egressBytes === 0;
-    if (isEmpty && at.memoryBytes === 0 && running.memoryBytes === 0) return; // A stopped container fills no ledger.
-    const outcome = await this.#deps.sql.write(
-      appendIntervalWrites(
-        at,
-        { toMs: running.sampledMs, cpuNs: delta, memoryByteMs: running.memoryByteMs, ...traffic },
-        { cpuNs: running.cpuNs, memoryBytes: running.memoryBytes, cgroupIdentity: identity },
-      ),
-    );
+    const due = this.#takeDue(running, identity);
+    if (due === undefined) return;
+    try {
+      await beforeWrite?.();
+      await this.#append(running, due);
+    } catch (error) {
+      giveBack(running, due);
+      throw error;
+    }
+  }
+
+  /** What is to be written of a container at this moment; undefined: a stopped container fills no ledger. */
+  #takeDue(running: Running, cgroupIdentity: string): Due | undefined {
+    const { at, traffic, cpuNs, memoryByteMs, memoryBytes, sampledMs } = running;
+    const delta = cpuNs - at.cpuNs;
+    const isEmpty = delta === 0 && memoryByteMs === 0n && traffic.requests === 0 && traffic.egressBytes === 0;
+    if (isEmpty && at.memoryBytes === 0 && memoryBytes === 0) return undefined;
+    running.traffic = { ...NO_TRAFFIC }; // What comes from here on is of the next interval.
+    return {
+      interval: { toMs: sampledMs, cpuNs: delta, memoryByteMs, ...traffic },
+      now: { cpuNs, memoryBytes, cgroupIdentity },
+      traffic,
+    };
+  }
+
+  async #append(running: Running, { interval, now }: Due): Promise<void> {
+    const { at } = running;
+    const outcome = await this.#ledger.append(at, interval, now);
     if (outcome.kind === 'conflict') {
       // Somebody else metered it: the store is right, what we counted meanwhile is in there already.
       this.#deps.log.error({ container: at.container, incarnation: at.incarnation }, 'ledger cursor moved under the meter');
@@ -244,16 +280,8 @@ export class Meter implements AsyncDisposable {
       else this.#running.delete(at.container);
       return;
     }
-    running.at = {
-      ...at,
-      seq: at.seq + 1,
-      meteredToMs: running.sampledMs,
-      cpuNs: running.cpuNs,
-      memoryBytes: running.memoryBytes,
-      cgroupIdentity: identity,
-    };
+    running.at = outcome.at;
     running.memoryByteMs = 0n;
-    running.traffic = { ...NO_TRAFFIC };
   }
 
   /** The cgroup was made anew (a restart of the node, a reboot). What it shows now belongs to a new incarnation, from zero. */
@@ -285,13 +313,72 @@ export class Meter implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#loop?.[Symbol.asyncDispose]();
     this.#loop = undefined;
-    for (const container of this.#running.keys()) {
+    const last = async (container: string): Promise<void> => {
       try {
         await this.flush(container);
       } catch (error) {
         this.#deps.log.error({ container, reason: reasonOf(error) }, 'the last use of a container could not be written down');
       }
-    }
+    };
+    await Promise.all([...this.#running.keys()].map(last));
     this.#running.clear();
+  }
+}
+
+/** Traffic of an interval that could not be written is of the next one; CPU and memory were not taken away. */
+function giveBack({ traffic }: Running, due: Due): void {
+  traffic.requests += due.traffic.requests;
+  traffic.ingressBytes += due.traffic.ingressBytes;
+  traffic.egressBytes += due.traffic.egressBytes;
+  traffic.heldMs += due.traffic.heldMs;
+}
+
+/** The containers of one round that wait for the others, to be written with them. */
+class RoundWrites {
+  readonly #clock: Clock;
+  readonly #works: Promise<void>[] = [];
+  #gate = Promise.withResolvers<undefined>();
+  #waiting = 0;
+  #sinceMs: number;
+  #failed: { readonly reason: unknown } | undefined;
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+    this.#sinceMs = clock.monotonicMs();
+  }
+
+  /** Resolves when `work` has ended, or waits to write. */
+  async begin(work: (sampled: () => Promise<void>) => Promise<void>): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<undefined>();
+    const { promise: opened } = this.#gate;
+    const sampled = async (): Promise<void> => {
+      this.#waiting += 1;
+      resolve(undefined);
+      await opened;
+    };
+    const begun = work(sampled)
+      .catch((error: unknown) => {
+        this.#failed ??= { reason: error };
+      })
+      .finally(() => {
+        resolve(undefined);
+      });
+    this.#works.push(begun);
+    await promise;
+    if (this.#waiting >= ROUND_WRITES_MAX || this.#clock.monotonicMs() - this.#sinceMs >= ROUND_WAIT_MS) this.#open();
+  }
+
+  #open(): void {
+    this.#gate.resolve(undefined);
+    this.#gate = Promise.withResolvers();
+    this.#waiting = 0;
+    this.#sinceMs = this.#clock.monotonicMs();
+  }
+
+  /** Resolves when everything is written; throws the first error. */
+  async end(): Promise<void> {
+    this.#open();
+    await Promise.all(this.#works);
+    if (this.#failed !== undefined) throw this.#failed.reason;
   }
 }

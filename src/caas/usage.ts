@@ -1,7 +1,10 @@
 /** Sums of the ledger. Pure. Sums are bigint: byte·ms of a month exceed 53 bits, and of a large tenant 63. */
 import type { LedgerRow } from '#state/ledger.ts';
+import { joinSpans } from '#state/usage-rollups.ts';
 
 export type UsageGrouping = 'container' | 'tenant' | 'host' | 'hour';
+/** With its container's name. */
+export type NamedRow = LedgerRow & { readonly name: string };
 
 export interface UsageTotal {
   readonly key: string;
@@ -15,6 +18,7 @@ export interface UsageTotal {
   readonly ingressBytes: bigint;
   readonly egressBytes: bigint;
   readonly heldMs: bigint;
+  readonly snapshotByteMs: bigint;
 }
 
 const HOUR_MS = 3_600_000;
@@ -32,7 +36,7 @@ function keyOf(row: LedgerRow, by: UsageGrouping): string {
   }
 }
 
-function emptyTotal(key: string, row: LedgerRow & { readonly name: string }, by: UsageGrouping): UsageTotal {
+function emptyTotal(key: string, row: NamedRow, by: UsageGrouping): UsageTotal {
   return {
     key,
     tenant: row.tenant,
@@ -45,11 +49,12 @@ function emptyTotal(key: string, row: LedgerRow & { readonly name: string }, by:
     ingressBytes: 0n,
     egressBytes: 0n,
     heldMs: 0n,
+    snapshotByteMs: 0n,
   };
 }
 
 /** Totals a group, in order of first use. */
-export function sumUsage(rows: readonly (LedgerRow & { readonly name: string })[], by: UsageGrouping): readonly UsageTotal[] {
+export function sumUsage(rows: readonly NamedRow[], by: UsageGrouping): readonly UsageTotal[] {
   const totals = new Map<string, UsageTotal>();
   for (const row of rows) {
     const key = keyOf(row, by);
@@ -65,7 +70,21 @@ export function sumUsage(rows: readonly (LedgerRow & { readonly name: string })[
       ingressBytes: before.ingressBytes + BigInt(row.ingressBytes),
       egressBytes: before.egressBytes + BigInt(row.egressBytes),
       heldMs: before.heldMs + BigInt(row.heldMs),
+      snapshotByteMs: before.snapshotByteMs + (row.snapshotByteMs ?? 0n),
     });
+  }
+  return [...totals.values()];
+}
+
+/** Totals of several sources as one: those of one key are added up. */
+export function totalsOfSums(sums: readonly UsageTotal[]): readonly UsageTotal[] {
+  const totals = new Map<string, UsageTotal>();
+  for (const sum of sums) {
+    const before = totals.get(sum.key);
+    totals.set(
+      sum.key,
+      before === undefined ? sum : { ...joinSpans(before, sum), tenant: before.tenant === sum.tenant ? sum.tenant : '' },
+    );
   }
   return [...totals.values()];
 }

@@ -1,9 +1,9 @@
 /**
- * The ledger: append-only intervals of use, from which bills are computed, and the incarnations that they belong to.
+ * The ledger's rows, and the incarnations that they belong to. Rows are written by `ledger-writer.ts` alone.
  *
- * INVARIANT: an incarnation's intervals are contiguous and numbered without gaps. The append and the move of the incarnation's cursor
- * are one batch, conditional on the old sequence number, so that a repeated or concurrent append changes nothing.
+ * INVARIANT: an incarnation's intervals are contiguous and numbered without gaps.
  */
+import type { Quantities } from '#metering/ledger-chain.ts';
 import { bigintOf, integerOf, optionalIntegerOf, textOf } from './sql.ts';
 import type { Sql, SqlRow, SqlWrite, WriteOutcome } from './sql.ts';
 
@@ -38,6 +38,8 @@ export interface UsageInterval {
   readonly ingressBytes: number;
   readonly egressBytes: number;
   readonly heldMs: number;
+  /** Absent: none. */
+  readonly snapshotByteMs?: bigint;
 }
 
 export interface LedgerRow extends UsageInterval {
@@ -47,6 +49,39 @@ export interface LedgerRow extends UsageInterval {
   readonly tenant: string;
   readonly host: string;
   readonly fromMs: number;
+}
+
+/** What a row counts, as integers of any size. */
+export function quantitiesOf(row: UsageInterval): Quantities {
+  return {
+    cpuNs: BigInt(row.cpuNs),
+    memoryByteMs: row.memoryByteMs,
+    requests: BigInt(row.requests),
+    ingressBytes: BigInt(row.ingressBytes),
+    egressBytes: BigInt(row.egressBytes),
+    heldMs: BigInt(row.heldMs),
+    snapshotByteMs: row.snapshotByteMs ?? 0n,
+  };
+}
+
+/** A row of the ledger from its columns. */
+export function ledgerRowOf(row: SqlRow): LedgerRow {
+  return {
+    container: textOf(row, 'container'),
+    incarnation: integerOf(row, 'incarnation'),
+    seq: integerOf(row, 'seq'),
+    tenant: textOf(row, 'tenant'),
+    host: textOf(row, 'host'),
+    fromMs: integerOf(row, 'from_ms'),
+    toMs: integerOf(row, 'to_ms'),
+    cpuNs: integerOf(row, 'cpu_ns'),
+    memoryByteMs: bigintOf(row, 'memory_byte_ms'),
+    requests: integerOf(row, 'requests'),
+    ingressBytes: integerOf(row, 'ingress_bytes'),
+    egressBytes: integerOf(row, 'egress_bytes'),
+    heldMs: integerOf(row, 'held_ms'),
+    snapshotByteMs: bigintOf(row, 'snapshot_byte_ms'),
+  };
 }
 
 function incarnationOf(row: SqlRow): Incarnation {
@@ -90,42 +125,6 @@ export function openIncarnationWrite(incarnation: Incarnation): SqlWrite {
   };
 }
 
-/** The writes that append one interval; conflict where somebody else appended since `at` was read. */
-export function appendIntervalWrites(
-  at: Incarnation,
-  interval: UsageInterval,
-  now: { readonly cpuNs: number; readonly memoryBytes: number; readonly cgroupIdentity: string },
-): readonly SqlWrite[] {
-  const { container, incarnation, seq, tenant, host, meteredToMs } = at;
-  return [
-    {
-      sql: `INSERT INTO ledger (container, incarnation, seq, tenant, host, from_ms, to_ms, cpu_ns, memory_byte_ms, requests, ingress_bytes,
-              egress_bytes, held_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-      values: [
-        container,
-        incarnation,
-        seq + 1,
-        tenant,
-        host,
-        meteredToMs,
-        interval.toMs,
-        interval.cpuNs,
-        interval.memoryByteMs,
-        interval.requests,
-        interval.ingressBytes,
-        interval.egressBytes,
-        interval.heldMs,
-      ],
-    },
-    {
-      sql: `UPDATE incarnation SET seq = ?, metered_to_ms = ?, cpu_ns = ?, memory_bytes = ?, cgroup_identity = ?
-            WHERE container = ? AND incarnation = ? AND seq = ? AND closed_ms IS NULL`,
-      values: [seq + 1, interval.toMs, now.cpuNs, now.memoryBytes, now.cgroupIdentity, container, incarnation, seq],
-      expectRows: 1,
-    },
-  ];
-}
-
 /** The write that closes an incarnation for good. */
 export function closeIncarnationWrite(container: string, incarnation: number, nowMs: number): SqlWrite {
   return {
@@ -155,34 +154,46 @@ export async function findIncarnation(sql: Sql, container: string, incarnation: 
   return row === undefined ? undefined : incarnationOf(row);
 }
 
-export interface LedgerFilter {
-  readonly tenant: string | undefined;
-  readonly sinceMs: number;
+/** The last incarnation of each container that has this name, or whose id begins with it. `tenant` empty: of any. */
+export async function latestIncarnations(sql: Sql, tenant: string, reference: string): Promise<readonly Incarnation[]> {
+  const rows = await sql.read(
+    `SELECT * FROM incarnation AS i WHERE (? = '' OR tenant = ?) AND (name = ? OR (length(?) >= 12 AND substr(container, 1, length(?)) = ?))
+     AND incarnation = (SELECT MAX(incarnation) FROM incarnation WHERE container = i.container) ORDER BY opened_ms DESC LIMIT 10`,
+    [tenant, tenant, reference, reference, reference, reference],
+  );
+  return rows.map(incarnationOf);
+}
+
+export interface RowsQuery {
+  /** Empty: all. */
+  readonly tenant: string;
+  readonly fromMs: number;
   readonly untilMs: number;
 }
 
-/** Ledger rows that begin in the window, with the container's name; the caller sums them, because sums can exceed 64 bits. */
-export async function readLedger(sql: Sql, filter: LedgerFilter): Promise<readonly (LedgerRow & { readonly name: string })[]> {
+/**
+ * Rows that begin in a span of time, with the container's name. `summed`: those that are in the sums of `usage-rollups.ts`, `not-summed`: those that
+ * are not yet.
+ */
+export async function readNamedRows(
+  sql: Sql,
+  { tenant, fromMs, untilMs }: RowsQuery,
+  which: 'all' | 'summed' | 'not-summed',
+): Promise<readonly (LedgerRow & { readonly name: string })[]> {
+  const condition: Readonly<Record<typeof which, string>> = {
+    all: '',
+    summed: 'AND +ledger.number <= ledger_chain.rolled',
+    'not-summed': 'AND ledger.number > ledger_chain.rolled',
+  };
+  // A plus keeps the planner from an index: few rows of a span are asked for by time, few rows at a chain's end by number.
+  const fromMsColumn = which === 'not-summed' ? '+ledger.from_ms' : 'ledger.from_ms';
   const rows = await sql.read(
-    `SELECT ledger.*, incarnation.name AS name FROM ledger
-     JOIN incarnation ON incarnation.container = ledger.container AND incarnation.incarnation = ledger.incarnation
-     WHERE from_ms >= ? AND from_ms < ? AND (? = '' OR ledger.tenant = ?) ORDER BY ledger.container, ledger.incarnation, ledger.seq`,
-    [filter.sinceMs, filter.untilMs, filter.tenant ?? '', filter.tenant ?? ''],
+    `SELECT ledger.*, COALESCE((SELECT name FROM incarnation WHERE container = ledger.container ORDER BY incarnation DESC LIMIT 1), '') AS name
+     FROM ledger_chain
+     CROSS JOIN ledger ON ledger.tenant = ledger_chain.tenant ${condition[which]}
+     WHERE (? = '' OR ledger_chain.tenant = ?) AND ${fromMsColumn} >= ? AND ${fromMsColumn} < ?
+     ORDER BY ledger.container, ledger.incarnation, ledger.seq`,
+    [tenant, tenant, fromMs, untilMs],
   );
-  return rows.map((row) => ({
-    container: textOf(row, 'container'),
-    incarnation: integerOf(row, 'incarnation'),
-    seq: integerOf(row, 'seq'),
-    tenant: textOf(row, 'tenant'),
-    host: textOf(row, 'host'),
-    name: textOf(row, 'name'),
-    fromMs: integerOf(row, 'from_ms'),
-    toMs: integerOf(row, 'to_ms'),
-    cpuNs: integerOf(row, 'cpu_ns'),
-    memoryByteMs: bigintOf(row, 'memory_byte_ms'),
-    requests: integerOf(row, 'requests'),
-    ingressBytes: integerOf(row, 'ingress_bytes'),
-    egressBytes: integerOf(row, 'egress_bytes'),
-    heldMs: integerOf(row, 'held_ms'),
-  }));
+  return rows.map((row) => ({ ...ledgerRowOf(row), name: textOf(row, 'name') }));
 }

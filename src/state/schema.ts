@@ -96,4 +96,43 @@ export const SCHEMA_VERSIONS: readonly (readonly string[])[] = [
   ],
   // CAs that operators' routes and services name: JSON, as edge_service.
   [`CREATE TABLE edge_ca_bundle (name TEXT PRIMARY KEY, body TEXT NOT NULL)`],
+  [
+    // The ledger's chain (metering/ledger-chain.ts). Rows from before have no number until they were taken up.
+    `ALTER TABLE ledger ADD COLUMN number BIGINT`,
+    `ALTER TABLE ledger ADD COLUMN kind TEXT NOT NULL DEFAULT 'interval'`,
+    `ALTER TABLE ledger ADD COLUMN reason TEXT NOT NULL DEFAULT ''`,
+    `ALTER TABLE ledger ADD COLUMN hash TEXT NOT NULL DEFAULT ''`,
+    `ALTER TABLE ledger ADD COLUMN snapshot_byte_ms BIGINT NOT NULL DEFAULT 0`,
+    `CREATE UNIQUE INDEX ledger_number ON ledger (tenant, number)`,
+    // Where each chain stands; totals: the sums up to there, as JSON. Rows up to rolled are in the sums of usage_…, rows up to dropped are gone.
+    `CREATE TABLE ledger_chain (
+       tenant TEXT PRIMARY KEY, number BIGINT NOT NULL, hash TEXT NOT NULL, totals TEXT NOT NULL, rolled BIGINT NOT NULL, dropped BIGINT NOT NULL)`,
+    `CREATE TABLE ledger_head (
+       tenant TEXT NOT NULL, day TEXT NOT NULL, number BIGINT NOT NULL, hash TEXT NOT NULL, totals TEXT NOT NULL, signed_ms BIGINT NOT NULL,
+       key TEXT NOT NULL, signature TEXT NOT NULL, PRIMARY KEY (tenant, day))`,
+    `CREATE TABLE ledger_key (id TEXT PRIMARY KEY, public_key TEXT NOT NULL, since_ms BIGINT NOT NULL)`,
+    // Sums of the ledger. A subject is a container on a host, or with an empty container everything of a tenant on a host. Byte·ms are split,
+    // because their sums exceed 64 bits: memory_gib_ms * 2^30 + memory_rest.
+    `CREATE TABLE usage_subject (
+       id INTEGER PRIMARY KEY, tenant TEXT NOT NULL, container TEXT NOT NULL, host TEXT NOT NULL, name TEXT NOT NULL, UNIQUE (tenant, container, host))`,
+    `CREATE TABLE usage_minute (
+       subject BIGINT NOT NULL, start_ms BIGINT NOT NULL, from_ms BIGINT NOT NULL, to_ms BIGINT NOT NULL, cpu_ns BIGINT NOT NULL,
+       memory_gib_ms BIGINT NOT NULL, memory_rest BIGINT NOT NULL, requests BIGINT NOT NULL, ingress_bytes BIGINT NOT NULL,
+       egress_bytes BIGINT NOT NULL, held_ms BIGINT NOT NULL, snapshot_gib_ms BIGINT NOT NULL, snapshot_rest BIGINT NOT NULL,
+       PRIMARY KEY (subject, start_ms)) WITHOUT ROWID`,
+    `CREATE TABLE usage_hour (
+       subject BIGINT NOT NULL, start_ms BIGINT NOT NULL, from_ms BIGINT NOT NULL, to_ms BIGINT NOT NULL, cpu_ns BIGINT NOT NULL,
+       memory_gib_ms BIGINT NOT NULL, memory_rest BIGINT NOT NULL, requests BIGINT NOT NULL, ingress_bytes BIGINT NOT NULL,
+       egress_bytes BIGINT NOT NULL, held_ms BIGINT NOT NULL, snapshot_gib_ms BIGINT NOT NULL, snapshot_rest BIGINT NOT NULL,
+       PRIMARY KEY (subject, start_ms)) WITHOUT ROWID`,
+    `CREATE TABLE usage_day (
+       subject BIGINT NOT NULL, start_ms BIGINT NOT NULL, from_ms BIGINT NOT NULL, to_ms BIGINT NOT NULL, cpu_ns BIGINT NOT NULL,
+       memory_gib_ms BIGINT NOT NULL, memory_rest BIGINT NOT NULL, requests BIGINT NOT NULL, ingress_bytes BIGINT NOT NULL,
+       egress_bytes BIGINT NOT NULL, held_ms BIGINT NOT NULL, snapshot_gib_ms BIGINT NOT NULL, snapshot_rest BIGINT NOT NULL,
+       PRIMARY KEY (subject, start_ms)) WITHOUT ROWID`,
+    // Up to when a snapshot is in the ledger; 0: it is not yet.
+    `ALTER TABLE snapshot ADD COLUMN metered_ms BIGINT NOT NULL DEFAULT 0`,
+    // Price books: JSON, checked by metering/price-book.ts. None is ever changed.
+    `CREATE TABLE price_book (version INTEGER PRIMARY KEY, from_ms BIGINT NOT NULL, at_ms BIGINT NOT NULL, note TEXT NOT NULL, body TEXT NOT NULL)`,
+  ],
 ];

@@ -57,6 +57,34 @@ function snapshotOf(row: SqlRow): SnapshotRow {
   };
 }
 
+/** What a snapshot that is kept takes on disk, and up to when that is in the ledger; 0: it is not yet. */
+export interface SnapshotUse {
+  readonly id: string;
+  readonly tenant: string;
+  readonly container: string;
+  readonly host: string;
+  readonly createdMs: number;
+  readonly bytes: number;
+  readonly meteredMs: number;
+}
+
+/** Kept snapshots that are in the ledger up to an earlier instant. */
+export async function listUnmeteredSnapshots(sql: Sql, beforeMs: number): Promise<readonly SnapshotUse[]> {
+  const rows = await sql.read(
+    `SELECT * FROM snapshot WHERE state <> 'making' AND file_bytes > 0 AND metered_ms < ? AND created_ms < ? ORDER BY id`,
+    [beforeMs, beforeMs],
+  );
+  return rows.map((row) => ({
+    id: textOf(row, 'id'),
+    tenant: textOf(row, 'tenant'),
+    container: textOf(row, 'container'),
+    host: textOf(row, 'host'),
+    createdMs: integerOf(row, 'created_ms'),
+    bytes: integerOf(row, 'file_bytes'),
+    meteredMs: integerOf(row, 'metered_ms'),
+  }));
+}
+
 /** Says that a snapshot is being made, before the container is touched. */
 export async function beginSnapshot(sql: Sql, row: SnapshotRow): Promise<void> {
   await sql.write([

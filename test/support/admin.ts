@@ -1,16 +1,26 @@
 /** A real admin API on a real socket and store, over a node that has tenants and a change log but moves nothing. */
+import { generateKeyPairSync } from 'node:crypto';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { AdminApi } from '#admin/api.ts';
 import { checkPrecondition } from '#admin/entity-tag.ts';
+import { LedgerKeeper } from '#caas/ledger-keeper.ts';
 import type { MigrationReport } from '#caas/migration/move.ts';
 import type { ContainerView, NodeControl, NodeStatus, SnapshotView } from '#admin/node-control.ts';
 import type { SnapshotReport } from '#caas/snapshots/snapshots.ts';
+import { LedgerOperations } from '../../src/node-metering.ts';
+import { PriceOperations } from '../../src/node-prices.ts';
 import { QUOTA_DEFAULT } from '../../src/node-tenants.ts';
+import { systemClock } from '#clock';
 import { EcluseError } from '#errors';
+import { ledgerKeyOf } from '#metering/ledger-head.ts';
 import { createLog } from '#log';
 import { readChanges } from '#state/change-log.ts';
+import { openIncarnationWrite } from '#state/ledger.ts';
+import type { Incarnation } from '#state/ledger.ts';
+import { addLedgerKey } from '#state/ledger-heads.ts';
+import { LedgerWriter } from '#state/ledger-writer.ts';
 import type { Sql } from '#state/sql.ts';
 import { openSqlite } from '#state/sqlite.ts';
 import { addTenant, findTenant, listTenants, removeTenant, updateTenant } from '#state/tenants.ts';
@@ -110,6 +120,8 @@ const SNAPSHOT_VIEW: SnapshotView = {
   runtime: 'release-20260101.0',
 };
 
+const LEDGER_KEY = ledgerKeyOf(generateKeyPairSync('ed25519').privateKey);
+
 function notFound(message: string): EcluseError {
   return new EcluseError({ code: 'ECLUSE_NOT_FOUND', source: 'usage', message, mend: 'see: ecluse tenant ls', status: 404 });
 }
@@ -137,6 +149,13 @@ export function createTestControl(sql: Sql): NodeControl {
   return {
     edge: NO_EDGE,
     certificates: { list: async () => [], add: noEdge, remove: noEdge },
+    ledger: new LedgerOperations({ clock: systemClock, sql, key: LEDGER_KEY }),
+    prices: new PriceOperations({
+      clock: systemClock,
+      sql,
+      keeper: new LedgerKeeper({ log: createLog('silent'), clock: systemClock, sql, key: LEDGER_KEY }),
+      flush: async () => undefined,
+    }),
     status: async () => STATUS,
     reload: async () => ({
       file: '/etc/ecluse/ecluse.yaml',
@@ -199,6 +218,7 @@ export function createTestControl(sql: Sql): NodeControl {
         ingressBytes: 0n,
         egressBytes: 1024n ** 2n,
         heldMs: 0n,
+        snapshotByteMs: 0n,
       },
     ],
     migrate: async (container, { to }, onProgress) => {
@@ -266,6 +286,35 @@ export function createTestControl(sql: Sql): NodeControl {
   };
 }
 
+/** Meters the container once: an hour of half a processor, and some traffic, in January 1970. */
+export async function meterOnce(sql: Sql): Promise<void> {
+  const at: Incarnation = {
+    container: CONTAINER.id,
+    incarnation: 1,
+    tenant: 'acme',
+    host: 'a',
+    name: 'web',
+    cgroup: '/x',
+    cgroupIdentity: '',
+    openedMs: 0,
+    closedMs: undefined,
+    seq: 0,
+    meteredToMs: 0,
+    cpuNs: 0,
+    memoryBytes: 0,
+  };
+  await sql.write([openIncarnationWrite(at)]);
+  const used = {
+    cpuNs: 1_800_000_000_000,
+    memoryByteMs: HUGE / 64n,
+    requests: 1,
+    ingressBytes: 2,
+    egressBytes: 3_000_000_000,
+    heldMs: 0,
+  };
+  await new LedgerWriter(sql).append(at, { ...used, toMs: 3_600_000 }, { cpuNs: used.cpuNs, memoryBytes: 1, cgroupIdentity: '' });
+}
+
 export interface TestAdmin extends AsyncDisposable {
   readonly socketPath: string;
   readonly folder: string;
@@ -278,6 +327,7 @@ export interface TestAdmin extends AsyncDisposable {
 export async function startAdmin(change: Partial<NodeControl> = {}): Promise<TestAdmin> {
   const folder = await mkdtemp(join(tmpdir(), 'ecluse-admin-'));
   const sql = openSqlite(join(folder, 'state.db'));
+  await addLedgerKey(sql, LEDGER_KEY, Date.now());
   const control = { ...createTestControl(sql), ...change };
   const socketPath = join(folder, 'run', 'admin.sock');
   const api = await AdminApi.open({ control, log: createLog('silent') }, { socketPath });

@@ -249,9 +249,43 @@ test('help names every command that exists, and none that is to come', () => {
     shown.map(({ words, operands }) => [words, ...operands].join(' ')),
   );
   for (const words of COMMANDS_TO_COME) expect(COMMAND_SPECS.map((spec) => spec.words)).not.toContain(words);
-  expect(parse('invoice ls')).toEqual({ kind: 'not-implemented', name: 'invoice' });
+  expect(parse('logs web')).toEqual({ kind: 'not-implemented', name: 'logs' });
   expect(helpText('ps')).toContain('-a, --all');
   expect(helpText('tenant')).toContain('tenant env NAME');
+});
+
+test.each([
+  ['usage --month 2026-13', '--month cannot be "2026-13"'],
+  ['usage --month 2026-11 --since 2d', '--month excludes --since and --until'],
+  ['usage --format focus', 'FOCUS is about whole months'],
+  ['invoice', '--tenant is missing'],
+  ['invoice --tenant acme --month november', '--month cannot be "november"'],
+  ['ledger export', '--tenant is missing'],
+  ['ledger verify --from 2026-02-30', '--from cannot be "2026-02-30"'],
+  ['ledger verify --from 2026-11-02 --to 2026-11-01', '--from is later than --to'],
+  ['ledger correct web --requests=-1', '--reason is missing'],
+  ['ledger correct web --reason twice', 'there is nothing to correct'],
+  ['ledger correct web --reason twice --cpu-seconds lots', '--cpu-seconds cannot be "lots"'],
+  ['prices show --version 0', '--version cannot be "0"'],
+])('%s is refused: %s', (line, said) => {
+  expect(refusal(line)).toContain(said);
+});
+
+test('what a correction takes away is exact', () => {
+  const line = 'ledger correct web --reason twice --cpu-seconds=-12.5 --memory-gib-hours=-1.5 --requests=-3 --egress=-2GiB';
+  expect(parse(line)).toMatchObject({
+    kind: 'ledger-correct',
+    container: 'web',
+    quantities: {
+      cpuNs: -12_500_000_000,
+      memoryByteMs: (-3n * 1024n ** 3n * 3_600_000n) / 2n,
+      requests: -3,
+      egressBytes: -2 * 1024 ** 3,
+      ingressBytes: 0,
+    },
+  });
+  expect(parse('invoice --tenant acme --month 2026-11 --format focus')).toMatchObject({ month: '2026-11', format: 'focus' });
+  expect(parse('usage --month 2026-11 --format focus')).toMatchObject({ month: '2026-11', tenant: undefined });
 });
 
 test('every read command has --json', () => {

@@ -5,7 +5,7 @@ import { createAdminClient } from '#admin/client.ts';
 import { entityTagOf } from '#admin/entity-tag.ts';
 import { ADMIN_ROUTES } from '#admin/routes.ts';
 import { AdminOpenApi, mapping } from '../../support/admin-openapi.ts';
-import { startAdmin } from '../../support/admin.ts';
+import { meterOnce, startAdmin } from '../../support/admin.ts';
 
 interface Answer {
   readonly status: number;
@@ -71,6 +71,22 @@ const REQUESTS: Readonly<Record<string, Omit<Asked, 'method'>>> = {
   'GET snapshots/{ref}': { path: 'snapshots/0f3a' },
   'POST snapshots/{ref}/restore': { path: 'snapshots/0f3a/restore', body: {} },
   'DELETE snapshots/{ref}': { path: 'snapshots/0f3a' },
+  'GET ledger/keys': { path: 'ledger/keys' },
+  'POST ledger/verify': { path: 'ledger/verify?from=2026-11-01' },
+  'GET ledger/export': { path: 'ledger/export?tenant=acme' },
+  'GET ledger/rows': { path: 'ledger/rows?tenant=acme&after=0&until=9' },
+  'POST ledger/end': { path: 'ledger/end', body: { tenant: 'acme', rows: 1, heads: 1, sha256: 'a'.repeat(64) } },
+  'POST ledger/corrections': {
+    path: 'ledger/corrections',
+    body: { container: 'acme/web', reason: 'counted twice', fromMs: 5000, toMs: 6000, cpuNs: -5 },
+  },
+  'POST prices': {
+    path: 'prices?note=first',
+    body: { currency: 'EUR', from: '1970-01-01T00:00:00Z', prices: { vcpuHour: '12.5', memoryGibHour: 3 } },
+  },
+  'GET prices': { path: 'prices' },
+  'GET prices/{version}': { path: 'prices/1' },
+  'GET invoices/{tenant}': { path: 'invoices/acme?month=1970-01' },
   'GET openapi.json': { path: 'openapi.json' },
 };
 
@@ -80,6 +96,7 @@ describe('what the API answers', () => {
   test('is what its document says, for every route', async () => {
     await using admin = await startAdmin();
     await createAdminClient(admin.socketPath).addTenant({ name: 'acme' });
+    await meterOnce(admin.sql);
     const judge = new AdminOpenApi(mapping(JSON.parse((await ask(admin.socketPath, { path: 'openapi.json' })).text)));
     const asked: string[] = [];
     for (const [name, request] of Object.entries(REQUESTS)) {
@@ -103,6 +120,11 @@ describe('what the API answers', () => {
       [400, 'GET', 'status', { path: 'status?x=1' }],
       [412, 'POST', 'upgrade', { path: 'upgrade', body: {}, headers: { 'if-match': '"x"' } }],
       [404, 'PUT', 'config', { path: 'config', body: {} }],
+      [400, 'POST', 'prices', { path: 'prices', body: { currency: 'EUR', from: '2026-01-01', prices: {} } }],
+      [404, 'GET', 'prices/{version}', { path: 'prices/7' }],
+      [404, 'GET', 'invoices/{tenant}', { path: 'invoices/nobody?month=2026-11' }],
+      [404, 'GET', 'ledger/export', { path: 'ledger/export?tenant=nobody' }],
+      [400, 'POST', 'ledger/verify', { path: 'ledger/verify?from=yesterday' }],
     ];
     for (const [status, method, path, request] of wrong) {
       const answer = await ask(admin.socketPath, { method, ...request });

@@ -4,7 +4,7 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { CONTAINER, HUGE, startAdmin } from '../../support/admin.ts';
+import { CONTAINER, HUGE, meterOnce, startAdmin } from '../../support/admin.ts';
 import type { TestAdmin } from '../../support/admin.ts';
 
 const ECLUSE = resolve(import.meta.dirname, '../../../bin/ecluse');
@@ -46,7 +46,7 @@ describe('without a daemon', () => {
   test.each([
     ['frobnicate', 2, 'ecluse: there is no command "frobnicate"; see: ecluse help\n'],
     ['ps --tennant x', 2, 'ecluse: ps has no flag --tennant; did you mean --tenant?\n'],
-    ['invoice ls', 1, 'ecluse: invoice is not implemented yet in this version; see: ecluse help\n'],
+    ['logs web', 1, 'ecluse: logs is not implemented yet in this version; see: ecluse help\n'],
     [
       'ps --data /nowhere/at/all',
       1,
@@ -137,7 +137,7 @@ export DOCKER_CERT_PATH='/tmp/it'\''s acme'
     );
     const csv = (await remote('usage --format csv --since 2026-01-01T00:00:00Z --until 2026-01-02T00:00:00Z')).out;
     expect(csv).toBe(
-      `key,tenant,name,from,to,cpu_ns,memory_byte_ms,requests,ingress_bytes,egress_bytes,held_ms\r\n${CONTAINER.id},acme,web,2026-01-01T00:00:00.000Z,2026-01-02T00:00:00.000Z,1500000000,${HUGE.toString()},3,0,1048576,0\r\n`,
+      `key,tenant,name,from,to,cpu_ns,memory_byte_ms,requests,ingress_bytes,egress_bytes,held_ms,snapshot_byte_ms\r\n${CONTAINER.id},acme,web,2026-01-01T00:00:00.000Z,2026-01-02T00:00:00.000Z,1500000000,${HUGE.toString()},3,0,1048576,0,0\r\n`,
     );
     expect((await remote('usage --json')).out).toContain(`"memoryByteMs": ${HUGE.toString()},`);
     expect(await remote('usage --since 1h --until 2h')).toEqual({
@@ -147,8 +147,78 @@ export DOCKER_CERT_PATH='/tmp/it'\''s acme'
     });
   });
 
+  test('prices: faults with their lines, applied once, shown and listed', async () => {
+    const folder = await mkdtemp(join(tmpdir(), 'ecluse-prices-'));
+    const file = join(folder, 'prices.yaml');
+    await writeFile(file, 'currency: EUR\nfrom: 2999-01-01T00:30:00Z\nprices:\n  vcpuHours: 0.1\n  egressGb: free\n');
+    expect(await remote(`prices check ${file}`)).toEqual({
+      code: 1,
+      out: '',
+      err: [
+        `ecluse: ${file}:2: from: prices change on a full hour of UTC, because use is known by the hour`,
+        `ecluse: ${file}:4: prices.vcpuHours: unknown key; did you mean vcpuHour?`,
+        `ecluse: ${file}:5: prices.egressGb: write an amount of at least 0 with up to six decimals, like 0.0125`,
+        '',
+      ].join('\n'),
+    });
+    await writeFile(file, 'currency: EUR\nfrom: 1970-01-01T00:00:00Z\nprices: { vcpuHour: 0.02, egressGb: "0.1" }\n');
+    expect((await remote(`prices check ${file}`)).out).toBe('price book 1 would be in force from 1970-01-01T00:00:00.000Z on\n');
+    expect((await remote('prices history')).out).toMatch(/^VERSION[^\n]*\n$/);
+    expect((await remote(`prices apply ${file} --note first`)).out).toBe(
+      'price book 1 is in force from 1970-01-01T00:00:00.000Z on\n',
+    );
+    expect((await remote(`prices apply ${file}`)).err).toMatch(/^ecluse: from: 1970-01-01T00:00:00Z is over, and prices that/);
+    expect((await remote('prices history')).out).toMatch(/\n1 +1970-01-01T00:00:00.000Z +EUR +\S+ +first\n$/);
+    expect(JSON.parse((await remote('prices show')).out)).toMatchObject({ prices: { vcpuHour: '0.02', egressGb: '0.1' } });
+    await rm(folder, { recursive: true });
+  });
+
+  test('invoice: for people, and in every format with the same total', async () => {
+    await meterOnce(admin.sql);
+    const invoice = async (format: string): Promise<string> =>
+      (await remote(`invoice --tenant acme --month 1970-01 --format ${format}`)).out;
+    expect(await invoice('text')).toMatch(
+      /^invoice acme-1970-01 of Écluse to acme: 1970-01-01 to 1970-01-31\nWHAT[^\n]*\nProcessor time of web +0\.500000 +vCPU-Hours +0\.020000 +0\.010000\nBytes to end users of web +3\.000000 +GB +0\.100000 +0\.300000\ntotal +EUR +0\.310000\n$/,
+    );
+    expect(JSON.parse(await invoice('json'))).toMatchObject({ invoice: 'acme-1970-01', totalMicros: 310_000 });
+    expect(await invoice('csv')).toContain('0.500000000000000000,vCPU-Hours,0.020000,0.010000,EUR\r\n');
+    const focus = await invoice('focus');
+    expect(focus.split('\r\n')).toHaveLength(4);
+    expect((await remote('usage --month 1970-01 --tenant acme --format focus')).out).toBe(focus);
+    const events = (await invoice('cloudevents')).trimEnd().split('\n');
+    expect(events.map((line): unknown => JSON.parse(line))).toMatchObject([{ specversion: '1.0' }, { id: 'acme-1970-01-2' }]);
+    expect((await remote('usage --format cloudevents')).out).toContain('"type":"ecluse.usage"');
+    expect((await remote('invoice --tenant nobody')).err).toBe('ecluse: tenant nobody does not exist; see: ecluse tenant ls\n');
+    const now = await remote('invoice --tenant acme');
+    expect(now.out).toContain('note: the month is not over: this is what there is so far');
+  });
+
+  test('ledger: verified, corrected, exported, and proved without a daemon', async () => {
+    expect((await remote('ledger verify')).out).toMatch(/\nacme +fits +1 +1 +0 +0 +0 +0\n$/);
+    const correct = `ledger correct acme/web --at 1970-01-01T00:10:00Z --reason twice --cpu-seconds=-900`;
+    expect((await remote(correct)).out).toBe(`the ledger of acme has a correction of ${CONTAINER.id.slice(0, 12)}\n`);
+    expect((await remote('invoice --tenant acme --month 1970-01')).out).toMatch(/total +EUR +0\.305000\n/);
+    const key = (await remote('ledger key')).out.split(' ')[0] ?? '';
+    const exported = (await remote('ledger export --tenant acme')).out;
+    const folder = await mkdtemp(join(tmpdir(), 'ecluse-export-'));
+    const file = join(folder, 'acme.jsonl');
+    await writeFile(file, exported);
+    const verifier = resolve(import.meta.dirname, '../../../scripts/verify-ledger.mjs');
+    const proved = await run(process.execPath, [verifier, '--key', key, file]);
+    expect(proved).toMatchObject({ code: 0, err: '' });
+    expect(proved.out).toMatch(/^it fits: 2 rows of tenant acme up to number 2, 1 heads/);
+    await admin.sql.write([{ sql: 'UPDATE ledger SET egress_bytes = 1 WHERE number = 1', values: [] }]);
+    const misfit = await remote('ledger verify --tenant acme');
+    expect(misfit.code).toBe(1);
+    expect(misfit.err).toMatch(/^ecluse: the ledger of acme does not fit: acme, row 1: its hash is not that of its fields/);
+    await rm(folder, { recursive: true });
+  });
+
   test('top --once makes rates', async () => {
-    expect((await remote('top --once')).out).toMatch(/^TENANT +NAME +HOST +CPU % +MEMORY\nacme +web +a +25\.0 +5\.00 MiB\n$/);
+    // A quarter of a processor at 0.02 an hour; memory has no price.
+    expect((await remote('top --once')).out).toMatch(
+      /^TENANT +NAME +HOST +CPU % +MEMORY +EUR\/H\nacme +web +a +25\.0 +5\.00 MiB +0\.005000\n$/,
+    );
     expect(JSON.parse((await remote('top --json')).out)).toMatchObject([{ name: 'web', cpuPercent: 25 }]);
   });
 

@@ -1,13 +1,14 @@
 /** The meter over a real store and a cgroup tree of plain files: what is billed, and what never is. */
 import { mkdir, mkdtemp, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { Meter } from '#caas/meter.ts';
 import { sumUsage } from '#caas/usage.ts';
 import type { Clock } from '#clock';
 import { Cgroups } from '#isolation/cgroup.ts';
 import { createLog } from '#log';
-import { readLedger } from '#state/ledger.ts';
+import { readNamedRows } from '#state/ledger.ts';
 import { openSqlite } from '#state/sqlite.ts';
 import type { Sql } from '#state/sql.ts';
 
@@ -42,7 +43,7 @@ describe('Meter', () => {
     await writeFile(join(folder, 'memory', CGROUP, 'memory.stat'), `cache 1\ntotal_inactive_file ${String(MIB)}\n`);
   };
   const total = async () =>
-    sumUsage(await readLedger(sql, { tenant: undefined, sinceMs: 0, untilMs: Number.MAX_SAFE_INTEGER }), 'container')[0];
+    sumUsage(await readNamedRows(sql, { tenant: '', fromMs: 0, untilMs: Number.MAX_SAFE_INTEGER }, 'all'), 'container')[0];
   const openMeter = async (): Promise<Meter> =>
     await Meter.open({
       log: createLog('silent'),
@@ -126,17 +127,48 @@ describe('Meter', () => {
     nowMs -= 60_000;
     await counters(500, MIB);
     await meter.flush('c1');
-    const [row] = await readLedger(sql, { tenant: 'acme', sinceMs: 0, untilMs: Number.MAX_SAFE_INTEGER });
+    const [row] = await readNamedRows(sql, { tenant: 'acme', fromMs: 0, untilMs: Number.MAX_SAFE_INTEGER }, 'all');
     expect(row?.toMs).toBeGreaterThanOrEqual(row?.fromMs ?? Number.NaN);
     expect(row?.memoryByteMs).toBe(0n);
     expect(row?.cpuNs).toBe(500);
   });
+
+  test('a round writes down what is due of all containers, each once, and gives nothing up where it cannot', async () => {
+    const names = Array.from({ length: 130 }, (_, index) => `c-${String(index)}`);
+    await counters(0, MIB);
+    for (const container of names) await meter.openIncarnation(await meter.startingPoint({ ...BASE, container }));
+    const round = async (): Promise<void> => {
+      for (const resolve of wake.splice(0)) resolve();
+      const endMs = performance.now() + 20_000;
+      while (wake.length === 0 && performance.now() < endMs) await delay(1);
+    };
+    const rows = async () => await readNamedRows(sql, { tenant: '', fromMs: 0, untilMs: Number.MAX_SAFE_INTEGER }, 'all');
+    await round();
+    nowMs += 10_000;
+    await counters(700, MIB);
+    for (const container of names) meter.addTraffic(container, { requests: 2, ingressBytes: 3, egressBytes: 5, heldMs: 1 });
+    await sql.write([{ sql: 'ALTER TABLE ledger RENAME TO hidden', values: [] }]); // Nothing can be written.
+    await round();
+    await sql.write([{ sql: 'ALTER TABLE hidden RENAME TO ledger', values: [] }]);
+    expect(await rows()).toEqual([]);
+    nowMs += 1000;
+    await round();
+    const written = await rows();
+    expect(written).toHaveLength(names.length);
+    expect(written.every(({ cpuNs, requests, egressBytes }) => cpuNs === 700 && requests === 2 && egressBytes === 5)).toBe(true);
+    nowMs += 10_000;
+    await counters(900, MIB);
+    await round();
+    const second = (await rows()).filter(({ seq }) => seq === 2);
+    expect(second).toHaveLength(names.length);
+    expect(second.every(({ cpuNs, requests }) => cpuNs === 200 && requests === 0)).toBe(true);
+  }, 30_000);
 
   test('a container that does not run writes no rows', async () => {
     await meter.openIncarnation(await meter.startingPoint(BASE));
     nowMs += 60_000;
     await meter.flush('c1');
     await meter.flush('c1');
-    expect(await readLedger(sql, { tenant: undefined, sinceMs: 0, untilMs: Number.MAX_SAFE_INTEGER })).toEqual([]);
+    expect(await readNamedRows(sql, { tenant: '', fromMs: 0, untilMs: Number.MAX_SAFE_INTEGER }, 'all')).toEqual([]);
   });
 });

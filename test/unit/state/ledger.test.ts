@@ -4,7 +4,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import * as fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { appendIntervalWrites, closeIncarnationWrite, findIncarnation, openIncarnationWrite, readLedger } from '#state/ledger.ts';
+import { closeIncarnationWrite, findIncarnation, openIncarnationWrite, readNamedRows } from '#state/ledger.ts';
+import { LedgerWriter } from '#state/ledger-writer.ts';
 import type { Incarnation } from '#state/ledger.ts';
 import { openSqlite } from '#state/sqlite.ts';
 
@@ -28,6 +29,7 @@ test('stale and repeated appends change nothing', async () => {
   const dir = await mkdtemp(join(tmpdir(), 'ecluse-ledger-'));
   try {
     await using sql = openSqlite(join(dir, 'x.db'));
+    const ledger = new LedgerWriter(sql);
     let container = 0;
     /** Each step: append at a cursor that was read so many appends ago. */
     const steps = fc.array(fc.record({ behind: fc.nat(2), spanMs: fc.nat(1000), cpuNs: fc.nat(10 ** 9) }), { maxLength: 8 });
@@ -49,13 +51,13 @@ test('stale and repeated appends change nothing', async () => {
             heldMs: 0,
           };
           const now = { cpuNs: at.cpuNs + cpuNs, memoryBytes: 0, cgroupIdentity: '' };
-          const outcome = await sql.write(appendIntervalWrites(at, interval, now));
+          const outcome = await ledger.append(at, interval, now);
           expect(outcome.kind).toBe(at.seq === cursors.at(-1)?.seq ? 'done' : 'conflict');
           if (outcome.kind === 'conflict') continue;
           wanted += cpuNs;
           cursors.push((await findIncarnation(sql, at.container, 1)) ?? at);
         }
-        const rows = (await readLedger(sql, { tenant: 't', sinceMs: 0, untilMs: 10 ** 9 })).filter(
+        const rows = (await readNamedRows(sql, { tenant: 't', fromMs: 0, untilMs: 10 ** 9 }, 'all')).filter(
           (row) => row.container === cursors[0]?.container,
         );
         expect(rows.map(({ seq }) => seq)).toEqual(rows.map((_row, index) => index + 1));
@@ -63,12 +65,12 @@ test('stale and repeated appends change nothing', async () => {
         expect(rows.reduce((sum, row) => sum + row.cpuNs, 0)).toBe(wanted);
         const last = cursors.at(-1) ?? OPEN;
         await sql.write([closeIncarnationWrite(last.container, 1, last.meteredToMs)]);
-        const late = appendIntervalWrites(
+        const late = await ledger.append(
           last,
           { toMs: 0, cpuNs: 1, memoryByteMs: 0n, requests: 0, ingressBytes: 0, egressBytes: 0, heldMs: 0 },
           { cpuNs: 0, memoryBytes: 0, cgroupIdentity: '' },
         );
-        expect((await sql.write(late)).kind).toBe('conflict');
+        expect(late.kind).toBe('conflict');
       }),
       { numRuns: 15 },
     );

@@ -8,7 +8,8 @@ import { bindEngine, deleteContainer, findByIdPrefix, insertContainer, listConta
 import type { ContainerRow } from '#state/containers.ts';
 import { takeHostNetwork } from '#state/hosts.ts';
 import { countHolders, dropImage, dropReference, listImages, putImage } from '#state/images.ts';
-import { appendIntervalWrites, findIncarnation, openIncarnationWrite, readLedger } from '#state/ledger.ts';
+import { findIncarnation, openIncarnationWrite, readNamedRows } from '#state/ledger.ts';
+import { LedgerWriter } from '#state/ledger-writer.ts';
 import type { Incarnation } from '#state/ledger.ts';
 import { beginMigration, commitMigration, listOpenMigrations, setMigrationState } from '#state/migrations.ts';
 import type { MigrationRow } from '#state/migrations.ts';
@@ -149,10 +150,11 @@ describe('store', () => {
   test('a ledger interval is appended once, and the cursor goes with it', async () => {
     await sql.write([openIncarnationWrite(AT)]);
     const now = { cpuNs: 5, memoryBytes: 7, cgroupIdentity: 'boot:1' };
-    expect((await sql.write(appendIntervalWrites(AT, INTERVAL, now))).kind).toBe('done');
-    expect((await sql.write(appendIntervalWrites(AT, INTERVAL, now))).kind).toBe('conflict');
+    const ledger = new LedgerWriter(sql);
+    expect((await ledger.append(AT, INTERVAL, now)).kind).toBe('done');
+    expect((await ledger.append(AT, INTERVAL, now)).kind).toBe('conflict');
     expect(await findIncarnation(sql, ROW.id, 1)).toMatchObject({ seq: 1, meteredToMs: 200, cpuNs: 5 });
-    const [row, ...rest] = await readLedger(sql, { tenant: 'acme', sinceMs: 0, untilMs: 1000 });
+    const [row, ...rest] = await readNamedRows(sql, { tenant: 'acme', fromMs: 0, untilMs: 1000 }, 'all');
     expect(rest).toEqual([]);
     expect(row).toMatchObject({ seq: 1, fromMs: 100, toMs: 200, cpuNs: 5, memoryByteMs: 2n ** 60n, name: 'web' });
   });

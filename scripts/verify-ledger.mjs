@@ -1,0 +1,201 @@
+#!/usr/bin/env node
+/**
+ * Verifies an export of a ledger (`ecluse ledger export`): that no row was changed, removed, added or moved since it was signed.
+ *
+ *   node verify-ledger.mjs [--key ID] FILE
+ *
+ * It needs nothing but Node 20 or later. `--key`: the id of the node's key, as you were told it when you became a tenant; without it the key of the
+ * export itself is believed, which proves that the file is whole, not who made it. Exit codes: 0 it fits, 1 it does not, 2 wrong usage.
+ *
+ * What is hashed and signed is told in the tenant's guide, so that this can be written anew in any language.
+ */
+import { createHash, createPublicKey, verify } from 'node:crypto';
+import { readFileSync, realpathSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+
+const QUANTITIES = ['cpuNs', 'memoryByteMs', 'requests', 'ingressBytes', 'egressBytes', 'heldMs', 'snapshotByteMs'];
+const ZEROS = '0'.repeat(64);
+
+const sha256 = (bytes) => createHash('sha256').update(bytes).digest('hex');
+const textOf = (fields) => Buffer.from(JSON.stringify(fields.map(String)), 'utf8');
+const integer = (text) => {
+  if (typeof text !== 'string' || !/^-?\d{1,40}$/.test(text)) throw new Error(`${JSON.stringify(text)} is no integer in digits`);
+  return BigInt(text);
+};
+
+class Misfit extends Error {}
+
+function keyOf({ id, publicKey }) {
+  const key = createPublicKey(publicKey);
+  if (key.asymmetricKeyType !== 'ed25519') throw new Misfit('the export names a key of another kind than Ed25519');
+  if (sha256(key.export({ type: 'spki', format: 'der' })) !== id)
+    throw new Misfit(`the id of key ${id} is not that of its public half`);
+  return [id, key];
+}
+
+function checkSignature(what, fields, { key, signature }, keys) {
+  const publicKey = keys.get(key);
+  if (publicKey === undefined) throw new Misfit(`${what}: it is signed by another key (${String(key).slice(0, 16)})`);
+  if (typeof signature !== 'string' || !verify(undefined, textOf([...fields, key]), publicKey, Buffer.from(signature, 'base64')))
+    throw new Misfit(`${what}: its signature is not of what it says: it was changed, or another key signed it`);
+}
+
+function checkHead(head, tenant, keys) {
+  const { day, number, hash, totals, signedMs } = head;
+  const sums = ['rows', ...QUANTITIES].map((name) => integer(totals[name]));
+  checkSignature(`head of ${day}`, ['ecluse-ledger-head-1', head.tenant, day, number, hash, ...sums, signedMs], head, keys);
+  if (head.tenant !== tenant) throw new Misfit(`head of ${day}: it is of tenant ${head.tenant}`);
+}
+
+/** The chain as far as it was looked at. */
+function startOf(start, keys) {
+  if (start?.format !== 'ecluse-ledger-export-1') throw new Misfit('the first line is none of an export that this program knows');
+  const sums = { rows: 0n, ...Object.fromEntries(QUANTITIES.map((name) => [name, 0n])) };
+  if (start.after === null) return { number: 0, hash: ZEROS, sums };
+  checkHead(start.after, start.tenant, keys);
+  for (const name of Object.keys(sums)) sums[name] = integer(start.after.totals[name]);
+  return { number: start.after.number, hash: start.after.hash, sums };
+}
+
+function checkRow(row, tenant, at, ended) {
+  const fail = (why) => {
+    throw new Misfit(`row ${row.number}: ${why}`);
+  };
+  if (row.number > at.number + 1) fail(`rows ${at.number + 1} to ${row.number - 1} are missing before it`);
+  if (row.number !== at.number + 1) fail(`it stands where row ${at.number + 1} should be`);
+  if (row.tenant !== tenant) fail(`it is of tenant ${row.tenant}`);
+  const fields = [
+    row.tenant,
+    row.number,
+    row.kind,
+    row.reason,
+    row.container,
+    row.incarnation,
+    row.seq,
+    row.host,
+    row.fromMs,
+    row.toMs,
+  ];
+  const quantities = QUANTITIES.map((name) => integer(row[name]));
+  if (sha256(textOf(['ecluse-ledger-row-1', at.hash, ...fields, ...quantities])) !== row.hash)
+    fail('its hash is not that of its fields and the hash before it');
+  if (row.toMs < row.fromMs) fail('it ends before it begins');
+  at.number = row.number;
+  at.hash = row.hash;
+  at.sums.rows += 1n;
+  QUANTITIES.forEach((name, index) => (at.sums[name] += quantities[index]));
+  if (row.kind === 'correction') return;
+  if (row.kind !== 'interval' && row.kind !== 'snapshot') fail(`it is of the unknown kind ${row.kind}`);
+  if (quantities.some((value) => value < 0n)) fail('it is an interval with less than nothing');
+  if (row.kind === 'snapshot') return;
+  const key = `${row.container} ${row.incarnation}`;
+  const last = ended.get(key);
+  if (last !== undefined && (row.seq !== last.seq + 1 || row.fromMs !== last.toMs))
+    fail('it does not follow the interval before it of its container');
+  ended.set(key, { seq: row.seq, toMs: row.toMs });
+}
+
+function checkHeadAt(head, tenant, at, keys) {
+  checkHead(head, tenant, keys);
+  if (head.number !== at.number)
+    throw new Misfit(`head of ${head.day}: it is about row ${head.number}, and stands after row ${at.number}`);
+  if (head.hash !== at.hash) throw new Misfit(`head of ${head.day}: the chain had another row ${at.number} when it was signed`);
+  for (const [name, sum] of Object.entries(at.sums))
+    if (integer(head.totals[name]) !== sum) throw new Misfit(`head of ${head.day}: its sum ${name} is not that of the rows`);
+}
+
+function parseLines(text) {
+  if (!text.endsWith('\n')) throw new Misfit('the export is truncated: its last line has no end');
+  return text
+    .slice(0, -1)
+    .split('\n')
+    .map((line, index) => {
+      try {
+        return { line, value: JSON.parse(line) };
+      } catch {
+        throw new Misfit(`line ${index + 1} is no JSON`);
+      }
+    });
+}
+
+function checkEnd(end, export_, keys) {
+  const { tenant, rows, heads, sha256: digest } = end;
+  checkSignature('the end', ['ecluse-ledger-export-end-1', tenant, rows, heads, digest], end, keys);
+  if (tenant !== export_.tenant || rows !== export_.rows || heads !== export_.days.length)
+    throw new Misfit('the end: it is of another export');
+  if (digest !== export_.digest) throw new Misfit('the end: a line before it was changed');
+}
+
+/** The rows and heads after the first line, in their order. */
+function checkLine(value, seen, start, keys) {
+  if (value.row !== undefined) {
+    checkRow(value.row, start.tenant, seen.at, seen.ended);
+    seen.rows += 1;
+    if (value.row.reason === 'from before the chain') seen.fromBefore += 1;
+    if (value.row.kind === 'correction') seen.corrections += 1;
+  } else if (value.head !== undefined) {
+    checkHeadAt(value.head, start.tenant, seen.at, keys);
+    seen.signed = value.head.number;
+    seen.days.push(value.head.day);
+  } else throw new Misfit('a line is neither a row nor a head');
+}
+
+function check(text, wantedKey) {
+  const lines = parseLines(text);
+  const [first, ...others] = lines;
+  const start = first.value.export;
+  if (start === undefined) throw new Misfit('the first line is none of an export that this program knows');
+  const keys = new Map([start.key, ...start.earlierKeys].map(keyOf));
+  if (wantedKey !== undefined && start.key.id !== wantedKey)
+    throw new Misfit(`the export is of another key (${start.key.id.slice(0, 16)})`);
+  const at = startOf(start, keys);
+  const seen = { at, ended: new Map(), days: [], rows: 0, fromBefore: 0, corrections: 0, signed: at.number };
+  const digest = createHash('sha256').update(`${first.line}\n`);
+  for (const [index, { line, value }] of others.entries()) {
+    if (value.end === undefined) {
+      checkLine(value, seen, start, keys);
+      digest.update(`${line}\n`);
+      continue;
+    }
+    checkEnd(value.end, { tenant: start.tenant, rows: seen.rows, days: seen.days, digest: digest.digest('hex') }, keys);
+    if (index !== others.length - 1) throw new Misfit('there are lines after the end');
+    if (seen.signed !== at.number) throw new Misfit('the last rows are under no signed head');
+    return { ...seen, tenant: start.tenant, key: start.key.id };
+  }
+  throw new Misfit('the export is truncated: its end is missing');
+}
+
+/** What is wrong with an export, in one line, or what is in it. */
+export function verifyExport(text, wantedKey) {
+  try {
+    return { fits: true, ...check(text, wantedKey) };
+  } catch (error) {
+    return { fits: false, why: error instanceof Misfit ? error.message : `a line is not what it should be: ${error.message}` };
+  }
+}
+
+function main(args) {
+  const at = args.indexOf('--key');
+  const wantedKey = at === -1 ? undefined : args[at + 1];
+  const files = at === -1 ? args : args.toSpliced(at, 2);
+  if (files.length !== 1 || (at !== -1 && wantedKey === undefined)) {
+    console.error('usage: node verify-ledger.mjs [--key ID] FILE');
+    return 2;
+  }
+  const verdict = verifyExport(readFileSync(files[0], 'utf8'), wantedKey);
+  if (!verdict.fits) {
+    console.error(`it does not fit: ${verdict.why}`);
+    return 1;
+  }
+  const { tenant, rows, days, fromBefore, corrections, at: end, key } = verdict;
+  console.log(`it fits: ${rows} rows of tenant ${tenant} up to number ${end.number}, ${days.length} heads, signed by key ${key}`);
+  if (wantedKey === undefined)
+    console.log('the key is the one that the export names; compare it with the one that you were told');
+  if (fromBefore > 0) console.log(`${fromBefore} rows are from before the chain: it proves that they did not change since`);
+  if (corrections > 0) console.log(`${corrections} rows are corrections`);
+  for (const name of QUANTITIES) console.log(`${name}: ${end.sums[name]} since the chain began`);
+  return 0;
+}
+
+if (process.argv[1] !== undefined && realpathSync(process.argv[1]) === fileURLToPath(import.meta.url))
+  process.exitCode = main(process.argv.slice(2));

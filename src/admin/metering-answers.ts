@@ -1,0 +1,115 @@
+/** What the admin API answers about the ledger, prices and invoices: the schemas of the OpenAPI document, as those in `answers.ts`. */
+import * as z from 'zod';
+import { SKUS } from '#metering/skus.ts';
+
+const instantMs = z.int().describe('Milliseconds since 1970.');
+const count = z.int().min(0);
+const digits = z.string().describe('An integer of any size, in digits.');
+const sha256 = z.string().describe('SHA-256 in hexadecimal digits.');
+const quantities = {
+  cpuNs: digits,
+  memoryByteMs: digits,
+  requests: digits,
+  ingressBytes: digits,
+  egressBytes: digits,
+  heldMs: digits,
+  snapshotByteMs: digits,
+};
+
+const key = z.object({
+  id: sha256.describe('Names the key: SHA-256 of its public half.'),
+  publicKey: z.string().describe('PEM.'),
+});
+
+const head = z.object({
+  tenant: z.string(),
+  day: z.string().describe('By UTC; "open": between the ends of two days.'),
+  number: count.describe('The last row of the chain.'),
+  hash: sha256,
+  totals: z.object({ rows: digits, ...quantities }).describe('Of all rows up to it.'),
+  signedMs: instantMs,
+  key: sha256,
+  signature: z.string().describe('Ed25519, Base64.'),
+});
+
+const row = z.object({
+  tenant: z.string(),
+  number: count,
+  kind: z.string().describe('interval, snapshot or correction.'),
+  reason: z.string(),
+  container: z.string(),
+  incarnation: count,
+  seq: z.int(),
+  host: z.string(),
+  fromMs: instantMs,
+  toMs: instantMs,
+  ...quantities,
+  hash: sha256,
+});
+
+const verdict = z.object({
+  tenant: z.string(),
+  rows: count.describe('How many were looked at.'),
+  number: count.describe('The last row that was.'),
+  heads: count,
+  fromBefore: count.describe('Rows from before the chain: it proves that they did not change since.'),
+  corrections: count,
+  dropped: count.describe('Rows that were dropped because they were old.'),
+  fault: z.object({ number: z.int(), text: z.string() }).nullable().describe('The first that does not fit; null: it fits.'),
+});
+
+const exact = z.bigint().describe('An integer of any size.');
+const micros = z.bigint().describe('Millionths of the currency; of any size.');
+
+const priceBook = z.object({
+  version: z.int().min(1),
+  fromMs: instantMs,
+  atMs: instantMs.describe('When it was applied.'),
+  note: z.string(),
+  book: z.record(z.string(), z.unknown()).describe('As it was written, with defaults.'),
+});
+
+const priceKey = z.enum(SKUS.map(({ price }) => price));
+const line = { fromMs: instantMs, toMs: instantMs, amountMicros: micros };
+const invoiceLine = z.discriminatedUnion('kind', [
+  z.object({
+    kind: z.literal('usage'),
+    container: z.string(),
+    name: z.string(),
+    sku: priceKey,
+    tariff: z.enum(['standard', 'off-peak']),
+    version: z.int().describe('Of the price book.'),
+    quantity: exact.describe('In the unit of the ledger.'),
+    unitPriceMicros: micros,
+    listPriceMicros: micros,
+    ...line,
+  }),
+  z.object({ kind: z.enum(['allowance', 'minimum', 'credit']), sku: priceKey.nullable(), about: z.string(), ...line }),
+]);
+
+/** By the names that they have in the document. */
+export const METERING_ANSWERS = {
+  LedgerKeys: z.object({ keys: z.array(key.extend({ sinceMs: instantMs })).describe('The one of today last.') }),
+  LedgerProgress: z.object({ tenant: z.string(), rows: count, of: z.int() }),
+  LedgerVerdict: z.object({ chains: z.array(verdict) }),
+  LedgerExport: z.object({
+    start: z.object({ tenant: z.string(), key, earlierKeys: z.array(key), after: head.nullable() }),
+    until: count.describe('The number of the last row of it.'),
+    openHead: head.nullable().describe('Over the last row, where it ends between two days.'),
+  }),
+  LedgerRows: z.object({ rows: z.array(row), heads: z.array(head).describe('Those over these rows.') }),
+  LedgerEnd: z.object({ tenant: z.string(), rows: count, heads: count, sha256, key: sha256, signature: z.string() }),
+  PriceBookList: z.object({ books: z.array(priceBook).describe('By version.') }),
+  PriceBook: priceBook,
+  Invoice: z.object({
+    tenant: z.string(),
+    fromMs: instantMs,
+    toMs: instantMs,
+    currency: z.string(),
+    issuer: z.string(),
+    lines: z.array(invoiceLine),
+    totalMicros: micros.describe('The sum of the lines.'),
+    notes: z.array(z.string()),
+  }),
+  LedgerCorrected: z.object({ tenant: z.string(), container: z.string() }),
+} as const;

@@ -1,0 +1,225 @@
+/**
+ * Keeps the ledger's books: rows are summed up soon after they were written, each day's chains are signed when the day is over, and rows that are both are
+ * dropped when they are old enough. Answers what was used, from the sums and from the rows that are not in them yet.
+ */
+import type { Clock } from '#clock';
+import { reasonOf } from '#errors';
+import { KeyedLock, startLoop } from '#lifecycle';
+import type { Log } from '#log';
+import { hourOf } from '#metering/hour-pieces.ts';
+import { signHead } from '#metering/ledger-head.ts';
+import type { LedgerKey } from '#metering/ledger-head.ts';
+import { quantitiesOf, readNamedRows } from '#state/ledger.ts';
+import { dropRows, insertHead, lastHead, lastHeadBefore, listChains, readChainRows } from '#state/ledger-heads.ts';
+import type { ChainState } from '#state/ledger-heads.ts';
+import { LedgerWriter } from '#state/ledger-writer.ts';
+import { listUnmeteredSnapshots } from '#state/snapshots.ts';
+import type { Sql } from '#state/sql.ts';
+import { bucketOf, dropMinutes, GRAIN_MS, readHours, readSums, rollUp } from '#state/usage-rollups.ts';
+import type { HourUse } from '#state/usage-rollups.ts';
+import { coverOf } from './usage-cover.ts';
+import { sumUsage, totalsOfSums } from './usage.ts';
+import type { NamedRow, UsageGrouping, UsageTotal } from './usage.ts';
+
+export interface KeeperOptions {
+  readonly periodMs: number;
+  /** How long rows are kept at least. */
+  readonly keepRowsMs: number;
+  /** How long use is known by the minute; older than that by the hour. */
+  readonly keepMinutesMs: number;
+}
+
+/** Two months' rows can be exported when the second month's bill is there, and its tenant took a week. */
+export const KEEPER_OPTIONS: KeeperOptions = {
+  periodMs: 15_000,
+  keepRowsMs: 40 * GRAIN_MS.day,
+  keepMinutesMs: 2 * GRAIN_MS.day,
+};
+
+/** Rows of one batch. They take some 20 ms, in which nothing else is done. */
+const ROLL_ROWS_MAX = 1000;
+const DROP_ROWS_MAX = 2000;
+const DROP_SUBJECTS_MAX = 1000;
+/** The last intervals of a day are written within it: every container's at least each ten seconds. */
+const SEAL_AFTER_MS = 60_000;
+const RETENTION_PERIOD_MS = GRAIN_MS.hour;
+const BOOKS = 'books';
+
+export interface UsageRequest {
+  readonly tenant: string | undefined;
+  readonly sinceMs: number;
+  readonly untilMs: number;
+  readonly by: UsageGrouping;
+}
+
+interface KeeperDeps {
+  readonly log: Log;
+  readonly clock: Clock;
+  readonly sql: Sql;
+  readonly key: LedgerKey;
+}
+
+export class LedgerKeeper implements AsyncDisposable {
+  readonly #deps: KeeperDeps;
+  readonly #options: KeeperOptions;
+  /** Sums and rows are read and written in turns: an answer is of one moment. */
+  readonly #locks = new KeyedLock();
+  readonly #writer: LedgerWriter;
+  #retainedMs = 0;
+  #loop: AsyncDisposable | undefined;
+
+  constructor(deps: KeeperDeps, options: KeeperOptions = KEEPER_OPTIONS) {
+    this.#deps = deps;
+    this.#options = options;
+    this.#writer = new LedgerWriter(deps.sql);
+  }
+
+  start(): this {
+    this.#loop ??= startLoop(this.#deps, {
+      name: 'ledger',
+      periodMs: this.#options.periodMs,
+      round: async (signal) => {
+        await this.round(signal);
+      },
+    });
+    return this;
+  }
+
+  /** Everything that is due. */
+  async round(signal?: AbortSignal): Promise<void> {
+    const nowMs = this.#deps.clock.nowMs();
+    await this.#meterSnapshots(nowMs);
+    await this.roll(signal);
+    await this.#seal();
+    if (nowMs - this.#retainedMs < RETENTION_PERIOD_MS) return;
+    this.#retainedMs = nowMs;
+    await this.#retain(nowMs, signal);
+  }
+
+  /** At a full hour: what kept snapshots were on disk since the one before. Those from before they were metered begin an hour ago. */
+  async #meterSnapshots(nowMs: number): Promise<void> {
+    const toMs = hourOf(nowMs);
+    for (const { meteredMs, createdMs, ...snapshot } of await listUnmeteredSnapshots(this.#deps.sql, toMs)) {
+      const fromMs = Math.max(createdMs, meteredMs === 0 ? toMs - GRAIN_MS.hour : meteredMs);
+      await this.#writer.store({ ...snapshot, meteredMs, fromMs, toMs });
+    }
+  }
+
+  /** Adds all rows to the sums. */
+  async roll(signal?: AbortSignal): Promise<void> {
+    for (const { tenant } of await listChains(this.#deps.sql)) {
+      for (;;) {
+        if (isOver(signal)) return;
+        if (!(await this.#locks.run(BOOKS, async () => await this.#rollSome(tenant)))) break;
+        await new Promise(setImmediate); // Requests are answered between batches.
+      }
+    }
+  }
+
+  /** Whether there is more. */
+  async #rollSome(tenant: string): Promise<boolean> {
+    const { sql, log } = this.#deps;
+    const chain = (await listChains(sql)).find((one) => one.tenant === tenant);
+    if (chain === undefined || chain.rolled >= chain.number) return false;
+    const rows = await readChainRows(sql, tenant, chain.rolled, ROLL_ROWS_MAX);
+    if (rows.length === 0) {
+      log.error({ tenant, after: chain.rolled }, 'rows of the ledger are missing; see: ecluse ledger verify');
+      return false;
+    }
+    return (await rollUp(sql, chain, rows)).kind === 'done' && rows.length === ROLL_ROWS_MAX;
+  }
+
+  /** Signs the chains of days that are over and have none yet. */
+  async #seal(): Promise<void> {
+    const { sql, clock, key } = this.#deps;
+    const nowMs = clock.nowMs();
+    const todayMs = bucketOf(nowMs, 'day');
+    if (nowMs < todayMs + SEAL_AFTER_MS) return;
+    const yesterday = dayOf(todayMs - 1);
+    for (const chain of await listChains(sql)) {
+      const last = await lastHead(sql, chain.tenant);
+      if (last !== undefined && (last.day >= yesterday || last.number >= chain.number)) continue;
+      const [first] = await readChainRows(sql, chain.tenant, last?.number ?? 0, 1);
+      if (first === undefined || first.fromMs >= todayMs) continue;
+      const { tenant, number, hash, totals } = chain;
+      await insertHead(sql, signHead({ tenant, day: yesterday, number, hash, totals, signedMs: nowMs }, key));
+    }
+  }
+
+  async #retain(nowMs: number, signal: AbortSignal | undefined): Promise<void> {
+    const { sql, log } = this.#deps;
+    for (const chain of await listChains(sql)) {
+      try {
+        await this.#dropOf(chain, nowMs - this.#options.keepRowsMs, signal);
+      } catch (error) {
+        log.error({ tenant: chain.tenant, reason: reasonOf(error) }, 'old rows of the ledger could not be dropped');
+      }
+    }
+    const beforeMs = bucketOf(nowMs - this.#options.keepMinutesMs, 'minute');
+    for (let subject: number | undefined = 0; subject !== undefined && !isOver(signal);) {
+      subject = await dropMinutes(sql, beforeMs, subject, DROP_SUBJECTS_MAX);
+      await new Promise(setImmediate);
+    }
+  }
+
+  /** Drops rows of days that ended before `beforeMs`: summed up, and under a head. */
+  async #dropOf(chain: ChainState, beforeMs: number, signal: AbortSignal | undefined): Promise<void> {
+    const head = await lastHeadBefore(this.#deps.sql, chain.tenant, dayOf(bucketOf(beforeMs, 'day')));
+    const last = Math.min(head?.number ?? 0, chain.rolled);
+    for (let from = chain.dropped; from < last && !isOver(signal);) {
+      const to = Math.min(last, from + DROP_ROWS_MAX);
+      const outcome = await this.#locks.run(BOOKS, async () => await dropRows(this.#deps.sql, chain.tenant, { from, to }));
+      if (outcome.kind === 'conflict') return;
+      from = to;
+      await new Promise(setImmediate);
+    }
+  }
+
+  /** What was used, by the minute (older than two days by the hour) in which it began, up to the last row that was written. */
+  async usage(request: UsageRequest): Promise<readonly UsageTotal[]> {
+    return await this.#locks.run(BOOKS, async () => {
+      const { sql, clock } = this.#deps;
+      const { sinceMs, by, tenant = '' } = request;
+      const nowMs = clock.nowMs();
+      // No row begins later than now: what is under way is not cut.
+      const untilMs = request.untilMs >= nowMs ? bucketOf(request.untilMs, 'day') + GRAIN_MS.day : request.untilMs;
+      const minutesFromMs = hourOf(nowMs - this.#options.keepMinutesMs) + GRAIN_MS.hour;
+      const cover = coverOf({ fromMs: sinceMs, untilMs }, minutesFromMs, by === 'hour' ? 'hour' : 'day');
+      const sums = await Promise.all(cover.sums.map(async (part) => await readSums(sql, { ...part, tenant, by })));
+      const rows: NamedRow[] = [...(await this.#tail(request.tenant, { fromMs: sinceMs, untilMs }))];
+      for (const span of cover.rows) rows.push(...(await readNamedRows(sql, { tenant, ...span }, 'summed')));
+      return totalsOfSums([...sums.flat(), ...sumUsage(rows, by)]);
+    });
+  }
+
+  /** Hours of a tenant's containers, with what is not in the sums yet. */
+  async hours(tenant: string, fromMs: number, untilMs: number): Promise<readonly HourUse[]> {
+    return await this.#locks.run(BOOKS, async () => {
+      const summed = await readHours(this.#deps.sql, tenant, fromMs, untilMs);
+      const rows = await this.#tail(tenant, { fromMs, untilMs });
+      return [...summed, ...rows.map((row) => ({ ...row, ...quantitiesOf(row), startMs: hourOf(row.fromMs) }))];
+    });
+  }
+
+  /** Rows that are not in the sums yet, and begin in a span of time. */
+  async #tail(
+    tenant: string | undefined,
+    span: { readonly fromMs: number; readonly untilMs: number },
+  ): Promise<readonly NamedRow[]> {
+    return await readNamedRows(this.#deps.sql, { tenant: tenant ?? '', ...span }, 'not-summed');
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#loop?.[Symbol.asyncDispose]();
+    this.#loop = undefined;
+  }
+}
+
+function isOver(signal: AbortSignal | undefined): boolean {
+  return signal?.aborted === true;
+}
+
+/** `2026-11-30`, by UTC. */
+export function dayOf(atMs: number): string {
+  return new Date(atMs).toISOString().slice(0, 10);
+}

@@ -1,0 +1,158 @@
+/** `prices …` and `invoice`: what is used costs what. */
+import type { AdminClient } from '#admin/client.ts';
+import { problemsOf } from '#admin/config-requests.ts';
+import type { PriceBookView, PriceControl } from '#admin/metering-control.ts';
+import { FOCUS_COLUMNS, describe, focusRows, invoiceEvents, invoiceId, lineTexts } from '#metering/invoice-formats.ts';
+import { skuOf } from '#metering/invoice.ts';
+import type { Invoice, InvoiceLine } from '#metering/invoice.ts';
+import { decimalText, microsText } from '#metering/money.ts';
+import { PRICE_BOOK_KEYS, priceBookSchema } from '#metering/price-book.ts';
+import type { PriceBook } from '#metering/price-book.ts';
+import type { InvoiceFormat, PriceCommand } from './cli-command.ts';
+import { writeJson } from './cli-output.ts';
+import type { Output } from './cli-output.ts';
+import { csvField, plainText, tableText } from './cli-text.ts';
+import { configInvalid, placedProblem, readYamlFile } from './yaml-file.ts';
+
+/** As much as the daemon takes. */
+const FILE_BYTES_MAX = 1024 * 1024;
+
+export async function runPriceCommand(
+  command: PriceCommand,
+  { prices }: Pick<AdminClient, 'prices'>,
+  output: Output,
+): Promise<void> {
+  switch (command.kind) {
+    case 'prices-check':
+    case 'prices-apply': {
+      const request = { book: await readPriceBook(command.file), note: command.note, dryRun: command.kind === 'prices-check' };
+      const view = await prices.apply(request);
+      const what = request.dryRun ? 'would be' : 'is';
+      if (command.json) writeJson(output, view);
+      else output.write(`price book ${String(view.version)} ${what} in force from ${new Date(view.fromMs).toISOString()} on\n`);
+      return;
+    }
+    case 'prices-show': {
+      const view = await prices.show(command.version);
+      if (command.json) writeJson(output, view);
+      else output.write(`${JSON.stringify(view.book, undefined, 2)}\n`);
+      return;
+    }
+    case 'prices-history': {
+      const books = await prices.history();
+      if (command.json) writeJson(output, books);
+      else output.write(historyTable(books));
+      return;
+    }
+    case 'invoice':
+      await printInvoice(command.tenant, command.month, { prices, output, format: command.json ? 'json' : command.format });
+      return;
+  }
+}
+
+/** Errors: ECLUSE_CONFIG_INVALID, one line a problem. */
+async function readPriceBook(path: string): Promise<PriceBook> {
+  const file = await readYamlFile(path === '-' ? '/dev/stdin' : path, {
+    bytesMax: FILE_BYTES_MAX,
+    mend: 'check the name of the file',
+  });
+  const parsed = priceBookSchema.safeParse(file.value);
+  if (parsed.success) return parsed.data;
+  const problems = problemsOf(parsed.error.issues, PRICE_BOOK_KEYS).map((problem) =>
+    placedProblem(file, problem.path, problem.message),
+  );
+  throw configInvalid(problems.toSorted((one, other) => one.line - other.line).map(({ text }) => text));
+}
+
+function historyTable(books: readonly PriceBookView[]): string {
+  const rows = books.map(({ version, fromMs, atMs, note, book }) =>
+    [String(version), new Date(fromMs).toISOString(), book.currency, new Date(atMs).toISOString(), note].map(plainText),
+  );
+  return tableText(['VERSION', 'IN FORCE FROM', 'CURRENCY', 'APPLIED', 'NOTE'], rows);
+}
+
+interface InvoicePrinting {
+  readonly prices: PriceControl;
+  readonly output: Output;
+  readonly format: InvoiceFormat;
+}
+
+async function printInvoice(tenant: string, month: string, { prices, output, format }: InvoicePrinting): Promise<void> {
+  const invoice = await prices.invoice({ tenant, month });
+  for (const note of format === 'text' ? [] : invoice.notes) output.note(`ecluse: ${note}`);
+  switch (format) {
+    case 'text':
+      output.write(invoiceText(invoice));
+      return;
+    case 'json':
+      writeJson(output, { invoice: invoiceId(invoice), ...invoice });
+      return;
+    case 'csv':
+      output.write(invoiceCsv(invoice));
+      return;
+    case 'focus':
+      output.write(focusCsv([invoice]));
+      return;
+    case 'cloudevents':
+      for (const event of invoiceEvents(invoice, 'ecluse')) output.write(`${JSON.stringify(event)}\n`);
+      return;
+  }
+}
+
+function csvText(rows: readonly (readonly string[])[]): string {
+  return rows.map((row) => `${row.map(csvField).join(',')}\r\n`).join('');
+}
+
+/** The dataset of FOCUS 1.2, of any number of invoices. */
+export function focusCsv(invoices: readonly Invoice[]): string {
+  const rows = invoices.flatMap(focusRows).map((row) => FOCUS_COLUMNS.map((column) => row[column]));
+  return csvText([FOCUS_COLUMNS, ...rows]);
+}
+
+const CSV_COLUMNS = [
+  'kind',
+  'about',
+  'container',
+  'name',
+  'sku',
+  'tariff',
+  'version',
+  'from',
+  'to',
+  'quantity',
+  'unit',
+  'unitPrice',
+  'amount',
+];
+
+function invoiceCsv(invoice: Invoice): string {
+  const rows = invoice.lines.map((line) => {
+    const texts: Readonly<Record<string, string | number | null>> = { about: describe(line), ...lineTexts(line) };
+    return CSV_COLUMNS.map((column) => String(texts[column] ?? ''));
+  });
+  return csvText([[...CSV_COLUMNS, 'currency'], ...rows.map((row) => [...row, invoice.currency])]);
+}
+
+/** Digits of quantities that people read. */
+const QUANTITY_DIGITS = 6;
+
+function lineCells(line: InvoiceLine): readonly string[] {
+  if (line.kind !== 'usage') return [line.about, '', '', '', microsText(line.amountMicros)];
+  const sku = skuOf(line.sku);
+  const quantity = decimalText(line.quantity, sku.unitSize, QUANTITY_DIGITS);
+  return [describe(line), quantity, sku.unit, microsText(line.unitPriceMicros), microsText(line.amountMicros)];
+}
+
+function day(atMs: number): string {
+  return new Date(atMs).toISOString().slice(0, 10);
+}
+
+function invoiceText(invoice: Invoice): string {
+  const head = `invoice ${invoiceId(invoice)} of ${invoice.issuer} to ${invoice.tenant}: ${day(invoice.fromMs)} to ${day(invoice.toMs - 1)}`;
+  const rows = [...invoice.lines.map(lineCells), ['total', '', '', invoice.currency, microsText(invoice.totalMicros)]];
+  const table = tableText(
+    ['WHAT', 'QUANTITY', 'UNIT', 'PRICE', 'AMOUNT'],
+    rows.map((row) => row.map(plainText)),
+  );
+  return `${plainText(head)}\n${table}${invoice.notes.map((note) => `note: ${plainText(note)}\n`).join('')}`;
+}

@@ -1,0 +1,50 @@
+/** An interval in pieces that do not cross a full hour (UTC). Pure. */
+import type { Quantities } from './ledger-chain.ts';
+
+export const HOUR_MS = 3_600_000;
+
+export type Piece = Quantities & { readonly fromMs: number; readonly toMs: number };
+
+/**
+ * Each piece has the part of the whole that its time is, to the unit below, and what that leaves goes to a later one: the pieces' sum is the whole. An
+ * interval without time is one piece.
+ */
+export function piecesOf(fromMs: number, toMs: number, whole: Quantities): readonly Piece[] {
+  const spanMs = BigInt(toMs - fromMs);
+  if (spanMs <= 0n || hourOf(fromMs) === hourOf(toMs - 1)) return [{ ...whole, fromMs, toMs }];
+  const pieces: Piece[] = [];
+  let before = shareOf(whole, 0n, spanMs);
+  for (let atMs = fromMs; atMs < toMs;) {
+    const endMs = Math.min(toMs, hourOf(atMs) + HOUR_MS);
+    const upTo = shareOf(whole, BigInt(endMs - fromMs), spanMs);
+    pieces.push({ ...differenceOf(upTo, before), fromMs: atMs, toMs: endMs });
+    before = upTo;
+    atMs = endMs;
+  }
+  return pieces;
+}
+
+/** The beginning of an instant's hour. */
+export function hourOf(atMs: number): number {
+  return Math.floor(atMs / HOUR_MS) * HOUR_MS;
+}
+
+function mapQuantities(of: (name: keyof Quantities) => bigint): Quantities {
+  return {
+    cpuNs: of('cpuNs'),
+    memoryByteMs: of('memoryByteMs'),
+    requests: of('requests'),
+    ingressBytes: of('ingressBytes'),
+    egressBytes: of('egressBytes'),
+    heldMs: of('heldMs'),
+    snapshotByteMs: of('snapshotByteMs'),
+  };
+}
+
+function shareOf(whole: Quantities, part: bigint, of: bigint): Quantities {
+  return mapQuantities((name) => (whole[name] * part) / of);
+}
+
+function differenceOf(one: Quantities, other: Quantities): Quantities {
+  return mapQuantities((name) => one[name] - other[name]);
+}

@@ -1,0 +1,189 @@
+/** Invoices for programs of others: FOCUS 1.2 (focus.finops.org) and CloudEvents 1.0. Pure. */
+import { decimalText, microsText } from './money.ts';
+import { divideHalfEven } from './money.ts';
+import { skuOf } from './invoice.ts';
+import type { Invoice, InvoiceLine, UsageLine } from './invoice.ts';
+
+/**
+ * The columns of FOCUS 1.2 that there are: all mandatory ones, those that its conditions ask for, and those recommended that Écluse has something to say in.
+ * Not there: what it has no notion of (commitments, capacity, regions, sub-accounts, a currency of prices beside the invoice's, tags).
+ */
+export const FOCUS_COLUMNS = [
+  'BilledCost',
+  'BillingAccountId',
+  'BillingAccountName',
+  'BillingCurrency',
+  'BillingPeriodEnd',
+  'BillingPeriodStart',
+  'ChargeCategory',
+  'ChargeClass',
+  'ChargeDescription',
+  'ChargeFrequency',
+  'ChargePeriodEnd',
+  'ChargePeriodStart',
+  'ConsumedQuantity',
+  'ConsumedUnit',
+  'ContractedCost',
+  'ContractedUnitPrice',
+  'EffectiveCost',
+  'InvoiceId',
+  'InvoiceIssuerName',
+  'ListCost',
+  'ListUnitPrice',
+  'PricingCategory',
+  'PricingQuantity',
+  'PricingUnit',
+  'ProviderName',
+  'PublisherName',
+  'ResourceId',
+  'ResourceName',
+  'ResourceType',
+  'ServiceCategory',
+  'ServiceName',
+  'ServiceSubcategory',
+  'SkuId',
+  'SkuMeter',
+  'SkuPriceId',
+] as const;
+export type FocusColumn = (typeof FOCUS_COLUMNS)[number];
+/** Empty: null. */
+export type FocusRow = Readonly<Record<FocusColumn, string>>;
+
+/** Digits of quantities that do not end: a hundred thousandth of what an amount is rounded to, whatever the price is. */
+const QUANTITY_DIGITS = 18;
+
+/** `2026-11-30T00:00:00Z`. */
+function instantText(atMs: number): string {
+  return Temporal.Instant.fromEpochMilliseconds(atMs).toString();
+}
+
+/** Names the invoice of a tenant's month. */
+export function invoiceId({ tenant, fromMs }: Pick<Invoice, 'tenant' | 'fromMs'>): string {
+  return `${tenant}-${instantText(fromMs).slice(0, 7)}`;
+}
+
+/** One row a line. `BilledCost` of all rows is the invoice's total. */
+export function focusRows(invoice: Invoice): readonly FocusRow[] {
+  return invoice.lines.map((line) => ({ ...invoiceColumns(invoice, line), ...chargeColumns(line) }));
+}
+
+type Common =
+  | 'BilledCost'
+  | 'EffectiveCost'
+  | `Billing${string}`
+  | 'InvoiceId'
+  | 'InvoiceIssuerName'
+  | 'ProviderName'
+  | 'PublisherName';
+type CommonColumn = Extract<FocusColumn, Common | `ChargePeriod${string}` | 'ChargeClass' | `Service${string}`>;
+
+function invoiceColumns(invoice: Invoice, line: InvoiceLine): Readonly<Record<CommonColumn, string>> {
+  const amount = microsText(line.amountMicros);
+  return {
+    BilledCost: amount,
+    EffectiveCost: amount,
+    BillingAccountId: invoice.tenant,
+    BillingAccountName: invoice.tenant,
+    BillingCurrency: invoice.currency,
+    BillingPeriodStart: instantText(invoice.fromMs),
+    BillingPeriodEnd: instantText(invoice.toMs),
+    ChargePeriodStart: instantText(line.fromMs),
+    ChargePeriodEnd: instantText(line.toMs),
+    ChargeClass: '', // An invoice has the corrections of its own month, which are no class of their own.
+    InvoiceId: invoiceId(invoice),
+    InvoiceIssuerName: invoice.issuer,
+    ProviderName: invoice.issuer,
+    PublisherName: invoice.issuer,
+    ServiceCategory: 'Compute',
+    ServiceName: 'Écluse containers',
+    ServiceSubcategory: 'Containers',
+  };
+}
+
+function chargeColumns(line: InvoiceLine): Omit<FocusRow, CommonColumn> {
+  const amount = microsText(line.amountMicros);
+  if (line.kind === 'usage') return usageColumns(line);
+  return {
+    ChargeCategory: line.kind === 'minimum' ? 'Adjustment' : 'Credit',
+    ChargeDescription: line.about,
+    ChargeFrequency: line.kind === 'credit' ? 'One-Time' : 'Recurring',
+    ConsumedQuantity: '',
+    ConsumedUnit: '',
+    ContractedCost: amount,
+    ContractedUnitPrice: '',
+    ListCost: amount,
+    ListUnitPrice: '',
+    PricingCategory: '',
+    PricingQuantity: '',
+    PricingUnit: '',
+    ResourceId: '',
+    ResourceName: '',
+    ResourceType: '',
+    SkuId: '',
+    SkuMeter: '',
+    SkuPriceId: '',
+  };
+}
+
+function usageColumns(line: UsageLine): Omit<FocusRow, CommonColumn> {
+  const sku = skuOf(line.sku);
+  const quantity = decimalText(line.quantity, sku.unitSize, QUANTITY_DIGITS);
+  return {
+    ChargeCategory: 'Usage',
+    ChargeDescription: describe(line),
+    ChargeFrequency: 'Usage-Based',
+    ConsumedQuantity: quantity,
+    ConsumedUnit: sku.unit,
+    ContractedCost: microsText(line.amountMicros),
+    ContractedUnitPrice: microsText(line.unitPriceMicros),
+    ListCost: microsText(divideHalfEven(line.quantity * line.listPriceMicros, sku.unitSize)),
+    ListUnitPrice: microsText(line.listPriceMicros),
+    PricingCategory: 'Standard',
+    PricingQuantity: quantity,
+    PricingUnit: sku.unit,
+    ResourceId: line.container,
+    ResourceName: line.name,
+    ResourceType: 'Container',
+    SkuId: line.sku,
+    SkuMeter: sku.about,
+    SkuPriceId: `${line.sku}/${line.tariff}`,
+  };
+}
+
+export function describe(line: InvoiceLine): string {
+  if (line.kind !== 'usage') return line.about;
+  const sku = skuOf(line.sku);
+  return `${sku.about} of ${line.name === '' ? line.container.slice(0, 12) : line.name}${line.tariff === 'off-peak' ? ', off-peak' : ''}`;
+}
+
+/** CloudEvents 1.0 in their JSON format, one a line of the invoice. The same invoice has the same ids, whenever it is printed. */
+export function invoiceEvents(invoice: Invoice, source: string): readonly object[] {
+  return invoice.lines.map((line, index) => ({
+    specversion: '1.0',
+    id: `${invoiceId(invoice)}-${String(index + 1)}`,
+    source,
+    type: 'ecluse.invoice.line',
+    subject: invoice.tenant,
+    time: instantText(line.toMs),
+    datacontenttype: 'application/json',
+    data: { invoice: invoiceId(invoice), currency: invoice.currency, ...lineTexts(line) },
+  }));
+}
+
+/** A line with exact amounts as texts. */
+export function lineTexts(line: InvoiceLine): Readonly<Record<string, string | number | null>> {
+  const { fromMs, toMs, amountMicros, ...rest } = line;
+  const times = { from: instantText(fromMs), to: instantText(toMs), amount: microsText(amountMicros) };
+  if (rest.kind !== 'usage') return { ...rest, ...times };
+  const { quantity, unitPriceMicros, listPriceMicros, ...usage } = rest;
+  const sku = skuOf(rest.sku);
+  return {
+    ...usage,
+    ...times,
+    quantity: decimalText(quantity, sku.unitSize, QUANTITY_DIGITS),
+    unit: sku.unit,
+    counted: String(quantity),
+    unitPrice: microsText(unitPriceMicros),
+    listPrice: microsText(listPriceMicros),
+  };
+}

@@ -1,0 +1,107 @@
+/**
+ * An export of a tenant's ledger: lines of JSON that a tenant can verify without Écluse (`scripts/verify-ledger.mjs`). Quantities are texts of digits,
+ * because they can exceed what JSON readers keep exactly. Pure.
+ *
+ *   {"export":{…}}   the format, the tenant, the public key, and the head that the rows go on from (null: from the first row of the chain)
+ *   {"row":{…}}      in the order of their numbers
+ *   {"head":{…}}     after the row that it is about
+ *   {"end":{…}}      how many there were, and a signature over the digest of all lines before
+ */
+import { QUANTITY_NAMES } from './ledger-chain.ts';
+import type { ChainTotals, Quantities } from './ledger-chain.ts';
+import type { HashedRow } from './chain-check.ts';
+import type { ExportEnd, LedgerHead } from './ledger-head.ts';
+
+const EXPORT_FORMAT = 'ecluse-ledger-export-1';
+
+type Texts<K extends string> = Readonly<Record<K, string>>;
+
+export interface RowLine extends Texts<keyof Quantities> {
+  readonly tenant: string;
+  readonly number: number;
+  readonly kind: string;
+  readonly reason: string;
+  readonly container: string;
+  readonly incarnation: number;
+  readonly seq: number;
+  readonly host: string;
+  readonly fromMs: number;
+  readonly toMs: number;
+  readonly hash: string;
+}
+
+export interface HeadLine {
+  readonly tenant: string;
+  readonly day: string;
+  readonly number: number;
+  readonly hash: string;
+  readonly totals: Texts<keyof ChainTotals>;
+  readonly signedMs: number;
+  readonly key: string;
+  readonly signature: string;
+}
+
+export interface ExportStart {
+  readonly tenant: string;
+  readonly key: { readonly id: string; readonly publicKey: string };
+  /** Keys that the node signed with earlier. */
+  readonly earlierKeys: readonly { readonly id: string; readonly publicKey: string }[];
+  readonly after: HeadLine | null;
+}
+
+export type ExportLine =
+  | { readonly export: ExportStart & { readonly format: typeof EXPORT_FORMAT } }
+  | { readonly row: RowLine }
+  | { readonly head: HeadLine }
+  | { readonly end: ExportEnd };
+
+export function startLine(start: ExportStart): ExportLine {
+  return { export: { format: EXPORT_FORMAT, ...start } };
+}
+
+export function rowLine(row: HashedRow): RowLine {
+  const { tenant, number, kind, reason, container, incarnation, seq, host, fromMs, toMs, hash } = row;
+  return { tenant, number, kind, reason, container, incarnation, seq, host, fromMs, toMs, ...quantityTexts(row), hash };
+}
+
+export function headLine({ tenant, day, number, hash, totals, signedMs, key, signature }: LedgerHead): HeadLine {
+  return { tenant, day, number, hash, totals: totalTexts(totals), signedMs, key, signature };
+}
+
+function quantityTexts(quantities: Quantities): Texts<keyof Quantities> {
+  const { cpuNs, memoryByteMs, requests, ingressBytes, egressBytes, heldMs, snapshotByteMs } = quantities;
+  return {
+    cpuNs: String(cpuNs),
+    memoryByteMs: String(memoryByteMs),
+    requests: String(requests),
+    ingressBytes: String(ingressBytes),
+    egressBytes: String(egressBytes),
+    heldMs: String(heldMs),
+    snapshotByteMs: String(snapshotByteMs),
+  };
+}
+
+/** As they are kept and exported. */
+export function totalTexts(totals: ChainTotals): Texts<keyof ChainTotals> {
+  return { rows: String(totals.rows), ...quantityTexts(totals) };
+}
+
+/** Throws a TypeError where one of them is no integer. */
+export function totalsOf(texts: Readonly<Record<string, unknown>>): ChainTotals {
+  const integer = (name: string): bigint => {
+    const text = texts[name];
+    if (typeof text !== 'string' || !/^-?\d+$/.test(text)) throw new TypeError(`the sum ${name} of a ledger is no integer`);
+    return BigInt(text);
+  };
+  const [cpuNs, memoryByteMs, requests, ingressBytes, egressBytes, heldMs, snapshotByteMs] = QUANTITY_NAMES.map(integer);
+  return {
+    rows: integer('rows'),
+    cpuNs: cpuNs ?? 0n,
+    memoryByteMs: memoryByteMs ?? 0n,
+    requests: requests ?? 0n,
+    ingressBytes: ingressBytes ?? 0n,
+    egressBytes: egressBytes ?? 0n,
+    heldMs: heldMs ?? 0n,
+    snapshotByteMs: snapshotByteMs ?? 0n,
+  };
+}

@@ -1,0 +1,85 @@
+/**
+ * Heads: where a tenant's chain stood at the end of a day, signed with the node's key (Ed25519), so that even the node's operator cannot change what is
+ * before them without that showing to whoever kept one. Pure but for the key.
+ *
+ * What is signed is the UTF-8 text of a JSON array of strings, without spaces:
+ *
+ *   ["ecluse-ledger-head-1", TENANT, DAY, NUMBER, HASH, ROWS, CPU_NS, MEMORY_BYTE_MS, REQUESTS, INGRESS_BYTES, EGRESS_BYTES, HELD_MS, SNAPSHOT_BYTE_MS, SIGNED_MS, KEY]
+ *
+ * NUMBER and HASH are those of the chain's last row, the sums are those of all rows up to it, KEY is the key's id: SHA-256 of its public half (DER, SPKI).
+ */
+import { createHash, createPublicKey, sign, verify } from 'node:crypto';
+import type { KeyObject } from 'node:crypto';
+import { QUANTITY_NAMES } from './ledger-chain.ts';
+import type { ChainPoint } from './ledger-chain.ts';
+
+const HEAD_FORMAT = 'ecluse-ledger-head-1';
+const END_FORMAT = 'ecluse-ledger-export-end-1';
+/** The day of a head that was made for an export, between the ends of two days. */
+export const OPEN_DAY = 'open';
+
+export interface LedgerHead extends ChainPoint {
+  readonly tenant: string;
+  /** `2026-11-30` by UTC, or `OPEN_DAY`. */
+  readonly day: string;
+  readonly signedMs: number;
+  /** The id of the key. */
+  readonly key: string;
+  /** Base64. */
+  readonly signature: string;
+}
+
+/** The key that a node signs with. */
+export interface LedgerKey {
+  readonly id: string;
+  readonly privateKey: KeyObject;
+  /** PEM. */
+  readonly publicKey: string;
+}
+
+export function ledgerKeyOf(privateKey: KeyObject): LedgerKey {
+  const publicKey = createPublicKey(privateKey);
+  return { id: keyIdOf(publicKey), privateKey, publicKey: publicKey.export({ type: 'spki', format: 'pem' }) };
+}
+
+export function keyIdOf(publicKey: KeyObject): string {
+  return createHash('sha256')
+    .update(publicKey.export({ type: 'spki', format: 'der' }))
+    .digest('hex');
+}
+
+function headBytes({ tenant, day, number, hash, totals, signedMs, key }: Omit<LedgerHead, 'signature'>): Buffer {
+  const sums = [totals.rows, ...QUANTITY_NAMES.map((name) => totals[name])];
+  return textBytes([HEAD_FORMAT, tenant, day, number, hash, ...sums, signedMs, key]);
+}
+
+function textBytes(fields: readonly (string | number | bigint)[]): Buffer {
+  return Buffer.from(JSON.stringify(fields.map(String)), 'utf8');
+}
+
+export function signHead(head: Omit<LedgerHead, 'signature' | 'key'>, { id, privateKey }: LedgerKey): LedgerHead {
+  const named = { ...head, key: id };
+  return { ...named, signature: sign(undefined, headBytes(named), privateKey).toString('base64') };
+}
+
+export function isSigned(head: LedgerHead, publicKey: KeyObject): boolean {
+  return verify(undefined, headBytes(head), publicKey, Buffer.from(head.signature, 'base64'));
+}
+
+/** The last line of an export: what was in it, and the digest of all lines before. */
+export interface ExportEnd {
+  readonly tenant: string;
+  readonly rows: number;
+  readonly heads: number;
+  /** SHA-256 of the bytes of all lines before, with their line ends. */
+  readonly sha256: string;
+  readonly key: string;
+  readonly signature: string;
+}
+
+/** Signs `["ecluse-ledger-export-end-1", TENANT, ROWS, HEADS, SHA256, KEY]`. */
+export function signEnd(end: Omit<ExportEnd, 'signature' | 'key'>, { id, privateKey }: LedgerKey): ExportEnd {
+  const { tenant, rows, heads, sha256 } = end;
+  const bytes = textBytes([END_FORMAT, tenant, rows, heads, sha256, id]);
+  return { tenant, rows, heads, sha256, key: id, signature: sign(undefined, bytes, privateKey).toString('base64') };
+}

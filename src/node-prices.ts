@@ -1,0 +1,88 @@
+/** Prices and invoices of a node, as operators ask for them. */
+import type { PriceBookView, PriceControl, PriceRequest, InvoiceQuery } from '#admin/metering-control.ts';
+import type { LedgerKeeper } from '#caas/ledger-keeper.ts';
+import type { Clock } from '#clock';
+import { EcluseError } from '#errors';
+import { invoiceOf, monthSpan } from '#metering/invoice.ts';
+import type { Invoice } from '#metering/invoice.ts';
+import { bookFromMs, priceBookSchema, successionFault } from '#metering/price-book.ts';
+import { listChains } from '#state/ledger-heads.ts';
+import { insertPriceBook, listPriceBooks } from '#state/price-books.ts';
+import type { Sql } from '#state/sql.ts';
+import { findTenant } from '#state/tenants.ts';
+
+interface PriceDeps {
+  readonly clock: Clock;
+  readonly sql: Sql;
+  readonly keeper: LedgerKeeper;
+  /** What is being counted goes into the ledger first, so that an invoice is of this moment. */
+  readonly flush: () => Promise<void>;
+}
+
+/** A node has one for each change of its prices. */
+const BOOKS_MAX = 10_000;
+
+export class PriceOperations implements PriceControl {
+  readonly #deps: PriceDeps;
+
+  constructor(deps: PriceDeps) {
+    this.#deps = deps;
+  }
+
+  async history(): Promise<readonly PriceBookView[]> {
+    return (await listPriceBooks(this.#deps.sql)).map(({ body, ...row }) => ({
+      ...row,
+      book: priceBookSchema.parse(JSON.parse(body)),
+    }));
+  }
+
+  async show(version: number | undefined): Promise<PriceBookView> {
+    const books = await this.history();
+    const found = version === undefined ? books.at(-1) : books.find((one) => one.version === version);
+    if (found !== undefined) return found;
+    const what = version === undefined ? 'there are no prices yet' : `there is no price book ${String(version)}`;
+    throw refusal('ECLUSE_PRICES_UNKNOWN', 404, what, 'see: ecluse prices history, ecluse prices apply');
+  }
+
+  async apply({ book, note, dryRun }: PriceRequest): Promise<PriceBookView> {
+    const { sql, clock } = this.#deps;
+    const books = await this.history();
+    const atMs = clock.nowMs();
+    const fault = successionFault(books, book, atMs);
+    if (fault !== undefined) throw refusal('ECLUSE_PRICES_REFUSED', 409, fault, 'nothing was changed; mend that and try again');
+    if (books.length >= BOOKS_MAX)
+      throw refusal('ECLUSE_PRICES_REFUSED', 507, `there are ${String(BOOKS_MAX)} price books`, 'apply no more');
+    const view: PriceBookView = { version: (books.at(-1)?.version ?? 0) + 1, fromMs: bookFromMs(book), atMs, note, book };
+    if (dryRun) return view;
+    const { version, fromMs } = view;
+    const outcome = await insertPriceBook(sql, { version, fromMs, atMs, note, body: JSON.stringify(book) });
+    if (outcome.kind === 'done') return view;
+    throw refusal('ECLUSE_PRICES_REFUSED', 409, 'other prices were applied at this moment', 'look at them, and try again');
+  }
+
+  async invoice({ tenant, month }: InvoiceQuery): Promise<Invoice> {
+    const { sql, keeper } = this.#deps;
+    const span = monthSpan(month);
+    if (span === undefined) throw refusal('ECLUSE_INVOICE_REFUSED', 400, `${month} is no month`, 'write one like 2026-11');
+    const isKnown =
+      (await findTenant(sql, tenant)) !== undefined || (await listChains(sql)).some((chain) => chain.tenant === tenant);
+    if (!isKnown) throw refusal('ECLUSE_INVOICE_REFUSED', 404, `tenant ${tenant} does not exist`, 'see: ecluse tenant ls');
+    await this.#deps.flush();
+    const books = await this.history();
+    const hours = await keeper.hours(tenant, span.fromMs, span.toMs);
+    const invoice = invoiceOf({ tenant, ...span, month, books, hours });
+    if (invoice === undefined)
+      throw refusal(
+        'ECLUSE_PRICES_UNKNOWN',
+        404,
+        `there are no prices for ${month}`,
+        'write a price book and apply it: ecluse prices apply',
+      );
+    if (span.toMs <= this.#deps.clock.nowMs()) return invoice;
+    return { ...invoice, notes: [...invoice.notes, 'the month is not over: this is what there is so far'] };
+  }
+}
+
+function refusal(code: string, status: number, message: string, mend: string): EcluseError {
+  return new EcluseError({ code, source: 'usage', status, message, mend });
+}

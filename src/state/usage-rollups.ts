@@ -1,0 +1,243 @@
+/**
+ * Sums of the ledger by minute, hour and day, for containers and for tenants on hosts.
+ *
+ * INVARIANT: the sums hold exactly the rows of each chain up to its `rolled`. A batch adds rows to all sums and moves `rolled` on condition, so each row
+ * counts once, whatever crashes; rows after `rolled` are read from the ledger itself. A row belongs to the minute, hour and day in which it begins.
+ */
+import type { HashedRow } from '#metering/chain-check.ts';
+import { addQuantities } from '#metering/ledger-chain.ts';
+import type { Quantities } from '#metering/ledger-chain.ts';
+import { bigintOf, integerOf, textOf } from './sql.ts';
+import type { Sql, SqlRow, SqlValue, SqlWrite, WriteOutcome } from './sql.ts';
+
+export type Grain = 'minute' | 'hour' | 'day';
+export const GRAIN_MS: Readonly<Record<Grain, number>> = { minute: 60_000, hour: 3_600_000, day: 86_400_000 };
+const GRAINS: readonly Grain[] = ['minute', 'hour', 'day'];
+
+/** Byte·ms are kept in two columns, whose sums fit 64 bits; see the schema. */
+const GIB_BITS = 30n;
+const REST_MASK = (1n << GIB_BITS) - 1n;
+
+export interface UsageSpan extends Quantities {
+  readonly fromMs: number;
+  readonly toMs: number;
+}
+
+export interface UsageSubject {
+  readonly tenant: string;
+  /** Empty: everything of the tenant on the host. */
+  readonly container: string;
+  readonly host: string;
+}
+
+interface Bucket {
+  readonly subject: UsageSubject;
+  readonly grain: Grain;
+  readonly startMs: number;
+  span: UsageSpan;
+}
+
+/** Which bucket of a grain an instant is in. */
+export function bucketOf(atMs: number, grain: Grain): number {
+  return Math.floor(atMs / GRAIN_MS[grain]) * GRAIN_MS[grain];
+}
+
+/** Adds the next rows of a chain to the sums. `rows` begin right after `rolled`. Conflict: somebody else did. */
+export async function rollUp(
+  sql: Sql,
+  { tenant, rolled }: { readonly tenant: string; readonly rolled: number },
+  rows: readonly HashedRow[],
+): Promise<WriteOutcome> {
+  const last = rows.at(-1)?.number ?? rolled;
+  if (last !== rolled + rows.length)
+    throw new Error(`rows of the ledger of ${tenant} after number ${String(rolled)} are missing`);
+  const buckets = bucketsOf(rows);
+  const subjects = new Map(buckets.map(({ subject }) => [subjectKey(subject), subject]));
+  return await sql.write([
+    {
+      sql: 'UPDATE ledger_chain SET rolled = ? WHERE tenant = ? AND rolled = ?',
+      values: [last, tenant, rolled],
+      expectRows: 1,
+    },
+    ...[...subjects.values()].map(subjectWrite),
+    ...buckets.map(addWrite),
+  ]);
+}
+
+function subjectKey({ tenant, container, host }: UsageSubject): string {
+  return `${tenant} ${container} ${host}`;
+}
+
+function bucketsOf(rows: readonly HashedRow[]): readonly Bucket[] {
+  const buckets = new Map<string, Bucket>();
+  for (const row of rows) {
+    for (const container of [row.container, '']) {
+      const subject = { tenant: row.tenant, container, host: row.host };
+      for (const grain of GRAINS) {
+        const startMs = bucketOf(row.fromMs, grain);
+        const key = `${grain} ${String(startMs)} ${subjectKey(subject)}`;
+        const before = buckets.get(key);
+        if (before === undefined) buckets.set(key, { subject, grain, startMs, span: row });
+        else before.span = joinSpans(before.span, row);
+      }
+    }
+  }
+  return [...buckets.values()];
+}
+
+export function joinSpans<T extends UsageSpan>(one: T, other: UsageSpan): T {
+  const { fromMs, toMs } = other;
+  return { ...addQuantities(one, other), fromMs: Math.min(one.fromMs, fromMs), toMs: Math.max(one.toMs, toMs) };
+}
+
+function subjectWrite({ tenant, container, host }: UsageSubject): SqlWrite {
+  return {
+    sql: `INSERT INTO usage_subject (tenant, container, host, name)
+          SELECT ?, ?, ?, COALESCE((SELECT name FROM incarnation WHERE container = ? ORDER BY incarnation DESC LIMIT 1), '')
+          WHERE NOT EXISTS (SELECT 1 FROM usage_subject WHERE tenant = ? AND container = ? AND host = ?)`,
+    values: [tenant, container, host, container, tenant, container, host],
+  };
+}
+
+function addWrite({ subject, grain, startMs, span }: Bucket): SqlWrite {
+  const table = `usage_${grain}`;
+  return {
+    sql: `INSERT INTO ${table} (subject, start_ms, from_ms, to_ms, cpu_ns, memory_gib_ms, memory_rest, requests, ingress_bytes, egress_bytes, held_ms,
+            snapshot_gib_ms, snapshot_rest)
+          VALUES ((SELECT id FROM usage_subject WHERE tenant = ? AND container = ? AND host = ?), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+          ON CONFLICT (subject, start_ms) DO UPDATE SET
+            from_ms = CASE WHEN excluded.from_ms < ${table}.from_ms THEN excluded.from_ms ELSE ${table}.from_ms END,
+            to_ms = CASE WHEN excluded.to_ms > ${table}.to_ms THEN excluded.to_ms ELSE ${table}.to_ms END,
+            cpu_ns = ${table}.cpu_ns + excluded.cpu_ns,
+            memory_gib_ms = ${table}.memory_gib_ms + excluded.memory_gib_ms, memory_rest = ${table}.memory_rest + excluded.memory_rest,
+            requests = ${table}.requests + excluded.requests, ingress_bytes = ${table}.ingress_bytes + excluded.ingress_bytes,
+            egress_bytes = ${table}.egress_bytes + excluded.egress_bytes, held_ms = ${table}.held_ms + excluded.held_ms,
+            snapshot_gib_ms = ${table}.snapshot_gib_ms + excluded.snapshot_gib_ms, snapshot_rest = ${table}.snapshot_rest + excluded.snapshot_rest`,
+    values: [
+      subject.tenant,
+      subject.container,
+      subject.host,
+      startMs,
+      span.fromMs,
+      span.toMs,
+      span.cpuNs,
+      span.memoryByteMs >> GIB_BITS,
+      span.memoryByteMs & REST_MASK,
+      span.requests,
+      span.ingressBytes,
+      span.egressBytes,
+      span.heldMs,
+      span.snapshotByteMs >> GIB_BITS,
+      span.snapshotByteMs & REST_MASK,
+    ],
+  };
+}
+
+export type UsageKey = 'container' | 'tenant' | 'host' | 'hour';
+
+/** Sums of buckets that begin in a span of time, by one key. */
+export interface SumQuery {
+  readonly grain: Grain;
+  readonly fromMs: number;
+  readonly untilMs: number;
+  /** Empty: all. */
+  readonly tenant: string;
+  readonly by: UsageKey;
+}
+
+export interface UsageSum extends UsageSpan {
+  readonly key: string;
+  /** Empty where the sum is of several. */
+  readonly tenant: string;
+  readonly name: string;
+}
+
+const SUMS = `MIN(u.from_ms) AS from_ms, MAX(u.to_ms) AS to_ms, SUM(u.cpu_ns) AS cpu_ns, SUM(u.memory_gib_ms) AS memory_gib_ms,
+  SUM(u.memory_rest) AS memory_rest, SUM(u.requests) AS requests, SUM(u.ingress_bytes) AS ingress_bytes, SUM(u.egress_bytes) AS egress_bytes,
+  SUM(u.held_ms) AS held_ms, SUM(u.snapshot_gib_ms) AS snapshot_gib_ms, SUM(u.snapshot_rest) AS snapshot_rest`;
+
+export async function readSums(sql: Sql, { grain, fromMs, untilMs, tenant, by }: SumQuery): Promise<readonly UsageSum[]> {
+  if (fromMs >= untilMs) return [];
+  const among: readonly SqlValue[] = [fromMs, untilMs, tenant, tenant];
+  const from = `FROM usage_subject AS s CROSS JOIN usage_${grain} AS u ON u.subject = s.id AND u.start_ms >= ? AND u.start_ms < ?
+    WHERE (? = '' OR s.tenant = ?)`;
+  // Sums of a subject are read in the order that they lie in; what several subjects have in common is joined here, which is less than their buckets.
+  const perSubject = `SELECT s.tenant, s.container, s.host, s.name, ${SUMS} ${from} AND s.container ${by === 'container' ? "<> ''" : "= ''"} GROUP BY s.id`;
+  const perHour = `SELECT CASE WHEN MIN(s.tenant) = MAX(s.tenant) THEN MIN(s.tenant) ELSE '' END AS tenant,
+    u.start_ms / 3600000 AS hour, ${SUMS} ${from} AND s.container = '' GROUP BY u.start_ms / 3600000`;
+  const rows = await sql.read(by === 'hour' ? perHour : perSubject, among);
+  return rows.map((row) => ({ ...spanOf(row), ...sumKey(row, by) }));
+}
+
+const HOUR_MS = GRAIN_MS.hour;
+
+function sumKey(row: SqlRow, by: UsageKey): Pick<UsageSum, 'key' | 'tenant' | 'name'> {
+  const tenant = textOf(row, 'tenant');
+  switch (by) {
+    case 'container':
+      return { key: textOf(row, 'container'), tenant, name: textOf(row, 'name') };
+    case 'tenant':
+      return { key: tenant, tenant, name: '' };
+    case 'host':
+      return { key: textOf(row, 'host'), tenant, name: '' };
+    case 'hour':
+      return { key: new Date(integerOf(row, 'hour') * HOUR_MS).toISOString(), tenant, name: '' };
+  }
+}
+
+function spanOf(row: SqlRow): UsageSpan {
+  return {
+    fromMs: integerOf(row, 'from_ms'),
+    toMs: integerOf(row, 'to_ms'),
+    cpuNs: bigintOf(row, 'cpu_ns'),
+    memoryByteMs: (bigintOf(row, 'memory_gib_ms') << GIB_BITS) + bigintOf(row, 'memory_rest'),
+    requests: bigintOf(row, 'requests'),
+    ingressBytes: bigintOf(row, 'ingress_bytes'),
+    egressBytes: bigintOf(row, 'egress_bytes'),
+    heldMs: bigintOf(row, 'held_ms'),
+    snapshotByteMs: (bigintOf(row, 'snapshot_gib_ms') << GIB_BITS) + bigintOf(row, 'snapshot_rest'),
+  };
+}
+
+/** What a container used in one hour. */
+export interface HourUse extends UsageSpan {
+  readonly container: string;
+  readonly name: string;
+  readonly host: string;
+  readonly startMs: number;
+}
+
+/** The hours of a tenant's containers that begin in a span of time. */
+export async function readHours(sql: Sql, tenant: string, fromMs: number, untilMs: number): Promise<readonly HourUse[]> {
+  const rows = await sql.read(
+    `SELECT s.container, s.name, s.host, u.* FROM usage_subject AS s CROSS JOIN usage_hour AS u
+     ON u.subject = s.id AND u.start_ms >= ? AND u.start_ms < ? WHERE s.tenant = ? AND s.container <> '' ORDER BY s.container, u.start_ms`,
+    [fromMs, untilMs, tenant],
+  );
+  return rows.map((row) => ({
+    ...spanOf(row),
+    container: textOf(row, 'container'),
+    name: textOf(row, 'name'),
+    host: textOf(row, 'host'),
+    startMs: integerOf(row, 'start_ms'),
+  }));
+}
+
+/** Drops minutes that begin before `beforeMs`, of some subjects at a time. Returns the next subject to go on with; undefined: all were looked at. */
+export async function dropMinutes(
+  sql: Sql,
+  beforeMs: number,
+  fromSubject: number,
+  subjects: number,
+): Promise<number | undefined> {
+  const [row] = await sql.read('SELECT MAX(id) AS last FROM usage_subject', []);
+  const last = row === undefined || row['last'] === null ? 0 : integerOf(row, 'last');
+  const next = fromSubject + subjects;
+  await sql.write([
+    {
+      sql: `DELETE FROM usage_minute WHERE start_ms < ? AND subject IN (SELECT id FROM usage_subject WHERE id >= ? AND id < ?)`,
+      values: [beforeMs, fromSubject, next],
+    },
+  ]);
+  return next > last ? undefined : next;
+}

@@ -1,0 +1,271 @@
+/** Whatever is done to a ledger or to an export of it is found, and what is found is named. */
+import { spawnSync } from 'node:child_process';
+import { copyFile, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { DatabaseSync } from 'node:sqlite';
+import { fileURLToPath } from 'node:url';
+import * as fc from 'fast-check';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import * as z from 'zod';
+import { verifyChains } from '#caas/ledger-proof.ts';
+import type { ChainVerdict } from '#caas/ledger-proof.ts';
+import { signHead } from '#metering/ledger-head.ts';
+import { listChains, listHeads } from '#state/ledger-heads.ts';
+import { openSqlite } from '#state/sqlite.ts';
+import { exportText, fillLedger, newLedgerKey, openLedgerStore } from '../../support/ledger-store.ts';
+import type { LedgerStore } from '../../support/ledger-store.ts';
+
+const VERIFIER = fileURLToPath(new URL('../../../scripts/verify-ledger.mjs', import.meta.url));
+const verdictSchema = z.object({ fits: z.boolean(), why: z.string().optional(), rows: z.number().optional() });
+
+const moduleSchema = z.object({
+  verifyExport: z.custom<(text: string, key?: string) => unknown>((value) => typeof value === 'function'),
+});
+
+/** What the program says that tenants have: it knows nothing of ours. */
+async function verifyText(text: string, key?: string): Promise<z.output<typeof verdictSchema>> {
+  const module: unknown = await import(VERIFIER);
+  const { verifyExport } = moduleSchema.parse(module);
+  return verdictSchema.parse(verifyExport(text, key));
+}
+
+/** A line with its signature as bytes: a Base64 text has bits at its end that mean nothing. */
+function unpacked(line: string): unknown {
+  try {
+    return JSON.parse(line, (key, value: unknown) =>
+      key === 'signature' && typeof value === 'string' ? Buffer.from(value, 'base64').toString('hex') : value,
+    );
+  } catch {
+    return line;
+  }
+}
+
+let folder: string;
+let store: LedgerStore;
+let whole: string;
+
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'ecluse-proof-'));
+  store = await openLedgerStore(folder);
+  await fillLedger(store);
+  whole = await exportText(store, 'acme');
+}, 30_000);
+
+afterAll(async () => {
+  await store[Symbol.asyncDispose]();
+  await rm(folder, { recursive: true, force: true });
+});
+
+/** What is found in a copy of the store that something was done to. */
+async function verifyCopy(spoil: (database: DatabaseSync) => void): Promise<readonly ChainVerdict[]> {
+  const file = join(folder, 'copy.db');
+  for (const end of ['', '-wal', '-shm']) await rm(`${file}${end}`, { force: true });
+  await store.sql.read('PRAGMA wal_checkpoint(TRUNCATE)', []);
+  await copyFile(store.file, file);
+  const database = new DatabaseSync(file);
+  database.exec('PRAGMA foreign_keys = OFF');
+  spoil(database);
+  database.close();
+  await using sql = openSqlite(file);
+  return await verifyChains({ ...store, sql }, { tenant: undefined, fromDay: undefined, toDay: undefined }, () => undefined);
+}
+
+async function faultOf(spoil: (database: DatabaseSync) => void): Promise<string | undefined> {
+  return (await verifyCopy(spoil)).find(({ fault }) => fault !== null)?.fault?.text;
+}
+
+describe('the store', { timeout: 30_000 }, () => {
+  test('fits as it is, with its heads, its corrections and every row', async () => {
+    const verdicts = await verifyCopy(() => undefined);
+    expect(verdicts.map(({ tenant, fault, heads, corrections }) => ({ tenant, fault, heads, corrections }))).toEqual([
+      { tenant: 'acme', fault: null, heads: 3, corrections: 1 },
+      { tenant: 'other', fault: null, heads: 3, corrections: 0 },
+    ]);
+    const [rows] = await store.sql.read('SELECT COUNT(*) AS rows FROM ledger', []);
+    expect(verdicts.reduce((sum, { rows: count }) => sum + count, 0)).toBe(Number(rows?.['rows']));
+  });
+
+  test('says how far it is when it takes over a second', async () => {
+    let ms = 0;
+    const clock = { ...store.clock, monotonicMs: () => (ms += 1500) };
+    const told: unknown[] = [];
+    await verifyChains({ ...store, clock }, { tenant: 'acme', fromDay: undefined, toDay: undefined }, (progress) => {
+      told.push(progress);
+    });
+    const [chain] = await listChains(store.sql);
+    expect(told).toEqual([{ tenant: 'acme', rows: chain?.number, of: chain?.number }]);
+  });
+
+  test('any field of any row that is changed is found, at that row', async () => {
+    const { number: last } = (await listChains(store.sql)).find(({ tenant }) => tenant === 'acme') ?? { number: 0 };
+    const numbers = ['incarnation', 'seq', 'from_ms', 'to_ms', 'cpu_ns', 'memory_byte_ms', 'requests', 'ingress_bytes'];
+    const columns = [...numbers, 'egress_bytes', 'held_ms', 'snapshot_byte_ms', 'container', 'host', 'reason', 'hash', 'kind'];
+    await fc.assert(
+      fc.asyncProperty(fc.integer({ min: 1, max: last }), fc.constantFrom(...columns), async (number, column) => {
+        const change = [...numbers, 'egress_bytes', 'held_ms', 'snapshot_byte_ms'].includes(column)
+          ? `${column} + 1000000`
+          : `${column} || 'x'`;
+        const fault = await faultOf((database) => {
+          database.prepare(`UPDATE ledger SET ${column} = ${change} WHERE tenant = 'acme' AND number = ?`).run(number);
+        });
+        expect(fault).toMatch(new RegExp(`^row ${String(number)}: its hash is not that of its fields`));
+      }),
+      { numRuns: 40 },
+    );
+  }, 60_000);
+
+  test('a row that is removed is found, also the last one', async () => {
+    const { number: last } = (await listChains(store.sql)).find(({ tenant }) => tenant === 'acme') ?? { number: 0 };
+    const remove = (number: number) => (database: DatabaseSync) => {
+      database.prepare(`DELETE FROM ledger WHERE tenant = 'acme' AND number = ?`).run(number);
+    };
+    await fc.assert(
+      fc.asyncProperty(fc.integer({ min: 1, max: last - 1 }), async (number) => {
+        expect(await faultOf(remove(number))).toBe(`row ${String(number + 1)}: row ${String(number)} is missing before it`);
+      }),
+      { numRuns: 10 },
+    );
+    expect(await faultOf(remove(last))).toMatch(/rows after \d+ (?:up to \d+ )?are missing/);
+  }, 30_000);
+
+  test('rows that are swapped, and one that is moved to another tenant, are found', async () => {
+    const swapped = await faultOf((database) => {
+      database.exec(`UPDATE ledger SET number = -1 WHERE tenant = 'acme' AND number = 4;
+        UPDATE ledger SET number = 4 WHERE tenant = 'acme' AND number = 9; UPDATE ledger SET number = 9 WHERE tenant = 'acme' AND number = -1`);
+    });
+    expect(swapped).toMatch(/^row 4: its hash is not/);
+    const moved = await faultOf((database) => {
+      database.exec(`UPDATE ledger SET tenant = 'other', number = 999 WHERE tenant = 'acme' AND number = 4`);
+    });
+    expect(moved).toBe('row 5: row 4 is missing before it');
+  });
+
+  test('a head that is changed, replaced, or signed by another key is found and named', async () => {
+    const [head] = await listHeads(store.sql, 'acme');
+    if (head === undefined) throw new Error('there is no head');
+    for (const column of ['day', 'number', 'hash', 'totals', 'signed_ms', 'key', 'signature']) {
+      const fault = await faultOf((database) => {
+        const value = {
+          day: `'2026-10-31'`,
+          totals: `replace(totals, '"requests":"', '"requests":"9')`,
+          signature: `'AA' || substr(signature, 3)`,
+          number: '-1',
+          signed_ms: 'signed_ms + 1',
+        }[column];
+        database.exec(
+          `UPDATE ledger_head SET ${column} = ${value ?? `'ff' || substr(${column}, 3)`} WHERE tenant = 'acme' AND day = '${head.day}'`,
+        );
+      });
+      expect(fault, column).toMatch(
+        /^head of 2026-1[01]-\d\d: it(?:s signature is not of what it says| is signed by another key)/,
+      );
+    }
+    const forged = signHead({ ...head, totals: { ...head.totals, requests: 0n } }, newLedgerKey());
+    expect(
+      await faultOf((database) => {
+        database
+          .prepare(
+            `UPDATE ledger_head SET totals = replace(totals, '"requests":"', '"requests":"9'), key = ?, signature = ? WHERE tenant = 'acme' AND day = ?`,
+          )
+          .run(forged.key, forged.signature, head.day);
+      }),
+    ).toBe(`head of ${head.day}: it is signed by another key (${forged.key.slice(0, 16)})`);
+    // A true head of another moment, in the place of this one.
+    expect(
+      await faultOf((database) => {
+        const early = signHead({ ...head, number: 1 }, store.key);
+        database
+          .prepare(`UPDATE ledger_head SET number = 1, signature = ? WHERE tenant = 'acme' AND day = ?`)
+          .run(early.signature, head.day);
+      }),
+    ).toBe(`head of ${head.day}: the chain had another row 1 when it was signed`);
+  });
+
+  test('a chain whose end or sums were written over is found', async () => {
+    expect(
+      await faultOf((database) => database.exec(`UPDATE ledger_chain SET number = number + 3 WHERE tenant = 'acme'`)),
+    ).toMatch(/are missing$/);
+    expect(
+      await faultOf((database) => database.exec(`UPDATE ledger_chain SET totals = replace(totals, '"rows":"', '"rows":"1')`)),
+    ).toMatch(/sums are not those of the rows$/);
+  });
+});
+
+describe('an export', { timeout: 60_000 }, () => {
+  test('fits, as a whole and by days, and says what is in it', async () => {
+    expect(await verifyText(whole, store.key.id)).toMatchObject({ fits: true });
+    const days = await exportText(store, 'acme', '2026-11-02', '2026-11-02');
+    const verdict = await verifyText(days);
+    expect(verdict.fits).toBe(true);
+    expect(verdict.rows).toBeGreaterThan(10);
+    expect(days.split('\n').length).toBeLessThan(whole.split('\n').length);
+  });
+
+  test('any change of any value in any line is found', async () => {
+    const lines = whole.trimEnd().split('\n');
+    await fc.assert(
+      fc.asyncProperty(fc.nat(lines.length - 1), fc.nat(), fc.nat(), async (lineAt, placeAt, by) => {
+        const line = lines[lineAt] ?? '';
+        const place = placeAt % line.length;
+        const now = line.charCodeAt(place);
+        // Another character than there was, and none that ends the line.
+        const next = String.fromCharCode(33 + ((now - 33 + 1 + (by % 93)) % 94));
+        if (next === line[place]) return;
+        const text = [...lines];
+        text[lineAt] = line.slice(0, place) + next + line.slice(place + 1);
+        const verdict = await verifyText(`${text.join('\n')}\n`, store.key.id);
+        const means = JSON.stringify(unpacked(text[lineAt] ?? ''));
+        expect(verdict.fits && means !== JSON.stringify(unpacked(line))).toBe(false);
+      }),
+      { numRuns: 300 },
+    );
+  }, 60_000);
+
+  test('lines that are removed, swapped, repeated or cut off are found', async () => {
+    const lines = whole.trimEnd().split('\n');
+    await fc.assert(
+      fc.asyncProperty(fc.nat(lines.length - 1), fc.nat(lines.length - 1), async (one, other) => {
+        const without = lines.filter((_line, index) => index !== one);
+        expect((await verifyText(`${without.join('\n')}\n`)).fits).toBe(false);
+        const repeated = lines.toSpliced(one, 0, lines[other] ?? '');
+        expect((await verifyText(`${repeated.join('\n')}\n`)).fits).toBe(false);
+        if (one === other) return;
+        const swapped = lines.with(one, lines[other] ?? '').with(other, lines[one] ?? '');
+        expect((await verifyText(`${swapped.join('\n')}\n`)).fits).toBe(false);
+      }),
+      { numRuns: 100 },
+    );
+    for (let length = 0; length < whole.length; length += 97)
+      expect(await verifyText(whole.slice(0, length))).toMatchObject({ fits: false });
+    expect((await verifyText(`${lines.slice(0, -1).join('\n')}\n`)).why).toBe('the export is truncated: its end is missing');
+  }, 60_000);
+
+  test('what another node made does not pass for this one', async () => {
+    await using second = await openLedgerStore(folder);
+    await fillLedger(second);
+    const foreign = await exportText(second, 'acme');
+    expect((await verifyText(foreign, second.key.id)).fits).toBe(true);
+    expect((await verifyText(foreign, store.key.id)).why).toMatch(/^the export is of another key/);
+    // A head of the other node under the same row.
+    const lines = whole.trimEnd().split('\n');
+    const at = lines.findIndex((line) => line.startsWith('{"head"'));
+    const other = foreign.split('\n').find((line) => line.startsWith('{"head"')) ?? '';
+    expect((await verifyText(`${lines.with(at, other).join('\n')}\n`)).why).toMatch(/is signed by another key/);
+  }, 30_000);
+
+  test('the program says so, and ends with the code for it', async () => {
+    const file = join(folder, 'bill.jsonl');
+    await writeFile(file, whole);
+    const good = spawnSync(process.execPath, [VERIFIER, '--key', store.key.id, file], { encoding: 'utf8' });
+    expect([good.status, good.stderr]).toEqual([0, '']);
+    expect(good.stdout).toMatch(
+      /^it fits: \d+ rows of tenant acme up to number \d+, 4 heads, signed by key [0-9a-f]{64}\n1 rows are corrections\n/,
+    );
+    await writeFile(file, whole.replace('"cpuNs":"', '"cpuNs":"1'));
+    const bad = spawnSync(process.execPath, [VERIFIER, file], { encoding: 'utf8' });
+    expect([bad.status, bad.stdout]).toEqual([1, '']);
+    expect(bad.stderr).toMatch(/^it does not fit: row 1: its hash is not that of its fields/);
+    expect(spawnSync(process.execPath, [VERIFIER]).status).toBe(2);
+  }, 30_000);
+});
