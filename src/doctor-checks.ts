@@ -49,6 +49,7 @@ const PROGRAMS_FOR_TESTS: readonly Program[] = [
   { program: 'docker-registry', debianPackage: 'docker-registry' },
   { program: 'docker-compose', debianPackage: 'docker-compose' },
   { program: 'testssl', debianPackage: 'testssl.sh' },
+  { program: 'pebble', debianPackage: 'pebble' },
 ];
 /** Debian's own interpreter: another one on the machine does not know Debian's modules. */
 const DEBIAN_PYTHON = '/usr/bin/python3';

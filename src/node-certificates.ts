@@ -6,22 +6,26 @@ import type {
   CertificateAdded,
   CertificateControl,
   CertificateExplanation,
+  CertificateList,
   CertificateUpload,
   CertificateView,
 } from '#admin/certificate-control.ts';
+import type { RenewalView } from '#admin/certificate-control.ts';
 import type { LintFinding } from '#routing/operator/lint.ts';
 import type { RouteTable } from '#routing/route-table.ts';
 import {
   findCertificate,
+  listCertificateNames,
   listCertificates,
   listEndingCertificates,
   putCertificate,
   removeCertificate,
 } from '#state/certificates.ts';
-import type { CertificateRow } from '#state/certificates.ts';
+import type { CertificateRow, CertificateSource } from '#state/certificates.ts';
 import type { Sql } from '#state/sql.ts';
 import { DEFAULT_CERTIFICATE } from '#tls/certificate.ts';
 import { checkCertificate } from '#tls/certificate-check.ts';
+import type { CheckedCertificate } from '#tls/certificate-check.ts';
 import type { UnknownNames } from '#tls/config.ts';
 import type { KeySeal } from '#tls/key-seal.ts';
 import { belongsTo } from './node-certificate-store.ts';
@@ -36,6 +40,18 @@ export interface EdgeCertificatesDeps {
   readonly unknownNames: UnknownNames;
 }
 
+/** Who asks CAs for the next ones. */
+export interface Renewals {
+  /** Undefined: nobody asks for this one. */
+  of(host: string): RenewalView | undefined;
+  /** Hosts that have none yet, at most so many. */
+  waiting(max: number): readonly { readonly host: string; readonly lastError: string | null }[];
+  /** Null: all. For how many hosts. */
+  renew(host: string | null, force: boolean): Promise<number>;
+}
+
+/** Of a hundred thousand hosts that wait, the first say why. */
+const WAITING_SHOWN_MAX = 100;
 /** At 1.2 KB each in every worker (docs/decisions/024-certificates.md). */
 const CERTIFICATES_MAX = 100_000;
 /** More are one mistake, seen many times. */
@@ -47,21 +63,60 @@ const DAY_MS = 86_400_000;
 
 export class EdgeCertificates implements CertificateControl {
   readonly #deps: EdgeCertificatesDeps;
+  /** Names of those that came by ACME. */
+  readonly #acme = new Set<string>();
+  #renewals: Renewals | undefined;
 
   constructor(deps: EdgeCertificatesDeps) {
     this.#deps = deps;
   }
 
-  async list(): Promise<readonly CertificateView[]> {
-    return (await listCertificates(this.#deps.sql)).map((row) => this.#viewOf(row));
+  async list(): Promise<CertificateList> {
+    const certificates = (await listCertificates(this.#deps.sql)).map((row) => this.#viewOf(row));
+    return { certificates, waiting: this.#renewals?.waiting(WAITING_SHOWN_MAX) ?? [] };
+  }
+
+  /** From now on `renewals` are who asks CAs; undefined: nobody does. */
+  attach(renewals: Renewals | undefined): void {
+    this.#renewals = renewals;
+  }
+
+  async renew({ host, force }: { readonly host: string | null; readonly force: boolean }): Promise<{ readonly hosts: number }> {
+    const renewals = this.#renewals;
+    if (renewals === undefined) throw acmeOff();
+    const hosts = await renewals.renew(host, force);
+    if (hosts === 0 && host !== null) throw notOfCa(host);
+    return { hosts };
   }
 
   async add(upload: CertificateUpload): Promise<CertificateAdded> {
+    const checked = checkCertificate(upload, this.#deps.clock.nowMs());
+    const row = await this.#put(upload.name, 'uploaded', checked);
+    this.#acme.delete(upload.name);
+    return { certificate: this.#viewOf(row), notes: checked.notes };
+  }
+
+  /** Serves what came by ACME for a host, under the host's own name. One that was uploaded under that name stays. */
+  async install(host: string, checked: CheckedCertificate): Promise<void> {
+    if (!this.#acme.has(host) && (await findCertificate(this.#deps.sql, host)) !== undefined) throw taken(host);
+    await this.#put(host, 'acme', checked);
+    this.#acme.add(host);
+  }
+
+  /** Reads which of those there are came by ACME. */
+  async loadSources(): Promise<void> {
+    for (const name of await listCertificateNames(this.#deps.sql, 'acme')) this.#acme.add(name);
+  }
+
+  /** Whether what has the name came by ACME. */
+  isAcme(name: string): boolean {
+    return this.#acme.has(name);
+  }
+
+  async #put(name: string, source: CertificateSource, checked: CheckedCertificate): Promise<CertificateRow> {
     const { sql, seal, edge, clock } = this.#deps;
-    const nowMs = clock.nowMs();
-    const { name } = upload;
-    const { leafPem, chainPem, keyPem, notes, ...facts } = checkCertificate(upload, nowMs);
-    let row: CertificateRow = { ...facts, name, version: 0, source: 'uploaded', addedMs: nowMs };
+    const { leafPem, chainPem, keyPem, notes: _, ...facts } = checked;
+    let row: CertificateRow = { ...facts, name, version: 0, source, addedMs: clock.nowMs() };
     await edge.changeCertificates(
       async () => {
         const before = await findCertificate(sql, name);
@@ -75,7 +130,7 @@ export class EdgeCertificates implements CertificateControl {
         await putCertificate(sql, { ...row, ...sealed }, configVersion);
       },
     );
-    return { certificate: this.#viewOf(row), notes };
+    return row;
   }
 
   async remove(name: string): Promise<void> {
@@ -91,6 +146,7 @@ export class EdgeCertificates implements CertificateControl {
         if (!(await removeCertificate(sql, name, { configVersion, nowMs: clock.nowMs() }))) throw unknown(name);
       },
     );
+    this.#acme.delete(name);
   }
 
   /** What the handshake for a request to `host` gets. */
@@ -125,7 +181,8 @@ export class EdgeCertificates implements CertificateControl {
 
   #viewOf(row: CertificateRow): CertificateView {
     const warnings = [...endWarnings(row, this.#deps.clock.nowMs()), ...this.#rivalWarnings(row)];
-    return { ...row, warnings: warnings.slice(0, WARNINGS_MAX) };
+    const renewal = (row.source === 'acme' ? this.#renewals?.of(row.name) : undefined) ?? null;
+    return { ...row, renewal, warnings: warnings.slice(0, WARNINGS_MAX) };
   }
 
   #rivalWarnings({ name, hosts }: CertificateRow): readonly string[] {
@@ -157,6 +214,36 @@ function tooMany(): EcluseError {
     message: `there are ${String(CERTIFICATES_MAX)} certificates already`,
     mend: 'remove some that are not used: ecluse cert ls, ecluse cert rm',
     status: 507,
+  });
+}
+
+function taken(host: string): EcluseError {
+  return new EcluseError({
+    code: 'ECLUSE_CERTIFICATE_NAME_TAKEN',
+    source: 'usage',
+    message: `the certificate for ${host} cannot be called so: one that was uploaded has that name, and is for other hosts`,
+    mend: `add that one under another name, and remove it: ecluse cert rm ${host}`,
+    status: 409,
+  });
+}
+
+function acmeOff(): EcluseError {
+  return new EcluseError({
+    code: 'ECLUSE_ACME_OFF',
+    source: 'usage',
+    message: 'no CA is asked for certificates here',
+    mend: 'set acme.directory in ecluse.yaml, and restart the node or type: ecluse upgrade',
+    status: 409,
+  });
+}
+
+function notOfCa(host: string): EcluseError {
+  return new EcluseError({
+    code: 'ECLUSE_ACME_HOST_UNKNOWN',
+    source: 'usage',
+    message: `no CA is asked for a certificate of ${host}`,
+    mend: 'it needs a route, a public name, and no certificate of your own; see: ecluse cert ls',
+    status: 404,
   });
 }
 

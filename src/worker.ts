@@ -94,7 +94,7 @@ async function hearCertificates(message: CertificateMessage): Promise<void> {
 }
 
 async function boot(message: ToWorker & { readonly kind: 'boot' }): Promise<void> {
-  const { options, config, freezes, failedWakes, unhealthy, seq } = message;
+  const { options, config, freezes, failedWakes, unhealthy, proofs, seq } = message;
   const plane = new DataPlane(
     {
       log: createLog(options.logLevel),
@@ -122,6 +122,7 @@ async function boot(message: ToWorker & { readonly kind: 'boot' }): Promise<void
   }
   plane.commit(config.version);
   plane.healthAdopted(unhealthy);
+  plane.challenges.show(proofs);
   for (const { endpointIds, deadlineMs } of freezes) plane.hold(endpointIds, deadlineMs);
   for (const { endpointIds, retryAfterMs } of failedWakes) plane.wakeFailed(endpointIds, retryAfterMs);
   plane.ports.reserve([options.listen.http, options.listen.https]);
@@ -193,7 +194,7 @@ async function handleVersion({ plane, listener }: Running, message: VersionMessa
   }
 }
 
-const OF_WHAT_IS_SERVED = ['freeze', 'thaw', 'wake-failed', 'health'] as const;
+const OF_WHAT_IS_SERVED = ['freeze', 'thaw', 'wake-failed', 'health', 'proofs'] as const;
 type ServedMessage = ToWorker & { readonly kind: (typeof OF_WHAT_IS_SERVED)[number] };
 
 /** What is said about what is served. */
@@ -213,6 +214,10 @@ async function handleServed({ plane }: Running, message: ServedMessage): Promise
       return;
     case 'health':
       plane.healthChanged(message);
+      send({ kind: 'ack', seq });
+      return;
+    case 'proofs':
+      plane.challenges.show(message.proofs);
       send({ kind: 'ack', seq });
       return;
   }
@@ -282,7 +287,7 @@ async function handleEnd(plane: DataPlane, message: EndMessage): Promise<void> {
 
 /** Takes over what the next primary serves: no connection of ours is to see an older version than a new one has seen. */
 function adopt(plane: DataPlane, message: ToWorker & { readonly kind: 'adopt' }): void {
-  const { seq, config, freezes, failedWakes, unhealthy } = message;
+  const { seq, config, freezes, failedWakes, unhealthy, proofs } = message;
   const reason = plane.prepareWhole({ config, certificates: plane.certificates });
   if (reason !== undefined) {
     send({ kind: 'refused', seq, reason });
@@ -290,6 +295,7 @@ function adopt(plane: DataPlane, message: ToWorker & { readonly kind: 'adopt' })
   }
   plane.commit(config.version);
   plane.healthAdopted(unhealthy);
+  plane.challenges.show(proofs);
   for (const { endpointIds, deadlineMs } of freezes) plane.hold(endpointIds, deadlineMs);
   // What the last primary froze nobody else would thaw.
   const held = new Set(freezes.flatMap(({ endpointIds }) => endpointIds));

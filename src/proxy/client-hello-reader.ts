@@ -5,8 +5,12 @@ import { createWheelEntry } from './timing-wheel.ts';
 import type { TimingWheel } from './timing-wheel.ts';
 
 export type Greeting =
-  /** Undefined: it names no host, or it cannot be told. */
-  { readonly kind: 'name'; readonly serverName: string | undefined } | { readonly kind: 'closed' } | { readonly kind: 'late' };
+  /** No server name: it names no host, or it cannot be told. */
+  | { readonly kind: 'name'; readonly serverName: string | undefined; readonly protocols: readonly string[] }
+  | { readonly kind: 'closed' }
+  | { readonly kind: 'late' };
+
+const NO_HELLO = { serverName: undefined, protocols: [] } as const;
 
 /** Calls `done` once. What was read is put back. */
 export function readGreeting(
@@ -40,7 +44,8 @@ export function readGreeting(
     gathered = gathered.length === 0 ? chunk : Buffer.concat([gathered, chunk]);
     const read = readClientHello(gathered);
     if (read.kind === 'more' && gathered.length < HELLO_BYTES_MAX) return;
-    finish({ kind: 'name', serverName: read.kind === 'hello' ? read.serverName : undefined });
+    const { serverName, protocols } = read.kind === 'hello' ? read : NO_HELLO;
+    finish({ kind: 'name', serverName, protocols });
   };
   options.wheel.arm(timer, options.timeoutMs);
   socket.on('close', onClose);

@@ -218,14 +218,22 @@ export class Listener implements AsyncDisposable {
       this.#handshakes -= 1; // TLS never sees it, and so never gives it back.
       return;
     }
-    const { table, limits, connectionDeps, counters } = this.#plane;
-    if (table.handshakeRoutes === 0) {
+    const { table, challenges, limits, connectionDeps, counters } = this.#plane;
+    if (table.handshakeRoutes === 0 && !challenges.hasCertificates) {
       this.#tlsServerOf(USUAL).emit('connection', socket);
       return;
     }
     readGreeting(socket, { wheel: connectionDeps.wheel, timeoutMs: limits.tlsHandshakeTimeoutMs }, (greeting) => {
-      if (greeting.kind === 'name') {
+      const proof = greeting.kind === 'name' ? challenges.certificateFor(greeting) : undefined;
+      if (greeting.kind === 'name' && proof === undefined) {
         this.#tlsServerOf(this.#kindFor(greeting.serverName)).emit('connection', socket);
+        return;
+      }
+      if (proof !== undefined) {
+        socket.once('close', () => {
+          this.#handshakes -= 1;
+        });
+        challenges.handshake(socket, proof);
         return;
       }
       this.#handshakes -= 1;

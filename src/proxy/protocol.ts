@@ -13,6 +13,7 @@ import type { PublishedPort, RouteConfig, RouteDelta } from '#routing/route-tabl
 import type { EdgeCertificate } from '#tls/certificate.ts';
 import type { CertificateIndex, ToldPack } from '#tls/certificate-index.ts';
 import type { UnknownNames } from '#tls/config.ts';
+import type { ShownProofs } from '#tls/acme/shown-proofs.ts';
 import type { IssueAnswer } from '#tls/issued-certificates.ts';
 
 /** What a worker must say in its hello to understand all that a primary of another generation says. To be counted up with every change of these messages. */
@@ -120,6 +121,7 @@ export type ToWorker =
       readonly failedWakes: readonly FailedWake[];
       /** All endpoints that are to have no requests. */
       readonly unhealthy: readonly string[];
+      readonly proofs: ShownProofs;
     }
   | { readonly kind: 'prepare'; readonly seq: number; readonly change: EdgeChange }
   /** `thaw`: endpoints whose requests go on in the same turn, to where the new version says. */
@@ -131,6 +133,8 @@ export type ToWorker =
   /** For rate limits: what other workers let through (`Spends`). There is no answer to it. */
   | ({ readonly kind: 'spent-elsewhere'; readonly seq: number } & Spends)
   | ({ readonly kind: 'health'; readonly seq: number } & HealthChange)
+  /** What CAs may look for from now on, all of it. */
+  | { readonly kind: 'proofs'; readonly seq: number; readonly proofs: ShownProofs }
   | { readonly kind: 'metrics'; readonly seq: number }
   | { readonly kind: 'reopen-log'; readonly seq: number }
   /** What TLS session tickets are sealed with from now on. */
@@ -152,6 +156,7 @@ export type ToWorker =
       readonly freezes: readonly { readonly endpointIds: readonly string[]; readonly deadlineMs: number }[];
       readonly failedWakes: readonly FailedWake[];
       readonly unhealthy: readonly string[];
+      readonly proofs: ShownProofs;
     }
   /** From a later primary, whose workers listen: it stops listening, and ends when the last of its connections does, or its time is over. */
   | { readonly kind: 'retire'; readonly seq: number }

@@ -28,6 +28,8 @@ import { probeAddresses } from './port-probe.ts';
 import { NOTHING_FROZEN } from './protocol.ts';
 import type { ChangeableOptions, EdgeChange, FreezeOptions, FreezeResult, ListenAddresses, ToWorker } from './protocol.ts';
 import { answerWanted } from './issuing.ts';
+import { NO_PROOFS } from '#tls/acme/shown-proofs.ts';
+import type { ShownProofs } from '#tls/acme/shown-proofs.ts';
 import { Wakes } from './wakes.ts';
 import { bootRefused, optionsRefused, refusalOf, sumOfFreezes } from './worker-answers.ts';
 import { changeableOf, checkWorkers, shareOfOptions } from './worker-pool-options.ts';
@@ -64,6 +66,8 @@ export class WorkerPool implements AsyncDisposable {
   readonly #rateLimits: RateLimits;
   readonly #delivery: CertificateDelivery;
   #committed: Committed;
+  /** What CAs may look for. */
+  #proofs = NO_PROOFS;
   /** Limits are of the whole node. */
   #changeable: ChangeableOptions;
 
@@ -249,6 +253,12 @@ export class WorkerPool implements AsyncDisposable {
     await this.#askAll({ kind: 'ticket-keys', keys }, WORKER_ACK_TIMEOUT_MS);
   }
 
+  /** From now on all workers show these to CAs, and no others. Returns when they do. */
+  async show(proofs: ShownProofs): Promise<void> {
+    this.#proofs = proofs; // In one turn with the question: who boots from here on has them already.
+    await this.#askAll({ kind: 'proofs', proofs }, WORKER_ACK_TIMEOUT_MS);
+  }
+
   /** Opens the access log anew, after a rotation. */
   async reopenAccessLog(): Promise<void> {
     await this.#askAll({ kind: 'reopen-log' }, WORKER_ACK_TIMEOUT_MS);
@@ -423,12 +433,13 @@ export class WorkerPool implements AsyncDisposable {
   }
 
   /** What is held and not woken now, for who comes. */
-  #held(): Pick<ToWorker & { readonly kind: 'boot' }, 'freezes' | 'failedWakes' | 'unhealthy'> {
+  #held(): Pick<ToWorker & { readonly kind: 'boot' }, 'freezes' | 'failedWakes' | 'unhealthy' | 'proofs'> {
     const nowMs = this.#deps.clock.monotonicMs();
     return {
       freezes: [...this.#freezes].map(([id, endMs]) => ({ endpointIds: [id], deadlineMs: Math.max(0, endMs - nowMs) })),
       failedWakes: [...this.#wakes.failures()],
       unhealthy: this.#health.unhealthy,
+      proofs: this.#proofs,
     };
   }
 

@@ -148,7 +148,7 @@ export function createTestControl(sql: Sql): NodeControl {
   let readings = 0;
   return {
     edge: NO_EDGE,
-    certificates: { list: async () => [], add: noEdge, remove: noEdge },
+    certificates: { list: async () => ({ certificates: [], waiting: [] }), add: noEdge, remove: noEdge, renew: noEdge },
     ledger: new LedgerOperations({ clock: systemClock, sql, key: LEDGER_KEY }),
     prices: new PriceOperations({
       clock: systemClock,
