@@ -31,6 +31,8 @@ export interface Faults {
   tooManyRetryAfterSeconds: number;
   /** How long an order is `processing`, on this CA's clock. */
   processingMs: number;
+  /** It sees nothing of what hosts show. */
+  challengesFail: boolean;
   outages: readonly Outage[];
   lie: Lie | undefined;
 }
@@ -42,6 +44,7 @@ export function noFaults(): Faults {
     tooManyRate: 0,
     tooManyRetryAfterSeconds: 60,
     processingMs: 0,
+    challengesFail: false,
     outages: [],
     lie: undefined,
   };

@@ -228,6 +228,7 @@ async function look(state: CaState, challenge: Challenge): Promise<void> {
   const { account, name } = authorization;
   const { clock, resolver, authorizationReuseMs } = state.options;
   try {
+    if (state.faults.challengesFail) throw new Problem('connection', 400, 'nothing is seen from here');
     await validate(challenge, account.thumbprint, resolver);
     challenge.status = 'valid';
     challenge.validatedMs = clock.nowMs();
