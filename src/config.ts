@@ -10,8 +10,8 @@ import * as z from 'zod';
 import { adminSocketOf, checkEngineSocketPath, checkSocketPath } from './node-paths.ts';
 import { caasKeys } from '#caas/config.ts';
 import type { RebalanceSettings } from '#caas/rebalance/rebalancer.ts';
-import { tlsKeys } from '#tls/config.ts';
-import type { UnknownNames } from '#tls/config.ts';
+import { acmeOf, tlsKeys } from '#tls/config.ts';
+import type { AcmeSettings, UnknownNames } from '#tls/config.ts';
 import { edgeFault, edgeKeys, edgeLimitsOf } from '#proxy/config.ts';
 import type { EdgeLimits } from '#proxy/config.ts';
 import { CONFIG_DESCRIPTION, WORKERS_MAX, configSchema } from './config-schema.ts';
@@ -47,6 +47,8 @@ export interface NodeConfig {
   readonly edge: EdgeLimits;
   /** What a TLS handshake gets whose name no certificate and no route is for. */
   readonly unknownNames: UnknownNames;
+  /** Undefined: no certificates are asked for. */
+  readonly acme: AcmeSettings | undefined;
   /** Addresses and networks that `parseTrustedProxies` takes. */
   readonly trustedProxies: readonly string[];
   /** Whether connections of trusted proxies begin with a PROXY header. */
@@ -131,6 +133,7 @@ export async function loadConfig(request: ConfigRequest): Promise<NodeConfig> {
     accessLogFile,
     edge: edgeLimitsOf(data.edge),
     unknownNames: data.tls.unknownNames,
+    acme: acmeOf(data.acme, base),
     trustedProxies: data.trustedProxies,
     proxyProtocol: data.proxyProtocol,
     logLevel: data.logLevel,

@@ -48,6 +48,7 @@ const PROGRAMS_FOR_TESTS: readonly Program[] = [
   { program: 'curl', debianPackage: 'curl' },
   { program: 'docker-registry', debianPackage: 'docker-registry' },
   { program: 'docker-compose', debianPackage: 'docker-compose' },
+  { program: 'pebble', debianPackage: 'pebble' },
 ];
 /** Debian's own interpreter: another one on the machine does not know Debian's modules. */
 const DEBIAN_PYTHON = '/usr/bin/python3';

@@ -14,17 +14,19 @@ import type { LintFinding } from '#routing/operator/lint.ts';
 import type { RouteTable } from '#routing/route-table.ts';
 import {
   findCertificate,
+  listCertificateNames,
   listCertificates,
   listEndingCertificates,
   putCertificate,
   readCertificateMaterial,
   removeCertificate,
 } from '#state/certificates.ts';
-import type { CertificateMaterial, CertificateRow } from '#state/certificates.ts';
+import type { CertificateMaterial, CertificateRow, CertificateSource } from '#state/certificates.ts';
 import type { Sql } from '#state/sql.ts';
 import { DEFAULT_CERTIFICATE } from '#tls/certificate.ts';
 import type { CertificateChain, EdgeCertificate } from '#tls/certificate.ts';
 import { checkCertificate } from '#tls/certificate-check.ts';
+import type { CheckedCertificate } from '#tls/certificate-check.ts';
 import type { UnknownNames } from '#tls/config.ts';
 import type { KeySeal } from '#tls/key-seal.ts';
 import type { Edge } from './node-edge.ts';
@@ -93,6 +95,8 @@ export async function readAddedCertificates({
 
 export class EdgeCertificates implements CertificateControl {
   readonly #deps: EdgeCertificatesDeps;
+  /** Names of those that came by ACME. */
+  readonly #acme = new Set<string>();
 
   constructor(deps: EdgeCertificatesDeps) {
     this.#deps = deps;
@@ -103,11 +107,33 @@ export class EdgeCertificates implements CertificateControl {
   }
 
   async add(upload: CertificateUpload): Promise<CertificateAdded> {
+    const checked = checkCertificate(upload, this.#deps.clock.nowMs());
+    const row = await this.#put(upload.name, 'uploaded', checked);
+    this.#acme.delete(upload.name);
+    return { certificate: this.#viewOf(row), notes: checked.notes };
+  }
+
+  /** Serves what came by ACME for a host, under the host's own name. One that was uploaded under that name stays. */
+  async install(host: string, checked: CheckedCertificate): Promise<void> {
+    if (!this.#acme.has(host) && (await findCertificate(this.#deps.sql, host)) !== undefined) throw taken(host);
+    await this.#put(host, 'acme', checked);
+    this.#acme.add(host);
+  }
+
+  /** Reads which of those there are came by ACME. */
+  async loadSources(): Promise<void> {
+    for (const name of await listCertificateNames(this.#deps.sql, 'acme')) this.#acme.add(name);
+  }
+
+  /** Whether what has the name came by ACME. */
+  isAcme(name: string): boolean {
+    return this.#acme.has(name);
+  }
+
+  async #put(name: string, source: CertificateSource, checked: CheckedCertificate): Promise<CertificateRow> {
     const { sql, seal, edge, clock } = this.#deps;
-    const nowMs = clock.nowMs();
-    const { name } = upload;
-    const { leafPem, chainPem, keyPem, notes, ...facts } = checkCertificate(upload, nowMs);
-    let row: CertificateRow = { ...facts, name, version: 0, source: 'uploaded', addedMs: nowMs };
+    const { leafPem, chainPem, keyPem, notes: _, ...facts } = checked;
+    let row: CertificateRow = { ...facts, name, version: 0, source, addedMs: clock.nowMs() };
     await edge.changeCertificates(
       async () => {
         const before = await findCertificate(sql, name);
@@ -121,7 +147,7 @@ export class EdgeCertificates implements CertificateControl {
         await putCertificate(sql, { ...row, ...sealed }, configVersion);
       },
     );
-    return { certificate: this.#viewOf(row), notes };
+    return row;
   }
 
   async remove(name: string): Promise<void> {
@@ -135,6 +161,7 @@ export class EdgeCertificates implements CertificateControl {
         if (!(await removeCertificate(sql, name, { configVersion, nowMs: clock.nowMs() }))) throw unknown(name);
       },
     );
+    this.#acme.delete(name);
   }
 
   /** What the handshake for a request to `host` gets. */
@@ -201,6 +228,16 @@ function tooMany(): EcluseError {
     message: `there are ${String(CERTIFICATES_MAX)} certificates already`,
     mend: 'remove some that are not used: ecluse cert ls, ecluse cert rm',
     status: 507,
+  });
+}
+
+function taken(host: string): EcluseError {
+  return new EcluseError({
+    code: 'ECLUSE_CERTIFICATE_NAME_TAKEN',
+    source: 'usage',
+    message: `the certificate for ${host} cannot be called so: one that was uploaded has that name, and is for other hosts`,
+    mend: `add that one under another name, and remove it: ecluse cert rm ${host}`,
+    status: 409,
   });
 }
 

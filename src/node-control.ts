@@ -56,6 +56,7 @@ import type { CertificateControl } from '#admin/certificate-control.ts';
 import type { EdgeControl } from '#admin/edge-control.ts';
 import { checkPrecondition } from '#admin/entity-tag.ts';
 import type { Precondition } from '#admin/entity-tag.ts';
+import type { NodeAcme } from './node-acme.ts';
 import type { EdgeCertificates } from './node-certificates.ts';
 import type { Edge } from './node-edge.ts';
 import { EdgeSettingsControl } from './node-edge-settings.ts';
@@ -86,6 +87,8 @@ export interface NodeParts {
   readonly pool: WorkerPool;
   readonly edge: Edge;
   readonly certificates: EdgeCertificates;
+  /** Undefined: no certificates are asked for. */
+  readonly acme: NodeAcme | undefined;
   readonly metrics: NodeMetrics | undefined;
   readonly startedMs: number;
   readonly generation: number;

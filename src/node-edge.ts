@@ -98,6 +98,7 @@ export class Edge implements Activator {
   #settingsVersion = 0;
   /** Whether the next publication looks whether the default certificate is due. */
   #renews = false;
+  #changed: () => void = () => undefined;
   #running: Promise<void> | undefined;
   #again: Promise<void> | undefined;
   /** Endpoints whose requests go on with the next publication. */
@@ -148,6 +149,11 @@ export class Edge implements Activator {
     const rows = containers.map(({ row }) => row);
     const config = { ...routesOf(containers, tenants, domain(), 0), ports: publishedOf(await listAllPorts(sql), rows, tenants) };
     return { config, byHost: Map.groupBy(config.routes, ({ host }) => host) };
+  }
+
+  /** From now on `changed` hears where hosts of routes have changed, or a certificate is gone. */
+  follow(changed: () => void): void {
+    this.#changed = changed;
   }
 
   /** From now on changes go to these workers; undefined: to nobody, because they are being drained. */
@@ -354,6 +360,7 @@ export class Edge implements Activator {
   #taken({ routes, certificates, removedCertificates }: Omit<EdgeChange, 'ports'>): void {
     this.#version = routes.version;
     this.#certificates = this.#certificates.with(certificates, removedCertificates);
+    if (routes.hosts.length > 0 || removedCertificates.length > 0) this.#changed();
   }
 
   async freeze(endpointIds: readonly string[], span: FreezeSpan): Promise<Frozen> {

@@ -40,6 +40,7 @@ import { openContainerPlane } from './node-containers.ts';
 import type { ContainerPlane } from './node-containers.ts';
 import { watchIdle } from '#caas/sleep/idle-watch.ts';
 import { watchSnapshots } from '#caas/snapshots/snapshot-watch.ts';
+import { NodeAcme } from './node-acme.ts';
 import { Edge } from './node-edge.ts';
 import { checkPorts, openWorkers } from './node-workers.ts';
 import { closeHosts, openHosts } from './node-hosts.ts';
@@ -131,6 +132,7 @@ async function leaveNode(
     gateway,
     migrations,
     sleepers,
+    acme,
     edge,
     pool,
     meter,
@@ -146,6 +148,7 @@ async function leaveNode(
     ['moves', async () => await migrations[Symbol.asyncDispose]()],
     ['Docker endpoint', async () => await gateway?.[Symbol.asyncDispose]()],
     ['sleepers', async () => await sleepers[Symbol.asyncDispose]()],
+    ['ACME', async () => await acme?.[Symbol.asyncDispose]()],
     [
       'workers',
       async () => {
@@ -249,12 +252,14 @@ async function openNode(config: NodeConfig, log: Log, say: Say, orders: Orders):
     await workers.dispose();
     drainMs = clock.monotonicMs() - sinceMs;
   });
+  const acme = await NodeAcme.openWhere(config.acme, { log, clock, sql, seal, edge, certificates, pool });
+  stack.use(acme);
   stack.use(watchIdle({ log, clock, containers, sleepers: plane.sleepers, useOf: (id) => pool.useOf(id) }));
   stack.use(watchSnapshots({ log, clock, containers, snapshots: plane.snapshots }));
   const front = await openFront(live, { ...plane, log, clock, sql, hosts, edge, pool, authority, runsc }, stack);
   const { fleet, onDomain } = front;
   const reloads = new Reloads({ log, clock, sql, live, readConfig: orders.readConfig, pool, edge, fleet, onDomain });
-  const own = { log, clock, sql, config, live, hosts, pool, edge, certificates };
+  const own = { log, clock, sql, config, live, hosts, pool, edge, certificates, acme };
   const parts: NodeParts = { ...plane, ...front, ...own, reloads, startedMs, generation, order: orders.upgrade };
   const api = await AdminApi.open({ control: new NodeOperations(parts), log }, { socketPath: config.listen.adminSocket });
   stack.use(api);

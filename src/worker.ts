@@ -64,7 +64,7 @@ function pushLoads(loads: readonly EndpointLoad[]): void {
 }
 
 async function boot(message: ToWorker & { readonly kind: 'boot' }): Promise<void> {
-  const { options, edge, freezes, failedWakes, unhealthy, seq } = message;
+  const { options, edge, freezes, failedWakes, unhealthy, proofs, seq } = message;
   const plane = new DataPlane(
     {
       log: createLog(options.logLevel),
@@ -90,6 +90,7 @@ async function boot(message: ToWorker & { readonly kind: 'boot' }): Promise<void
   }
   plane.commit(edge.config.version);
   plane.healthAdopted(unhealthy);
+  plane.challenges.show(proofs);
   for (const { endpointIds, deadlineMs } of freezes) plane.hold(endpointIds, deadlineMs);
   for (const { endpointIds, retryAfterMs } of failedWakes) plane.wakeFailed(endpointIds, retryAfterMs);
   plane.ports.reserve([options.listen.http, options.listen.https]);
@@ -161,7 +162,7 @@ async function handleVersion({ plane, listener }: Running, message: VersionMessa
   }
 }
 
-const OF_WHAT_IS_SERVED = ['freeze', 'thaw', 'wake-failed', 'health'] as const;
+const OF_WHAT_IS_SERVED = ['freeze', 'thaw', 'wake-failed', 'health', 'proofs'] as const;
 type ServedMessage = ToWorker & { readonly kind: (typeof OF_WHAT_IS_SERVED)[number] };
 
 /** What is said about what is served. */
@@ -181,6 +182,10 @@ async function handleServed({ plane }: Running, message: ServedMessage): Promise
       return;
     case 'health':
       plane.healthChanged(message);
+      send({ kind: 'ack', seq });
+      return;
+    case 'proofs':
+      plane.challenges.show(message.proofs);
       send({ kind: 'ack', seq });
       return;
   }
@@ -246,7 +251,7 @@ async function handleEnd(plane: DataPlane, message: EndMessage): Promise<void> {
 
 /** Takes over what the next primary serves: no connection of ours is to see an older version than a new one has seen. */
 function adopt(plane: DataPlane, message: ToWorker & { readonly kind: 'adopt' }): void {
-  const { seq, edge, freezes, failedWakes, unhealthy } = message;
+  const { seq, edge, freezes, failedWakes, unhealthy, proofs } = message;
   const reason = plane.prepareWhole(edge);
   if (reason !== undefined) {
     send({ kind: 'refused', seq, reason });
@@ -254,6 +259,7 @@ function adopt(plane: DataPlane, message: ToWorker & { readonly kind: 'adopt' })
   }
   plane.commit(edge.config.version);
   plane.healthAdopted(unhealthy);
+  plane.challenges.show(proofs);
   for (const { endpointIds, deadlineMs } of freezes) plane.hold(endpointIds, deadlineMs);
   // What the last primary froze nobody else would thaw.
   const held = new Set(freezes.flatMap(({ endpointIds }) => endpointIds));

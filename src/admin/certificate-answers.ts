@@ -6,7 +6,7 @@ const instantMs = z.int().describe('Milliseconds since 1970.');
 const certificate = z.object({
   name: z.string(),
   version: z.int().min(1).describe('Counts from 1 with each that takes the place of another.'),
-  source: z.enum(['uploaded']),
+  source: z.enum(['uploaded', 'acme']),
   addedMs: instantMs,
   notBeforeMs: instantMs,
   notAfterMs: instantMs,
@@ -30,6 +30,6 @@ export const certificateExplanation = z.object({
     .describe("added: one that people added; internal: of the node's own CA, for the host of a route; none: an alert."),
   name: z.string().describe('What one that was added is called; empty for others.'),
   hosts: z.array(z.string()),
-  source: z.enum(['uploaded']).nullable(),
+  source: z.enum(['uploaded', 'acme']).nullable(),
   notAfterMs: z.number().nullable().describe('Milliseconds since 1970; null for none.'),
 });

@@ -22,6 +22,7 @@ import { RateLimits } from './actions/rate-limits.ts';
 import type { Spend } from './actions/rate-limits.ts';
 import { AccessLogFile } from './access-log-file.ts';
 import { Budgets } from './budget.ts';
+import { Challenges } from './challenges.ts';
 import type { ClientConnection, ConnectionDeps } from './connection/deps.ts';
 import { Mirrors } from './connection/mirrors.ts';
 import { createHeadReading } from './connection/head-reader.ts';
@@ -105,6 +106,8 @@ export class DataPlane implements AsyncDisposable {
   readonly connectionDeps: Replaceable<ConnectionDeps>;
   /** Certificates of the internal CA. */
   readonly issued: IssuedCertificates;
+  /** What CAs look for. */
+  readonly challenges = new Challenges();
   /** What containers publish beside HTTP. */
   readonly ports: Ports;
   /** What is added to the monotonic clock to get the time of day; looked at each second. PERF: one clock to read for a request. */

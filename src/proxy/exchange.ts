@@ -175,6 +175,12 @@ export class Exchange implements Visit, HoldRequest {
     else this.#place();
   }
 
+  /** Answers what no route is asked about. */
+  answer(response: OwnResponse): void {
+    this.#port.record.status = response.status;
+    this.#port.respond(response);
+  }
+
   /** Answers with an error of our own. */
   refuse(error: ExchangeError, detail?: string, refusal: Refusal = {}): void {
     const { record } = this.#port;
@@ -218,8 +224,7 @@ export class Exchange implements Visit, HoldRequest {
         this.#place();
         return;
       case 'respond':
-        record.status = verdict.response.status;
-        this.#port.respond(verdict.response);
+        this.answer(verdict.response);
         return;
       case 'refuse':
         this.refuse(verdict.error, undefined, verdict.refusal);

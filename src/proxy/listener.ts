@@ -169,24 +169,39 @@ export class Listener implements AsyncDisposable {
     });
     this.#https = server;
     this.certificatesChanged();
-    if (!this.#proxyProtocol) return this.#guarded(server);
-    // PROXY headers come before the handshake: a plain server reads them, and hands the sockets on.
+    // What comes before a handshake is not TLS's: a plain server reads PROXY headers, looks for CAs, and hands the sockets on.
     return createServer({ noDelay: true, highWaterMark: HIGH_WATER_BYTES }, (socket) => {
-      this.#accept(socket, server);
+      if (this.#proxyProtocol) this.#accept(socket, server);
+      else this.#beginTls(socket, server);
+    });
+  }
+
+  /** Hands a connection to TLS, which tells when it is done with it. */
+  #beginTls(socket: Socket, tls: TlsServer): void {
+    if (!this.#beginHandshake(socket)) return;
+    if (this.#plane.challenges.hasCertificates) this.#lookForCa(socket, tls);
+    else tls.emit('connection', socket);
+  }
+
+  /** While a CA may come to look for a proof, it is found among all that come; the others are served as ever. */
+  #lookForCa(socket: Socket, tls: TlsServer): void {
+    const { challenges, connectionDeps, limits } = this.#plane;
+    const gone = (): void => {
+      this.#handshakes -= 1;
+    };
+    socket.once('close', gone);
+    challenges.lookAt(socket, { wheel: connectionDeps.wheel, timeoutMs: limits.tlsHandshakeTimeoutMs }, (certificate) => {
+      if (certificate === undefined) {
+        socket.off('close', gone);
+        tls.emit('connection', socket);
+      } else challenges.handshake(socket, certificate);
     });
   }
 
   /** Counts handshakes; those over the limit are closed before they cost anything. */
-  #guarded(server: TlsServer): TlsServer {
-    server.prependListener('connection', (socket: Socket) => {
-      this.#beginHandshake(socket);
-    });
-    return server;
-  }
-
   #beginHandshake(socket: Socket): boolean {
-    this.#handshakes += 1;
-    if (this.#handshakes <= this.#plane.limits.tlsHandshakesMax) {
+    if (this.#handshakes < this.#plane.limits.tlsHandshakesMax) {
+      this.#handshakes += 1;
       const key = connectionKey(socket);
       const forget = (): void => {
         if (this.#beneath.get(key)?.socket === socket) this.#beneath.delete(key);
@@ -226,16 +241,12 @@ export class Listener implements AsyncDisposable {
       this.#serve(socket, facts, this.#paths.plain);
       return;
     }
-    if (!this.#beginHandshake(socket)) {
-      this.#handshakes -= 1; // TLS never sees it, and so never gives it back.
-      return;
-    }
     const key = connectionKey(socket);
     this.#introduced.set(key, facts);
     socket.once('close', () => {
       this.#introduced.delete(key);
     });
-    tls.emit('connection', socket);
+    this.#beginTls(socket, tls);
   }
 
   #serve(socket: Socket, facts: PeerFacts, path: ReadPath): void {

@@ -1,7 +1,7 @@
 /** What comes before HTTP and TLS on a connection from a proxy: its PROXY header. */
 import type { Socket } from 'node:net';
-import { createWheelEntry } from './timing-wheel.ts';
-import type { TimingWheel } from './timing-wheel.ts';
+import { lookAhead } from './look-ahead.ts';
+import type { Look, LookOptions } from './look-ahead.ts';
 import { createProxyHeader, proxyRefusalReason, readProxyHeader } from './wire/proxy-protocol.ts';
 import type { ProxyHeader } from './wire/proxy-protocol.ts';
 
@@ -11,39 +11,15 @@ const HEADER_BYTES_MAX = 16 * 1024;
 /** Reads the header, puts what follows back and gives what it told, or why it is refused. Once; never where the socket closes first. */
 export function readPreface(
   socket: Socket,
-  options: { readonly wheel: TimingWheel; readonly timeoutMs: number },
+  options: Omit<LookOptions<unknown>, 'late'>,
   done: (told: ProxyHeader | string) => void,
 ): void {
   const header = createProxyHeader();
-  let gathered = Buffer.alloc(0);
-  const timer = createWheelEntry({
-    onTimeout: () => {
-      finish('the PROXY header did not come in time');
-    },
-  });
-  const finish = (told: ProxyHeader | string): void => {
-    options.wheel.disarm(timer);
-    socket.off('readable', onReadable);
-    socket.off('close', onClose);
-    done(told);
-  };
-  const onClose = (): void => {
-    options.wheel.disarm(timer);
-  };
-  const onReadable = (): void => {
-    const chunk: unknown = socket.read();
-    if (!Buffer.isBuffer(chunk)) return;
-    gathered = Buffer.concat([gathered, chunk]);
+  const look = (gathered: Buffer): Look<ProxyHeader | string> | undefined => {
     const after = readProxyHeader(gathered, 0, gathered.length, header);
-    if (after === 0 && gathered.length < HEADER_BYTES_MAX) return;
-    if (after <= 0) {
-      finish(proxyRefusalReason(after));
-      return;
-    }
-    if (after < gathered.length) socket.unshift(gathered.subarray(after));
-    finish(header);
+    if (after > 0) return { found: header, after };
+    if (after === 0 && gathered.length < HEADER_BYTES_MAX) return undefined;
+    return { found: proxyRefusalReason(after), after: gathered.length };
   };
-  options.wheel.arm(timer, options.timeoutMs);
-  socket.on('close', onClose);
-  socket.on('readable', onReadable);
+  lookAhead(socket, { ...options, late: 'the PROXY header did not come in time' }, look, done);
 }

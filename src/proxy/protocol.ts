@@ -12,10 +12,11 @@ import type { FreezeSpan, Frozen } from '#routing/activator.ts';
 import type { PublishedPort, RouteConfig, RouteDelta } from '#routing/route-table.ts';
 import type { EdgeCertificate } from '#tls/certificate.ts';
 import type { UnknownNames } from '#tls/config.ts';
+import type { ShownProofs } from '#tls/acme/shown-proofs.ts';
 import type { IssueAnswer } from '#tls/issued-certificates.ts';
 
 /** What a worker must say in its hello to understand all that a primary of another generation says. To be counted up with every change of these messages. */
-export const PROTOCOL_VERSION = 2;
+export const PROTOCOL_VERSION = 3;
 
 export interface ListenAddress {
   readonly host: string;
@@ -98,6 +99,7 @@ export type ToWorker =
       readonly failedWakes: readonly FailedWake[];
       /** All endpoints that are to have no requests. */
       readonly unhealthy: readonly string[];
+      readonly proofs: ShownProofs;
     }
   | { readonly kind: 'prepare'; readonly seq: number; readonly change: EdgeChange }
   /** `thaw`: endpoints whose requests go on in the same turn, to where the new version says. */
@@ -109,6 +111,8 @@ export type ToWorker =
   /** For rate limits: what other workers let through (`Spends`). There is no answer to it. */
   | ({ readonly kind: 'spent-elsewhere'; readonly seq: number } & Spends)
   | ({ readonly kind: 'health'; readonly seq: number } & HealthChange)
+  /** What CAs may look for from now on, all of it. */
+  | { readonly kind: 'proofs'; readonly seq: number; readonly proofs: ShownProofs }
   | { readonly kind: 'metrics'; readonly seq: number }
   | { readonly kind: 'reopen-log'; readonly seq: number }
   /** Other options than it booted with, for what comes from now on. Workers of earlier primaries keep theirs. */
@@ -125,6 +129,7 @@ export type ToWorker =
       readonly freezes: readonly { readonly endpointIds: readonly string[]; readonly deadlineMs: number }[];
       readonly failedWakes: readonly FailedWake[];
       readonly unhealthy: readonly string[];
+      readonly proofs: ShownProofs;
     }
   /** From a later primary, whose workers listen: it stops listening, and ends when the last of its connections does, or its time is over. */
   | { readonly kind: 'retire'; readonly seq: number }

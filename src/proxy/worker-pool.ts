@@ -32,6 +32,8 @@ import type {
   ToWorker,
 } from './protocol.ts';
 import { answerWanted } from './issuing.ts';
+import { NO_PROOFS } from '#tls/acme/shown-proofs.ts';
+import type { ShownProofs } from '#tls/acme/shown-proofs.ts';
 import { Wakes, asleepAmong } from './wakes.ts';
 import { bootRefused, optionsRefused, refusalOf, sumOfFreezes } from './worker-answers.ts';
 import { changeableOf, shareOfOptions } from './worker-pool-options.ts';
@@ -67,6 +69,8 @@ export class WorkerPool implements AsyncDisposable {
   readonly #old: OldWorkers | undefined;
   readonly #rateLimits: RateLimits;
   #committed: Committed;
+  /** What CAs may look for. */
+  #proofs = NO_PROOFS;
   /** Limits are of the whole node. */
   #changeable: ChangeableOptions;
 
@@ -234,6 +238,12 @@ export class WorkerPool implements AsyncDisposable {
   async metrics(): Promise<string> {
     const replies = await this.#askAll({ kind: 'metrics' }, WORKER_ACK_TIMEOUT_MS);
     return await aggregateMetrics(replies.flatMap((reply) => (reply.kind === 'metrics' ? [reply.metrics] : [])));
+  }
+
+  /** From now on all workers show these to CAs, and no others. Returns when they do. */
+  async show(proofs: ShownProofs): Promise<void> {
+    this.#proofs = proofs; // In one turn with the question: who boots from here on has them already.
+    await this.#askAll({ kind: 'proofs', proofs }, WORKER_ACK_TIMEOUT_MS);
   }
 
   /** Opens the access log anew, after a rotation. */
@@ -415,12 +425,13 @@ export class WorkerPool implements AsyncDisposable {
   }
 
   /** What is held and not woken now, for who comes. */
-  #held(): Pick<ToWorker & { readonly kind: 'boot' }, 'freezes' | 'failedWakes' | 'unhealthy'> {
+  #held(): Pick<ToWorker & { readonly kind: 'boot' }, 'freezes' | 'failedWakes' | 'unhealthy' | 'proofs'> {
     const nowMs = this.#deps.clock.monotonicMs();
     return {
       freezes: [...this.#freezes].map(([id, endMs]) => ({ endpointIds: [id], deadlineMs: Math.max(0, endMs - nowMs) })),
       failedWakes: [...this.#wakes.failures()],
       unhealthy: this.#health.unhealthy,
+      proofs: this.#proofs,
     };
   }
 

@@ -6,7 +6,7 @@ import { integerOf, textOf } from './sql.ts';
 import type { Sql, SqlRow } from './sql.ts';
 
 /** Where a certificate came from. */
-export type CertificateSource = 'uploaded';
+export type CertificateSource = 'uploaded' | 'acme';
 
 /** What can be shown of one. */
 export interface CertificateRow {
@@ -109,6 +109,11 @@ export async function removeCertificate(
   return outcome.kind === 'done';
 }
 
+/** Names of those that came from there. */
+export async function listCertificateNames(sql: Sql, source: CertificateSource): Promise<readonly string[]> {
+  return (await sql.read('SELECT name FROM certificate WHERE source = ?', [source])).map((row) => textOf(row, 'name'));
+}
+
 /** By name. */
 export async function listCertificates(sql: Sql): Promise<readonly CertificateRow[]> {
   return (await sql.read(`SELECT ${SHOWN} FROM certificate ORDER BY name`, [])).map(rowOf);
@@ -143,9 +148,10 @@ export async function readCertificateMaterial(sql: Sql): Promise<readonly Certif
   }));
 }
 
-/** Names of the keys of the data directory that certificates are sealed with: one, or none where there is no certificate. */
+/** Names of the keys of the data directory that certificates and accounts at CAs are sealed with: one, or none where there is nothing sealed. */
 export async function listSealingKeys(sql: Sql): Promise<readonly string[]> {
-  return (await sql.read('SELECT DISTINCT sealed_by FROM certificate', [])).map((row) => textOf(row, 'sealed_by'));
+  const rows = await sql.read('SELECT sealed_by FROM certificate UNION SELECT sealed_by FROM acme_account', []);
+  return rows.map((row) => textOf(row, 'sealed_by'));
 }
 
 export async function totalCertificates(sql: Sql): Promise<readonly CertificateTotal[]> {
@@ -177,7 +183,7 @@ function rowOf(row: SqlRow): CertificateRow {
 
 function sourceOf(row: SqlRow): CertificateSource {
   const source = textOf(row, 'source');
-  if (source === 'uploaded') return source;
+  if (source === 'uploaded' || source === 'acme') return source;
   throw new TypeError(`state: "${source}" is no source of a certificate`);
 }
 

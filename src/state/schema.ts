@@ -94,4 +94,18 @@ export const SCHEMA_VERSIONS: readonly (readonly string[])[] = [
        leaf TEXT NOT NULL, chain TEXT NOT NULL, sealed_key TEXT NOT NULL, sealed_by TEXT NOT NULL)`,
     `CREATE INDEX certificate_not_after ON certificate (not_after_ms)`,
   ],
+  [
+    // ACME. What is known of a host is JSON, checked by tls/acme/host-state.ts; a lease says who works at it. acme_spent is what CAs were asked for.
+    `CREATE TABLE acme_account (
+       ca TEXT PRIMARY KEY, url TEXT NOT NULL, sealed_key TEXT NOT NULL, sealed_by TEXT NOT NULL, created_ms BIGINT NOT NULL)`,
+    `CREATE TABLE acme_ca (ca TEXT PRIMARY KEY, failures BIGINT NOT NULL, last_ms BIGINT NOT NULL, until_ms BIGINT NOT NULL)`,
+    `CREATE TABLE acme_host (
+       host TEXT PRIMARY KEY, wanted_ms BIGINT NOT NULL, state TEXT NOT NULL, order_ca TEXT NOT NULL, order_url TEXT NOT NULL,
+       order_key TEXT NOT NULL, lease_owner TEXT NOT NULL, lease_until_ms BIGINT NOT NULL)`,
+    `CREATE TABLE acme_spent (
+       seq BIGINT NOT NULL, id TEXT NOT NULL, ca TEXT NOT NULL, limit_name TEXT NOT NULL, subject TEXT NOT NULL, at_ms BIGINT NOT NULL)`,
+    `CREATE INDEX acme_spent_seq ON acme_spent (seq)`,
+    `CREATE INDEX acme_spent_id ON acme_spent (id)`,
+    `CREATE INDEX acme_spent_time ON acme_spent (at_ms)`,
+  ],
 ];

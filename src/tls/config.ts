@@ -1,5 +1,7 @@
 /** The keys of `ecluse.yaml` that are about certificates. */
 import * as z from 'zod';
+import { acmeKeys, acmeSettingsOf } from './acme/acme-keys.ts';
+import type { AcmeFileSettings } from './acme/acme-keys.ts';
 
 /** What a handshake gets whose name no certificate and no route is for. */
 const unknownNames = z.enum(['default', 'alert'], {
@@ -9,6 +11,7 @@ export type UnknownNames = z.infer<typeof unknownNames>;
 
 /** The keys, for the schema of the whole file. */
 export const tlsKeys = {
+  ...acmeKeys,
   tls: z
     .strictObject({
       unknownNames: unknownNames
@@ -20,3 +23,10 @@ export const tlsKeys = {
     .prefault({})
     .describe('Certificates at the edge.'),
 };
+
+export type AcmeSettings = AcmeFileSettings;
+
+/** What the file says of ACME, with paths that are relative to `baseFolder`; undefined: nothing. */
+export function acmeOf(written: Parameters<typeof acmeSettingsOf>[0], baseFolder: string): AcmeSettings | undefined {
+  return acmeSettingsOf(written, baseFolder);
+}

@@ -39,7 +39,7 @@ export interface Issued {
 }
 
 const KEY_ALGORITHM = { name: 'ECDSA', namedCurve: 'P-256' } as const;
-const SIGNING_ALGORITHM = { name: 'ECDSA', hash: 'SHA-256' } as const;
+export const SIGNING_ALGORITHM = { name: 'ECDSA', hash: 'SHA-256' } as const;
 const SERIAL_BYTES = 16;
 /** Upper bound of a common name (X.520). */
 const COMMON_NAME_CHARS_MAX = 64;
@@ -66,7 +66,8 @@ function randomSerial(): string {
   return bytes.toString('hex');
 }
 
-function pemOf(key: webcrypto.CryptoKey): string {
+/** PKCS #8. */
+export function keyPemOf(key: webcrypto.CryptoKey): string {
   return KeyObject.from(key).export({ type: 'pkcs8', format: 'pem' });
 }
 
@@ -79,10 +80,11 @@ export interface LeafKeys {
 
 export async function newLeafKeys(): Promise<LeafKeys> {
   const { publicKey, privateKey } = await newKeys();
-  return { publicKey, keyPem: pemOf(privateKey), identifier: await SubjectKeyIdentifierExtension.create(publicKey) };
+  return { publicKey, keyPem: keyPemOf(privateKey), identifier: await SubjectKeyIdentifierExtension.create(publicKey) };
 }
 
-async function newKeys(): Promise<webcrypto.CryptoKeyPair> {
+/** P-256. */
+export async function newKeys(): Promise<webcrypto.CryptoKeyPair> {
   return await webcrypto.subtle.generateKey(KEY_ALGORITHM, true, ['sign', 'verify']);
 }
 
@@ -115,7 +117,7 @@ export async function issueSelfSignedCa(commonName: string, validity: Validity):
       await SubjectKeyIdentifierExtension.create(keys.publicKey),
     ],
   });
-  return { certPem: `${certificate.toString('pem')}\n`, keyPem: pemOf(keys.privateKey) };
+  return { certPem: `${certificate.toString('pem')}\n`, keyPem: keyPemOf(keys.privateKey) };
 }
 
 async function issueLeaf(

@@ -386,9 +386,15 @@ export class Downstream implements WireOwner, TimeoutOwner, ExchangePort, Passag
     if (stop - after >= LONG_BODY_BYTES) this.#long = true;
     this.#piece.set(bytes, after, stop);
     this.#live = true;
-    const error = this.#route(bytes);
-    if (error === undefined) this.#exchange.start(facts.upgrade);
-    else this.#exchange.refuse(error);
+    const proof = this.#plane.challenges.hasTexts ? this.#plane.challenges.answerTo(this.requestPath()) : undefined;
+    if (proof === undefined) {
+      const error = this.#route(bytes);
+      if (error === undefined) this.#exchange.start(facts.upgrade);
+      else this.#exchange.refuse(error);
+    } else {
+      this.#kept.repeatable = false; // It was not routed, and its repetition may have to be.
+      this.#exchange.answer(proof);
+    }
     this.#live = false;
     if (this.#state !== STATE.parked) return;
     // It waits: what it needs later is kept, and no more is read than came.

@@ -65,6 +65,11 @@ const LETS_ENCRYPT: CaLimits = {
 };
 
 export const LIMIT_PRESETS = { 'lets-encrypt': LETS_ENCRYPT, none: {} } as const satisfies Record<string, CaLimits>;
+export type LimitPreset = keyof typeof LIMIT_PRESETS;
+
+export function isLimitName(text: string): text is LimitName {
+  return Object.hasOwn(LETS_ENCRYPT, text);
+}
 
 /** Those of an order that is not made into a certificate: they are given back when it fails. */
 export const CERTIFICATE_LIMITS: readonly LimitName[] = ['certificates-per-domain', 'certificates-per-name-set'];

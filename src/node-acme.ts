@@ -1,0 +1,236 @@
+/** ACME of a node: the engine with its store, the hosts of the edge's routes, and the workers that show proofs and serve what comes. */
+import { hostname } from 'node:os';
+import { readFile } from 'node:fs/promises';
+import type { Clock } from '#clock';
+import { EcluseError, reasonOf } from '#errors';
+import type { Log } from '#log';
+import type { WorkerPool } from '#proxy/worker-pool.ts';
+import {
+  addAcmeHosts,
+  addAcmeSpent,
+  createAcmeAccount,
+  findAcmeHost,
+  forgetAcmeSpent,
+  listAcmeCas,
+  listAcmeHosts,
+  readAcmeAccount,
+  readAcmeSpent,
+  readAcmeSpentHead,
+  releaseAcmeLease,
+  removeAcmeSpent,
+  renewAcmeLease,
+  setAcmeAccountUrl,
+  setAcmeCa,
+  setAcmeHostState,
+  setAcmeOrder,
+  takeAcmeLease,
+} from '#state/acme.ts';
+import type { Sql } from '#state/sql.ts';
+import type { AcmeCaFileSettings, AcmeFileSettings } from '#tls/acme/acme-keys.ts';
+import type { AcmeStore } from '#tls/acme/acme-store.ts';
+import type { AcmeCaSettings } from '#tls/acme/ca-access.ts';
+import { openTransport } from '#tls/acme/ca-transport.ts';
+import { dnsByHook } from '#tls/acme/dns-hook.ts';
+import { AcmeEngine } from '#tls/acme/engine.ts';
+import type { AcmeCounts, AcmeHostStatus } from '#tls/acme/engine.ts';
+import { ProofBoard } from '#tls/acme/proof-board.ts';
+import { LIMIT_PRESETS } from '#tls/acme/rate-ledger.ts';
+import { isPublicName } from '#tls/acme/registered-domain.ts';
+import type { KeySeal } from '#tls/key-seal.ts';
+import { readPrivateFile } from '#tls/private-file.ts';
+import type { EdgeCertificates } from './node-certificates.ts';
+import type { Edge } from './node-edge.ts';
+
+export interface NodeAcmeDeps {
+  readonly log: Log;
+  readonly clock: Clock;
+  readonly sql: Sql;
+  readonly seal: KeySeal;
+  readonly edge: Edge;
+  readonly certificates: EdgeCertificates;
+  readonly pool: Pick<WorkerPool, 'show'>;
+}
+
+interface OpenCa {
+  readonly settings: AcmeCaSettings;
+  readonly trustedRootPem: string | undefined;
+}
+
+export class NodeAcme implements AsyncDisposable {
+  readonly #deps: NodeAcmeDeps;
+  readonly #settings: AcmeFileSettings;
+  readonly #engine: AcmeEngine;
+  readonly #close: (() => void)[] = [];
+  /** The hosts of a config version. */
+  #hosts: { readonly version: number; readonly list: readonly string[] } | undefined;
+
+  private constructor(deps: NodeAcmeDeps, settings: AcmeFileSettings, cas: readonly OpenCa[]) {
+    const { log, clock, sql, seal, edge, certificates, pool } = deps;
+    this.#deps = deps;
+    this.#settings = settings;
+    const roots = new Map(cas.map((ca) => [ca.settings.directory, ca.trustedRootPem]));
+    this.#engine = new AcmeEngine(
+      {
+        log,
+        clock,
+        seal,
+        store: storeOf(sql),
+        owner: hostname(),
+        hosts: () => this.#wanted(),
+        isServed: (host) => certificates.isAcme(host) && edge.certificates.get(host) !== undefined,
+        proofs: new ProofBoard({
+          log,
+          clock,
+          show: async (proofs) => {
+            await pool.show(proofs);
+          },
+          dns: settings.dns === undefined ? undefined : dnsByHook({ log, clock }, settings.dns),
+        }),
+        install: async (host, certificate) => {
+          await certificates.install(host, certificate);
+        },
+        transportTo: ({ directory }) => {
+          const { send, close } = openTransport(directory, roots.get(directory));
+          this.#close.push(close);
+          return send;
+        },
+      },
+      { cas: cas.map(({ settings: ca }) => ca), ordersMax: settings.ordersMax },
+    );
+  }
+
+  /** The same, where the configuration has any. */
+  static async openWhere(settings: AcmeFileSettings | undefined, deps: NodeAcmeDeps): Promise<NodeAcme | undefined> {
+    return settings === undefined ? undefined : await NodeAcme.open(deps, settings);
+  }
+
+  /** Reads what the configuration names, and begins. Errors: ECLUSE_ACME_CONFIG. */
+  static async open(deps: NodeAcmeDeps, settings: AcmeFileSettings): Promise<NodeAcme> {
+    const cas = await Promise.all(settings.cas.map(openCa));
+    await deps.certificates.loadSources();
+    const acme = new NodeAcme(deps, settings, cas);
+    deps.edge.follow(() => {
+      acme.#engine.nudge();
+    });
+    acme.#engine.start();
+    return acme;
+  }
+
+  counts(): AcmeCounts {
+    return this.#engine.counts();
+  }
+
+  status(): readonly AcmeHostStatus[] {
+    return this.#engine.status();
+  }
+
+  statusOf(host: string): AcmeHostStatus | undefined {
+    return this.#wanted().includes(host) ? this.#engine.statusOf(host) : undefined;
+  }
+
+  /** Tries a host again whatever failed before; `force`: also where its certificate is not due. False: it is none of those that get one. */
+  async renew(host: string, force: boolean): Promise<boolean> {
+    return await this.#engine.ask(host, force);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#deps.edge.follow(() => undefined);
+    const ended = this.#engine[Symbol.asyncDispose]();
+    for (const close of this.#close) close();
+    await ended;
+  }
+
+  /** Public hosts of routes, and those that were named, without what has a certificate of the operator's own. */
+  #wanted(): readonly string[] {
+    const { edge } = this.#deps;
+    if (this.#hosts?.version === edge.version) return this.#hosts.list;
+    const { auto, hosts, dns } = this.#settings;
+    const routed = auto === 'off' ? [] : [...edge.settings.hosts.entries().map(([host]) => host), ...edge.containerRoutes.keys()];
+    const all = new Set([...hosts, ...routed.filter(isPublicName)]);
+    const list = [...all].filter((host) => !this.#hasOwn(host) && !(dns !== undefined && all.has(wildcardOf(host))));
+    this.#hosts = { version: edge.version, list };
+    return list;
+  }
+
+  #hasOwn(host: string): boolean {
+    const { edge, certificates } = this.#deps;
+    const holders = [...edge.certificates.holdersOf(host), ...edge.certificates.holdersOf(wildcardOf(host))];
+    return holders.some(({ name }) => !certificates.isAcme(name));
+  }
+}
+
+/** The wildcard that covers a host. */
+function wildcardOf(host: string): string {
+  return host.startsWith('*.') ? '' : `*${host.slice(host.indexOf('.'))}`;
+}
+
+async function openCa(written: AcmeCaFileSettings): Promise<OpenCa> {
+  const { directory, email, eab, profile, limits, trustedRootFile, challenges } = written;
+  const hmacKey = eab === undefined ? undefined : await readHmacKey(eab.hmacKeyFile);
+  return {
+    settings: {
+      directory,
+      email,
+      eab: eab === undefined || hmacKey === undefined ? undefined : { keyId: eab.keyId, hmacKey },
+      profile,
+      limits: LIMIT_PRESETS[limits],
+      challenges,
+    },
+    trustedRootPem: trustedRootFile === undefined ? undefined : await readRoot(trustedRootFile),
+  };
+}
+
+async function readHmacKey(file: string): Promise<string> {
+  const text = (await readPrivateFile(file, 'the HMAC key of acme.eab', unusable))?.trim();
+  if (text === undefined) throw unusable(`there is no ${file}`, 'write the HMAC key of the CA into it, with mode 0600');
+  if (/^[A-Za-z0-9_-]{16,}={0,2}$/.test(text)) return text;
+  throw unusable(`${file} has no HMAC key in base64url`, 'write into it what the CA gave');
+}
+
+async function readRoot(file: string): Promise<string> {
+  try {
+    return await readFile(file, 'utf8');
+  } catch (error) {
+    throw unusable(`the root ${file} cannot be read: ${reasonOf(error)}`, 'see acme.trustedRoot', error);
+  }
+}
+
+function unusable(message: string, mend: string, cause?: unknown): EcluseError {
+  return new EcluseError({ code: 'ECLUSE_ACME_CONFIG', source: 'config', message, mend, cause });
+}
+
+/** The engine's store over the node's. */
+function storeOf(sql: Sql): AcmeStore {
+  return {
+    account: async (ca) => await readAcmeAccount(sql, ca),
+    createAccount: async (account, nowMs) => await createAcmeAccount(sql, account, nowMs),
+    setAccountUrl: async (ca, url, nowMs) => {
+      await setAcmeAccountUrl(sql, ca, url, nowMs);
+    },
+    cas: async () => await listAcmeCas(sql),
+    setCa: async (ca, failures) => {
+      await setAcmeCa(sql, ca, failures);
+    },
+    hosts: async () => await listAcmeHosts(sql),
+    host: async (host) => await findAcmeHost(sql, host),
+    addHosts: async (hosts, state, nowMs) => {
+      await addAcmeHosts(sql, hosts, state, nowMs);
+    },
+    takeLease: async (lease, nowMs) => await takeAcmeLease(sql, lease, nowMs),
+    renewLease: async (lease) => await renewAcmeLease(sql, lease),
+    releaseLease: async (lease, state, change) => {
+      await releaseAcmeLease(sql, lease, state, change);
+    },
+    setHostState: async (host, change) => await setAcmeHostState(sql, host, change),
+    setOrder: async (lease, order) => await setAcmeOrder(sql, lease, order),
+    spentAfter: async (seq) => await readAcmeSpent(sql, seq),
+    spentHead: async () => await readAcmeSpentHead(sql),
+    addSpent: async (rows, head) => await addAcmeSpent(sql, rows, head),
+    removeSpent: async (id, limits) => {
+      await removeAcmeSpent(sql, id, limits);
+    },
+    forgetSpent: async (beforeMs) => {
+      await forgetAcmeSpent(sql, beforeMs);
+    },
+  };
+}
