@@ -200,7 +200,7 @@ function unusable(message: string, mend: string, cause?: unknown): EcluseError {
 }
 
 /** The engine's store over the node's. */
-function storeOf(sql: Sql): AcmeStore {
+export function storeOf(sql: Sql): AcmeStore {
   return {
     account: async (ca) => await readAcmeAccount(sql, ca),
     createAccount: async (account, nowMs) => await createAcmeAccount(sql, account, nowMs),
