@@ -20,7 +20,7 @@ import type { HostState } from './host-state.ts';
 import { isToGoOn, obtainCertificate } from './issuance.ts';
 import type { BegunOrder, ProofPort } from './issuance.ts';
 import type { PlannedOrder } from './order-queue.ts';
-import type { Intent, Verdict } from './rate-ledger.ts';
+import type { Verdict } from './rate-ledger.ts';
 import { registeredDomainOf } from './registered-domain.ts';
 import type { Spending } from './spending.ts';
 
@@ -147,22 +147,23 @@ async function buy(deps: OrderRunDeps, access: CaAccess, { planned, row, state, 
   const account = await access.account();
   const names = [host];
   const replaces = planned.replaces ? (state.current?.id ?? undefined) : undefined;
-  const intent: Intent = {
-    kind: 'order',
+  const intent = {
+    kind: 'order' as const,
     ca,
     account,
     names,
     domains: [registeredDomainOf(host)],
     replaces: replaces !== undefined,
   };
-  const id = `${owner} ${host} ${String(clock.nowMs())}`;
+  const spentMs = clock.nowMs();
+  const id = `${owner} ${host} ${String(spentMs)}`;
   const begun: BegunOrder | undefined =
     row.orderUrl !== '' && row.orderCa === ca
       ? { url: row.orderUrl, keyPem: seal.unseal(row.orderKey, keyOf(host, row.orderUrl)) }
       : undefined;
   const { challenges, profile } = access.settings;
   if (begun === undefined) {
-    const verdict = await spending.spend(intent, id, clock.nowMs());
+    const verdict = await spending.spend(intent, id, spentMs);
     if (verdict.kind === 'wait') return { kind: 'wait', verdict };
   }
   const note = async (order: BegunOrder | undefined): Promise<void> => {
@@ -180,7 +181,7 @@ async function buy(deps: OrderRunDeps, access: CaAccess, { planned, row, state, 
     const { kind } = failureFactsOf(error);
     // One that goes on later is still to become a certificate.
     if (!isToGoOn(error) && !signal.aborted)
-      await spending.failed({ id, ca, account, intent }, kind === 'validation' ? host : undefined, clock.nowMs());
+      await spending.failed({ id, intent, spentMs }, kind === 'validation' ? host : undefined, clock.nowMs());
     throw error;
   }
 }

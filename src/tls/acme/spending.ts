@@ -3,6 +3,12 @@ import type { AcmeStore } from './acme-store.ts';
 import { CERTIFICATE_LIMITS, RateLedger, failureRowOf, isLimitName, rowsOf } from './rate-ledger.ts';
 import type { CaLimits, Intent, LedgerRow, Verdict } from './rate-ledger.ts';
 
+export interface SpentOrder {
+  readonly id: string;
+  readonly intent: Intent & { readonly kind: 'order' };
+  readonly spentMs: number;
+}
+
 /** Each time somebody else has spent something meanwhile; more in a row is a fault. */
 const ATTEMPTS_MAX = 50;
 
@@ -51,16 +57,15 @@ export class Spending {
   }
 
   /** An order came to no certificate: what counts certificates is given back, and the host that failed is counted. */
-  async failed(
-    order: { readonly id: string; readonly ca: string; readonly account: string; readonly intent: Intent },
-    failedHost: string | undefined,
-    nowMs: number,
-  ): Promise<void> {
-    const limits = this.#limitsOf(order.ca);
-    const back = rowsOf(order.intent, limits, { id: order.id, nowMs }).filter(({ limit }) => CERTIFICATE_LIMITS.includes(limit));
-    if (back.length > 0) await this.#store.removeSpent(order.id, CERTIFICATE_LIMITS);
-    if (failedHost === undefined) return;
-    await this.#write(failureRowOf({ ca: order.ca, account: order.account, host: failedHost }, limits, { id: order.id, nowMs }));
+  async failed({ id, intent, spentMs }: SpentOrder, failedHost: string | undefined, nowMs: number): Promise<void> {
+    const { ca, account } = intent;
+    const limits = this.#limitsOf(ca);
+    const back = rowsOf(intent, limits, { id, nowMs: spentMs }).filter(({ limit }) => CERTIFICATE_LIMITS.includes(limit));
+    if (back.length > 0) {
+      await this.#store.removeSpent(id, CERTIFICATE_LIMITS);
+      this.#ledger.remove(back);
+    }
+    if (failedHost !== undefined) await this.#write(failureRowOf({ ca, account, host: failedHost }, limits, { id, nowMs }));
   }
 
   /** Forgets what no limit counts. */
