@@ -132,7 +132,9 @@ test('another CA by the same name is another question; going back brings the fir
   const operations = [{ op: 'put-ca-bundle', name: 'partners', caBundle: { pem: stranger.certPem } }] as const;
   await client.edge.transact(operations, { ifVersion: version, dryRun: false, note: '' });
   expect((await get(partner()))[0]).toBe(403);
-  expect(await done('config', 'diff', String(version))).toMatch(/partners/);
+  expect(await done('config', 'diff', String(version))).toMatch(
+    /^~ ca-bundle partners: "CN=Test Root" [0-9A-F:]+ → "CN=Stranger" /m,
+  );
   await done('rollback', String(version));
   expect(await get(partner())).toEqual([200, 'secure app']);
 });
