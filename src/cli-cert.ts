@@ -68,7 +68,9 @@ async function readPemFile(flag: string, path: string): Promise<string> {
   }
 }
 
+/** One that is for clients has none. */
 function hostsText(hosts: readonly string[]): string {
+  if (hosts.length === 0) return '-';
   const shown = hosts.slice(0, HOSTS_SHOWN_MAX).join(',');
   return hosts.length > HOSTS_SHOWN_MAX ? `${shown} and ${String(hosts.length - HOSTS_SHOWN_MAX)} more` : shown;
 }
@@ -98,8 +100,9 @@ function listText({ certificates, waiting }: CertificateList): string {
 
 function addedText({ certificate, notes }: CertificateAdded): string {
   const { name, version, hosts, notAfterMs, warnings } = certificate;
+  const what = hosts.length === 0 ? 'is kept' : `is served for ${hosts.join(', ')}`;
   const lines = [
-    `${name}, version ${String(version)}, is served for ${hosts.join(', ')} until ${new Date(notAfterMs).toISOString()}`,
+    `${name}, version ${String(version)}, ${what} until ${new Date(notAfterMs).toISOString()}`,
     ...[...notes, ...warnings].map((note) => `note: ${note}`),
   ];
   return lines.map((line) => `${plainText(line)}\n`).join('');

@@ -8,6 +8,7 @@ import type { CertificateExplanation } from '#admin/certificate-control.ts';
 import type { DiffEntry } from '#routing/operator/diff.ts';
 import { routeName } from '#routing/operator/diff.ts';
 import { urlOf, weightOf } from '#routing/operator/service-schema.ts';
+import { certificatesOf } from '#routing/operator/tls-schema.ts';
 import type { ServiceSettings } from '#routing/operator/service-schema.ts';
 import type { SplitShare } from '#routing/route-table.ts';
 import type { LintFinding } from '#routing/operator/lint.ts';
@@ -101,7 +102,12 @@ const detailSchema = z.looseObject({
   service: z.string().optional(),
   split: z.array(shareSchema).optional(),
   actions: actionsSchema.optional(),
+  tls: z.unknown().optional(),
+  pem: z.string().optional(),
 });
+
+/** Of a fingerprint: enough to tell two with the same name apart. */
+const SHORT = 23;
 
 type Leading = Pick<z.infer<typeof detailSchema>, 'service' | 'split' | 'actions'>;
 
@@ -120,12 +126,18 @@ function actionsText({ actions = {} }: Leading): string {
     .join(' ');
 }
 
-/** A service by its endpoints and what else is wanted of it, a route by its service and actions. */
+/** A service by its endpoints and what else is wanted of it, a route by its service, actions and TLS, a CA bundle by whose certificates it has. */
 function detailOf(value: unknown): string {
   const detail = detailSchema.parse(value);
-  const { service, split, actions } = detail;
-  if (service !== undefined || split !== undefined || actions !== undefined)
-    return [leadsTo(detail), actionsText(detail)].filter((text) => text !== '').join(' ');
+  const { service, split, actions, tls, pem } = detail;
+  if (pem !== undefined)
+    return certificatesOf(pem)
+      .map(({ subject, fingerprint256 }) => `"${subject.split('\n').join(', ')}" ${fingerprint256.slice(0, SHORT)}`)
+      .join(', ');
+  if (service !== undefined || split !== undefined || actions !== undefined) {
+    const secure = tls === undefined ? '' : `tls=${JSON.stringify(tls)}`;
+    return [leadsTo(detail), actionsText(detail), secure].filter((text) => text !== '').join(' ');
+  }
   return [endpointsText(detail), wishesText(detail)].filter((text) => text !== '').join(' ');
 }
 

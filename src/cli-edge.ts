@@ -96,7 +96,7 @@ async function changeOf(command: ChangeCommand, edge: EdgeControl): Promise<Sett
 
 /** All files as one document. `-` is standard input. */
 async function readDocument(paths: readonly string[]): Promise<EdgeDocument> {
-  const whole: EdgeDocument = { services: {}, routes: [] };
+  const whole: Required<EdgeDocument> = { services: {}, routes: [], caBundles: {} };
   for (const path of paths) {
     const file = await readYamlFile(path === '-' ? '/dev/stdin' : path, {
       bytesMax: FILE_BYTES_MAX,
@@ -108,14 +108,21 @@ async function readDocument(paths: readonly string[]): Promise<EdgeDocument> {
       const problems = problemsOf(parsed.error.issues).map((problem) => placedProblem(file, problem.path, problem.message));
       throw configInvalid(problems.toSorted((one, other) => one.line - other.line).map(({ text }) => text));
     }
-    for (const [name, service] of Object.entries(parsed.data.services)) {
-      if (Object.hasOwn(whole.services, name))
-        throw configInvalid([placedProblem(file, ['services', name], 'another of the files has it, too').text]);
-      whole.services[name] = service;
-    }
+    const { services, caBundles = {} } = parsed.data;
+    addTo(whole.services, services, (name) => placedProblem(file, ['services', name], SAID_TWICE).text);
+    addTo(whole.caBundles, caBundles, (name) => placedProblem(file, ['caBundles', name], SAID_TWICE).text);
     for (const route of parsed.data.routes) whole.routes.push(route); // There may be more than a call takes arguments.
   }
   return whole;
+}
+
+const SAID_TWICE = 'another of the files has it, too';
+
+function addTo<T>(whole: Record<string, T>, more: Readonly<Record<string, T>>, twice: (name: string) => string): void {
+  for (const [name, value] of Object.entries(more)) {
+    if (Object.hasOwn(whole, name)) throw configInvalid([twice(name)]);
+    whole[name] = value;
+  }
 }
 
 function reportText({ version, changed, dryRun, diff, differences, workers }: SettingsReport): string {

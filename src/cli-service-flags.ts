@@ -25,6 +25,10 @@ export const SERVICE_FLAGS: readonly FlagSpec[] = [
   { name: 'connections', value: 'N', about: 'most requests that each endpoint gets at once' },
   { name: 'pending', value: 'N', about: 'most requests that wait while all endpoints have as many (default: 0)' },
   { name: 'hold', value: 'TIME', about: 'how long a request waits before it is refused (default: 60s)' },
+  { name: 'server-name', value: 'NAME', about: 'what certificates of https endpoints have to be for (default: their addresses)' },
+  { name: 'ca', value: 'BUNDLE', about: 'the CA bundle that they have to be of (default: the CAs that Node knows)' },
+  { name: 'client-cert', value: 'CERT', about: 'the certificate that https endpoints are shown (ecluse cert ls)' },
+  { name: 'insecure', about: 'take any certificate of https endpoints' },
   { name: 'send-proxy', value: 'V', about: 'begin connections with the PROXY protocol, version 1 or 2' },
 ];
 
@@ -42,6 +46,7 @@ export function serviceOfFlags(given: Given): ServiceSettings {
   const counts = givenOf({ connections, pending });
   const limits = counts === undefined && hold === undefined ? undefined : { ...counts, ...(hold === undefined ? {} : { hold }) };
   const sendProxy = sendProxyOf(given.text('send-proxy'));
+  const tls = tlsOf(given);
   return {
     endpoints: given.operands.slice(1).map(endpointOf),
     ...(balance === undefined ? {} : { balance }),
@@ -49,7 +54,17 @@ export function serviceOfFlags(given: Given): ServiceSettings {
     ...(timeouts === undefined ? {} : { timeouts }),
     ...(limits === undefined ? {} : { limits }),
     ...(sendProxy === undefined ? {} : { sendProxy }),
+    ...(tls === undefined ? {} : { tls }),
   };
+}
+
+function tlsOf(given: Given): ServiceSettings['tls'] {
+  const named = givenOf({
+    serverName: given.text('server-name'),
+    ca: given.text('ca'),
+    clientCertificate: given.text('client-cert'),
+  });
+  return given.has('insecure') ? { ...named, insecure: true } : named;
 }
 
 function healthOf(given: Given): ServiceSettings['health'] {

@@ -80,6 +80,8 @@ const NAMES = [
   'X-Real-IP',
   'X-Request-Id',
   'X-Ecluse-Host',
+  'Client-Cert',
+  'client_cert_chain',
   'Content_Length',
   'Transfer_Encoding',
   'Authorization',

@@ -255,6 +255,7 @@ function nominatedBy(message: Head): Set<string> {
 function dropsOfRequest(name: string, came: Message, context: Context): boolean {
   const folded = name.replaceAll('_', '-');
   if (folded === 'x-request-id' || /^x-ecluse-./.test(folded)) return true;
+  if (folded === 'client-cert' || folded === 'client-cert-chain') return true;
   if (folded === 'x-forwarded-for' || name === 'forwarded') return true;
   if (!context.trusted && (/^x-forwarded-./.test(folded) || folded === 'x-real-ip')) return true;
   return (name === 'trailer' && came.framing !== FRAMING.chunked) || (name === 'expect' && came.minor === 0);

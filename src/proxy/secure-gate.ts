@@ -61,6 +61,7 @@ export function judgeSecurity(question: SecureQuestion): SecureVerdict {
   return rule.mode === 'optional' ? GO : refuse(OF_FAULT[verdict.why], verdict.detail);
 }
 
+/** Challenges of ACME are answered before a route is looked for, and never come here. */
 function judgePlain({ tls, peer, redirects, saidProto }: SecureQuestion): SecureVerdict {
   // Who comes by way of a proxy that has done TLS would be sent in circles.
   const redirect = (tls?.redirect ?? redirects) && !(peer.trusted && saidProto()?.toLowerCase() === 'https');

@@ -27,6 +27,7 @@ const NO_TRAILERS = [
   'X-Forwarded-Proto',
   'x_forwarded_for',
   'X-Ecluse-Host',
+  'Client-Cert',
   'X-Request-Id',
   'Proxy-Authorization',
 ];

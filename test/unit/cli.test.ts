@@ -130,6 +130,22 @@ describe('parseCommandLine()', () => {
       },
     ],
     [
+      'service set shop https://127.0.0.1:1 --server-name shop.internal --ca inner --client-cert edge',
+      {
+        kind: 'service-set',
+        name: 'shop',
+        service: {
+          endpoints: ['https://127.0.0.1:1'],
+          tls: { serverName: 'shop.internal', ca: 'inner', clientCertificate: 'edge' },
+        },
+        ifVersion: undefined,
+        dryRun: false,
+        note: '',
+        json: false,
+        daemon,
+      },
+    ],
+    [
       'apply a b',
       { kind: 'apply', files: ['a', 'b'], watch: false, ifVersion: undefined, dryRun: false, note: '', json: false, daemon },
     ],

@@ -1,10 +1,6 @@
 /** Endpoints over TLS, through real workers: what they are shown, what is asked of them, and what becomes of faults, of changes and of checks. */
 import { once } from 'node:events';
-import { createServer } from 'node:https';
-import type { ServerOptions } from 'node:https';
 import { createServer as createPlainServer } from 'node:net';
-import type { AddressInfo, Server } from 'node:net';
-import type { TLSSocket } from 'node:tls';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { serviceIdOf, serviceOf } from '#routing/operator/compile-settings.ts';
 import { serviceSchema } from '#routing/operator/service-schema.ts';
@@ -15,57 +11,9 @@ import type { Made, MadeChain } from '../../support/certificate-maker.ts';
 import { eventually, startEdge } from '../../support/edge.ts';
 import type { Edge } from '../../support/edge.ts';
 import { ask } from '../../support/http-client.ts';
+import { portOf, startSecure } from '../../support/secure-endpoint.ts';
 
 const CLIENT = '1.3.6.1.5.5.7.3.2';
-
-interface Endpoint extends Disposable {
-  readonly url: string;
-  readonly port: number;
-  /** What each of its connections showed: the common name of a certificate, and the name that was asked for. */
-  readonly connections: { readonly client: string; readonly name: string }[];
-  readonly requests: string[];
-}
-
-function portOf(server: Server): number {
-  const address: AddressInfo | string | null = server.address();
-  return typeof address === 'object' && address !== null ? address.port : 0;
-}
-
-/** Node gives an empty object for a client without a certificate. */
-function hasKeys(value: unknown): boolean {
-  return typeof value === 'object' && value !== null && Object.keys(value).length > 0;
-}
-
-async function startSecure(options: ServerOptions): Promise<Endpoint> {
-  const [connections, requests]: [Endpoint['connections'], string[]] = [[], []];
-  const server = createServer({ ALPNProtocols: ['http/1.1'], ...options }, (request, response) => {
-    requests.push(request.url ?? '');
-    const chunks: Buffer[] = [];
-    request.on('data', (chunk: Buffer) => chunks.push(chunk));
-    request.on('end', () => response.end(chunks.length === 0 ? 'secure app' : Buffer.concat(chunks)));
-  });
-  server.on('secureConnection', (socket: TLSSocket) => {
-    const { subject } = socket.getPeerCertificate();
-    connections.push({
-      client: String(hasKeys(subject) ? subject.CN : ''),
-      name: typeof socket.servername === 'string' ? socket.servername : '',
-    });
-  });
-  server.on('tlsClientError', () => undefined);
-  server.listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const port = portOf(server);
-  return {
-    url: `https://127.0.0.1:${String(port)}`,
-    port,
-    connections,
-    requests,
-    [Symbol.dispose]: () => {
-      server.closeAllConnections();
-      server.close();
-    },
-  };
-}
 
 function edgeCertificateOf(name: string, { leaf, intermediate }: MadeChain): EdgeCertificate {
   const notAfterMs = Date.now() + 86_400_000;
