@@ -40,7 +40,7 @@ import { bootRefused, optionsRefused, refusalOf, sumOfFreezes } from './worker-a
 import { changeableOf, shareOfOptions } from './worker-pool-options.ts';
 import type { ChangeOptions, WorkerPoolDeps, WorkerPoolOptions, WorkerStatus } from './worker-pool-options.ts';
 import { WorkerProcess } from './worker-process.ts';
-import { keepSlot, upWithin } from './worker-slot.ts';
+import { keepSlot, learner, upWithin } from './worker-slot.ts';
 import type { Forked, Member } from './worker-slot.ts';
 import type { Ask, Reply } from './generation/conversation.ts';
 import { OldWorkers } from './generation/old-workers.ts';
@@ -444,13 +444,7 @@ export class WorkerPool implements AsyncDisposable {
 
   /** Sends certificates, which may change meanwhile, and then what is committed and frozen by then. Rejects where the worker refuses it. */
   async #boot(member: Member): Promise<void> {
-    await this.#delivery.deliver({
-      ask: async (message, timeoutMs) => {
-        const reply = await member.process.ask(message, timeoutMs);
-        member.progressed();
-        return reply;
-      },
-    });
+    await this.#delivery.deliver(learner(member));
     member.booted = true;
     member.version = this.version;
     const { succession, ticketKeys, unknownNames = 'default', workers } = this.#options;
