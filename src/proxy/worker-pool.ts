@@ -444,12 +444,19 @@ export class WorkerPool implements AsyncDisposable {
 
   /** Sends certificates, which may change meanwhile, and then what is committed and frozen by then. Rejects where the worker refuses it. */
   async #boot(member: Member): Promise<void> {
-    await this.#delivery.deliver(learner(member));
+    const reply = await this.#delivery.deliver(learner(member), async () => await this.#bootNow(member));
+    if (reply.kind === 'refused') throw bootRefused(reply, member.version, this.#listen);
+    const spends = this.#rateLimits.levels();
+    if (spends.length > 0) member.process.tell({ kind: 'spent-elsewhere', spends, how: 'least' });
+  }
+
+  /** What is sent, and that it counts as booted, are of one turn. */
+  async #bootNow(member: Member): Promise<Reply> {
     member.booted = true;
     member.version = this.version;
     const { succession, ticketKeys, unknownNames = 'default', workers } = this.#options;
     const generation = { generation: succession?.generation ?? 1, successorSocket: succession?.socketPath };
-    const reply = await member.process.ask(
+    return await member.process.ask(
       {
         kind: 'boot',
         options: {
@@ -465,8 +472,5 @@ export class WorkerPool implements AsyncDisposable {
       },
       WORKER_START_TIMEOUT_MS,
     );
-    if (reply.kind === 'refused') throw bootRefused(reply, member.version, this.#listen);
-    const spends = this.#rateLimits.levels();
-    if (spends.length > 0) member.process.tell({ kind: 'spent-elsewhere', spends, how: 'least' });
   }
 }
