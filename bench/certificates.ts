@@ -38,7 +38,7 @@ const CORES = '0,1';
 const WORKERS = 2;
 const START_LIMIT_MS = 600_000;
 /** What a start leaves behind is let go, or is not. */
-const SETTLE_MS = 10_000;
+const SETTLE_MS = 6_000;
 const AUTHORITIES = 4;
 /** So often that every worker has been asked for it. */
 const WARMING = 12;

@@ -53,10 +53,10 @@ export class CertificateDelivery {
   }
 
   /**
-   * Tells `worker` what there is, and what changes meanwhile (a change takes longer than to tell of it): who boots the worker in the turn in which this resolves gives it exactly what the index has then.
-   * Rejects where certificates cannot be read, or the worker does not listen.
+   * Tells `worker` what there is, and what changes meanwhile (a change takes longer than to tell of it), and calls `then` in the very turn in which it has all:
+   * who boots the worker there gives it what the index has at that moment. Rejects where certificates cannot be read, or the worker does not listen.
    */
-  async deliver(worker: Listening): Promise<void> {
+  async deliver<T>(worker: Listening, then: () => Promise<T>): Promise<T> {
     const { index, stock } = this.#deps;
     const known = new Map<number, CertificatePack>();
     this.#deliveries += 1;
@@ -64,7 +64,7 @@ export class CertificateDelivery {
       using lent = await stock?.lend();
       for (;;) {
         const left = index().packsBeside(known);
-        if (left.length === 0) return;
+        if (left.length === 0) return await then();
         const message = lent === undefined ? await this.#piece(left, known) : await this.#errand(left, known, lent.path);
         const reply = await worker.ask(message, WORKER_START_TIMEOUT_MS);
         if (reply.kind === 'refused') throw new Error(reply.reason);

@@ -35,7 +35,7 @@ import { bootRefused, optionsRefused, refusalOf, sumOfFreezes } from './worker-a
 import { changeableOf, checkWorkers, shareOfOptions } from './worker-pool-options.ts';
 import type { ChangeOptions, WorkerPoolDeps, WorkerPoolOptions, WorkerStatus } from './worker-pool-options.ts';
 import { WorkerProcess } from './worker-process.ts';
-import { keepSlot, upWithin } from './worker-slot.ts';
+import { keepSlot, learner, upWithin } from './worker-slot.ts';
 import type { Forked, Member } from './worker-slot.ts';
 import type { Ask, Reply } from './generation/conversation.ts';
 import { OldWorkers } from './generation/old-workers.ts';
@@ -445,18 +445,19 @@ export class WorkerPool implements AsyncDisposable {
 
   /** Sends certificates, which may change meanwhile, and then what is committed and frozen by then. Rejects where the worker refuses it. */
   async #boot(member: Member): Promise<void> {
-    await this.#delivery.deliver({
-      ask: async (message, timeoutMs) => {
-        const reply = await member.process.ask(message, timeoutMs);
-        member.progressed();
-        return reply;
-      },
-    });
+    const reply = await this.#delivery.deliver(learner(member), async () => await this.#bootNow(member));
+    if (reply.kind === 'refused') throw bootRefused(reply, member.version, this.#listen);
+    const spends = this.#rateLimits.levels();
+    if (spends.length > 0) member.process.tell({ kind: 'spent-elsewhere', spends, how: 'least' });
+  }
+
+  /** What is sent, and that it counts as booted, are of one turn. */
+  async #bootNow(member: Member): Promise<Reply> {
     member.booted = true;
     member.version = this.version;
     const { succession, unknownNames = 'default', workers } = this.#options;
     const generation = { generation: succession?.generation ?? 1, successorSocket: succession?.socketPath };
-    const reply = await member.process.ask(
+    return await member.process.ask(
       {
         kind: 'boot',
         options: {
@@ -472,8 +473,5 @@ export class WorkerPool implements AsyncDisposable {
       },
       WORKER_START_TIMEOUT_MS,
     );
-    if (reply.kind === 'refused') throw bootRefused(reply, member.version, this.#listen);
-    const spends = this.#rateLimits.levels();
-    if (spends.length > 0) member.process.tell({ kind: 'spent-elsewhere', spends, how: 'least' });
   }
 }

@@ -30,6 +30,17 @@ export interface SlotDeps {
   readonly fork: () => Forked;
 }
 
+/** Each answer of a worker that boots gives it its time anew. */
+export function learner(member: Member): Pick<WorkerProcess, 'ask'> {
+  return {
+    ask: async (message, timeoutMs) => {
+      const reply = await member.process.ask(message, timeoutMs);
+      member.progressed();
+      return reply;
+    },
+  };
+}
+
 /** Lives until the signal. */
 export async function keepSlot({ log, clock, signal, fork }: SlotDeps, first: Member): Promise<void> {
   let member = first;

@@ -5,7 +5,7 @@ import type { Clock } from '#clock';
 import type { FromWorker, ToWorker } from '#proxy/protocol.ts';
 import { FrameReader, frameOf } from './frames.ts';
 
-/** A whole configuration of 100 000 routes and their certificates is some 100 MB. */
+/** A whole configuration of 100 000 routes is some tens of MB. Certificates are not told this way. */
 const MESSAGE_BYTES_MAX = 512 * 1024 * 1024;
 const LOOK_PERIOD_MS = 50;
 

@@ -10,6 +10,10 @@ import { pemBlockOf } from '#tls/pem-blocks.ts';
 
 const BYTES = 2000;
 
+async function nothing(): Promise<void> {
+  await Promise.resolve();
+}
+
 function certificateOf(name: string, content = name): EdgeCertificate {
   const leafPem = pemBlockOf('CERTIFICATE', Buffer.alloc(BYTES, content));
   const keyPem = pemBlockOf('PRIVATE KEY', Buffer.from(content));
@@ -92,8 +96,10 @@ test('a worker has what is committed in the turn in which the delivery ends, wha
     store.put(certificateOf(`new-${String(messages)}`));
     store.remove(`n-${String(100 + messages)}`);
   });
-  await store.delivery.deliver(worker);
-  expectToBe(worker.told.index(), store);
+  await store.delivery.deliver(worker, async () => {
+    expectToBe(worker.told.index(), store);
+    await Promise.resolve();
+  });
   expect(worker.messages).toBeGreaterThan(8);
   // One pack more than the limit of a message.
   expect(worker.bytesMost).toBeLessThan(2 * 64 * 1024);
@@ -109,7 +115,7 @@ test('workers that boot one soon after the other read most of it once', async ()
     new Listener(),
   ];
   const deliver = async (worker: Listener): Promise<void> => {
-    await store.delivery.deliver(worker);
+    await store.delivery.deliver(worker, nothing);
   };
   await deliver(one);
   await second;
@@ -123,7 +129,7 @@ test('a certificate that cannot be read is not committed any more', async () => 
   const store = new Store(['shop', 'blog']);
   store.certificates.delete('blog');
   const worker = new Listener();
-  await store.delivery.deliver(worker);
+  await store.delivery.deliver(worker, nothing);
   expect([...store.bare.values()].map(({ name }) => name)).toEqual(['shop']);
   expectToBe(worker.told.index(), store);
 });
@@ -134,16 +140,18 @@ test('a store that cannot be read, or a worker that is gone, ends the delivery w
     stock: stockOf(async () => await Promise.reject(new Error('disk'))),
     missing: () => undefined,
   });
-  await expect(failing.deliver(new Listener())).rejects.toThrow('disk');
+  await expect(failing.deliver(new Listener(), nothing)).rejects.toThrow('disk');
   const store = new Store(namesOf(200));
-  await expect(store.delivery.deliver({ ask: async () => await Promise.reject(new Error('gone')) })).rejects.toThrow('gone');
+  await expect(store.delivery.deliver({ ask: async () => await Promise.reject(new Error('gone')) }, nothing)).rejects.toThrow(
+    'gone',
+  );
 });
 
 test('an index that has its certificates is told as it is', async () => {
   const index = CertificateIndex.of([certificateOf('shop')]);
   const delivery = new CertificateDelivery({ index: () => index, stock: undefined, missing: () => undefined });
   const worker = new Listener();
-  await delivery.deliver(worker);
+  await delivery.deliver(worker, nothing);
   expect(worker.told.index().find('shop.test')?.keyPem).toBe(certificateOf('shop').keyPem);
   expect(worker.messages).toBe(1);
 });
