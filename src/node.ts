@@ -26,7 +26,6 @@ import { readMachine } from '#isolation/cpu-features.ts';
 import { probeRunsc } from '#isolation/runsc-probe.ts';
 import { createLog } from '#log';
 import type { Log } from '#log';
-import type { LedgerKey } from '#metering/ledger-head.ts';
 import { openSqlite } from '#state/sqlite.ts';
 import type { Sql } from '#state/sql.ts';
 import { openAuthority } from '#tls/authority.ts';
@@ -42,7 +41,7 @@ import type { ContainerPlane } from './node-containers.ts';
 import { watchIdle } from '#caas/sleep/idle-watch.ts';
 import { watchSnapshots } from '#caas/snapshots/snapshot-watch.ts';
 import { Edge } from './node-edge.ts';
-import { openLedgerKey, openLedgerKeeper, takeUpLedger } from './node-metering.ts';
+import { Books, openLedgerKey, takeUpLedger } from './node-metering.ts';
 import { checkPorts, openWorkers } from './node-workers.ts';
 import { closeHosts, openHosts } from './node-hosts.ts';
 import { takeNodeLock } from './node-lock.ts';
@@ -111,7 +110,7 @@ async function openState(
   readonly authority: Authority;
   readonly hostCertificates: HostCertificates;
   readonly seal: KeySeal;
-  readonly ledgerKey: LedgerKey;
+  readonly books: Books;
 }> {
   const sql = stack.use(openSqlite(join(config.dataDir, 'ecluse.db')));
   const folder = join(config.dataDir, 'tls');
@@ -119,7 +118,8 @@ async function openState(
   const hostCertificates = await HostCertificates.open(folder, { authority, clock: systemClock });
   await takeUpLedger({ sql, log }, tell);
   const seal = await KeySeal.open(folder, await listSealingKeys(sql));
-  return { sql, authority, hostCertificates, seal, ledgerKey: await openLedgerKey(folder, { sql, clock: systemClock }) };
+  const key = await openLedgerKey(folder, { sql, clock: systemClock });
+  return { sql, authority, hostCertificates, seal, books: new Books({ log, clock: systemClock, sql, key }) };
 }
 
 /** The name service listens on every host's own address, where its containers' questions are led. */
@@ -140,7 +140,7 @@ async function leaveNode(
     edge,
     pool,
     meter,
-    keeper,
+    books,
     sql,
   }: NodeParts & {
     readonly api: AdminApi;
@@ -160,7 +160,7 @@ async function leaveNode(
         await pool.detach(drainMs);
       },
     ],
-    ['sums', async () => await keeper[Symbol.asyncDispose]()],
+    ['sums', async () => await books[Symbol.asyncDispose]()],
     ['books', async () => await meter[Symbol.asyncDispose]()],
     ['store', async () => await sql[Symbol.asyncDispose]()],
   ]);
@@ -216,7 +216,7 @@ async function openNode(config: NodeConfig, log: Log, say: Say, orders: Orders):
   stack.use(predecessors);
   await checkPorts(config, lock.afterCrash, predecessors);
   const state = await inData(config, async () => await openState(config, stack, { log, say }));
-  const { sql, authority, hostCertificates, seal, ledgerKey } = state;
+  const { sql, authority, hostCertificates, seal, books } = state;
   const cgroups = await detectCgroups();
   const [runsc, machine] = await Promise.all([probeRunsc(), readMachine()]);
 
@@ -229,7 +229,7 @@ async function openNode(config: NodeConfig, log: Log, say: Say, orders: Orders):
     certificates: hostCertificates,
     added: async () => await readAddedCertificates({ sql, seal, log }),
     domain,
-    wake: (ids) => plane.sleepers.wanted(ids),
+    wake: (ids) => books.wake(ids, plane.sleepers, edge),
   });
   const certificates = new EdgeCertificates({ log, clock, sql, seal, edge, unknownNames: config.unknownNames });
   const plane = await openContainerPlane(
@@ -259,12 +259,12 @@ async function openNode(config: NodeConfig, log: Log, say: Say, orders: Orders):
     drainMs = clock.monotonicMs() - sinceMs;
   });
   stack.use(watchIdle({ log, clock, containers, sleepers: plane.sleepers, useOf: (id) => pool.useOf(id) }));
-  const keeper = stack.use(openLedgerKeeper({ log, clock, sql, key: ledgerKey }));
+  stack.use(books.start(plane));
   stack.use(watchSnapshots({ log, clock, containers, snapshots: plane.snapshots }));
   const front = await openFront(live, { ...plane, log, clock, sql, hosts, edge, pool, authority, runsc }, stack);
   const { fleet, onDomain } = front;
   const reloads = new Reloads({ log, clock, sql, live, readConfig: orders.readConfig, pool, edge, fleet, onDomain });
-  const own = { log, clock, sql, config, live, hosts, pool, edge, certificates, ledgerKey, keeper };
+  const own = { log, clock, sql, config, live, hosts, pool, edge, certificates, books };
   const parts: NodeParts = { ...plane, ...front, ...own, reloads, startedMs, generation, order: orders.upgrade };
   const api = await AdminApi.open({ control: new NodeOperations(parts), log }, { socketPath: config.listen.adminSocket });
   stack.use(api);
