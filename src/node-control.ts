@@ -26,7 +26,6 @@ import { parseStoredSpec } from '#caas/spec/container-spec.ts';
 import type { Containers } from '#caas/containers.ts';
 import { statusText } from '#caas/docker-api/container-views.ts';
 import type { Host } from '#caas/host.ts';
-import type { LedgerKeeper } from '#caas/ledger-keeper.ts';
 import type { Meter } from '#caas/meter.ts';
 import type { Migrations } from '#caas/migration/migration.ts';
 import type { SleepReport, Sleepers, WakeReport } from '#caas/sleep/sleepers.ts';
@@ -53,7 +52,6 @@ import type { Tenant } from '#state/tenants.ts';
 import type { NodeConfig } from '#config';
 import type { CertificateControl } from '#admin/certificate-control.ts';
 import type { LedgerControl, PriceControl } from '#admin/metering-control.ts';
-import type { LedgerKey } from '#metering/ledger-head.ts';
 import type { EdgeControl } from '#admin/edge-control.ts';
 import { checkPrecondition } from '#admin/entity-tag.ts';
 import type { Precondition } from '#admin/entity-tag.ts';
@@ -64,6 +62,7 @@ import { EdgeSettingsControl } from './node-edge-settings.ts';
 import type { Fleet } from './node-fleet.ts';
 import { addressText, confirmHost, explanationOf, hostStatus, settingsOfHost, snapshotView } from './node-views.ts';
 import { LedgerOperations } from './node-metering.ts';
+import type { Books } from './node-metering.ts';
 import { PriceOperations } from './node-prices.ts';
 import type { NodeMetrics } from './node-metrics.ts';
 import type { LiveConfig, Reloads } from './node-reload.ts';
@@ -87,8 +86,7 @@ export interface NodeParts {
   readonly snapshots: Snapshots;
   readonly restores: Restores;
   readonly meter: Meter;
-  readonly ledgerKey: LedgerKey;
-  readonly keeper: LedgerKeeper;
+  readonly books: Books;
   readonly pool: WorkerPool;
   readonly edge: Edge;
   readonly certificates: EdgeCertificates;
@@ -122,8 +120,8 @@ export class NodeOperations implements NodeControl {
     this.#parts = parts;
     const { clock, sql, edge, certificates, pool, log } = parts;
     this.certificates = certificates;
-    this.ledger = new LedgerOperations({ clock, sql, key: parts.ledgerKey });
-    this.prices = new PriceOperations({ clock, sql, keeper: parts.keeper, flush: async () => await this.#flush() });
+    this.ledger = new LedgerOperations({ clock, sql, key: parts.books.key });
+    this.prices = new PriceOperations({ clock, sql, keeper: parts.books.keeper, flush: async () => await this.#flush() });
     this.edge = new EdgeSettingsControl({
       log,
       clock,
@@ -250,7 +248,7 @@ export class NodeOperations implements NodeControl {
     readonly by: UsageGrouping;
   }): Promise<readonly UsageTotal[]> {
     await this.#flush();
-    return await this.#parts.keeper.usage(query);
+    return await this.#parts.books.keeper.usage(query);
   }
 
   async migrate(

@@ -3,9 +3,12 @@ import { createPrivateKey, generateKeyPairSync } from 'node:crypto';
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { CorrectionRequest, LedgerControl } from '#admin/metering-control.ts';
+import type { Containers } from '#caas/containers.ts';
 import { LedgerKeeper } from '#caas/ledger-keeper.ts';
 import { exportEnd, exportPage, exportRange, verifyChains } from '#caas/ledger-proof.ts';
 import type { ChainVerdict, DayRange, ExportPage, ExportRange, VerifyProgress, VerifyRequest } from '#caas/ledger-proof.ts';
+import type { Sleepers } from '#caas/sleep/sleepers.ts';
+import { SpendWatch } from '#caas/spend-watch.ts';
 import type { Clock } from '#clock';
 import { EcluseError, reasonOf } from '#errors';
 import type { Log } from '#log';
@@ -19,6 +22,8 @@ import { readSetting, writeSetting } from '#state/settings.ts';
 import type { Sql } from '#state/sql.ts';
 import { createFile } from '#tls/atomic-file.ts';
 import { readPrivateFile } from '#tls/private-file.ts';
+import type { Edge } from './node-edge.ts';
+import { readPriceBooks } from './node-prices.ts';
 
 const KEY_FILE = 'ledger.key';
 const KEY_MODE = 0o600;
@@ -136,7 +141,51 @@ function refusal(status: number, message: string, mend: string): EcluseError {
   return new EcluseError({ code: 'ECLUSE_LEDGER_REFUSED', source: 'usage', status, message, mend });
 }
 
-/** The books of a node, kept from now on. */
-export function openLedgerKeeper(deps: ConstructorParameters<typeof LedgerKeeper>[0]): LedgerKeeper {
-  return new LedgerKeeper(deps).start();
+/** When the edge asks again for a container that sleeps because its tenant has spent what it may. */
+const SPENT_RETRY_MS = 60_000;
+
+/** The ledger's key and books of a node, and the watch over what tenants spend. */
+export class Books implements AsyncDisposable {
+  readonly key: LedgerKey;
+  readonly keeper: LedgerKeeper;
+  readonly #deps: { readonly log: Log; readonly clock: Clock; readonly sql: Sql };
+  #spend: SpendWatch | undefined;
+  #watch: AsyncDisposable | undefined;
+
+  constructor(deps: ConstructorParameters<typeof LedgerKeeper>[0]) {
+    this.#deps = deps;
+    this.key = deps.key;
+    this.keeper = new LedgerKeeper(deps);
+  }
+
+  /** Keeps them from now on. */
+  start({ containers, sleepers }: { readonly containers: Pick<Containers, 'list'>; readonly sleepers: Sleepers }): this {
+    this.keeper.start();
+    this.#spend = new SpendWatch({
+      ...this.#deps,
+      keeper: this.keeper,
+      books: async () => await readPriceBooks(this.#deps.sql),
+      containers: async () =>
+        (await containers.list()).map(({ id, tenant, state, snapshot }) => ({
+          id,
+          tenant,
+          isAwake: state === 'running' && snapshot === '',
+        })),
+      suspend: async (id) => await sleepers.suspend(id),
+    });
+    this.#watch = this.#spend.start();
+    return this;
+  }
+
+  /** For the edge: wakes what may wake. Before the node's start is through, everything may. */
+  wake(ids: readonly string[], sleepers: Sleepers, edge: Pick<Edge, 'wakeFailed'>): void {
+    const isHeld = ids.some((id) => this.#spend?.mayWake(id) === false);
+    if (!isHeld) sleepers.wanted(ids);
+    else void edge.wakeFailed(ids, SPENT_RETRY_MS).catch(() => undefined); // Workers that are not there ask again.
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#watch?.[Symbol.asyncDispose]();
+    await this.keeper[Symbol.asyncDispose]();
+  }
 }

@@ -30,10 +30,7 @@ export class PriceOperations implements PriceControl {
   }
 
   async history(): Promise<readonly PriceBookView[]> {
-    return (await listPriceBooks(this.#deps.sql)).map(({ body, ...row }) => ({
-      ...row,
-      book: priceBookSchema.parse(JSON.parse(body)),
-    }));
+    return await readPriceBooks(this.#deps.sql);
   }
 
   async show(version: number | undefined): Promise<PriceBookView> {
@@ -81,6 +78,11 @@ export class PriceOperations implements PriceControl {
     if (span.toMs <= this.#deps.clock.nowMs()) return invoice;
     return { ...invoice, notes: [...invoice.notes, 'the month is not over: this is what there is so far'] };
   }
+}
+
+/** By version. */
+export async function readPriceBooks(sql: Sql): Promise<readonly PriceBookView[]> {
+  return (await listPriceBooks(sql)).map(({ body, ...row }) => ({ ...row, book: priceBookSchema.parse(JSON.parse(body)) }));
 }
 
 function refusal(code: string, status: number, message: string, mend: string): EcluseError {

@@ -26,7 +26,6 @@ import { readMachine } from '#isolation/cpu-features.ts';
 import { probeRunsc } from '#isolation/runsc-probe.ts';
 import { createLog } from '#log';
 import type { Log } from '#log';
-import type { LedgerKey } from '#metering/ledger-head.ts';
 import { openSqlite } from '#state/sqlite.ts';
 import type { Sql } from '#state/sql.ts';
 import { openAuthority } from '#tls/authority.ts';
@@ -44,7 +43,7 @@ import { watchIdle } from '#caas/sleep/idle-watch.ts';
 import { watchSnapshots } from '#caas/snapshots/snapshot-watch.ts';
 import { NodeAcme } from './node-acme.ts';
 import { Edge } from './node-edge.ts';
-import { openLedgerKey, openLedgerKeeper, takeUpLedger } from './node-metering.ts';
+import { Books, openLedgerKey, takeUpLedger } from './node-metering.ts';
 import { checkPorts, openWorkers } from './node-workers.ts';
 import { closeHosts, openHosts } from './node-hosts.ts';
 import { takeNodeLock } from './node-lock.ts';
@@ -114,7 +113,7 @@ async function openState(
   readonly hostCertificates: HostCertificates;
   readonly seal: KeySeal;
   readonly reader: CertificateReader;
-  readonly ledgerKey: LedgerKey;
+  readonly books: Books;
 }> {
   const storeFile = join(config.dataDir, 'ecluse.db');
   const sql = stack.use(openSqlite(storeFile));
@@ -124,7 +123,8 @@ async function openState(
   await takeUpLedger({ sql, log }, tell);
   const seal = await KeySeal.open(folder, await listSealingKeys(sql));
   const reader = stack.use(new CertificateReader({ log, sql, storeFile, seal }));
-  return { sql, authority, hostCertificates, seal, reader, ledgerKey: await openLedgerKey(folder, { sql, clock: systemClock }) };
+  const key = await openLedgerKey(folder, { sql, clock: systemClock });
+  return { sql, authority, hostCertificates, seal, reader, books: new Books({ log, clock: systemClock, sql, key }) };
 }
 
 /** The name service listens on every host's own address, where its containers' questions are led. */
@@ -146,7 +146,7 @@ async function leaveNode(
     edge,
     pool,
     meter,
-    keeper,
+    books,
     sql,
   }: NodeParts & {
     readonly api: AdminApi;
@@ -167,7 +167,7 @@ async function leaveNode(
         await pool.detach(drainMs);
       },
     ],
-    ['sums', async () => await keeper[Symbol.asyncDispose]()],
+    ['sums', async () => await books[Symbol.asyncDispose]()],
     ['books', async () => await meter[Symbol.asyncDispose]()],
     ['store', async () => await sql[Symbol.asyncDispose]()],
   ]);
@@ -222,7 +222,7 @@ async function openNode(config: NodeConfig, log: Log, say: Say, orders: Orders):
   const predecessors = stack.use(await inData(config, async () => await openPredecessors(config, log)));
   await checkPorts(config, lock.afterCrash, predecessors);
   const state = await inData(config, async () => await openState(config, stack, { log, say }));
-  const { sql, authority, hostCertificates, seal, reader, ledgerKey } = state;
+  const { sql, authority, hostCertificates, seal, reader, books } = state;
   const cgroups = await detectCgroups();
   const [runsc, machine] = await Promise.all([probeRunsc(), readMachine()]);
 
@@ -235,7 +235,7 @@ async function openNode(config: NodeConfig, log: Log, say: Say, orders: Orders):
     certificates: hostCertificates,
     added: reader,
     domain,
-    wake: (ids) => plane.sleepers.wanted(ids),
+    wake: (ids) => books.wake(ids, plane.sleepers, edge),
   });
   const certificates = new EdgeCertificates({ log, clock, sql, seal, edge, unknownNames: config.unknownNames });
   const plane = await openContainerPlane(
@@ -266,12 +266,12 @@ async function openNode(config: NodeConfig, log: Log, say: Say, orders: Orders):
   });
   const acme = stack.use(await NodeAcme.openWhere(config.acme, { log, clock, sql, seal, edge, certificates, pool }));
   stack.use(watchIdle({ log, clock, containers, sleepers: plane.sleepers, useOf: (id) => pool.useOf(id) }));
-  const keeper = stack.use(openLedgerKeeper({ log, clock, sql, key: ledgerKey }));
+  stack.use(books.start(plane));
   stack.use(watchSnapshots({ log, clock, containers, snapshots: plane.snapshots }));
   const front = await openFront(live, { ...plane, log, clock, sql, hosts, edge, pool, acme, authority, runsc }, stack);
   const { fleet, onDomain } = front;
   const reloads = new Reloads({ log, clock, sql, live, readConfig: orders.readConfig, pool, edge, fleet, onDomain });
-  const own = { log, clock, sql, config, live, hosts, pool, edge, certificates, acme, ledgerKey, keeper };
+  const own = { log, clock, sql, config, live, hosts, pool, edge, certificates, acme, books };
   const parts: NodeParts = { ...plane, ...front, ...own, reloads, startedMs, generation, order: orders.upgrade };
   const api = await AdminApi.open({ control: new NodeOperations(parts), log }, { socketPath: config.listen.adminSocket });
   stack.use(api);

@@ -1,25 +1,14 @@
 /** Sums of the ledger. Pure. Sums are bigint: byte·ms of a month exceed 53 bits, and of a large tenant 63. */
+import { quantitiesOf } from '#state/ledger.ts';
 import type { LedgerRow } from '#state/ledger.ts';
 import { joinSpans } from '#state/usage-rollups.ts';
+import type { UsageSum } from '#state/usage-rollups.ts';
 
 export type UsageGrouping = 'container' | 'tenant' | 'host' | 'hour';
 /** With its container's name. */
 export type NamedRow = LedgerRow & { readonly name: string };
 
-export interface UsageTotal {
-  readonly key: string;
-  readonly tenant: string;
-  readonly name: string;
-  readonly fromMs: number;
-  readonly toMs: number;
-  readonly cpuNs: bigint;
-  readonly memoryByteMs: bigint;
-  readonly requests: bigint;
-  readonly ingressBytes: bigint;
-  readonly egressBytes: bigint;
-  readonly heldMs: bigint;
-  readonly snapshotByteMs: bigint;
-}
+export type UsageTotal = UsageSum;
 
 const HOUR_MS = 3_600_000;
 
@@ -36,44 +25,18 @@ function keyOf(row: LedgerRow, by: UsageGrouping): string {
   }
 }
 
-function emptyTotal(key: string, row: NamedRow, by: UsageGrouping): UsageTotal {
-  return {
-    key,
-    tenant: row.tenant,
-    name: by === 'container' ? row.name : '',
-    fromMs: row.fromMs,
-    toMs: row.toMs,
-    cpuNs: 0n,
-    memoryByteMs: 0n,
-    requests: 0n,
-    ingressBytes: 0n,
-    egressBytes: 0n,
-    heldMs: 0n,
-    snapshotByteMs: 0n,
-  };
-}
-
 /** Totals a group, in order of first use. */
 export function sumUsage(rows: readonly NamedRow[], by: UsageGrouping): readonly UsageTotal[] {
-  const totals = new Map<string, UsageTotal>();
-  for (const row of rows) {
-    const key = keyOf(row, by);
-    const before = totals.get(key) ?? emptyTotal(key, row, by);
-    totals.set(key, {
-      ...before,
-      tenant: before.tenant === row.tenant ? row.tenant : '',
-      fromMs: Math.min(before.fromMs, row.fromMs),
-      toMs: Math.max(before.toMs, row.toMs),
-      cpuNs: before.cpuNs + BigInt(row.cpuNs),
-      memoryByteMs: before.memoryByteMs + row.memoryByteMs,
-      requests: before.requests + BigInt(row.requests),
-      ingressBytes: before.ingressBytes + BigInt(row.ingressBytes),
-      egressBytes: before.egressBytes + BigInt(row.egressBytes),
-      heldMs: before.heldMs + BigInt(row.heldMs),
-      snapshotByteMs: before.snapshotByteMs + (row.snapshotByteMs ?? 0n),
-    });
-  }
-  return [...totals.values()];
+  return totalsOfSums(
+    rows.map((row) => ({
+      ...quantitiesOf(row),
+      key: keyOf(row, by),
+      tenant: row.tenant,
+      name: by === 'container' ? row.name : '',
+      fromMs: row.fromMs,
+      toMs: row.toMs,
+    })),
+  );
 }
 
 /** Totals of several sources as one: those of one key are added up. */

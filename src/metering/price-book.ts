@@ -70,6 +70,7 @@ const plan = z.strictObject({
     .describe('Who has it. Others have the plan "default", if there is one.'),
   prices: prices.exactOptional().describe('In the place of the list prices.'),
   minimum: amount.exactOptional().describe('What a month costs at least.'),
+  cap: amount.exactOptional().describe('What a month of use may cost: then its containers are put to sleep.'),
   free: prices.exactOptional().describe('How many units of each are free in a month.'),
 });
 
