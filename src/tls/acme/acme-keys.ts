@@ -83,6 +83,17 @@ export const acmeKeys = {
         .max(HOSTS_MAX)
         .prefault([])
         .describe('Hosts that get one in any case, also those whose names are not public.'),
+      onDemand: z
+        .strictObject({
+          ask: z
+            .url({ protocol: /^https?$/ })
+            .optional()
+            .describe(
+              'A URL that is asked by GET with ?domain=NAME; the answer 200 allows the name. Without it routes of wildcards decide.',
+            ),
+        })
+        .optional()
+        .describe('Also hosts that clients call and a route of a wildcard, or of any host, is for. Absent: they get none.'),
       ordersMax: z.int().min(1).max(ORDERS_MAX).prefault(8).describe('Orders at a time.'),
       dns,
     })
@@ -113,13 +124,14 @@ export interface AcmeFileSettings {
   readonly cas: readonly AcmeCaFileSettings[];
   readonly auto: 'routes' | 'off';
   readonly hosts: readonly string[];
+  readonly onDemand: { readonly ask: string | undefined } | undefined;
   readonly ordersMax: number;
   readonly dns: AcmeDnsSettings | undefined;
 }
 
 export function acmeSettingsOf(written: Written | undefined, baseFolder: string): AcmeFileSettings | undefined {
   if (written === undefined) return undefined;
-  const { email, cas, auto, hosts, ordersMax, dns: byDns, ...first } = written;
+  const { email, cas, auto, hosts, onDemand, ordersMax, dns: byDns, ...first } = written;
   const usual = byDns === undefined ? (['http-01', 'tls-alpn-01'] as const) : CHALLENGES;
   return {
     cas: [first, ...cas].map(({ eab, profile, limits, trustedRoot, challenges, directory: url }) => ({
@@ -133,6 +145,7 @@ export function acmeSettingsOf(written: Written | undefined, baseFolder: string)
     })),
     auto,
     hosts,
+    onDemand: onDemand === undefined ? undefined : { ask: onDemand.ask },
     ordersMax,
     dns:
       byDns === undefined
