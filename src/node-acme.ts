@@ -31,6 +31,8 @@ import type { AcmeStore } from '#tls/acme/acme-store.ts';
 import type { AcmeCaSettings } from '#tls/acme/ca-access.ts';
 import { openTransport } from '#tls/acme/ca-transport.ts';
 import { dnsByHook } from '#tls/acme/dns-hook.ts';
+import { dnsByUpdate } from '#tls/acme/dns-update.ts';
+import type { ProofPort } from '#tls/acme/issuance.ts';
 import { AcmeEngine } from '#tls/acme/engine.ts';
 import type { AcmeCounts } from '#tls/acme/engine.ts';
 import { OnDemand, askByHttp } from '#tls/acme/on-demand.ts';
@@ -86,7 +88,7 @@ export class NodeAcme implements AsyncDisposable, Renewals {
           show: async (proofs) => {
             await pool.show(proofs);
           },
-          dns: settings.dns === undefined ? undefined : dnsByHook({ log, clock }, settings.dns),
+          dns: dnsOf({ log, clock }, settings.dns),
         }),
         install: async (host, certificate) => {
           await certificates.install(host, certificate);
@@ -198,6 +200,11 @@ export class NodeAcme implements AsyncDisposable, Renewals {
     const holders = [...edge.certificates.holdersOf(host), ...edge.certificates.holdersOf(wildcardOf(host))];
     return holders.some(({ name }) => !certificates.isAcme(name));
   }
+}
+
+function dnsOf(deps: Pick<NodeAcmeDeps, 'log' | 'clock'>, settings: AcmeFileSettings['dns']): ProofPort | undefined {
+  if (settings === undefined) return undefined;
+  return settings.kind === 'hook' ? dnsByHook(deps, settings) : dnsByUpdate(deps, settings);
 }
 
 /** The wildcard that covers a host. */
