@@ -50,6 +50,8 @@ const PROGRAMS_FOR_TESTS: readonly Program[] = [
   { program: 'docker-compose', debianPackage: 'docker-compose' },
   { program: 'testssl', debianPackage: 'testssl.sh' },
   { program: 'pebble', debianPackage: 'pebble' },
+  { program: 'named', debianPackage: 'bind9' },
+  { program: 'nsupdate', debianPackage: 'bind9-dnsutils' },
 ];
 /** Debian's own interpreter: another one on the machine does not know Debian's modules. */
 const DEBIAN_PYTHON = '/usr/bin/python3';

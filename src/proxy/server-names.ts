@@ -15,6 +15,7 @@ import type { UnknownNames } from '#tls/config.ts';
 import { AskingContexts } from '#tls/asking-contexts.ts';
 import type { HandshakeKind } from '#tls/policy.ts';
 import { SecureContexts } from '#tls/secure-contexts.ts';
+import { CalledNames } from './called-names.ts';
 import type { DataPlane } from './data-plane.ts';
 
 /** How a handshake goes on. */
@@ -39,12 +40,14 @@ interface Shaking {
 export class ServerNames {
   readonly #plane: DataPlane;
   readonly #unknown: UnknownNames;
+  readonly #called: CalledNames | undefined;
   readonly #contexts = new SecureContexts();
   readonly #asking = new AskingContexts();
 
-  constructor(plane: DataPlane, unknown: UnknownNames) {
+  constructor(plane: DataPlane, unknown: UnknownNames, onCalled?: (names: readonly string[]) => void) {
     this.#plane = plane;
     this.#unknown = unknown;
+    this.#called = onCalled === undefined ? undefined : new CalledNames(plane.clock, onCalled);
   }
 
   /** Answers at once, or when the primary has signed one. `serverName` is what a client wrote. */
@@ -74,6 +77,7 @@ export class ServerNames {
       done(added);
       return;
     }
+    this.#called?.called(name);
     const host = certificateHostOf(this.#plane.table, name);
     if (host === undefined) {
       done(this.#ofUnknown());

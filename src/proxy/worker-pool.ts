@@ -410,6 +410,9 @@ export class WorkerPool implements AsyncDisposable {
         wanted: (hosts) => {
           answerWanted(this.#deps.log, this.#options.issue, member.process, hosts);
         },
+        called: (names) => {
+          this.#options.onCalled?.(names);
+        },
       }),
       startMs: this.#deps.clock.monotonicMs(),
       booted: false,
@@ -455,7 +458,7 @@ export class WorkerPool implements AsyncDisposable {
   async #bootNow(member: Member): Promise<Reply> {
     member.booted = true;
     member.version = this.version;
-    const { succession, unknownNames = 'default', workers } = this.#options;
+    const { succession, unknownNames = 'default', workers, onCalled } = this.#options;
     const generation = { generation: succession?.generation ?? 1, successorSocket: succession?.socketPath };
     return await member.process.ask(
       {
@@ -465,6 +468,7 @@ export class WorkerPool implements AsyncDisposable {
           workers,
           listen: this.#listen,
           unknownNames,
+          tellsCalled: onCalled !== undefined,
           ticketKeys: this.#ticketKeys,
           ...generation,
         },

@@ -123,7 +123,7 @@ test('a wildcard over HTTP-01 is refused with what to do; over the DNS it comes,
   execFileSync('sh', ['-n', hook]);
   const byDns = acmeSettings(
     { directory: pebble.directory, trustedRootFile, challenges: ['dns-01'] },
-    { dns: { hook, timeoutMs: 10_000, settleMs: 0 } },
+    { dns: { kind: 'hook', hook, timeoutMs: 10_000, settleMs: 0 } },
   );
   const again = await node.beginAcme(byDns);
   await again.renew('*.wild.example.com', false);
@@ -140,7 +140,7 @@ test('a hook that fails is in the error with what it said', async () => {
   const hook = await writeIn(pebble.folder, 'hook', '#!/bin/sh\necho "zone is locked" >&2\nexit 3\n', 0o700);
   const settings = acmeSettings(
     { directory: pebble.directory, trustedRootFile, challenges: ['dns-01'] },
-    { dns: { hook, timeoutMs: 10_000, settleMs: 0 } },
+    { dns: { kind: 'hook', hook, timeoutMs: 10_000, settleMs: 0 } },
   );
   const acme = await node.beginAcme(settings);
   const refusal = await eventually(() => acme.of(HOST).lastError ?? undefined, 30_000);
