@@ -136,6 +136,8 @@ async function untilServes(port: number, name: string, isRunning: () => boolean,
 async function startEcluse({ dataDir }: Pick<Made, 'dataDir'>): Promise<Running> {
   const startMs = performance.now();
   const node = await startNode({ dataDir, hosts: ['a'], config: { workers: WORKERS } });
+  // A run that is broken off leaves no node: its supervisor ends with it, and its engine with that.
+  process.once('exit', () => node.process.kill());
   return {
     startMs: performance.now() - startMs,
     port: node.ports.https,
