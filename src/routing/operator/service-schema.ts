@@ -176,12 +176,16 @@ export function checksOf({ health, endpoints }: ServiceSettings): number {
 function schemeFault({
   endpoints,
   tls,
+  sendProxy,
 }: {
   readonly endpoints: readonly EndpointSettings[];
   readonly tls?: unknown;
+  readonly sendProxy?: unknown;
 }): string | undefined {
   const secure = endpoints.filter((endpoint) => urlOf(endpoint).startsWith('https:')).length;
   if (secure > 0 && secure < endpoints.length) return 'some of its endpoints are http and some https; write all in the same way';
+  if (secure > 0 && sendProxy !== undefined)
+    return 'sendProxy is not for https: the header would come within TLS, and not before it';
   return tls !== undefined && secure < endpoints.length ? 'tls is for endpoints that are https://ADDRESS:PORT' : undefined;
 }
 

@@ -1,6 +1,8 @@
 import { describe, expect, test } from 'vitest';
+import { serviceOf } from '#routing/operator/compile-settings.ts';
 import { documentSchema } from '#routing/operator/schema.ts';
 import { lintSettings } from '#routing/operator/lint.ts';
+import { serviceSchema } from '#routing/operator/service-schema.ts';
 import { NO_SETTINGS, inverseOf, patchOfOperations, patchToDocument, settingsWith } from '#routing/operator/settings.ts';
 import {
   caBundleOf,
@@ -91,6 +93,21 @@ describe('what services want', () => {
   ])('%o is refused', (value, reason) => {
     expect(faultsOf(serviceTlsSchema, value)).toMatch(reason);
   });
+});
+
+test.each([
+  [{ endpoints: ['http://10.0.0.1', 'https://10.0.0.2'] }, /write all in the same way/],
+  [{ endpoints: ['http://10.0.0.1'], tls: {} }, /tls is for endpoints that are https/],
+  [{ endpoints: ['https://10.0.0.1'], sendProxy: 2 }, /sendProxy is not for https/],
+])('a service like %o is refused', (value, reason) => {
+  const parsed = serviceSchema.safeParse(value);
+  expect(parsed.error?.issues.map(({ message }) => message).join()).toMatch(reason);
+});
+
+test('https has a port of its own, and TLS without a further word', () => {
+  const [plain] = serviceOf('a', serviceSchema.parse({ endpoints: ['http://10.0.0.1'] })).endpoints;
+  const [secure] = serviceOf('a', serviceSchema.parse({ endpoints: ['https://10.0.0.1'] })).endpoints;
+  expect([plain?.port, plain?.tls, secure?.port, secure?.tls]).toEqual([80, undefined, 443, {}]);
 });
 
 describe('settings with CA bundles', () => {
