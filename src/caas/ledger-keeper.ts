@@ -15,11 +15,11 @@ import type { ChainState } from '#state/ledger-heads.ts';
 import { LedgerWriter } from '#state/ledger-writer.ts';
 import { listUnmeteredSnapshots } from '#state/snapshots.ts';
 import type { Sql } from '#state/sql.ts';
-import { bucketOf, dropMinutes, GRAIN_MS, readHours, readSums, rollUp } from '#state/usage-rollups.ts';
+import { bucketOf, dropMinutes, GRAIN_MS, readHours, readRowSums, readSums, rollUp } from '#state/usage-rollups.ts';
 import type { HourUse } from '#state/usage-rollups.ts';
 import { coverOf } from './usage-cover.ts';
-import { sumUsage, totalsOfSums } from './usage.ts';
-import type { NamedRow, UsageGrouping, UsageTotal } from './usage.ts';
+import { totalsOfSums } from './usage.ts';
+import type { UsageGrouping, UsageTotal } from './usage.ts';
 
 export interface KeeperOptions {
   readonly periodMs: number;
@@ -186,9 +186,9 @@ export class LedgerKeeper implements AsyncDisposable {
       const minutesFromMs = hourOf(nowMs - this.#options.keepMinutesMs) + GRAIN_MS.hour;
       const cover = coverOf({ fromMs: sinceMs, untilMs }, minutesFromMs, by === 'hour' ? 'hour' : 'day');
       const sums = await Promise.all(cover.sums.map(async (part) => await readSums(sql, { ...part, tenant, by })));
-      const rows: NamedRow[] = [...(await this.#tail(request.tenant, { fromMs: sinceMs, untilMs }))];
-      for (const span of cover.rows) rows.push(...(await readNamedRows(sql, { tenant, ...span }, 'summed')));
-      return totalsOfSums([...sums.flat(), ...sumUsage(rows, by)]);
+      const rows = await Promise.all(cover.rows.map(async (span) => await readRowSums(sql, { ...span, tenant, by }, 'summed')));
+      const tail = await readRowSums(sql, { fromMs: sinceMs, untilMs, tenant, by }, 'not-summed');
+      return totalsOfSums([...sums, ...rows, tail].flat());
     });
   }
 
@@ -196,17 +196,9 @@ export class LedgerKeeper implements AsyncDisposable {
   async hours(tenant: string, fromMs: number, untilMs: number): Promise<readonly HourUse[]> {
     return await this.#locks.run(BOOKS, async () => {
       const summed = await readHours(this.#deps.sql, tenant, fromMs, untilMs);
-      const rows = await this.#tail(tenant, { fromMs, untilMs });
+      const rows = await readNamedRows(this.#deps.sql, { tenant, fromMs, untilMs }, 'not-summed');
       return [...summed, ...rows.map((row) => ({ ...row, ...quantitiesOf(row), startMs: hourOf(row.fromMs) }))];
     });
-  }
-
-  /** Rows that are not in the sums yet, and begin in a span of time. */
-  async #tail(
-    tenant: string | undefined,
-    span: { readonly fromMs: number; readonly untilMs: number },
-  ): Promise<readonly NamedRow[]> {
-    return await readNamedRows(this.#deps.sql, { tenant: tenant ?? '', ...span }, 'not-summed');
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -171,21 +171,17 @@ export interface RowsQuery {
   readonly untilMs: number;
 }
 
-/**
- * Rows that begin in a span of time, with the container's name. `summed`: those that are in the sums of `usage-rollups.ts`, `not-summed`: those that
- * are not yet.
- */
+/** Rows that begin in a span of time, with the container's name. `not-summed`: that are not in the sums of `usage-rollups.ts` yet. */
 export async function readNamedRows(
   sql: Sql,
   { tenant, fromMs, untilMs }: RowsQuery,
-  which: 'all' | 'summed' | 'not-summed',
+  which: 'all' | 'not-summed',
 ): Promise<readonly (LedgerRow & { readonly name: string })[]> {
   const condition: Readonly<Record<typeof which, string>> = {
     all: '',
-    summed: 'AND +ledger.number <= ledger_chain.rolled',
     'not-summed': 'AND ledger.number > ledger_chain.rolled',
   };
-  // A plus keeps the planner from an index: few rows of a span are asked for by time, few rows at a chain's end by number.
+  // A plus keeps the planner from the index by time: there are few rows at a chain's end.
   const fromMsColumn = which === 'not-summed' ? '+ledger.from_ms' : 'ledger.from_ms';
   const rows = await sql.read(
     `SELECT ledger.*, COALESCE((SELECT name FROM incarnation WHERE container = ledger.container ORDER BY incarnation DESC LIMIT 1), '') AS name

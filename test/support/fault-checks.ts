@@ -52,7 +52,7 @@ function booksOf(scene: FaultScene, place: Place): readonly string[] {
   if (said !== `${place.host}#${String(place.incarnation)}`)
     found.push(`open incarnations: ${said}; the container is ${place.host}#${String(place.incarnation)}`);
   const rows = scene.query(
-    `SELECT incarnation, seq, host, from_ms, to_ms FROM ledger WHERE container = '${place.id}' ORDER BY incarnation, seq`,
+    `SELECT incarnation, seq, host, from_ms, to_ms FROM ledger WHERE container = '${place.id}' AND kind = 'interval' ORDER BY incarnation, seq`,
   );
   const intervals = z.array(intervalSchema).parse(rows);
   for (const [index, interval] of intervals.entries()) {

@@ -7,7 +7,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { KEEPER_OPTIONS } from '#caas/ledger-keeper.ts';
 import { verifyChains } from '#caas/ledger-proof.ts';
 import { coverOf } from '#caas/usage-cover.ts';
-import { sumUsage } from '#caas/usage.ts';
+import { sumUsage } from '../../support/sum-usage.ts';
 import type { UsageTotal } from '#caas/usage.ts';
 import { FROM_BEFORE, NO_TOTALS, QUANTITY_NAMES } from '#metering/ledger-chain.ts';
 import { signHead } from '#metering/ledger-head.ts';

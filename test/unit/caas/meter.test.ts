@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { Meter } from '#caas/meter.ts';
-import { sumUsage } from '#caas/usage.ts';
+import { sumUsage } from '../../support/sum-usage.ts';
 import type { Clock } from '#clock';
 import { Cgroups } from '#isolation/cgroup.ts';
 import { createLog } from '#log';

@@ -1,7 +1,7 @@
 /** Sums of the ledger. */
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { sumUsage } from '#caas/usage.ts';
+import { sumUsage } from '../../support/sum-usage.ts';
 import type { LedgerRow } from '#state/ledger.ts';
 
 type NamedRow = LedgerRow & { readonly name: string };
