@@ -90,7 +90,7 @@ const REQUESTS: Readonly<Record<string, Omit<Asked, 'method'>>> = {
   'GET openapi.json': { path: 'openapi.json' },
 };
 
-const OF_THE_EDGE = /^(?:config|tx|explain|services|certs)/;
+const OF_THE_EDGE = /^(?:config|tx|explain|services|certs|cert-renewals)/;
 
 describe('what the API answers', () => {
   test('is what its document says, for every route', async () => {
