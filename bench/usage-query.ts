@@ -50,7 +50,8 @@ function fill(file: string, nowMs: number): void {
   database.exec(`
     ${count(containers)} INSERT INTO usage_subject (tenant, container, host, name)
       SELECT 'tenant-' || (i % ${String(tenants)}), printf('%064x', i), 'host-' || ((i / ${String(tenants)}) % ${String(hosts)}), 'app-' || i FROM n;
-    INSERT INTO usage_subject (tenant, container, host, name) SELECT DISTINCT tenant, '', host, '' FROM usage_subject`);
+    INSERT INTO usage_subject (tenant, container, host, name) SELECT DISTINCT tenant, '', host, '' FROM usage_subject;
+    INSERT INTO usage_subject (tenant, container, host, name) VALUES ('', '', '', '')`);
   const buckets = (table: string, stepMs: number, number: number, fromMs: number): void => {
     database.exec(`
       ${count(number)} INSERT INTO usage_${table}

@@ -188,7 +188,8 @@ export class LedgerKeeper implements AsyncDisposable {
       const sums = await Promise.all(cover.sums.map(async (part) => await readSums(sql, { ...part, tenant, by })));
       const rows = await Promise.all(cover.rows.map(async (span) => await readRowSums(sql, { ...span, tenant, by }, 'summed')));
       const tail = await readRowSums(sql, { fromMs: sinceMs, untilMs, tenant, by }, 'not-summed');
-      return totalsOfSums([...sums, ...rows, tail].flat());
+      const totals = totalsOfSums([...sums, ...rows, tail].flat());
+      return by === 'hour' ? totals.map((total) => ({ ...total, tenant })) : totals;
     });
   }
 

@@ -111,7 +111,8 @@ export const SCHEMA_VERSIONS: readonly (readonly string[])[] = [
        tenant TEXT NOT NULL, day TEXT NOT NULL, number BIGINT NOT NULL, hash TEXT NOT NULL, totals TEXT NOT NULL, signed_ms BIGINT NOT NULL,
        key TEXT NOT NULL, signature TEXT NOT NULL, PRIMARY KEY (tenant, day))`,
     `CREATE TABLE ledger_key (id TEXT PRIMARY KEY, public_key TEXT NOT NULL, since_ms BIGINT NOT NULL)`,
-    // Sums of the ledger. A subject is a container on a host, or with an empty container everything of a tenant on a host. Byte·ms are split,
+    // Sums of the ledger. A subject is a container on a host, or with an empty container everything of a tenant on a host,
+    // or of the node. Byte·ms are split,
     // because their sums exceed 64 bits: memory_gib_ms * 2^30 + memory_rest.
     `CREATE TABLE usage_subject (
        id INTEGER PRIMARY KEY, tenant TEXT NOT NULL, container TEXT NOT NULL, host TEXT NOT NULL, name TEXT NOT NULL, UNIQUE (tenant, container, host))`,

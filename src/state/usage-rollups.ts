@@ -25,7 +25,7 @@ export interface UsageSpan extends Quantities {
 
 export interface UsageSubject {
   readonly tenant: string;
-  /** Empty: everything of the tenant on the host. */
+  /** Empty: everything of the tenant on the host, or with an empty tenant of the node. */
   readonly container: string;
   readonly host: string;
 }
@@ -68,11 +68,19 @@ function subjectKey({ tenant, container, host }: UsageSubject): string {
   return `${tenant} ${container} ${host}`;
 }
 
+/** A container on a host, its tenant on the host, and the whole node: what questions are asked about. */
+function subjectsOf({ tenant, container, host }: UsageSubject): readonly UsageSubject[] {
+  return [
+    { tenant, container, host },
+    { tenant, container: '', host },
+    { tenant: '', container: '', host: '' },
+  ];
+}
+
 function bucketsOf(rows: readonly HashedRow[]): readonly Bucket[] {
   const buckets = new Map<string, Bucket>();
   for (const row of rows) {
-    for (const container of [row.container, '']) {
-      const subject = { tenant: row.tenant, container, host: row.host };
+    for (const subject of subjectsOf(row)) {
       for (const grain of GRAINS) {
         const startMs = bucketOf(row.fromMs, grain);
         const key = `${grain} ${String(startMs)} ${subjectKey(subject)}`;
@@ -162,9 +170,9 @@ export async function readSums(sql: Sql, { grain, fromMs, untilMs, tenant, by }:
   const from = `FROM usage_subject AS s CROSS JOIN usage_${grain} AS u ON u.subject = s.id AND u.start_ms >= ? AND u.start_ms < ?
     WHERE (? = '' OR s.tenant = ?)`;
   // Sums of a subject are read in the order that they lie in; what several subjects have in common is joined here, which is less than their buckets.
-  const perSubject = `SELECT s.tenant, s.container, s.host, s.name, ${SUMS} ${from} AND s.container ${by === 'container' ? "<> ''" : "= ''"} GROUP BY s.id`;
+  const perSubject = `SELECT s.tenant, s.container, s.host, s.name, ${SUMS} ${from} AND s.tenant <> '' AND s.container ${by === 'container' ? "<> ''" : "= ''"} GROUP BY s.id`;
   const perHour = `SELECT CASE WHEN MIN(s.tenant) = MAX(s.tenant) THEN MIN(s.tenant) ELSE '' END AS tenant,
-    u.start_ms / 3600000 AS hour, ${SUMS} ${from} AND s.container = '' GROUP BY u.start_ms / 3600000`;
+    u.start_ms / 3600000 AS hour, ${SUMS} ${from} AND s.container = '' AND s.tenant ${tenant === '' ? '=' : '<>'} '' GROUP BY u.start_ms / 3600000`;
   const rows = await sql.read(by === 'hour' ? perHour : perSubject, among);
   return rows.map((row) => ({ ...spanOf(row), ...sumKey(row, by) }));
 }
@@ -217,7 +225,8 @@ function sumKey(row: SqlRow, by: UsageKey): Pick<UsageSum, 'key' | 'tenant' | 'n
     case 'host':
       return { key: textOf(row, 'host'), tenant, name: '' };
     case 'hour':
-      return { key: new Date(integerOf(row, 'hour') * HOUR_MS).toISOString(), tenant, name: '' };
+      // Whose it was is known of one tenant's hours only: those of the node have sums of their own.
+      return { key: new Date(integerOf(row, 'hour') * HOUR_MS).toISOString(), tenant: '', name: '' };
   }
 }
 

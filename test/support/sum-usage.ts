@@ -27,7 +27,7 @@ export function sumUsage(rows: readonly NamedRow[], by: UsageGrouping): readonly
     rows.map((row) => ({
       ...quantitiesOf(row),
       key: keyOf(row, by),
-      tenant: row.tenant,
+      tenant: by === 'hour' ? '' : row.tenant,
       name: by === 'container' ? row.name : '',
       fromMs: row.fromMs,
       toMs: row.toMs,
