@@ -61,8 +61,6 @@ describe('what is spent', () => {
       scene.want(105);
       await scene.clock.advance(2 * HOUR_MS);
       expect(scene.issued()).toBe(50);
-      await scene.clock.advance(7 * DAY_MS);
-      expect(scene.issued()).toBe(100);
       expect(scene.ca.record.overLimit.domainCertificates).toBe(0);
     },
   );
