@@ -1,6 +1,6 @@
-/** `cert ls`, `cert add`, `cert rm`: certificates at the edge. */
+/** `cert ls`, `cert add`, `cert rm`, `cert renew`: certificates at the edge. */
 import { open } from 'node:fs/promises';
-import type { CertificateAdded, CertificateView } from '#admin/certificate-control.ts';
+import type { CertificateAdded, CertificateList } from '#admin/certificate-control.ts';
 import type { AdminClient } from '#admin/client.ts';
 import { EcluseError, reasonOf } from '#errors';
 import type { RemoteCommand } from './cli-command.ts';
@@ -8,7 +8,7 @@ import { writeJson } from './cli-output.ts';
 import type { Output } from './cli-output.ts';
 import { plainText, tableText } from './cli-text.ts';
 
-type CertCommand = Extract<RemoteCommand, { readonly kind: 'cert-ls' | 'cert-add' | 'cert-rm' }>;
+type CertCommand = Extract<RemoteCommand, { readonly kind: 'cert-ls' | 'cert-add' | 'cert-rm' | 'cert-renew' }>;
 
 /** One more than the daemon takes: what is larger it refuses, with the reason. */
 const READ_BYTES_MAX = 64 * 1024 + 1;
@@ -31,6 +31,11 @@ export async function runCertCommand(command: CertCommand, { certificates }: Adm
       const [certPem, keyPem] = [await readPemFile('--cert', command.certFile), await readPemFile('--key', command.keyFile)];
       const added = await certificates.add({ name, certPem, keyPem, force });
       tell(added, addedText(added));
+      return;
+    }
+    case 'cert-renew': {
+      const asked = await certificates.renew({ host: command.host, force: command.force });
+      tell(asked, `CAs are asked for ${String(asked.hosts)} ${asked.hosts === 1 ? 'host' : 'hosts'}; see: ecluse cert ls\n`);
       return;
     }
     case 'cert-rm':
@@ -68,12 +73,27 @@ function hostsText(hosts: readonly string[]): string {
   return hosts.length > HOSTS_SHOWN_MAX ? `${shown} and ${String(hosts.length - HOSTS_SHOWN_MAX)} more` : shown;
 }
 
-function listText(list: readonly CertificateView[]): string {
-  const rows = list.map(({ name, version, source, hosts, keyKind, notAfterMs }) =>
-    [name, String(version), source, hostsText(hosts), keyKind, new Date(notAfterMs).toISOString()].map(plainText),
+function listText({ certificates, waiting }: CertificateList): string {
+  const rows = certificates.map(({ name, version, source, hosts, keyKind, notAfterMs, renewal }) =>
+    [
+      name,
+      String(version),
+      source,
+      hostsText(hosts),
+      keyKind,
+      new Date(notAfterMs).toISOString(),
+      typeof renewal?.renewAtMs === 'number' ? new Date(renewal.renewAtMs).toISOString() : '-',
+    ].map(plainText),
   );
-  const warnings = list.flatMap((one) => one.warnings.map((warning) => `${plainText(`${one.name}: ${warning}`)}\n`));
-  return `${tableText(['NAME', 'VERSION', 'SOURCE', 'HOSTS', 'KEY', 'ENDS'], rows)}${warnings.join('')}`;
+  const notes = certificates.flatMap(({ name, warnings, renewal }) => [
+    ...warnings.map((warning) => `${name}: ${warning}`),
+    ...(typeof renewal?.lastError === 'string' ? [`${name}: it was not renewed: ${renewal.lastError}`] : []),
+  ]);
+  const missing = waiting.map(
+    ({ host, lastError }) => `${host}: it waits for its certificate${lastError === null ? '' : `: ${lastError}`}`,
+  );
+  const lines = [...notes, ...missing].map((line) => `${plainText(line)}\n`);
+  return `${tableText(['NAME', 'VERSION', 'SOURCE', 'HOSTS', 'KEY', 'ENDS', 'RENEWED'], rows)}${lines.join('')}`;
 }
 
 function addedText({ certificate, notes }: CertificateAdded): string {

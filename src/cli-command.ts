@@ -88,6 +88,8 @@ export type RemoteCommand =
             readonly force: boolean;
           }
         | { readonly kind: 'cert-rm'; readonly name: string }
+        /** Null: all. */
+        | { readonly kind: 'cert-renew'; readonly host: string | null; readonly force: boolean }
         | {
             readonly kind: 'tenant-set';
             readonly name: string;

@@ -211,7 +211,7 @@ function isOfNode(command: Exclude<RemoteCommand, EdgeCommand>): command is Node
   return OF_NODE.some((kind) => kind === command.kind);
 }
 
-const OF_CERTIFICATES = ['cert-ls', 'cert-add', 'cert-rm'] as const;
+const OF_CERTIFICATES = ['cert-ls', 'cert-add', 'cert-rm', 'cert-renew'] as const;
 type CertCommand = Extract<RemoteCommand, { readonly kind: (typeof OF_CERTIFICATES)[number] }>;
 
 function isOfCertificates(command: ObjectCommand): command is CertCommand {

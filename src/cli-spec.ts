@@ -23,7 +23,7 @@ export interface Given {
 export interface CommandSpec {
   /** `tenant add`. */
   readonly words: string;
-  /** The last one may end with `…`: there may be more of it. */
+  /** The last one may end with `…`: there may be more of it. One in brackets need not be there. */
   readonly operands: readonly string[];
   readonly about: string;
   readonly flags: readonly FlagSpec[];

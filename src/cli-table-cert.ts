@@ -9,6 +9,13 @@ function fileOf(given: Given, flag: string): string {
   return file;
 }
 
+/** Null: all. */
+function hostOf(given: Given): string | null {
+  const host = given.operands[0];
+  if (given.has('all') === (host !== undefined)) throw usageError('one HOST is wanted, or --all', 'see: ecluse help cert renew');
+  return host ?? null;
+}
+
 export const CERT_COMMAND_SPECS: readonly CommandSpec[] = [
   {
     words: 'cert ls',
@@ -35,6 +42,17 @@ export const CERT_COMMAND_SPECS: readonly CommandSpec[] = [
       keyFile: fileOf(given, 'key'),
       force: given.has('force'),
     }),
+  },
+  {
+    words: 'cert renew',
+    operands: ['[HOST]'],
+    about: 'ask the CA again for the certificate of a host (or --all), whatever failed before',
+    flags: [
+      { name: 'all', about: 'all hosts that get certificates of a CA' },
+      { name: 'force', about: 'also where it is not time yet' },
+      ...REMOTE_FLAGS,
+    ],
+    command: (given) => ({ kind: 'cert-renew', ...remote(given), host: hostOf(given), force: given.has('force') }),
   },
   {
     words: 'cert rm',

@@ -106,7 +106,7 @@ function parseFlags(
 
 function checkOperands(spec: CommandSpec, given: readonly string[]): void {
   const missing = spec.operands[given.length];
-  if (missing !== undefined)
+  if (missing?.startsWith('[') === false)
     throw usageError(`${spec.words} needs ${missing.replace('…', '')}`, `see: ecluse help ${spec.words}`);
   const surplus = spec.operands.at(-1)?.endsWith('…') === true ? undefined : given[spec.operands.length];
   if (surplus !== undefined) throw usageError(`${spec.words} does not take "${surplus}"`, `see: ecluse help ${spec.words}`);

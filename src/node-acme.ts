@@ -31,13 +31,14 @@ import type { AcmeCaSettings } from '#tls/acme/ca-access.ts';
 import { openTransport } from '#tls/acme/ca-transport.ts';
 import { dnsByHook } from '#tls/acme/dns-hook.ts';
 import { AcmeEngine } from '#tls/acme/engine.ts';
-import type { AcmeCounts, AcmeHostStatus } from '#tls/acme/engine.ts';
+import type { AcmeCounts } from '#tls/acme/engine.ts';
 import { ProofBoard } from '#tls/acme/proof-board.ts';
 import { LIMIT_PRESETS } from '#tls/acme/rate-ledger.ts';
 import { isPublicName } from '#tls/acme/registered-domain.ts';
 import type { KeySeal } from '#tls/key-seal.ts';
 import { readPrivateFile } from '#tls/private-file.ts';
-import type { EdgeCertificates } from './node-certificates.ts';
+import type { RenewalView } from '#admin/certificate-control.ts';
+import type { EdgeCertificates, Renewals } from './node-certificates.ts';
 import type { Edge } from './node-edge.ts';
 
 export interface NodeAcmeDeps {
@@ -55,7 +56,7 @@ interface OpenCa {
   readonly trustedRootPem: string | undefined;
 }
 
-export class NodeAcme implements AsyncDisposable {
+export class NodeAcme implements AsyncDisposable, Renewals {
   readonly #deps: NodeAcmeDeps;
   readonly #settings: AcmeFileSettings;
   readonly #engine: AcmeEngine;
@@ -73,7 +74,7 @@ export class NodeAcme implements AsyncDisposable {
         log,
         clock,
         seal,
-        store: storeOf(sql),
+        store: acmeStoreOf(sql),
         owner: hostname(),
         hosts: () => this.#wanted(),
         isServed: (host) => certificates.isAcme(host) && edge.certificates.get(host) !== undefined,
@@ -111,6 +112,7 @@ export class NodeAcme implements AsyncDisposable {
     deps.edge.follow(() => {
       acme.#engine.nudge();
     });
+    deps.certificates.attach(acme);
     acme.#engine.start();
     return acme;
   }
@@ -119,21 +121,26 @@ export class NodeAcme implements AsyncDisposable {
     return this.#engine.counts();
   }
 
-  status(): readonly AcmeHostStatus[] {
-    return this.#engine.status();
+  of(host: string): RenewalView {
+    const { renewAtMs, lastError } = this.#engine.statusOf(host);
+    return { renewAtMs, lastError: lastError?.message ?? null };
   }
 
-  statusOf(host: string): AcmeHostStatus | undefined {
-    return this.#wanted().includes(host) ? this.#engine.statusOf(host) : undefined;
+  waiting(max: number): readonly { readonly host: string; readonly lastError: string | null }[] {
+    const { edge } = this.#deps;
+    const without = this.#wanted().filter((host) => edge.certificates.get(host) === undefined);
+    return without.slice(0, max).map((host) => ({ host, lastError: this.of(host).lastError }));
   }
 
-  /** Tries a host again whatever failed before; `force`: also where its certificate is not due. False: it is none of those that get one. */
-  async renew(host: string, force: boolean): Promise<boolean> {
-    return await this.#engine.ask(host, force);
+  async renew(host: string | null, force: boolean): Promise<number> {
+    const wanted = this.#wanted();
+    if (host !== null && !wanted.includes(host)) return 0;
+    return await this.#engine.ask(host === null ? wanted : [host], force);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#deps.edge.follow(() => undefined);
+    this.#deps.certificates.attach(undefined);
     const ended = this.#engine[Symbol.asyncDispose]();
     for (const close of this.#close) close();
     await ended;
@@ -199,7 +206,7 @@ function unusable(message: string, mend: string, cause?: unknown): EcluseError {
 }
 
 /** The engine's store over the node's. */
-export function storeOf(sql: Sql): AcmeStore {
+export function acmeStoreOf(sql: Sql): AcmeStore {
   return {
     account: async (ca) => await readAcmeAccount(sql, ca),
     createAccount: async (account, nowMs) => await createAcmeAccount(sql, account, nowMs),

@@ -7,9 +7,11 @@ import type {
   CertificateAdded,
   CertificateControl,
   CertificateExplanation,
+  CertificateList,
   CertificateUpload,
   CertificateView,
 } from '#admin/certificate-control.ts';
+import type { RenewalView } from '#admin/certificate-control.ts';
 import type { LintFinding } from '#routing/operator/lint.ts';
 import type { RouteTable } from '#routing/route-table.ts';
 import {
@@ -40,6 +42,18 @@ export interface EdgeCertificatesDeps {
   readonly unknownNames: UnknownNames;
 }
 
+/** Who asks CAs for the next ones. */
+export interface Renewals {
+  /** Undefined: nobody asks for this one. */
+  of(host: string): RenewalView | undefined;
+  /** Hosts that have none yet, at most so many. */
+  waiting(max: number): readonly { readonly host: string; readonly lastError: string | null }[];
+  /** Null: all. For how many hosts. */
+  renew(host: string | null, force: boolean): Promise<number>;
+}
+
+/** Of a hundred thousand hosts that wait, the first say why. */
+const WAITING_SHOWN_MAX = 100;
 /** At 2.5 KB each, in the primary and in every worker (docs/decisions/024-certificates.md). */
 const CERTIFICATES_MAX = 100_000;
 /** More are one mistake, seen many times. */
@@ -97,13 +111,28 @@ export class EdgeCertificates implements CertificateControl {
   readonly #deps: EdgeCertificatesDeps;
   /** Names of those that came by ACME. */
   readonly #acme = new Set<string>();
+  #renewals: Renewals | undefined;
 
   constructor(deps: EdgeCertificatesDeps) {
     this.#deps = deps;
   }
 
-  async list(): Promise<readonly CertificateView[]> {
-    return (await listCertificates(this.#deps.sql)).map((row) => this.#viewOf(row));
+  async list(): Promise<CertificateList> {
+    const certificates = (await listCertificates(this.#deps.sql)).map((row) => this.#viewOf(row));
+    return { certificates, waiting: this.#renewals?.waiting(WAITING_SHOWN_MAX) ?? [] };
+  }
+
+  /** From now on `renewals` are who asks CAs; undefined: nobody does. */
+  attach(renewals: Renewals | undefined): void {
+    this.#renewals = renewals;
+  }
+
+  async renew({ host, force }: { readonly host: string | null; readonly force: boolean }): Promise<{ readonly hosts: number }> {
+    const renewals = this.#renewals;
+    if (renewals === undefined) throw acmeOff();
+    const hosts = await renewals.renew(host, force);
+    if (hosts === 0 && host !== null) throw notOfCa(host);
+    return { hosts };
   }
 
   async add(upload: CertificateUpload): Promise<CertificateAdded> {
@@ -196,7 +225,8 @@ export class EdgeCertificates implements CertificateControl {
 
   #viewOf(row: CertificateRow): CertificateView {
     const warnings = [...endWarnings(row, this.#deps.clock.nowMs()), ...this.#rivalWarnings(row)];
-    return { ...row, warnings: warnings.slice(0, WARNINGS_MAX) };
+    const renewal = (row.source === 'acme' ? this.#renewals?.of(row.name) : undefined) ?? null;
+    return { ...row, renewal, warnings: warnings.slice(0, WARNINGS_MAX) };
   }
 
   #rivalWarnings({ name, hosts }: CertificateRow): readonly string[] {
@@ -238,6 +268,26 @@ function taken(host: string): EcluseError {
     message: `the certificate for ${host} cannot be called so: one that was uploaded has that name, and is for other hosts`,
     mend: `add that one under another name, and remove it: ecluse cert rm ${host}`,
     status: 409,
+  });
+}
+
+function acmeOff(): EcluseError {
+  return new EcluseError({
+    code: 'ECLUSE_ACME_OFF',
+    source: 'usage',
+    message: 'no CA is asked for certificates here',
+    mend: 'set acme.directory in ecluse.yaml, and restart the node or type: ecluse upgrade',
+    status: 409,
+  });
+}
+
+function notOfCa(host: string): EcluseError {
+  return new EcluseError({
+    code: 'ECLUSE_ACME_HOST_UNKNOWN',
+    source: 'usage',
+    message: `no CA is asked for a certificate of ${host}`,
+    mend: 'it needs a route, a public name, and no certificate of your own; see: ecluse cert ls',
+    status: 404,
   });
 }
 

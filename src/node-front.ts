@@ -17,6 +17,7 @@ import type { Authority } from '#tls/authority.ts';
 import type { NodeParts } from './node-control.ts';
 import type { ContainerPlane } from './node-containers.ts';
 import { openFleet } from './node-fleet.ts';
+import type { NodeAcme } from './node-acme.ts';
 import type { Edge } from './node-edge.ts';
 import { NodeMetrics } from './node-metrics.ts';
 import type { LiveConfig } from './node-reload.ts';
@@ -122,6 +123,8 @@ export interface FrontDeps extends ContainerPlane {
   readonly hosts: ReadonlyMap<string, Host>;
   readonly edge: Edge;
   readonly pool: WorkerPool;
+  /** Undefined: no CA is asked. */
+  readonly acme: NodeAcme | undefined;
   readonly authority: Authority;
   readonly runsc: RunscCapabilities;
 }
@@ -143,7 +146,14 @@ export async function openFront(live: LiveConfig, deps: FrontDeps, stack: AsyncD
   };
   await onDomain();
   stack.use(startRenewal({ ...endpoint, log, edge }, live));
-  const metrics = await openMetrics(live.config, { log, sql, pool, hosts, containers: async () => await containers.list() });
+  const metrics = await openMetrics(live.config, {
+    log,
+    sql,
+    pool,
+    hosts,
+    containers: async () => await containers.list(),
+    acme: () => deps.acme?.counts(),
+  });
   if (metrics !== undefined) stack.use(metrics);
   const fleet = openFleet({ ...deps, activator: edge, metrics }, live.config.rebalance, stack);
   const tenants = openTenants(live, endpoint, { clock, sql, authority, volumes, hosts, events });

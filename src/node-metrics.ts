@@ -7,6 +7,7 @@ import type { Log } from '#log';
 import type { Host } from '#caas/host.ts';
 import type { WorkerPool } from '#proxy/worker-pool.ts';
 import { writtenOf } from '#routing/operator/compile-settings.ts';
+import type { AcmeCounts } from '#tls/acme/engine.ts';
 import { totalCertificates } from '#state/certificates.ts';
 import type { CertificateTotal } from '#state/certificates.ts';
 import type { ContainerRow } from '#state/containers.ts';
@@ -18,6 +19,8 @@ export interface NodeMetricsDeps {
   readonly pool: WorkerPool;
   readonly hosts: ReadonlyMap<string, Host>;
   readonly containers: () => Promise<readonly ContainerRow[]>;
+  /** Undefined: no CA is asked. */
+  readonly acme?: () => AcmeCounts | undefined;
 }
 
 const SCRAPES_MAX = 64;
@@ -60,6 +63,7 @@ export class NodeMetrics implements AsyncDisposable {
     });
     gaugeHealth(deps.pool, registers);
     countCertificates(registers, deps.sql);
+    countAcme(registers, () => deps.acme?.());
     this.#server = createServer((request, response) => {
       if (request.method !== 'GET' || (request.url ?? '').split('?')[0] !== '/metrics') {
         response.writeHead(404, { 'content-type': 'text/plain' }).end('the metrics are at /metrics\n');
@@ -157,4 +161,38 @@ function countCertificates(registers: Registry[], sql: Sql): void {
     'When the first certificate that was added ends, by source (Unix time).',
     ({ notAfterMs }) => notAfterMs / 1000,
   );
+}
+
+/** What CAs were asked for. By CA, and never by host. */
+function countAcme(registers: Registry[], counts: () => AcmeCounts | undefined): void {
+  const issued = new Counter({
+    name: 'ecluse_acme_certificates_total',
+    help: 'Certificates that came from a CA.',
+    labelNames: ['ca'],
+    registers,
+    collect: () => {
+      issued.reset();
+      for (const [ca, count] of counts()?.issued ?? []) issued.inc({ ca }, count);
+    },
+  });
+  const failed = new Counter({
+    name: 'ecluse_acme_failures_total',
+    help: 'Orders that came to nothing, by CA and kind: ca, rate-limit, validation, refused, internal.',
+    labelNames: ['ca', 'kind'],
+    registers,
+    collect: () => {
+      failed.reset();
+      for (const { ca, kind, count } of counts()?.failed ?? []) failed.inc({ ca, kind }, count);
+    },
+  });
+  const waiting = new Gauge({
+    name: 'ecluse_acme_waiting',
+    help: 'Hosts whose order is due and waits for a rate limit of a CA, by limit.',
+    labelNames: ['limit'],
+    registers,
+    collect: () => {
+      waiting.reset();
+      for (const [limit, count] of counts()?.waiting ?? []) waiting.set({ limit }, count);
+    },
+  });
 }

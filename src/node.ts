@@ -256,7 +256,7 @@ async function openNode(config: NodeConfig, log: Log, say: Say, orders: Orders):
   stack.use(acme);
   stack.use(watchIdle({ log, clock, containers, sleepers: plane.sleepers, useOf: (id) => pool.useOf(id) }));
   stack.use(watchSnapshots({ log, clock, containers, snapshots: plane.snapshots }));
-  const front = await openFront(live, { ...plane, log, clock, sql, hosts, edge, pool, authority, runsc }, stack);
+  const front = await openFront(live, { ...plane, log, clock, sql, hosts, edge, pool, acme, authority, runsc }, stack);
   const { fleet, onDomain } = front;
   const reloads = new Reloads({ log, clock, sql, live, readConfig: orders.readConfig, pool, edge, fleet, onDomain });
   const own = { log, clock, sql, config, live, hosts, pool, edge, certificates, acme };

@@ -19,13 +19,18 @@ export const certificateUploadSchema = z.strictObject({
   force: z.boolean().prefault(false).describe('Take one that is not valid today as well.'),
 });
 
+const renewalSchema = z.strictObject({
+  host: z.string().min(1).max(255).nullable().describe('The host; null: all that get certificates of CAs.'),
+  force: z.boolean().prefault(false).describe('Also where it is not time yet.'),
+});
+
 export const CERTIFICATE_ROUTES: readonly AdminRoute[] = [
   jsonRoute({
     method: 'GET',
     path: 'certs',
-    summary: 'Certificates that people added',
+    summary: 'Certificates that people added or that came from CAs, and hosts that wait for one',
     answer: CERTIFICATE_ANSWERS.CertificateList,
-    handle: async ({ control }) => ({ certificates: await control.certificates.list() }),
+    handle: async ({ control }) => await control.certificates.list(),
   }),
   jsonRoute({
     method: 'POST',
@@ -36,6 +41,16 @@ export const CERTIFICATE_ROUTES: readonly AdminRoute[] = [
     refusals: [409],
     answer: CERTIFICATE_ANSWERS.CertificateAdded,
     handle: async ({ control, body }) => await control.certificates.add(body),
+  }),
+  jsonRoute({
+    method: 'POST',
+    path: 'cert-renewals',
+    summary: 'Ask CAs again for certificates, whatever failed before',
+    body: renewalSchema,
+    status: 202,
+    refusals: [404, 409],
+    answer: CERTIFICATE_ANSWERS.RenewalsAsked,
+    handle: async ({ control, body }) => await control.certificates.renew(body),
   }),
   doneRoute({
     method: 'DELETE',

@@ -22,7 +22,7 @@ import type { Change } from '#state/change-log.ts';
 import type { Tenant } from '#state/tenants.ts';
 import type { LintFinding } from '#routing/operator/lint.ts';
 import { errorFromApi } from './api-error.ts';
-import type { CertificateAdded, CertificateControl, CertificateView } from './certificate-control.ts';
+import type { CertificateAdded, CertificateControl, CertificateList } from './certificate-control.ts';
 import type {
   ChangeRequest,
   DiffView,
@@ -205,7 +205,8 @@ function edgeClient(ask: <T>(call: Call) => Promise<T>): EdgeControl {
 
 function certificateClient(ask: <T>(call: Call) => Promise<T>): CertificateControl {
   return {
-    list: async () => (await ask<{ certificates: readonly CertificateView[] }>({ method: 'GET', path: 'certs' })).certificates,
+    list: async () => await ask<CertificateList>({ method: 'GET', path: 'certs' }),
+    renew: async (body) => await ask<{ readonly hosts: number }>({ method: 'POST', path: 'cert-renewals', body }),
     add: async (body) => await ask<CertificateAdded>({ method: 'POST', path: 'certs', body }),
     remove: async (name) => {
       await ask({ method: 'DELETE', path: `certs/${encodeURIComponent(name)}` });

@@ -12,7 +12,7 @@ import type { Proof, ProofPort } from '#tls/acme/issuance.ts';
 import { LIMIT_PRESETS } from '#tls/acme/rate-ledger.ts';
 import type { CheckedCertificate } from '#tls/certificate-check.ts';
 import { KeySeal } from '#tls/key-seal.ts';
-import { storeOf } from '../../src/node-acme.ts';
+import { acmeStoreOf } from '../../src/node-acme.ts';
 import type { AcmeCa } from './acme-ca/acme-ca.ts';
 import type { AcmeResponder } from './acme-responder.ts';
 
@@ -26,7 +26,12 @@ export interface AcmeFleetOptions {
   readonly ordersMax: number;
   /** The hosts that are to have a certificate, now. */
   readonly hosts: () => readonly string[];
+  /** So many times as long as they would, nodes that have nothing to do wait until they look around again. Months of minutes take their time. */
+  readonly idleFactor: number;
 }
+
+/** Engines look around so often; waits that are shorter are those of orders. */
+const ROUND_MS = 60_000;
 
 export interface AcmeFleet extends AsyncDisposable {
   /** What end users get, on every node. */
@@ -44,7 +49,14 @@ interface FleetNode {
 }
 
 export async function startAcmeFleet(options: AcmeFleetOptions): Promise<AcmeFleet> {
-  const { clock, cas, responder } = options;
+  const { cas, responder } = options;
+  const clock: Clock = {
+    nowMs: () => options.clock.nowMs(),
+    monotonicMs: () => options.clock.monotonicMs(),
+    sleep: async (ms, signal) => {
+      await options.clock.sleep(ms < ROUND_MS ? ms : ms * options.idleFactor, signal);
+    },
+  };
   // In memory: each of some thousand writes would wait for the disk.
   const folder = await mkdtemp('/dev/shm/ecl-acme-');
   const file = join(folder, 'state.db');
@@ -59,7 +71,7 @@ export async function startAcmeFleet(options: AcmeFleetOptions): Promise<AcmeFle
         log: createLog('error'),
         clock,
         seal,
-        store: storeOf(sql),
+        store: acmeStoreOf(sql),
         owner: `node-${String(index)}`,
         hosts: options.hosts,
         isServed: (host) => served.has(host),

@@ -136,7 +136,7 @@ export function createTestControl(sql: Sql): NodeControl {
   let readings = 0;
   return {
     edge: NO_EDGE,
-    certificates: { list: async () => [], add: noEdge, remove: noEdge },
+    certificates: { list: async () => ({ certificates: [], waiting: [] }), add: noEdge, remove: noEdge, renew: noEdge },
     status: async () => STATUS,
     reload: async () => ({
       file: '/etc/ecluse/ecluse.yaml',

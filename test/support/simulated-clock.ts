@@ -40,7 +40,8 @@ export class SimulatedClock implements Clock, Disposable {
     if (signal?.aborted === true) throw aborted(signal);
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     this.#order += 1;
-    const sleeper: Sleeper = { atMs: this.#passedMs + Math.max(0, ms), order: this.#order, wake: resolve };
+    // As timers do: in whole milliseconds, and `nowMs` is an integer like that of the system's clock.
+    const sleeper: Sleeper = { atMs: this.#passedMs + Math.max(0, Math.ceil(ms)), order: this.#order, wake: resolve };
     const abort = (): void => {
       this.#asleep.delete(sleeper);
       if (signal !== undefined) reject(aborted(signal));

@@ -8,7 +8,7 @@ import type { Log } from '#log';
 import { failureFactsOf } from './acme-failure.ts';
 import type { AcmeStore } from './acme-store.ts';
 import { caFailed } from './back-off.ts';
-import type { Failures } from './back-off.ts';
+import type { FailureKind, Failures } from './back-off.ts';
 import { CaAccess } from './ca-access.ts';
 import type { AcmeCaSettings, CaAccessDeps } from './ca-access.ts';
 import type { CaTransport } from './ca-transport.ts';
@@ -52,8 +52,7 @@ export interface AcmeHostStatus {
 
 export interface AcmeCounts {
   readonly issued: ReadonlyMap<string, number>;
-  /** By CA and kind. */
-  readonly failed: ReadonlyMap<string, number>;
+  readonly failed: readonly { readonly ca: string; readonly kind: FailureKind; readonly count: number }[];
   /** Hosts that were due and waited for a limit, when it was looked at last. */
   readonly waiting: ReadonlyMap<LimitName, number>;
 }
@@ -91,7 +90,7 @@ export class AcmeEngine implements AsyncDisposable {
   /** Hosts whose order at a CA is to be gone on with: that is paid. */
   readonly #begun = new Map<string, string>();
   readonly #issued = new Map<string, number>();
-  readonly #failed = new Map<string, number>();
+  readonly #failed: { readonly ca: string; readonly kind: FailureKind; count: number }[] = [];
   #waiting: ReadonlyMap<LimitName, number> = new Map();
   #queue: readonly PlannedOrder[] = [];
   #plannedMs = 0;
@@ -122,20 +121,18 @@ export class AcmeEngine implements AsyncDisposable {
     this.#wake.resolve(undefined);
   }
 
-  /** Tries a host again whatever failed before; `force`: also where its certificate is not due. False: it is none of those that get one. */
-  async ask(host: string, force: boolean): Promise<boolean> {
-    if (!this.#deps.hosts().includes(host)) return false;
-    await this.#learn([host]);
-    const known = this.#known.get(host);
-    if (known === undefined) return false;
-    const askedMs = force || known.state.current === null ? this.#deps.clock.nowMs() : null;
-    await this.#write(host, known, { ...known.state, askedMs, failures: {} });
+  /** Tries hosts again whatever failed before; `force`: also where what they have is not due. They have to be of those that get one. Returns how many. */
+  async ask(hosts: readonly string[], force: boolean): Promise<number> {
+    await this.#learn(hosts.filter((host) => !this.#known.has(host)));
+    for (const host of hosts) {
+      const known = this.#known.get(host);
+      if (known === undefined) continue;
+      const askedMs = force || known.state.current === null ? this.#deps.clock.nowMs() : null;
+      await this.#write(host, known, { ...known.state, askedMs, failures: {} });
+    }
+    for (const { directory } of this.#options.cas) await this.#caIs(directory, undefined);
     this.nudge();
-    return true;
-  }
-
-  status(): readonly AcmeHostStatus[] {
-    return this.#deps.hosts().map((host) => this.statusOf(host));
+    return hosts.length;
   }
 
   statusOf(host: string): AcmeHostStatus {
@@ -311,7 +308,7 @@ export class AcmeEngine implements AsyncDisposable {
     }
     if (outcome.kind === 'failed') {
       const { kind, retryAfterMs } = outcome.facts;
-      count(this.#failed, `${ca} ${kind}`);
+      this.#countFailure(ca, kind);
       const nowMs = this.#deps.clock.nowMs();
       if (kind === 'ca' || (kind === 'rate-limit' && retryAfterMs === undefined))
         await this.#caIs(ca, caFailed(this.#ofCa.get(ca), { seed: ca, kind, nowMs, retryAfterMs, beganMs }));
@@ -319,6 +316,12 @@ export class AcmeEngine implements AsyncDisposable {
     }
     // What was planned does not know of this yet.
     if (outcome.kind !== 'issued') this.#plannedMs = 0;
+  }
+
+  #countFailure(ca: string, kind: FailureKind): void {
+    const known = this.#failed.find((one) => one.ca === ca && one.kind === kind);
+    if (known === undefined) this.#failed.push({ ca, kind, count: 1 });
+    else known.count += 1;
   }
 
   async #caIs(ca: string, failures: Failures | undefined): Promise<void> {

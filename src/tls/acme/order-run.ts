@@ -20,7 +20,7 @@ import type { HostState } from './host-state.ts';
 import { isToGoOn, obtainCertificate } from './issuance.ts';
 import type { BegunOrder, ProofPort } from './issuance.ts';
 import type { PlannedOrder } from './order-queue.ts';
-import type { Intent, Verdict } from './rate-ledger.ts';
+import type { Verdict } from './rate-ledger.ts';
 import { registeredDomainOf } from './registered-domain.ts';
 import type { Spending } from './spending.ts';
 
@@ -147,8 +147,8 @@ async function buy(deps: OrderRunDeps, access: CaAccess, { planned, row, state, 
   const account = await access.account();
   const names = [host];
   const replaces = planned.replaces ? (state.current?.id ?? undefined) : undefined;
-  const intent: Intent = {
-    kind: 'order',
+  const intent = {
+    kind: 'order' as const,
     ca,
     account,
     names,
@@ -184,7 +184,7 @@ async function buy(deps: OrderRunDeps, access: CaAccess, { planned, row, state, 
     const { kind } = failureFactsOf(error);
     // One that goes on later is still to become a certificate; one that the CA has not taken is none.
     if ((!isToGoOn(error) || !isBegun) && !signal.aborted)
-      await spending.failed({ id, ca, account, intent }, kind === 'validation' ? host : undefined, clock.nowMs());
+      await spending.failed({ id, intent }, kind === 'validation' ? host : undefined, clock.nowMs());
     throw error;
   }
 }

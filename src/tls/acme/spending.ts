@@ -3,6 +3,11 @@ import type { AcmeStore, StoredSpent } from './acme-store.ts';
 import { CERTIFICATE_LIMITS, RateLedger, failureRowOf, isLimitName, rowsOf } from './rate-ledger.ts';
 import type { CaLimits, Intent, LedgerRow, Verdict } from './rate-ledger.ts';
 
+export interface SpentOrder {
+  readonly id: string;
+  readonly intent: Intent & { readonly kind: 'order' };
+}
+
 /** Each time somebody else has spent something meanwhile; more in a row is a fault. */
 const ATTEMPTS_MAX = 50;
 /**
@@ -59,12 +64,8 @@ export class Spending {
   }
 
   /** An order came to no certificate: what counts certificates is given back, and the host that failed is counted. */
-  async failed(
-    order: { readonly id: string; readonly ca: string; readonly account: string; readonly intent: Intent },
-    failedHost: string | undefined,
-    nowMs: number,
-  ): Promise<void> {
-    const { id, ca, account, intent } = order;
+  async failed({ id, intent }: SpentOrder, failedHost: string | undefined, nowMs: number): Promise<void> {
+    const { ca, account } = intent;
     const limits = this.#limitsOf(ca);
     const back = certificateRows(intent, limits, { id, nowMs }).length === 0 ? [] : [givenBack(id, ca, nowMs)];
     const failures = failedHost === undefined ? [] : failureRowOf({ ca, account, host: failedHost }, limits, { id, nowMs });
@@ -72,8 +73,7 @@ export class Spending {
   }
 
   /** An order came to a certificate. CAs count that when they make it, which may be days after it was ordered: what was spent counts from now. */
-  async issued(order: { readonly id: string; readonly intent: Intent }, nowMs: number): Promise<void> {
-    const { id, intent } = order;
+  async issued({ id, intent }: SpentOrder, nowMs: number): Promise<void> {
     const rows = certificateRows(intent, this.#limitsOf(intent.ca), { id: `${id} ${String(nowMs)}`, nowMs });
     if (rows.length > 0) await this.#write([givenBack(id, intent.ca, nowMs), ...rows]);
   }

@@ -28,7 +28,7 @@ async function openScene({ nodes, pollSeconds }: { readonly nodes: number; reado
   const ca = stack.use(await startAcmeCa({ clock, resolver: responder.resolver, pollSeconds }));
   let names = ['h0.many.test'];
   const fleet = stack.use(
-    await startAcmeFleet({ clock, nodes, responder, ordersMax: 16, hosts: () => names, cas: [caSettings(ca)] }),
+    await startAcmeFleet({ clock, nodes, responder, ordersMax: 16, idleFactor: 1, hosts: () => names, cas: [caSettings(ca)] }),
   );
   await clock.advance(10 * MINUTE_MS);
   expect(ca.record.certificates.length).toBe(1);

@@ -36,7 +36,15 @@ describe('what a CA says wrong is told, what is served stays, and a certificate 
     await using responder = await startAcmeResponder();
     await using ca = await startAcmeCa({ clock, resolver: responder.resolver });
     const cas = [caSettings(ca)];
-    await using fleet = await startAcmeFleet({ clock, nodes: 1, responder, ordersMax: 2, hosts: () => [HOST], cas });
+    await using fleet = await startAcmeFleet({
+      clock,
+      nodes: 1,
+      responder,
+      ordersMax: 2,
+      idleFactor: 1,
+      hosts: () => [HOST],
+      cas,
+    });
     const [engine] = fleet.engines();
     await clock.advance(MINUTE_MS);
     const first = fleet.served.get(HOST);
@@ -45,7 +53,7 @@ describe('what a CA says wrong is told, what is served stays, and a certificate 
 
     ca.faults.lie = lie;
     await clock.advance(2 * HOUR_MS); // A directory is kept for an hour.
-    await engine?.ask(HOST, true);
+    await engine?.ask([HOST], true);
     await clock.advance(10 * MINUTE_MS);
     expect(engine?.statusOf(HOST).lastError?.message).toMatch(told);
     expect(fleet.served.get(HOST)).toBe(first);
@@ -54,7 +62,7 @@ describe('what a CA says wrong is told, what is served stays, and a certificate 
     await clock.advance(3 * HOUR_MS);
     // The CA has counted what it sent as the one that replaces the first: it says so once, and is then asked for one that replaces nothing.
     for (let asked = 0; asked < 2; asked += 1) {
-      await engine?.ask(HOST, true);
+      await engine?.ask([HOST], true);
       await clock.advance(HOUR_MS);
     }
     expect(fleet.served.get(HOST)?.fingerprint).not.toBe(first?.fingerprint);

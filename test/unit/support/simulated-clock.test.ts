@@ -120,6 +120,13 @@ describe('SimulatedClock', () => {
     await expect(clock.during(Promise.reject(new Error('broken')), 4_000)).rejects.toThrow('broken');
   });
 
+  test('stands at whole milliseconds', async () => {
+    using clock = new SimulatedClock(START_MS);
+    await clock.during(clock.sleep(0.5), 10);
+    await clock.during(clock.sleep(843.75), 1_000);
+    expect(clock.nowMs() - START_MS).toBe(845);
+  });
+
   test('a jump of the wall clock moves no sleeper', async () => {
     using clock = new SimulatedClock(START_MS);
     const slept = clock.sleep(1_000);
