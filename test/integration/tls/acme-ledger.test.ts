@@ -55,7 +55,7 @@ function outage({ clock }: Scene, afterMs: number, hours: number): Outage {
 describe('what is spent', () => {
   test.each([1, 3])(
     'of %i nodes that order many at once is as much as there is, and not more',
-    { timeout: 120_000 },
+    { timeout: 300_000 },
     async (nodes) => {
       await using scene = await openScene({ nodes, pollSeconds: 1 });
       scene.want(105);
@@ -65,7 +65,7 @@ describe('what is spent', () => {
     },
   );
 
-  test('by orders that an outage let nobody make is given back', { timeout: 120_000 }, async () => {
+  test('by orders that an outage let nobody make is given back', { timeout: 300_000 }, async () => {
     await using scene = await openScene({ nodes: 3, pollSeconds: 1 });
     scene.ca.faults.outages = [outage(scene, 0, 48)];
     scene.want(45);
@@ -73,7 +73,7 @@ describe('what is spent', () => {
     expect(scene.issued()).toBe(45);
   });
 
-  test('by failed validations is given back to every node', { timeout: 120_000 }, async () => {
+  test('by failed validations is given back to every node', { timeout: 300_000 }, async () => {
     await using scene = await openScene({ nodes: 3, pollSeconds: 1 });
     scene.ca.faults.challengesFail = true;
     scene.want(45);
@@ -87,7 +87,7 @@ describe('what is spent', () => {
 
   test(
     'by orders that an outage interrupts is theirs when it is over, and counts from when the CA counts it',
-    { timeout: 120_000 },
+    { timeout: 300_000 },
     async () => {
       await using scene = await openScene({ nodes: 1, pollSeconds: 60 });
       scene.want(110);
