@@ -49,6 +49,8 @@ const PROGRAMS_FOR_TESTS: readonly Program[] = [
   { program: 'docker-registry', debianPackage: 'docker-registry' },
   { program: 'docker-compose', debianPackage: 'docker-compose' },
   { program: 'pebble', debianPackage: 'pebble' },
+  { program: 'named', debianPackage: 'bind9' },
+  { program: 'nsupdate', debianPackage: 'bind9-dnsutils' },
 ];
 /** Debian's own interpreter: another one on the machine does not know Debian's modules. */
 const DEBIAN_PYTHON = '/usr/bin/python3';

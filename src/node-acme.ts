@@ -30,8 +30,11 @@ import type { AcmeStore } from '#tls/acme/acme-store.ts';
 import type { AcmeCaSettings } from '#tls/acme/ca-access.ts';
 import { openTransport } from '#tls/acme/ca-transport.ts';
 import { dnsByHook } from '#tls/acme/dns-hook.ts';
+import { dnsByUpdate } from '#tls/acme/dns-update.ts';
+import type { ProofPort } from '#tls/acme/issuance.ts';
 import { AcmeEngine } from '#tls/acme/engine.ts';
 import type { AcmeCounts } from '#tls/acme/engine.ts';
+import { OnDemand, askByHttp } from '#tls/acme/on-demand.ts';
 import { ProofBoard } from '#tls/acme/proof-board.ts';
 import { LIMIT_PRESETS } from '#tls/acme/rate-ledger.ts';
 import { isPublicName } from '#tls/acme/registered-domain.ts';
@@ -61,8 +64,8 @@ export class NodeAcme implements AsyncDisposable, Renewals {
   readonly #settings: AcmeFileSettings;
   readonly #engine: AcmeEngine;
   readonly #close: (() => void)[] = [];
-  /** The hosts of a config version. */
-  #hosts: { readonly version: number; readonly list: readonly string[] } | undefined;
+  /** The hosts of a config version, and of so many calls. */
+  #hosts: { readonly version: number; readonly called: number; readonly list: readonly string[] } | undefined;
 
   private constructor(deps: NodeAcmeDeps, settings: AcmeFileSettings, cas: readonly OpenCa[]) {
     const { log, clock, sql, seal, edge, certificates, pool } = deps;
@@ -84,7 +87,7 @@ export class NodeAcme implements AsyncDisposable, Renewals {
           show: async (proofs) => {
             await pool.show(proofs);
           },
-          dns: settings.dns === undefined ? undefined : dnsByHook({ log, clock }, settings.dns),
+          dns: dnsOf({ log, clock }, settings.dns),
         }),
         install: async (host, certificate) => {
           await certificates.install(host, certificate);
@@ -113,8 +116,28 @@ export class NodeAcme implements AsyncDisposable, Renewals {
       acme.#engine.nudge();
     });
     deps.certificates.attach(acme);
+    acme.#listen();
     acme.#engine.start();
     return acme;
+  }
+
+  /** Clients call hosts that no certificate is for. */
+  #listen(): void {
+    const { onDemand } = this.#settings;
+    if (onDemand === undefined) return;
+    const { log, clock, edge } = this.#deps;
+    const calls = new OnDemand({
+      log,
+      clock,
+      isOpen: (name) => this.#isRouted(name) && !this.#hasOwn(name),
+      ask: onDemand.ask === undefined ? undefined : askByHttp(onDemand.ask),
+      want: async (name) => {
+        await this.#engine.want(name);
+      },
+    });
+    edge.listen((names) => {
+      void calls.called(names);
+    });
   }
 
   counts(): AcmeCounts {
@@ -140,6 +163,7 @@ export class NodeAcme implements AsyncDisposable, Renewals {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#deps.edge.follow(() => undefined);
+    this.#deps.edge.listen(() => undefined);
     this.#deps.certificates.attach(undefined);
     const ended = this.#engine[Symbol.asyncDispose]();
     for (const close of this.#close) close();
@@ -149,13 +173,25 @@ export class NodeAcme implements AsyncDisposable, Renewals {
   /** Public hosts of routes, and those that were named, without what has a certificate of the operator's own. */
   #wanted(): readonly string[] {
     const { edge } = this.#deps;
-    if (this.#hosts?.version === edge.version) return this.#hosts.list;
-    const { auto, hosts, dns } = this.#settings;
+    const { called } = this.#engine;
+    if (this.#hosts?.version === edge.version && this.#hosts.called === called.size) return this.#hosts.list;
+    const { auto, hosts, dns, onDemand } = this.#settings;
     const routed = auto === 'off' ? [] : [...edge.settings.hosts.entries().map(([host]) => host), ...edge.containerRoutes.keys()];
-    const all = new Set([...hosts, ...routed.filter(isPublicName)]);
+    // Where hosts get theirs when they are called, a wildcard that cannot be proved is not asked for.
+    const isAskedFor = (host: string): boolean =>
+      isPublicName(host) && (onDemand === undefined || dns !== undefined || !host.startsWith('*.'));
+    const onCall = onDemand === undefined ? [] : [...called].filter((host) => this.#isRouted(host));
+    const all = new Set([...hosts, ...routed.filter(isAskedFor), ...onCall]);
     const list = [...all].filter((host) => !this.#hasOwn(host) && !(dns !== undefined && all.has(wildcardOf(host))));
-    this.#hosts = { version: edge.version, list };
+    this.#hosts = { version: edge.version, called: called.size, list };
     return list;
+  }
+
+  /** Whether a route is for a host that is called. One of any host is so only where somebody is asked. */
+  #isRouted(host: string): boolean {
+    const { edge } = this.#deps;
+    const hasRoute = (of: string): boolean => edge.settings.hosts.get(of) !== undefined || edge.containerRoutes.has(of);
+    return hasRoute(host) || hasRoute(wildcardOf(host)) || (this.#settings.onDemand?.ask !== undefined && hasRoute('*'));
   }
 
   #hasOwn(host: string): boolean {
@@ -163,6 +199,11 @@ export class NodeAcme implements AsyncDisposable, Renewals {
     const holders = [...edge.certificates.holdersOf(host), ...edge.certificates.holdersOf(wildcardOf(host))];
     return holders.some(({ name }) => !certificates.isAcme(name));
   }
+}
+
+function dnsOf(deps: Pick<NodeAcmeDeps, 'log' | 'clock'>, settings: AcmeFileSettings['dns']): ProofPort | undefined {
+  if (settings === undefined) return undefined;
+  return settings.kind === 'hook' ? dnsByHook(deps, settings) : dnsByUpdate(deps, settings);
 }
 
 /** The wildcard that covers a host. */

@@ -25,6 +25,7 @@ import {
 } from '#state/certificates.ts';
 import type { CertificateMaterial, CertificateRow, CertificateSource } from '#state/certificates.ts';
 import type { Sql } from '#state/sql.ts';
+import { safetyPointMs } from '#tls/acme/renewal-plan.ts';
 import { DEFAULT_CERTIFICATE } from '#tls/certificate.ts';
 import type { CertificateChain, EdgeCertificate } from '#tls/certificate.ts';
 import { checkCertificate } from '#tls/certificate-check.ts';
@@ -243,10 +244,16 @@ export class EdgeCertificates implements CertificateControl {
   }
 }
 
-function endWarnings({ notBeforeMs, notAfterMs }: CertificateRow, nowMs: number): readonly string[] {
+/** What a CA renews is to have been renewed by then (tls/acme/renewal-plan.ts). */
+function warnFromMs({ source, notBeforeMs, notAfterMs }: CertificateRow): number {
+  return source === 'acme' ? safetyPointMs({ notBeforeMs, notAfterMs }) : notAfterMs - WARN_BEFORE_MS;
+}
+
+function endWarnings(row: CertificateRow, nowMs: number): readonly string[] {
+  const { notBeforeMs, notAfterMs } = row;
   if (notAfterMs <= nowMs) return [`it expired on ${new Date(notAfterMs).toISOString()}`];
   if (notBeforeMs > nowMs) return [`it is not valid before ${new Date(notBeforeMs).toISOString()}`];
-  if (notAfterMs - nowMs >= WARN_BEFORE_MS) return [];
+  if (nowMs <= warnFromMs(row)) return [];
   const days = Math.floor((notAfterMs - nowMs) / DAY_MS);
   return [`it expires in ${days === 0 ? 'less than a day' : `${String(days)} ${days === 1 ? 'day' : 'days'}`}`];
 }

@@ -99,6 +99,7 @@ export class Edge implements Activator {
   /** Whether the next publication looks whether the default certificate is due. */
   #renews = false;
   #changed: () => void = () => undefined;
+  #called: (names: readonly string[]) => void = () => undefined;
   #running: Promise<void> | undefined;
   #again: Promise<void> | undefined;
   /** Endpoints whose requests go on with the next publication. */
@@ -154,6 +155,15 @@ export class Edge implements Activator {
   /** From now on `changed` hears where hosts of routes have changed, or a certificate is gone. */
   follow(changed: () => void): void {
     this.#changed = changed;
+  }
+
+  /** From now on `called` hears of names that clients call and no certificate is for. */
+  listen(called: (names: readonly string[]) => void): void {
+    this.#called = called;
+  }
+
+  called(names: readonly string[]): void {
+    this.#called(names);
   }
 
   /** From now on changes go to these workers; undefined: to nobody, because they are being drained. */

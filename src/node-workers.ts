@@ -113,6 +113,13 @@ export async function openWorkers(
       onWake: (endpointIds) => {
         edge.wanted(endpointIds);
       },
+      ...(config.acme?.onDemand === undefined
+        ? {}
+        : {
+            onCalled: (names: readonly string[]) => {
+              edge.called(names);
+            },
+          }),
     },
   );
   edge.attach(pool);

@@ -98,7 +98,10 @@ async function boot(message: ToWorker & { readonly kind: 'boot' }): Promise<void
     pushTraffic(plane);
   }, TRAFFIC_PERIOD_MS).unref();
   try {
-    state.listener = await Listener.open(plane, options);
+    const onCalled = (names: readonly string[]): void => {
+      send({ kind: 'called', names });
+    };
+    state.listener = await Listener.open(plane, { ...options, onCalled: options.tellsCalled ? onCalled : undefined });
   } catch (error) {
     const code = codeOf(error);
     send({ kind: 'refused', seq, reason: reasonOf(error), ...(code === undefined ? {} : { code }) });

@@ -38,7 +38,10 @@ export interface Drain {
   keepsIdle: boolean;
 }
 
-export type ListenerOptions = Pick<WorkerOptions, 'listen' | 'trust' | 'ticketKeys' | 'unknownNames'>;
+export interface ListenerOptions extends Pick<WorkerOptions, 'listen' | 'trust' | 'ticketKeys' | 'unknownNames'> {
+  /** Hears of names that clients call and no certificate is for. */
+  readonly onCalled?: ((names: readonly string[]) => void) | undefined;
+}
 
 interface ReadPaths {
   readonly plain: ReadPath;
@@ -61,10 +64,10 @@ export class Listener implements AsyncDisposable {
   #handshakes = 0;
   #defaultCertificate: EdgeCertificate | undefined;
 
-  private constructor(plane: DataPlane, paths: ReadPaths, { trust, ticketKeys, unknownNames }: ListenerOptions) {
+  private constructor(plane: DataPlane, paths: ReadPaths, { trust, ticketKeys, unknownNames, onCalled }: ListenerOptions) {
     this.#ticketKeys = ticketKeys;
     this.#plane = plane;
-    this.#names = new ServerNames(plane, unknownNames);
+    this.#names = new ServerNames(plane, unknownNames, onCalled);
     this.#paths = paths;
     this.#proxyProtocol = trust.proxyProtocol;
   }

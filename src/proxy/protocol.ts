@@ -77,6 +77,8 @@ export interface WorkerOptions {
   readonly workers: number;
   readonly trust: TrustOptions;
   readonly unknownNames: UnknownNames;
+  /** Whether it tells which names clients call that no certificate is for. */
+  readonly tellsCalled: boolean;
   readonly accessLogFile: string;
   readonly logLevel: LogLevel;
   /** Counts the primaries of this node, and says where the one after this one will be looked for. */
@@ -175,4 +177,6 @@ export type FromWorker =
   /** Requests wait for one of these endpoints, all of which sleep. Said again while they wait. */
   | { readonly kind: 'wake'; readonly endpointIds: readonly string[] }
   /** Handshakes wait for certificates of the internal CA for these hosts of routes. Said again while they wait. */
-  | { readonly kind: 'certificate-wanted'; readonly hosts: readonly string[] };
+  | { readonly kind: 'certificate-wanted'; readonly hosts: readonly string[] }
+  /** Clients have called names that no certificate is for, though a route may be. */
+  | { readonly kind: 'called'; readonly names: readonly string[] };

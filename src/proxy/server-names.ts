@@ -10,6 +10,7 @@ import { DEFAULT_CERTIFICATE } from '#tls/certificate.ts';
 import type { EdgeCertificate } from '#tls/certificate.ts';
 import type { UnknownNames } from '#tls/config.ts';
 import { SecureContexts } from '#tls/secure-contexts.ts';
+import { CalledNames } from './called-names.ts';
 import type { DataPlane } from './data-plane.ts';
 
 /** How a handshake goes on. */
@@ -26,11 +27,13 @@ const ALERT_HEAD = [21, 3, 3, 0, 2, 2] as const;
 export class ServerNames {
   readonly #plane: DataPlane;
   readonly #unknown: UnknownNames;
+  readonly #called: CalledNames | undefined;
   readonly #contexts = new SecureContexts();
 
-  constructor(plane: DataPlane, unknown: UnknownNames) {
+  constructor(plane: DataPlane, unknown: UnknownNames, onCalled?: (names: readonly string[]) => void) {
     this.#plane = plane;
     this.#unknown = unknown;
+    this.#called = onCalled === undefined ? undefined : new CalledNames(plane.clock, onCalled);
   }
 
   /** Answers at once, or when the primary has signed one. `serverName` is what a client wrote. */
@@ -41,6 +44,7 @@ export class ServerNames {
       done(this.#with(added));
       return;
     }
+    this.#called?.called(name);
     const host = certificateHostOf(this.#plane.table, name);
     if (host === undefined) {
       done(this.#ofUnknown());

@@ -33,6 +33,8 @@ export interface WorkerPoolOptions {
   readonly ticketKeys?: Uint8Array;
   /** What this node's primaries hand on to each other; undefined: the workers end with theirs. */
   readonly succession?: Succession;
+  /** Clients have called names that no certificate is for. Undefined: workers need not say so. */
+  readonly onCalled?: (names: readonly string[]) => void;
   readonly onTraffic: (deltas: readonly TrafficDelta[]) => void;
   /**
    * Requests wait for one of these endpoints, all of which sleep: any one will do. Said once, and again after some seconds while they wait. To be

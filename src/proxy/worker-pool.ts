@@ -403,6 +403,9 @@ export class WorkerPool implements AsyncDisposable {
         wanted: (hosts) => {
           answerWanted(this.#deps.log, this.#options.issue, member.process, hosts);
         },
+        called: (names) => {
+          this.#options.onCalled?.(names);
+        },
       }),
       startMs: this.#deps.clock.monotonicMs(),
       booted: false,
@@ -439,7 +442,7 @@ export class WorkerPool implements AsyncDisposable {
   async #boot(member: Member): Promise<void> {
     member.booted = true;
     member.version = this.version;
-    const { succession, ticketKeys, unknownNames = 'default', workers } = this.#options;
+    const { succession, ticketKeys, unknownNames = 'default', workers, onCalled } = this.#options;
     const generation = { generation: succession?.generation ?? 1, successorSocket: succession?.socketPath };
     const reply = await member.process.ask(
       {
@@ -449,6 +452,7 @@ export class WorkerPool implements AsyncDisposable {
           workers,
           listen: this.#listen,
           unknownNames,
+          tellsCalled: onCalled !== undefined,
           ticketKeys,
           ...generation,
         },

@@ -15,6 +15,7 @@ export interface WorkerEvents {
   readonly spent: (spends: Spends) => void;
   readonly wake: (endpointIds: readonly string[]) => void;
   readonly wanted: (hosts: readonly string[]) => void;
+  readonly called: (names: readonly string[]) => void;
 }
 
 export class WorkerProcess {
@@ -85,6 +86,9 @@ export class WorkerProcess {
         return;
       case 'certificate-wanted':
         events.wanted(message.hosts);
+        return;
+      case 'called':
+        events.called(message.names);
         return;
       case 'ack':
       case 'refused':

@@ -66,6 +66,9 @@ export async function startAcmeNode(workers = 2): Promise<AcmeNode> {
       issue: async (host) => await edge.issue(host),
       onTraffic: () => undefined,
       onWake: () => undefined,
+      onCalled: (names) => {
+        edge.called(names);
+      },
     },
   );
   edge.attach(pool);
@@ -122,7 +125,7 @@ export function acmeSettings(
     challenges: ['http-01'],
     ...ca,
   };
-  return { cas: [one], auto: 'routes', hosts: [], ordersMax: 8, dns: undefined, ...more };
+  return { cas: [one], auto: 'routes', hosts: [], onDemand: undefined, ordersMax: 8, dns: undefined, ...more };
 }
 
 export async function writeIn(folder: string, name: string, text: string, mode = 0o600): Promise<string> {

@@ -18,6 +18,8 @@ export interface PebbleOptions {
   /** Per cent of good nonces that it refuses. */
   readonly nonceReject?: number;
   /** Key id and HMAC key, without which it makes no account. */
+  /** Who answers for names instead of its own name server: address and port. */
+  readonly dnsServer?: string;
   readonly eab?: { readonly keyId: string; readonly hmacKey: string };
 }
 
@@ -44,7 +46,7 @@ export async function freePort(): Promise<number> {
   return typeof address === 'object' && address !== null ? address.port : 0;
 }
 
-export async function startPebble({ httpPort, tlsPort, nonceReject = 0, eab }: PebbleOptions): Promise<Pebble> {
+export async function startPebble({ httpPort, tlsPort, nonceReject = 0, eab, dnsServer }: PebbleOptions): Promise<Pebble> {
   const folder = await mkdtemp(join(tmpdir(), 'ecluse-pebble-'));
   const [port, management, dns, dnsManagement] = [await freePort(), await freePort(), await freePort(), await freePort()];
   const authority = await openAuthority(join(folder, 'ca'), { clock: systemClock });
@@ -69,10 +71,14 @@ export async function startPebble({ httpPort, tlsPort, nonceReject = 0, eab }: P
     { stdio: 'ignore' },
   );
   const environment = { ...process.env, PEBBLE_VA_NOSLEEP: '1', PEBBLE_WFE_NONCEREJECT: String(nonceReject) };
-  const pebble = spawn('pebble', ['-config', join(folder, 'config.json'), '-dnsserver', `127.0.0.1:${String(dns)}`], {
-    stdio: ['ignore', 'pipe', 'pipe'],
-    env: environment,
-  });
+  const pebble = spawn(
+    'pebble',
+    ['-config', join(folder, 'config.json'), '-dnsserver', dnsServer ?? `127.0.0.1:${String(dns)}`],
+    {
+      stdio: ['ignore', 'pipe', 'pipe'],
+      env: environment,
+    },
+  );
   let output = '';
   for (const stream of [pebble.stdout, pebble.stderr]) stream.on('data', (piece: Buffer) => (output += piece.toString()));
   const directory = `https://localhost:${String(port)}/dir`;

@@ -8,6 +8,7 @@ const CHALLENGES = ['http-01', 'tls-alpn-01', 'dns-01'] as const;
 const CAS_MAX = 5;
 const HOSTS_MAX = 1000;
 const ORDERS_MAX = 50;
+const DNS_PORT = 53;
 const LETS_ENCRYPT_DOMAIN = '.letsencrypt.org';
 
 const directory = z
@@ -46,15 +47,36 @@ const caKeys = {
     ),
 };
 
+/** An address without brackets, and its port. */
+const SERVER = /^(?<host>[0-9a-fA-F.:]+?|\[[0-9a-fA-F:]+\])(?::(?<port>\d{1,5}))?$/;
+
 const dns = z
   .strictObject({
     hook: z
       .string()
       .min(1)
+      .optional()
       .describe('A program that is called as HOOK add|remove NAME VALUE, and puts the TXT record where resolvers see it.'),
-    timeoutSeconds: z.int().min(1).max(600).prefault(60).describe('For one call of the program.'),
+    server: z
+      .string()
+      .regex(SERVER, { error: 'it is no address of a name server; write it like "192.0.2.1:53" or "[2001:db8::1]:53"' })
+      .optional()
+      .describe('Instead of a program: the address of the name server that takes dynamic updates (RFC 2136).'),
+    keyFile: z
+      .string()
+      .min(1)
+      .optional()
+      .describe('With server: the file of the key that updates are signed with (TSIG), as tsig-keygen writes it.'),
+    timeoutSeconds: z.int().min(1).max(600).prefault(60).describe('For one call of the program, or one update.'),
     settleSeconds: z.int().min(0).max(600).prefault(5).describe('How long the servers of the zone take to tell each other.'),
   })
+  .refine(
+    ({ hook, server, keyFile }) =>
+      (hook === undefined) === (server !== undefined) && (server === undefined) === (keyFile === undefined),
+    {
+      error: 'it has either hook, or server and keyFile',
+    },
+  )
   .optional()
   .describe('How proofs get into the DNS (dns-01), which wildcards need.');
 
@@ -83,6 +105,17 @@ export const acmeKeys = {
         .max(HOSTS_MAX)
         .prefault([])
         .describe('Hosts that get one in any case, also those whose names are not public.'),
+      onDemand: z
+        .strictObject({
+          ask: z
+            .url({ protocol: /^https?$/ })
+            .optional()
+            .describe(
+              'A URL that is asked by GET with ?domain=NAME; the answer 200 allows the name. Without it routes of wildcards decide.',
+            ),
+        })
+        .optional()
+        .describe('Also hosts that clients call and a route of a wildcard, or of any host, is for. Absent: they get none.'),
       ordersMax: z.int().min(1).max(ORDERS_MAX).prefault(8).describe('Orders at a time.'),
       dns,
     })
@@ -102,24 +135,37 @@ export interface AcmeCaFileSettings {
   readonly challenges: readonly (typeof CHALLENGES)[number][];
 }
 
-export interface AcmeDnsSettings {
-  readonly hook: string;
+interface DnsTimes {
   readonly timeoutMs: number;
   readonly settleMs: number;
 }
+
+export interface AcmeDnsHook extends DnsTimes {
+  readonly kind: 'hook';
+  readonly hook: string;
+}
+
+export interface AcmeDnsUpdate extends DnsTimes {
+  readonly kind: 'update';
+  readonly server: { readonly host: string; readonly port: number };
+  readonly keyFile: string;
+}
+
+export type AcmeDnsSettings = AcmeDnsHook | AcmeDnsUpdate;
 
 /** As the file says it, with absolute paths. */
 export interface AcmeFileSettings {
   readonly cas: readonly AcmeCaFileSettings[];
   readonly auto: 'routes' | 'off';
   readonly hosts: readonly string[];
+  readonly onDemand: { readonly ask: string | undefined } | undefined;
   readonly ordersMax: number;
   readonly dns: AcmeDnsSettings | undefined;
 }
 
 export function acmeSettingsOf(written: Written | undefined, baseFolder: string): AcmeFileSettings | undefined {
   if (written === undefined) return undefined;
-  const { email, cas, auto, hosts, ordersMax, dns: byDns, ...first } = written;
+  const { email, cas, auto, hosts, onDemand, ordersMax, dns: byDns, ...first } = written;
   const usual = byDns === undefined ? (['http-01', 'tls-alpn-01'] as const) : CHALLENGES;
   return {
     cas: [first, ...cas].map(({ eab, profile, limits, trustedRoot, challenges, directory: url }) => ({
@@ -133,12 +179,19 @@ export function acmeSettingsOf(written: Written | undefined, baseFolder: string)
     })),
     auto,
     hosts,
+    onDemand: onDemand === undefined ? undefined : { ask: onDemand.ask },
     ordersMax,
-    dns:
-      byDns === undefined
-        ? undefined
-        : { hook: resolve(baseFolder, byDns.hook), timeoutMs: byDns.timeoutSeconds * 1000, settleMs: byDns.settleSeconds * 1000 },
+    dns: byDns === undefined ? undefined : dnsOf(byDns, baseFolder),
   };
+}
+
+function dnsOf(written: NonNullable<Written['dns']>, baseFolder: string): AcmeDnsSettings {
+  const times = { timeoutMs: written.timeoutSeconds * 1000, settleMs: written.settleSeconds * 1000 };
+  const { hook, server = '', keyFile = '' } = written;
+  if (hook !== undefined) return { kind: 'hook', hook: resolve(baseFolder, hook), ...times };
+  const { host = '', port = String(DNS_PORT) } = SERVER.exec(server)?.groups ?? {};
+  const address = { host: host.replaceAll(/[[\]]/g, ''), port: Number(port) };
+  return { kind: 'update', server: address, keyFile: resolve(baseFolder, keyFile), ...times };
 }
 
 function usualLimitsOf(url: string): LimitPreset {

@@ -5,7 +5,7 @@ import type { Clock } from '#clock';
 import { reasonOf } from '#errors';
 import type { Log } from '#log';
 import { acmeFailure, quotedText } from './acme-failure.ts';
-import type { AcmeDnsSettings } from './acme-keys.ts';
+import type { AcmeDnsHook } from './acme-keys.ts';
 import type { Proof, ProofPort } from './issuance.ts';
 
 const OUTPUT_BYTES_MAX = 64 * 1024;
@@ -18,7 +18,7 @@ export function dnsRecordOf({ host, keyAuthorization }: Pick<Proof, 'host' | 'ke
   return { name: `_acme-challenge.${host}`, value: createHash('sha256').update(keyAuthorization).digest('base64url') };
 }
 
-export function dnsByHook({ log, clock }: { readonly log: Log; readonly clock: Clock }, settings: AcmeDnsSettings): ProofPort {
+export function dnsByHook({ log, clock }: { readonly log: Log; readonly clock: Clock }, settings: AcmeDnsHook): ProofPort {
   return {
     show: async (proof) => {
       const { name, value } = dnsRecordOf(proof);
@@ -35,12 +35,7 @@ export function dnsByHook({ log, clock }: { readonly log: Log; readonly clock: C
 }
 
 /** What it writes is in the error where it fails. */
-async function callHook(
-  { hook, timeoutMs }: AcmeDnsSettings,
-  what: 'add' | 'remove',
-  name: string,
-  value: string,
-): Promise<void> {
+async function callHook({ hook, timeoutMs }: AcmeDnsHook, what: 'add' | 'remove', name: string, value: string): Promise<void> {
   const { promise, resolve, reject } = Promise.withResolvers<undefined>();
   const options = { timeout: timeoutMs, killSignal: 'SIGKILL', maxBuffer: OUTPUT_BYTES_MAX, encoding: 'utf8' } as const;
   execFile(hook, [what, name, value], options, (error, stdout, stderr) => {

@@ -83,6 +83,7 @@ export class AcmeEngine implements AsyncDisposable {
   readonly #accesses: ReadonlyMap<string, CaAccess>;
   readonly #stop = new AbortController();
   readonly #known = new Map<string, Known>();
+  readonly #called = new Set<string>();
   readonly #ofCa = new Map<string, Failures>();
   readonly #running = new Map<string, { readonly ca: string; readonly done: Promise<void> }>();
   /** Hosts that another node works at, and until when. */
@@ -133,6 +134,22 @@ export class AcmeEngine implements AsyncDisposable {
     for (const { directory } of this.#options.cas) await this.#caIs(directory, undefined);
     this.nudge();
     return hosts.length;
+  }
+
+  /** Begins with a host that a client has called. */
+  async want(host: string): Promise<void> {
+    await this.#learn([host]);
+    const known = this.#known.get(host);
+    if (known === undefined) return;
+    const nowMs = this.#deps.clock.nowMs();
+    await this.#write(host, known, { ...known.state, calledMs: nowMs, askedMs: known.state.current === null ? nowMs : null });
+    this.#called.add(host);
+    this.nudge();
+  }
+
+  /** Hosts that clients have called. */
+  get called(): ReadonlySet<string> {
+    return this.#called;
   }
 
   statusOf(host: string): AcmeHostStatus {
@@ -188,7 +205,9 @@ export class AcmeEngine implements AsyncDisposable {
     const { store } = this.#deps;
     for (const { ca, ...failures } of await store.cas()) this.#ofCa.set(ca, failures);
     for (const { host, wantedMs, state: text, orderCa } of await store.hosts()) {
-      this.#known.set(host, { wantedMs, state: parseHostState(text), text });
+      const state = parseHostState(text);
+      this.#known.set(host, { wantedMs, state, text });
+      if (state.calledMs !== null) this.#called.add(host);
       if (orderCa !== '') this.#begun.set(host, orderCa);
     }
     await this.#spending.catchUp();

@@ -28,10 +28,20 @@ const stateSchema = z.object({
   lastError: z.object({ atMs: z.number(), ca: z.string(), message: z.string() }).nullable(),
   /** An operator, or a handshake, wants it now. */
   askedMs: z.number().nullable(),
+  /** When a client's call had it ordered; null: it is there for another reason. */
+  calledMs: z.number().nullable(),
 });
 export type HostState = Readonly<z.infer<typeof stateSchema>>;
 
-export const NEW_HOST: HostState = { current: null, window: null, infoAtMs: null, failures: {}, lastError: null, askedMs: null };
+export const NEW_HOST: HostState = {
+  current: null,
+  window: null,
+  infoAtMs: null,
+  failures: {},
+  lastError: null,
+  askedMs: null,
+  calledMs: null,
+};
 
 export function parseHostState(text: string): HostState {
   return stateSchema.parse(JSON.parse(text));
@@ -43,12 +53,13 @@ export function textOfState(state: HostState): string {
 
 /** A certificate has come. */
 export function issued(
+  { calledMs }: HostState,
   ca: string,
   { notBeforeMs, notAfterMs, fingerprint }: Pick<CheckedCertificate, 'notBeforeMs' | 'notAfterMs' | 'fingerprint'>,
   { id, nowMs }: { readonly id: string | undefined; readonly nowMs: number },
 ): HostState {
   const current = { ca, notBeforeMs, notAfterMs, fingerprint, id: id ?? null };
-  return { ...NEW_HOST, current, infoAtMs: id === undefined ? null : nowMs };
+  return { ...NEW_HOST, calledMs, current, infoAtMs: id === undefined ? null : nowMs };
 }
 
 /** The CA has suggested a window, or has nothing to say. */

@@ -122,7 +122,7 @@ async function runLeased(deps: OrderRunDeps, access: CaAccess, leased: Leased): 
     await deps.install(host, certificate);
     await store.setOrder({ host, owner }, { ca: '', url: '', sealedKey: '' });
     const { notAfterMs, fingerprint } = certificate;
-    const after = issued(ca, certificate, { id: certificateIdOf(certificate.leafPem), nowMs: clock.nowMs() });
+    const after = issued(state, ca, certificate, { id: certificateIdOf(certificate.leafPem), nowMs: clock.nowMs() });
     const data = { ca, notAfterMs, fingerprint, replaced };
     return await end({ kind: 'issued', state: after }, { kind: 'acme.issued', data, atMs: clock.nowMs() });
   } catch (error) {

@@ -5,12 +5,12 @@
 import { expect, test } from 'vitest';
 import { liveAcmeQuarter } from '../../support/acme-quarter.ts';
 
-test('nothing expires, no limit is broken, no nonce is used twice, nothing is ordered twice', { timeout: 600_000 }, async () => {
-  const hosts = 64;
-  const quarter = await liveAcmeQuarter({ ofOneDomain: 52, others: 12, nodes: 3, ordersAtATime: 4, idleFactor: 15, seed: 7 });
+test('nothing expires, no limit is broken, no nonce is used twice, nothing is ordered twice', { timeout: 900_000 }, async () => {
+  const hosts = 36;
+  const quarter = await liveAcmeQuarter({ ofOneDomain: 24, others: 12, nodes: 3, ordersAtATime: 4, idleFactor: 30, seed: 7 });
   // It was as bad as it should be.
-  expect(quarter.madeUp.badNonces).toBeGreaterThan(100);
-  expect(quarter.madeUp.serverErrors).toBeGreaterThan(50);
+  expect(quarter.madeUp.badNonces).toBeGreaterThan(50);
+  expect(quarter.madeUp.serverErrors).toBeGreaterThan(20);
   expect(quarter.madeUp.tooMany).toBeGreaterThan(5);
   expect(quarter.madeUp.unavailable).toBeGreaterThan(3);
   expect(quarter.failedValidations).toBeGreaterThan(5);
