@@ -17,7 +17,6 @@ import {
   readAcmeSpent,
   readAcmeSpentHead,
   releaseAcmeLease,
-  removeAcmeSpent,
   renewAcmeLease,
   setAcmeAccountUrl,
   setAcmeCa,
@@ -274,9 +273,6 @@ export function acmeStoreOf(sql: Sql): AcmeStore {
     spentAfter: async (seq) => await readAcmeSpent(sql, seq),
     spentHead: async () => await readAcmeSpentHead(sql),
     addSpent: async (rows, head) => await addAcmeSpent(sql, rows, head),
-    removeSpent: async (id, limits) => {
-      await removeAcmeSpent(sql, id, limits);
-    },
     forgetSpent: async (beforeMs) => {
       await forgetAcmeSpent(sql, beforeMs);
     },

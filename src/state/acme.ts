@@ -235,13 +235,6 @@ export async function addAcmeSpent(sql: Sql, rows: readonly Omit<AcmeSpentRow, '
   return outcome.kind === 'done';
 }
 
-/** Gives back what an order did not use. */
-export async function removeAcmeSpent(sql: Sql, id: string, limits: readonly string[]): Promise<void> {
-  await sql.write(
-    limits.map((limit) => ({ sql: 'DELETE FROM acme_spent WHERE id = ? AND limit_name = ?', values: [id, limit] })),
-  );
-}
-
 export async function forgetAcmeSpent(sql: Sql, beforeMs: number): Promise<void> {
   await sql.write([{ sql: 'DELETE FROM acme_spent WHERE at_ms < ?', values: [beforeMs] }]);
 }

@@ -74,6 +74,5 @@ export interface AcmeStore {
   spentHead(): Promise<string>;
   /** False: somebody else has written since `head` was read. */
   addSpent(rows: readonly Omit<StoredSpent, 'seq'>[], head: string): Promise<boolean>;
-  removeSpent(id: string, limits: readonly string[]): Promise<void>;
   forgetSpent(beforeMs: number): Promise<void>;
 }

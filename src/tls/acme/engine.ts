@@ -88,6 +88,8 @@ export class AcmeEngine implements AsyncDisposable {
   readonly #running = new Map<string, { readonly ca: string; readonly done: Promise<void> }>();
   /** Hosts that another node works at, and until when. */
   readonly #busy = new Map<string, number>();
+  /** Hosts whose order at a CA is to be gone on with: that is paid. */
+  readonly #begun = new Map<string, string>();
   readonly #issued = new Map<string, number>();
   readonly #failed: { readonly ca: string; readonly kind: FailureKind; count: number }[] = [];
   #waiting: ReadonlyMap<LimitName, number> = new Map();
@@ -202,10 +204,11 @@ export class AcmeEngine implements AsyncDisposable {
   async #load(): Promise<void> {
     const { store } = this.#deps;
     for (const { ca, ...failures } of await store.cas()) this.#ofCa.set(ca, failures);
-    for (const { host, wantedMs, state: text } of await store.hosts()) {
+    for (const { host, wantedMs, state: text, orderCa } of await store.hosts()) {
       const state = parseHostState(text);
       this.#known.set(host, { wantedMs, state, text });
       if (state.calledMs !== null) this.#called.add(host);
+      if (orderCa !== '') this.#begun.set(host, orderCa);
     }
     await this.#spending.catchUp();
   }
@@ -252,6 +255,7 @@ export class AcmeEngine implements AsyncDisposable {
       cas,
       room: PLANNED_MAX,
       admit: ({ host, ca, replaces }) => {
+        if (this.#begun.get(host) === ca) return { kind: 'go' };
         const account = this.#accesses.get(ca)?.knownAccount ?? '';
         return this.#spending.verdict(
           { kind: 'order', ca, account, names: [host], domains: [registeredDomainOf(host)], replaces },
@@ -313,6 +317,9 @@ export class AcmeEngine implements AsyncDisposable {
     }
     const known = this.#known.get(host);
     if (known !== undefined) this.#known.set(host, { ...known, state: outcome.state, text: textOfState(outcome.state) });
+    const orderCa = outcome.kind === 'failed' ? (await this.#deps.store.host(host))?.orderCa : undefined;
+    if (orderCa === undefined || orderCa === '') this.#begun.delete(host);
+    else this.#begun.set(host, orderCa);
     if (outcome.kind === 'issued') {
       count(this.#issued, ca);
       await this.#caIs(ca, undefined);

@@ -155,18 +155,20 @@ async function buy(deps: OrderRunDeps, access: CaAccess, { planned, row, state, 
     domains: [registeredDomainOf(host)],
     replaces: replaces !== undefined,
   };
-  const spentMs = clock.nowMs();
-  const id = `${owner} ${host} ${String(spentMs)}`;
+  // The same for all runs that go on with one order: what the first has paid is the last one's to move or to give back.
+  const id = `order ${ca} ${host}`;
   const begun: BegunOrder | undefined =
     row.orderUrl !== '' && row.orderCa === ca
       ? { url: row.orderUrl, keyPem: seal.unseal(row.orderKey, keyOf(host, row.orderUrl)) }
       : undefined;
   const { challenges, profile } = access.settings;
   if (begun === undefined) {
-    const verdict = await spending.spend(intent, id, spentMs);
+    const verdict = await spending.spend(intent, id, clock.nowMs());
     if (verdict.kind === 'wait') return { kind: 'wait', verdict };
   }
+  let isBegun = begun !== undefined;
   const note = async (order: BegunOrder | undefined): Promise<void> => {
+    isBegun = order !== undefined;
     const sealedKey = order === undefined ? '' : seal.seal(order.keyPem, keyOf(host, order.url));
     const kept = await store.setOrder({ host, owner }, { ca: order === undefined ? '' : ca, url: order?.url ?? '', sealedKey });
     if (!kept) throw new Error(`another node has taken over the order for ${host}`);
@@ -176,12 +178,13 @@ async function buy(deps: OrderRunDeps, access: CaAccess, { planned, row, state, 
       { clock, client, proofs, note, signal },
       { account, names, profile, replaces, challenges: turned(challenges, state.failures[ca]?.count ?? 0), begun },
     );
+    await spending.issued({ id, intent }, clock.nowMs());
     return { kind: 'bought', certificate, replaced: replaces !== undefined };
   } catch (error) {
     const { kind } = failureFactsOf(error);
-    // One that goes on later is still to become a certificate.
-    if (!isToGoOn(error) && !signal.aborted)
-      await spending.failed({ id, intent, spentMs }, kind === 'validation' ? host : undefined, clock.nowMs());
+    // One that goes on later is still to become a certificate; one that the CA has not taken is none.
+    if ((!isToGoOn(error) || !isBegun) && !signal.aborted)
+      await spending.failed({ id, intent }, kind === 'validation' ? host : undefined, clock.nowMs());
     throw error;
   }
 }

@@ -107,20 +107,49 @@ describe('Spending', () => {
   });
 
   test('what failed gives the certificate back, keeps the order, and counts against the host', async () => {
-    const one = node();
+    const [one, other] = [node(), node()];
     const intent = order(HOST);
     for (let index = 0; index < 5; index += 1) {
       const id = `o${String(index)}`;
       expect((await one.spend(intent, id, index)).kind).toBe('go');
-      await one.failed({ id, intent, spentMs: index }, HOST, index);
+      await other.catchUp(); // It has read what is given back then.
+      await one.failed({ id, intent }, HOST, index);
     }
     expect(one.verdict(intent, 10)).toMatchObject({ limit: 'failures-per-host' });
     const restarted = node();
-    await restarted.catchUp();
-    // An hour later the failures are over, and no certificate was counted.
-    expect(restarted.verdict(intent, 3_700_000)).toEqual({ kind: 'go' });
-    const spent = await store.spentAfter(0);
-    expect(new Set(spent.map(({ limit }) => limit))).toEqual(new Set(['orders-per-account', 'failures-per-host']));
+    // An hour later the failures are over, and no certificate was counted, whoever asks.
+    for (const each of [one, other, restarted]) {
+      await each.catchUp();
+      expect(each.verdict(intent, 3_700_000)).toEqual({ kind: 'go' });
+    }
+  });
+
+  test('orders of one node at once are counted once each', async () => {
+    const one = node();
+    const verdicts = await Promise.all(
+      Array.from(
+        { length: 16 },
+        async (_, index) => (await one.spend(order(`h${String(index)}.test`), `o${String(index)}`, 50)).kind,
+      ),
+    );
+    expect(verdicts.filter((kind) => kind === 'go').length).toBe(10);
+    expect((await store.spentAfter(0)).length).toBe(30);
+  });
+
+  test('a certificate counts from when it came, on every node', async () => {
+    const [one, other] = [node(), node()];
+    const week = 7 * 86_400_000;
+    for (let index = 0; index < 5; index += 1) {
+      const intent = order(HOST);
+      expect((await one.spend(intent, 'o', index * 2_000)).kind).toBe('go');
+      await other.catchUp();
+      await one.issued({ id: 'o', intent }, 3_600_000 + index);
+    }
+    for (const each of [one, other]) {
+      await each.catchUp();
+      expect(each.verdict(order(HOST), week + 120_000)).toMatchObject({ kind: 'wait', limit: 'certificates-per-name-set' });
+      expect(each.verdict(order(HOST), week + 3_600_000 + 120_000)).toEqual({ kind: 'go' });
+    }
   });
 
   test('forgets what no limit counts, and what comes then is still seen by all', async () => {
