@@ -64,8 +64,10 @@ export class NodeAcme implements AsyncDisposable, Renewals {
   readonly #settings: AcmeFileSettings;
   readonly #engine: AcmeEngine;
   readonly #close: (() => void)[] = [];
-  /** The hosts of a config version, and of so many calls. */
-  #hosts: { readonly version: number; readonly called: number; readonly list: readonly string[] } | undefined;
+  /** The hosts, and what they were found with: the versions of config and sources, and the number of calls. */
+  #hosts: { readonly seen: string; readonly list: readonly string[] } | undefined;
+
+  #routed: (Pick<Edge, 'settings' | 'containerRoutes'> & { readonly list: readonly string[] }) | undefined;
 
   private constructor(deps: NodeAcmeDeps, settings: AcmeFileSettings, cas: readonly OpenCa[]) {
     const { log, clock, sql, seal, edge, certificates, pool } = deps;
@@ -172,18 +174,30 @@ export class NodeAcme implements AsyncDisposable, Renewals {
 
   /** Public hosts of routes, and those that were named, without what has a certificate of the operator's own. */
   #wanted(): readonly string[] {
-    const { edge } = this.#deps;
+    const { edge, certificates } = this.#deps;
     const { called } = this.#engine;
-    if (this.#hosts?.version === edge.version && this.#hosts.called === called.size) return this.#hosts.list;
-    const { auto, hosts, dns, onDemand } = this.#settings;
-    const routed = auto === 'off' ? [] : [...edge.settings.hosts.entries().map(([host]) => host), ...edge.containerRoutes.keys()];
+    const seen = `${String(edge.version)} ${String(certificates.sourcesVersion)} ${String(called.size)}`;
+    if (this.#hosts?.seen === seen) return this.#hosts.list;
+    const { hosts, dns, onDemand } = this.#settings;
+    const onCall = onDemand === undefined ? [] : [...called].filter((host) => this.#isRouted(host));
+    const all = new Set([...hosts, ...this.#publicRoutes(), ...onCall]);
+    const list = [...all].filter((host) => !this.#hasOwn(host) && !(dns !== undefined && all.has(wildcardOf(host))));
+    this.#hosts = { seen, list };
+    return list;
+  }
+
+  /** Public hosts of routes. What there are routes for changes seldom, and certificates come all the time. */
+  #publicRoutes(): readonly string[] {
+    const { edge } = this.#deps;
+    const { settings, containerRoutes } = edge;
+    if (this.#routed?.settings === settings && this.#routed.containerRoutes === containerRoutes) return this.#routed.list;
+    const { auto, dns, onDemand } = this.#settings;
     // Where hosts get theirs when they are called, a wildcard that cannot be proved is not asked for.
     const isAskedFor = (host: string): boolean =>
       isPublicName(host) && (onDemand === undefined || dns !== undefined || !host.startsWith('*.'));
-    const onCall = onDemand === undefined ? [] : [...called].filter((host) => this.#isRouted(host));
-    const all = new Set([...hosts, ...routed.filter(isAskedFor), ...onCall]);
-    const list = [...all].filter((host) => !this.#hasOwn(host) && !(dns !== undefined && all.has(wildcardOf(host))));
-    this.#hosts = { version: edge.version, called: called.size, list };
+    const routed = auto === 'off' ? [] : [...settings.hosts.entries().map(([host]) => host), ...containerRoutes.keys()];
+    const list = routed.filter(isAskedFor);
+    this.#routed = { settings, containerRoutes, list };
     return list;
   }
 

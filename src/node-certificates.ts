@@ -66,6 +66,7 @@ export class EdgeCertificates implements CertificateControl {
   readonly #deps: EdgeCertificatesDeps;
   /** Names of those that came by ACME. */
   readonly #acme = new Set<string>();
+  #sourcesVersion = 0;
   #renewals: Renewals | undefined;
 
   constructor(deps: EdgeCertificatesDeps) {
@@ -93,7 +94,7 @@ export class EdgeCertificates implements CertificateControl {
   async add(upload: CertificateUpload): Promise<CertificateAdded> {
     const checked = checkCertificate(upload, this.#deps.clock.nowMs());
     const row = await this.#put(upload.name, 'uploaded', checked);
-    this.#acme.delete(upload.name);
+    this.#note(upload.name, 'uploaded');
     return { certificate: this.#viewOf(row), notes: checked.notes };
   }
 
@@ -101,12 +102,23 @@ export class EdgeCertificates implements CertificateControl {
   async install(host: string, checked: CheckedCertificate): Promise<void> {
     if (!this.#acme.has(host) && (await findCertificate(this.#deps.sql, host)) !== undefined) throw taken(host);
     await this.#put(host, 'acme', checked);
-    this.#acme.add(host);
+    this.#note(host, 'acme');
   }
 
   /** Reads which of those there are came by ACME. */
   async loadSources(): Promise<void> {
     for (const name of await listCertificateNames(this.#deps.sql, 'acme')) this.#acme.add(name);
+  }
+
+  /** Counts what changed of where certificates came from: a little later than they are served. */
+  get sourcesVersion(): number {
+    return this.#sourcesVersion;
+  }
+
+  #note(name: string, source: CertificateSource | undefined): void {
+    if (source === 'acme') this.#acme.add(name);
+    else this.#acme.delete(name);
+    this.#sourcesVersion += 1;
   }
 
   /** Whether what has the name came by ACME. */
@@ -147,7 +159,7 @@ export class EdgeCertificates implements CertificateControl {
         if (!(await removeCertificate(sql, name, { configVersion, nowMs: clock.nowMs() }))) throw unknown(name);
       },
     );
-    this.#acme.delete(name);
+    this.#note(name, undefined);
   }
 
   /** What the handshake for a request to `host` gets. */
