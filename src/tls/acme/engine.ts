@@ -75,6 +75,7 @@ const INFO_ROUND_MAX = 100;
 const INFO_AT_A_TIME = 8;
 const ADDED_AT_A_TIME = 500;
 const FORGET_MS = 3_600_000;
+const ASK_ATTEMPTS_MAX = 5;
 
 export class AcmeEngine implements AsyncDisposable {
   readonly #deps: AcmeEngineDeps;
@@ -126,10 +127,13 @@ export class AcmeEngine implements AsyncDisposable {
   async ask(hosts: readonly string[], force: boolean): Promise<number> {
     await this.#learn(hosts.filter((host) => !this.#known.has(host)));
     for (const host of hosts) {
-      const known = this.#known.get(host);
-      if (known === undefined) continue;
-      const askedMs = force || known.state.current === null ? this.#deps.clock.nowMs() : null;
-      await this.#write(host, known, { ...known.state, askedMs, failures: {} });
+      // What its CA says may be written at the same moment: then it is asked of what there is by then.
+      for (let attempt = 0; attempt < ASK_ATTEMPTS_MAX; attempt += 1) {
+        const known = this.#known.get(host);
+        if (known === undefined) break;
+        const askedMs = force || known.state.current === null ? this.#deps.clock.nowMs() : null;
+        if (await this.#write(host, known, { ...known.state, askedMs, failures: {} })) break;
+      }
     }
     for (const { directory } of this.#options.cas) await this.#caIs(directory, undefined);
     this.nudge();
@@ -397,15 +401,16 @@ export class AcmeEngine implements AsyncDisposable {
   }
 
   /** Where the store has something else by now, that is what is known. */
-  async #write(host: string, before: Known, state: HostState): Promise<void> {
+  async #write(host: string, before: Known, state: HostState): Promise<boolean> {
     const { store } = this.#deps;
     const text = textOfState(state);
     if (await store.setHostState(host, { before: before.text, after: text })) {
       this.#known.set(host, { ...before, state, text });
-      return;
+      return true;
     }
     const row = await store.host(host);
     if (row !== undefined) this.#known.set(host, { ...before, state: parseHostState(row.state), text: row.state });
+    return false;
   }
 }
 
