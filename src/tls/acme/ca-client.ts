@@ -60,8 +60,8 @@ interface SignedAnswer {
   readonly data: unknown;
 }
 
-/** One in two refused, as test servers do, and one request in 4096 is lost. */
-const BAD_NONCE_RETRIES_MAX = 12;
+/** One in two refused, as test servers do, and one request in two million is lost: with 12 one of 400 certificates waited a minute for its next turn. */
+const BAD_NONCE_RETRIES_MAX = 20;
 /** They are good for some minutes; a CA hands out one with each answer. */
 const NONCES_KEPT_MAX = 16;
 const DIRECTORY_KEPT_MS = 3_600_000;
