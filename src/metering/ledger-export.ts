@@ -16,19 +16,8 @@ const EXPORT_FORMAT = 'ecluse-ledger-export-1';
 
 type Texts<K extends string> = Readonly<Record<K, string>>;
 
-export interface RowLine extends Texts<keyof Quantities> {
-  readonly tenant: string;
-  readonly number: number;
-  readonly kind: string;
-  readonly reason: string;
-  readonly container: string;
-  readonly incarnation: number;
-  readonly seq: number;
-  readonly host: string;
-  readonly fromMs: number;
-  readonly toMs: number;
-  readonly hash: string;
-}
+/** Quantities as text: some are beyond what numbers of JSON hold. */
+export type RowLine = Omit<HashedRow, keyof Quantities> & Texts<keyof Quantities>;
 
 export interface HeadLine {
   readonly tenant: string;

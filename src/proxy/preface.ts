@@ -11,7 +11,7 @@ const HEADER_BYTES_MAX = 16 * 1024;
 /** Reads the header, puts what follows back and gives what it told, or why it is refused. Once; never where the socket closes first. */
 export function readPreface(
   socket: Socket,
-  options: Omit<LookOptions<unknown>, 'late'>,
+  options: Pick<LookOptions<unknown>, 'wheel' | 'timeoutMs'>,
   done: (told: ProxyHeader | string) => void,
 ): void {
   const header = createProxyHeader();

@@ -1,10 +1,9 @@
 /**
- * How TLS is spoken to clients, whatever certificate answers: versions, suites, sessions.
- *
- * The suites of TLS 1.2 are those of Mozilla's "intermediate" without DHE: forward secrecy and AEAD only, ours before the client's. There is no renegotiation:
- * it costs a handshake each time, and nothing of ours needs it.
+ * How TLS is spoken to clients of the edge, whatever certificate answers: versions, suites, sessions. There is no renegotiation: it costs a handshake each
+ * time, and nothing of ours needs it.
  */
 import { constants } from 'node:crypto';
+import { TLS_SUITES } from '#tls-suites';
 import type { SecureContextOptions, TlsOptions } from 'node:tls';
 
 /** What a kind of handshakes has to be. */
@@ -14,17 +13,6 @@ export interface HandshakeKind {
   readonly asks: boolean;
 }
 
-const SUITES = [
-  'TLS_AES_128_GCM_SHA256',
-  'TLS_AES_256_GCM_SHA384',
-  'TLS_CHACHA20_POLY1305_SHA256',
-  'ECDHE-ECDSA-AES128-GCM-SHA256',
-  'ECDHE-RSA-AES128-GCM-SHA256',
-  'ECDHE-ECDSA-AES256-GCM-SHA384',
-  'ECDHE-RSA-AES256-GCM-SHA384',
-  'ECDHE-ECDSA-CHACHA20-POLY1305',
-  'ECDHE-RSA-CHACHA20-POLY1305',
-].join(':');
 /** How long after its handshake a session is resumed. Browsers come back within it; ticket keys are kept for much longer (`TICKET_KEYS_MS`). */
 export const SESSION_SECONDS = 3600;
 
@@ -39,7 +27,7 @@ export function handshakePolicy({ minVersion, asks }: HandshakeKind): TlsOptions
   const { SSL_OP_NO_RENEGOTIATION, SSL_OP_NO_TICKET } = constants;
   return {
     minVersion,
-    ciphers: SUITES,
+    ciphers: TLS_SUITES,
     honorCipherOrder: true,
     // A session keeps the certificate of its client, but not the chain; and one that began without a certificate would go on without.
     secureOptions: asks ? SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_TICKET : SSL_OP_NO_RENEGOTIATION,

@@ -11,6 +11,7 @@ import type { IncomingMessage, Server as PlainServer, ServerResponse } from 'nod
 import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { TLSSocket } from 'node:tls';
+import { TLS_SUITES } from '#tls-suites';
 import { codeOf, EcluseError, reasonOf } from '#errors';
 import { findTenant, tenantOfCertificate } from '#state/tenants.ts';
 import type { Tenant } from '#state/tenants.ts';
@@ -33,18 +34,6 @@ export interface GatewayOptions {
 
 /** Debian's docker-compose and python3-docker ask for TLS 1.2 and nothing else (docs/decisions/013-docker-endpoint.md); the others speak 1.3. */
 const TLS_VERSION_MIN = 'TLSv1.2';
-/** For 1.2: forward secrecy and authenticated encryption only. */
-const TLS_CIPHERS = [
-  'TLS_AES_128_GCM_SHA256',
-  'TLS_AES_256_GCM_SHA384',
-  'TLS_CHACHA20_POLY1305_SHA256',
-  'ECDHE-ECDSA-AES128-GCM-SHA256',
-  'ECDHE-RSA-AES128-GCM-SHA256',
-  'ECDHE-ECDSA-AES256-GCM-SHA384',
-  'ECDHE-RSA-AES256-GCM-SHA384',
-  'ECDHE-ECDSA-CHACHA20-POLY1305',
-  'ECDHE-RSA-CHACHA20-POLY1305',
-].join(':');
 
 /** Connections of all tenants; each `logs -f` and `attach` holds one. */
 const CONNECTIONS_MAX = 10_000;
@@ -93,7 +82,7 @@ export class Gateway implements AsyncDisposable {
       requestCert: true,
       rejectUnauthorized: true,
       minVersion: TLS_VERSION_MIN,
-      ciphers: TLS_CIPHERS,
+      ciphers: TLS_SUITES,
       ALPNProtocols: ['http/1.1'],
       handshakeTimeout: HANDSHAKE_TIMEOUT_MS,
       headersTimeout: HEADERS_TIMEOUT_MS,
@@ -190,7 +179,7 @@ export class Gateway implements AsyncDisposable {
       key: certificate.keyPem,
       ca: certificate.caPem,
       minVersion: TLS_VERSION_MIN,
-      ciphers: TLS_CIPHERS,
+      ciphers: TLS_SUITES,
     });
   }
 
