@@ -81,6 +81,12 @@ export function seenAt(stage: Stage, target: string): RawMessage {
   return seen.message;
 }
 
+/**
+ * What is to be poured to see that somebody is held back. Linux lets a receive buffer grow to 32 MiB (`net.ipv4.tcp_rmem`) and there are
+ * two on the way through the edge: that less than half goes out shows that it is the edge who stops.
+ */
+export const HELD_BACK_BYTES = 160 * 1024 * 1024;
+
 /** Writes `total` octets as fast as they are taken. Gives how many were handed to the kernel, and ends when all were or `signal` says so. */
 export function pour(
   socket: { write: (chunk: Buffer, done: (error?: Error | null) => void) => boolean; readonly writable: boolean },

@@ -6,6 +6,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { configOf, startEdge } from '../../support/edge.ts';
 import type { Edge } from '../../support/edge.ts';
 import { ask, exchangeBytes, open, readAll, readUntil } from '../../support/http-client.ts';
+import { HELD_BACK_BYTES } from '../../support/raw-scripted.ts';
 import { bodyOf, startRawUpstream, startUpstream } from '../../support/upstream.ts';
 import type { HttpUpstream, Upstream } from '../../support/upstream.ts';
 
@@ -223,7 +224,7 @@ describe('an exchange with one endpoint', () => {
         setTimeout(resolve, 20);
       });
     }
-    expect(sent).toBeLessThan(64 * MIB);
+    expect(sent).toBeLessThan(HELD_BACK_BYTES / 2);
     response.destroy();
   });
 });

@@ -6,6 +6,7 @@ import { describe, expect, test } from 'vitest';
 import { configOf, eventually, startEdge } from '../../support/edge.ts';
 import type { Edge } from '../../support/edge.ts';
 import { ask, open, readAll, readUntil } from '../../support/http-client.ts';
+import { HELD_BACK_BYTES } from '../../support/raw-scripted.ts';
 import { bodyOf, startUpstream } from '../../support/upstream.ts';
 
 async function record(request: IncomingMessage, response: ServerResponse, seen: string[]): Promise<void> {
@@ -230,7 +231,7 @@ describe('WorkerPool.freeze() and thaw()', () => {
     });
     await using edge = await startEdge({ config: configOf([upstream.endpoint({ id: 'c1' })]) });
     await edge.pool.freeze(['c1'], LONG);
-    const bytes = 64 * 1024 * 1024;
+    const bytes = HELD_BACK_BYTES;
     const socket = connect({ host: '127.0.0.1', port: edge.httpPort });
     socket.write(`POST / HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\nContent-Length: ${String(bytes)}\r\n\r\n`);
     socket.write(Buffer.alloc(bytes));

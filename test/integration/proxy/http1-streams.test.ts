@@ -4,7 +4,16 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { eventually } from '../../support/edge.ts';
 import type { EndpointConnection } from '../../support/raw-endpoint.ts';
-import { afterwards, answering, pour, seenAt, standsStill, startStage, write } from '../../support/raw-scripted.ts';
+import {
+  afterwards,
+  answering,
+  HELD_BACK_BYTES,
+  pour,
+  seenAt,
+  standsStill,
+  startStage,
+  write,
+} from '../../support/raw-scripted.ts';
 import type { Stage } from '../../support/raw-scripted.ts';
 
 const MIB = 1024 * 1024;
@@ -130,8 +139,7 @@ describe('streams', () => {
   });
 
   test('a client that does not read holds the endpoint back', async () => {
-    // Linux lets receive buffers grow to 32 MiB each, and there are two on the way.
-    const total = 160 * MIB;
+    const total = HELD_BACK_BYTES;
     let poured: ReturnType<typeof pour> | undefined;
     const target = stage.at({
       onRequest: ({ connection }) => {
@@ -152,7 +160,7 @@ describe('streams', () => {
   });
 
   test('an endpoint that does not read holds the client back', async () => {
-    const total = 64 * MIB;
+    const total = HELD_BACK_BYTES;
     const { promise: begun, resolve: begin } = Promise.withResolvers<EndpointConnection>();
     const target = stage.at({
       ...answering(OK),

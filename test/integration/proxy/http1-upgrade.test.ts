@@ -4,10 +4,9 @@ import { eventually } from '../../support/edge.ts';
 import type { RawClient } from '../../support/raw-client.ts';
 import type { EndpointConnection } from '../../support/raw-endpoint.ts';
 import { valuesOf } from '../../support/raw-message.ts';
-import { afterwards, answering, pour, standsStill, startStage, write } from '../../support/raw-scripted.ts';
+import { afterwards, answering, HELD_BACK_BYTES, pour, standsStill, startStage, write } from '../../support/raw-scripted.ts';
 import type { Stage } from '../../support/raw-scripted.ts';
 
-const MIB = 1024 * 1024;
 const H = 'Host: app.test\r\n';
 /** Longer than anything takes that needs no waiting. */
 const SOON_MS = 1_500;
@@ -122,7 +121,7 @@ describe('an upgrade', () => {
     using tunnel = await agreed();
     const { client, connection } = tunnel;
     client.socket.pause();
-    const total = 64 * MIB;
+    const total = HELD_BACK_BYTES;
     const poured = pour(connection.socket, total);
     expect(await standsStill(poured.sent)).toBe(true);
     expect(poured.sent()).toBeGreaterThan(0);
@@ -138,7 +137,7 @@ describe('an upgrade', () => {
     let size = 0;
     connection.socket.removeAllListeners('data');
     connection.socket.pause();
-    const total = 64 * MIB;
+    const total = HELD_BACK_BYTES;
     const poured = pour(client.socket, total);
     expect(await standsStill(poured.sent)).toBe(true);
     expect(poured.sent()).toBeGreaterThan(0);
