@@ -24,6 +24,7 @@ import { PROTOCOL_VERSION } from '#proxy/protocol.ts';
 import type { FromWorker, ToWorker, WorkerOptions } from '#proxy/protocol.ts';
 import { ToldPacks } from '#tls/certificate-index.ts';
 import { CertificatePack } from '#tls/certificate-pack.ts';
+import { PackShelf } from '#tls/pack-shelf.ts';
 
 interface Running {
   readonly plane: DataPlane;
@@ -82,7 +83,7 @@ async function hearCertificates(message: CertificateMessage): Promise<void> {
     send({ kind: 'ack', seq });
     return;
   }
-  packs ??= await PackClient.connect(message.path);
+  packs ??= await PackClient.connect(message.path, new PackShelf());
   const missing: string[] = [];
   for (const { number, id, names, besides } of message.wanted) {
     const fetched = await packs.fetch({ id, names });

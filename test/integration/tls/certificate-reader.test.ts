@@ -10,6 +10,7 @@ import { openSqlite } from '#state/sqlite.ts';
 import type { Sql } from '#state/sql.ts';
 import type { CertificatePack } from '#tls/certificate-pack.ts';
 import { KeySeal } from '#tls/key-seal.ts';
+import { PackShelf } from '#tls/pack-shelf.ts';
 import { pemBlockOf } from '#tls/pem-blocks.ts';
 import { CertificateReader } from '../../../src/node-certificate-reader.ts';
 import { belongsTo } from '../../../src/node-certificate-store.ts';
@@ -65,7 +66,7 @@ function open(fewMax = 0): CertificateReader {
 async function packs(opened: CertificateReader, ...wanted: readonly (readonly string[])[]): Promise<readonly CertificatePack[]> {
   using lent = await opened.lend();
   if (lent === undefined) return await Promise.all(wanted.map(async (names) => await opened.pack(names)));
-  using client = await PackClient.connect(lent.path);
+  using client = await PackClient.connect(lent.path, new PackShelf());
   const fetched: CertificatePack[] = [];
   for (const names of wanted) fetched.push(await client.fetch({ id: (id += 1), names }));
   return fetched;
@@ -105,8 +106,8 @@ test('who asks for the same gets the same; nobody but the owner may ask', async 
   using lent = await opened.lend();
   const path = lent?.path ?? '';
   expect((await stat(path)).mode & 0o777).toBe(0o600);
-  using one = await PackClient.connect(path);
-  using other = await PackClient.connect(path);
+  using one = await PackClient.connect(path, new PackShelf());
+  using other = await PackClient.connect(path, new PackShelf());
   const first = await one.fetch({ id: 7, names: ['shop'] });
   await sql.write([{ sql: 'DELETE FROM certificate', values: [] }]);
   expect((await other.fetch({ id: 7, names: ['shop'] })).bytes).toEqual(first.bytes);
@@ -118,7 +119,7 @@ test('a store that cannot be read is said, and the next question is answered', a
   const opened = open();
   await opened.bare();
   using lent = await opened.lend();
-  using client = await PackClient.connect(lent?.path ?? '');
+  using client = await PackClient.connect(lent?.path ?? '', new PackShelf());
   await sql.write([{ sql: 'ALTER TABLE certificate RENAME TO other', values: [] }]);
   await expect(client.fetch({ id: 1, names: ['shop'] })).rejects.toThrow('no such table');
   await sql.write([{ sql: 'ALTER TABLE other RENAME TO certificate', values: [] }]);
