@@ -7,13 +7,15 @@ import type { SecureVersion } from 'node:tls';
 import * as z from 'zod';
 import { reasonOf } from '#errors';
 
-const { port, host, seconds, lanes, version, resumes, asks } = z
+const { port, host, seconds, lanes, version, groups, resumes, asks } = z
   .object({
     port: z.int(),
     host: z.string(),
     seconds: z.number(),
     lanes: z.int(),
     version: z.enum(['TLSv1.2', 'TLSv1.3']),
+    /** For the key exchange, as OpenSSL writes them: `X25519:P-256`. */
+    groups: z.string(),
     resumes: z.boolean(),
     asks: z.boolean(),
   })
@@ -40,6 +42,7 @@ async function handshake(session: Buffer | undefined): Promise<Done> {
     port,
     servername: host,
     rejectUnauthorized: false,
+    ecdhCurve: groups,
     ...versions,
     ...(session === undefined ? {} : { session }),
   });
