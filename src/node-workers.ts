@@ -9,7 +9,7 @@ import { EcluseError } from '#errors';
 import type { Log } from '#log';
 import type { Predecessors } from '#proxy/generation/predecessors.ts';
 import { probeAddresses } from '#proxy/port-probe.ts';
-import type { TrafficDelta } from '#proxy/protocol.ts';
+import type { TrafficReport } from '#proxy/protocol.ts';
 import { WorkerPool } from '#proxy/worker-pool.ts';
 import { allowMigratingRequests } from '#isolation/host-network.ts';
 import type { Sql } from '#state/sql.ts';
@@ -67,16 +67,14 @@ function withFlag(config: NodeConfig, error: EcluseError): EcluseError {
   return error;
 }
 
-function countTraffic(meter: Meter, deltas: readonly TrafficDelta[]): void {
-  for (const delta of deltas) {
-    if (delta.endpointId === undefined) continue;
-    meter.addTraffic(delta.endpointId, {
-      requests: delta.requests,
-      ingressBytes: delta.upstreamOutBytes,
-      egressBytes: delta.upstreamInBytes,
-      heldMs: delta.heldMs,
-    });
-  }
+/** Endpoints of operators' own have no container, and what was answered without an endpoint has none either: nobody is billed for it. */
+async function keepTraffic(meter: Meter, { epoch, number, deltas }: TrafficReport): Promise<void> {
+  const traffic = deltas.flatMap(({ endpointId, requests, upstreamOutBytes, upstreamInBytes, heldMs }) =>
+    endpointId === undefined
+      ? []
+      : [{ container: endpointId, requests, ingressBytes: upstreamOutBytes, egressBytes: upstreamInBytes, heldMs }],
+  );
+  await meter.keepTraffic({ epoch, number, traffic });
 }
 
 /** They are renewed after hours. */
@@ -115,8 +113,8 @@ export async function openWorkers(
       certificates: edge.stock,
       ticketKeys: await ticketKeys(),
       succession: { generation, socketPath: successorSocketOf(config), predecessors },
-      onTraffic: (deltas) => {
-        countTraffic(meter, deltas);
+      onTraffic: async (report) => {
+        await keepTraffic(meter, report);
       },
       onWake: (endpointIds) => {
         edge.wanted(endpointIds);

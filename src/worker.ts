@@ -17,6 +17,7 @@ import { PackClient } from '#proxy/pack-channel.ts';
 import { findSuccessor } from '#proxy/generation/successor.ts';
 import type { Successor } from '#proxy/generation/successor.ts';
 import { RETIRE_DRAIN_MS, SUCCESSOR_WAIT_MS, TRAFFIC_PERIOD_MS, WORKER_DRAIN_MS } from '#proxy/limits.ts';
+import { TrafficReports } from '#proxy/traffic-reports.ts';
 import { Listener } from '#proxy/listener.ts';
 import type { Drain } from '#proxy/listener.ts';
 import type { EndpointLoad } from '#proxy/loads.ts';
@@ -41,7 +42,11 @@ let packs: PackClient | undefined;
 /** How it ends, once it does. */
 let drain: Drain | undefined;
 let ending: Promise<void> | undefined;
+/** The last report of a worker that ends is written down by then. */
+const REPORTS_KEPT_MS = 800;
+
 let hadLoads = false;
+const reports = new TrafficReports();
 /** What its connections get to end when the next primary has workers of its own. */
 let retireDrainMs = RETIRE_DRAIN_MS;
 /** The next primary. */
@@ -61,9 +66,14 @@ function pushTraffic(plane: DataPlane): void {
   if (isDetached || (successor === undefined && !process.connected)) return;
   const deltas = plane.collectTraffic();
   pushLoads(plane.loads(deltas));
-  if (deltas.length === 0) return;
   plane.counters.trafficMoved(deltas);
-  send({ kind: 'traffic', deltas });
+  reports.add(deltas);
+  pushReport();
+}
+
+function pushReport(): void {
+  const report = reports.next(systemClock.monotonicMs());
+  if (report !== undefined) send({ kind: 'traffic', report });
 }
 
 /** Nothing is said while nothing was under way, but once. */
@@ -162,6 +172,8 @@ async function endOf(state: Running | undefined, how: Drain): Promise<void> {
   if (state === undefined) return;
   await Promise.all([state.listener?.drain(how), state.plane.ports.drain(how)]);
   pushTraffic(state.plane);
+  // Without a primary nobody keeps it: what is left is lost with this worker.
+  await Promise.race([reports.settled(), systemClock.sleep(REPORTS_KEPT_MS)]);
   await state.listener?.[Symbol.asyncDispose]();
   await state.plane[Symbol.asyncDispose]();
 }
@@ -227,13 +239,18 @@ async function handleServed({ plane }: Running, message: ServedMessage): Promise
   }
 }
 
-const OF_ITSELF = ['metrics', 'reopen-log', 'ticket-keys', 'options', 'spent-elsewhere'] as const;
+const OF_ITSELF = ['traffic-kept', 'metrics', 'reopen-log', 'ticket-keys', 'options', 'spent-elsewhere'] as const;
 type OwnMessage = ToWorker & { readonly kind: (typeof OF_ITSELF)[number] };
 
 /** What is said about the worker itself, whatever it serves. */
 async function handleOwn({ plane, listener }: Running, message: OwnMessage): Promise<void> {
   const { seq } = message;
   switch (message.kind) {
+    case 'traffic-kept':
+      reports.kept(message.number);
+      // Who ends tells the rest at once.
+      if (drain !== undefined) pushReport();
+      return;
     case 'metrics':
       pushTraffic(plane);
       send({ kind: 'metrics', seq, metrics: await plane.metrics.asJson() });
@@ -371,6 +388,7 @@ async function orphaned(): Promise<void> {
         unhealthy,
       } as const;
       isDetached = true;
+      reports.forgotten();
       successor = await findSuccessor(systemClock, {
         socketPath,
         waitMs: SUCCESSOR_WAIT_MS,

@@ -18,14 +18,19 @@ import { Timeline } from './timeline.ts';
 export interface Scenario {
   /** The CA suggests windows, and orders say what they replace. */
   readonly hasAri: boolean;
-  /** What the ledger is told of a renewal without ARI: every limit, or those that Let's Encrypt publishes for renewals of the same names. */
-  readonly renewals: 'counted' | 'same-names';
+  readonly limits: CaLimits;
 }
 
+const LIMITS: CaLimits = LIMIT_PRESETS['lets-encrypt'];
+/** Of a CA that counts renewals of the same names as well. */
+const WITHOUT_EXEMPTION: CaLimits = Object.fromEntries(
+  Object.entries(LIMITS).map(([name, { max, spanMs }]) => [name, { max, spanMs }]),
+);
+
 export const SCENARIOS: Readonly<Record<string, Scenario>> = {
-  ari: { hasAri: true, renewals: 'counted' },
-  'no-ari': { hasAri: false, renewals: 'same-names' },
-  'no-ari-all-counted': { hasAri: false, renewals: 'counted' },
+  ari: { hasAri: true, limits: LIMITS },
+  'no-ari': { hasAri: false, limits: LIMITS },
+  'no-ari-all-counted': { hasAri: false, limits: WITHOUT_EXEMPTION },
 };
 
 export interface RenewalsOptions extends PopulationOptions {
@@ -38,8 +43,6 @@ export interface RenewalsOptions extends PopulationOptions {
 
 const CA = 'https://ca.example/directory';
 const ACCOUNT = 'account-1';
-const LIMITS = LIMIT_PRESETS['lets-encrypt'];
-const { 'orders-per-account': _orders, 'certificates-per-domain': _certificates, ...SAME_NAMES_LIMITS } = LIMITS;
 const OUTAGE_DAY = 30;
 /** From the order to its certificate, and until it is clear that the CA is down or that it did not reach a host. */
 const ORDER_MS = 20_000;
@@ -142,9 +145,9 @@ class World {
       account: ACCOUNT,
       names: [host.name],
       domains: [this.#domainOf(host)],
-      replaces: planned.replaces,
+      renewal: planned.renewal,
     };
-    const limits = this.#limitsFor(host);
+    const { limits } = this.#scenario;
     const verdict = this.#ledger.verdict(intent, limits, nowMs);
     if (verdict.kind === 'wait') return verdict;
     this.#orders += 1;
@@ -154,10 +157,6 @@ class World {
     this.#underWay += 1;
     this.#timeline.add(beginMs, { kind: 'begin', begun: { host, planned, rows } });
     return verdict;
-  }
-
-  #limitsFor(host: SimulatedHost): CaLimits {
-    return host.current !== undefined && this.#scenario.renewals === 'same-names' ? SAME_NAMES_LIMITS : LIMITS;
   }
 
   #domainOf({ name, domain }: SimulatedHost): string {
@@ -206,10 +205,10 @@ class World {
 }
 
 /** What an order is to the CA: within the window it is free of all limits, else as one of the same names. */
-function renewalOf(current: SimulatedHost['current'], { replaces }: PlannedOrder, atMs: number): OrderFacts['renewal'] {
+function renewalOf(current: SimulatedHost['current'], { renewal }: PlannedOrder, atMs: number): OrderFacts['renewal'] {
   if (current === undefined) return 'none';
   const { window } = current;
-  return replaces && window !== undefined && atMs >= window.startMs && atMs <= window.endMs ? 'ari' : 'same-names';
+  return renewal === 'replaces' && window !== undefined && atMs >= window.startMs && atMs <= window.endMs ? 'ari' : 'same-names';
 }
 
 function* candidates(due: ReadonlySet<SimulatedHost>): Generator<Candidate> {

@@ -2,7 +2,7 @@
  * The meter: what containers used, from their cgroups into the ledger.
  *
  * CPU is a counter of the parent cgroup, so nothing is lost between samples or with a container that lives 5 ms. Memory is an integral over
- * samples (each value counts until the next one). Traffic comes from the edge. An incarnation's cursor in the store says up to where it is
+ * samples (each value counts until the next one), over the time that really went by: a clock that is set costs nobody an hour. Traffic comes from the edge (`edge-traffic.ts`). An incarnation's cursor in the store says up to where it is
  * metered: after a crash the CPU counter goes on from there, once, and the memory of the gap counts at the last known value.
  */
 import type { Clock } from '#clock';
@@ -11,11 +11,21 @@ import { KeyedLock, startLoop } from '#lifecycle';
 import type { Log } from '#log';
 import type { CgroupUsage, Cgroups } from '#isolation/cgroup.ts';
 import { changeWrite } from '#state/change-log.ts';
-import { closeIncarnationWrite, findIncarnation, forgiveCpu, listOpenIncarnations, openIncarnationWrite } from '#state/ledger.ts';
+import { takePendingWrites } from '#state/edge-traffic.ts';
+import type { ContainerTraffic, KeptReport, Traffic } from '#state/edge-traffic.ts';
+import {
+  closeIncarnationWrite,
+  findIncarnation,
+  forgiveCpu,
+  lastIncarnation,
+  listOpenIncarnations,
+  openIncarnationWrite,
+} from '#state/ledger.ts';
 import type { Incarnation, UsageInterval } from '#state/ledger.ts';
 import { LedgerWriter } from '#state/ledger-writer.ts';
 import type { MeterPoint } from '#state/ledger-writer.ts';
 import type { Sql } from '#state/sql.ts';
+import { EdgeTraffic } from './edge-traffic.ts';
 
 export interface MeterOptions {
   readonly samplePeriodMs: number;
@@ -28,28 +38,23 @@ export interface MeterOptions {
 
 export const METER_OPTIONS: MeterOptions = { samplePeriodMs: 1000, youngPeriodMs: 100, youngForMs: 3000, flushPeriodMs: 10_000 };
 
-/** What the edge moved for one container. */
-export interface Traffic {
-  readonly requests: number;
-  readonly ingressBytes: number;
-  readonly egressBytes: number;
-  readonly heldMs: number;
-}
-
 interface Running {
   at: Incarnation;
+  /** By the wall clock, and never less than before. */
   sampledMs: number;
+  /** When it was sampled and written down last, by the monotonic clock. */
+  sampledAtMs: number;
+  flushedAtMs: number;
   memoryBytes: number;
   memoryByteMs: bigint;
   cpuNs: number;
-  traffic: { requests: number; ingressBytes: number; egressBytes: number; heldMs: number };
 }
 
 /** An interval that is to be written. */
 interface Due {
   readonly interval: UsageInterval;
   readonly now: MeterPoint;
-  /** What it takes from the container's traffic; given back where it cannot be written. */
+  /** What it has of the container's traffic. */
   readonly traffic: Traffic;
 }
 
@@ -57,7 +62,10 @@ interface Due {
 const ROUND_WRITES_MAX = 100;
 const ROUND_WAIT_MS = 25;
 
-const NO_TRAFFIC = { requests: 0, ingressBytes: 0, egressBytes: 0, heldMs: 0 } as const;
+/** Workers that end tell the rest at once. What comes later than this is none of an interval. */
+const LATE_MS = 60_000;
+const LATE_PERIOD_MS = 15_000;
+const LATE_REASON = 'the edge told of it after the container had stopped';
 
 /** What a container uses at this moment, for `top`. */
 export interface Reading {
@@ -73,14 +81,18 @@ export class Meter implements AsyncDisposable {
   readonly #running = new Map<string, Running>();
   readonly #locks = new KeyedLock();
   readonly #ledger: LedgerWriter;
+  readonly #traffic: EdgeTraffic;
+  #lateMs = 0;
   #loop: AsyncDisposable | undefined;
 
   private constructor(
     deps: { readonly log: Log; readonly clock: Clock; readonly sql: Sql; readonly cgroups: Cgroups },
     options: MeterOptions,
+    traffic: EdgeTraffic,
   ) {
     this.#deps = deps;
     this.#options = options;
+    this.#traffic = traffic;
     this.#ledger = new LedgerWriter(deps.sql);
   }
 
@@ -89,7 +101,7 @@ export class Meter implements AsyncDisposable {
     deps: { readonly log: Log; readonly clock: Clock; readonly sql: Sql; readonly cgroups: Cgroups },
     options: MeterOptions = METER_OPTIONS,
   ): Promise<Meter> {
-    const meter = new Meter(deps, options);
+    const meter = new Meter(deps, options, await EdgeTraffic.open(deps.sql, deps.clock));
     for (const at of await listOpenIncarnations(deps.sql)) meter.#take(at);
     meter.#loop = startLoop(deps, {
       name: 'meter',
@@ -102,13 +114,17 @@ export class Meter implements AsyncDisposable {
   }
 
   #take(at: Incarnation): void {
+    const { clock } = this.#deps;
+    // Only the wall clock knows how long nobody metered it.
+    const sampledAtMs = clock.monotonicMs() - Math.max(0, clock.nowMs() - at.meteredToMs);
     this.#running.set(at.container, {
       at,
       sampledMs: at.meteredToMs,
+      sampledAtMs,
+      flushedAtMs: sampledAtMs,
       memoryBytes: at.memoryBytes,
       memoryByteMs: 0n,
       cpuNs: at.cpuNs,
-      traffic: { ...NO_TRAFFIC },
     });
   }
 
@@ -181,14 +197,32 @@ export class Meter implements AsyncDisposable {
     return current;
   }
 
-  /** Counts traffic towards the container's next interval. */
-  addTraffic(container: string, traffic: Traffic): void {
-    const running = this.#running.get(container);
-    if (running === undefined) return;
-    running.traffic.requests += traffic.requests;
-    running.traffic.ingressBytes += traffic.ingressBytes;
-    running.traffic.egressBytes += traffic.egressBytes;
-    running.traffic.heldMs += traffic.heldMs;
+  /**
+   * Counts a worker's report towards the next intervals of its containers: once, whoever says it again. Resolves when it is written down. Endpoints that
+   * are no containers are left out.
+   */
+  async keepTraffic({ epoch, number, traffic }: KeptReport): Promise<void> {
+    const ours: ContainerTraffic[] = [];
+    for (const one of traffic) {
+      const isOurs = this.#running.has(one.container) || (await lastIncarnation(this.#deps.sql, one.container)) !== undefined;
+      if (isOurs) ours.push(one);
+    }
+    await this.#traffic.keep({ epoch, number, traffic: ours });
+  }
+
+  /** Traffic of containers that have stopped since has no interval to be in: it is a correction of the last one. */
+  async #correctLate(nowMs: number): Promise<void> {
+    for (const container of this.#traffic.containers()) {
+      if (this.#running.has(container)) continue;
+      const at = await lastIncarnation(this.#deps.sql, container);
+      if (at?.closedMs === undefined || nowMs - at.closedMs < LATE_MS) continue;
+      const traffic = this.#traffic.of(container);
+      const interval = { toMs: at.closedMs, cpuNs: 0, memoryByteMs: 0n, ...traffic };
+      const { tenant, incarnation, host, closedMs: fromMs } = at;
+      const correction = { tenant, container, incarnation, host, fromMs, interval, reason: LATE_REASON };
+      if ((await this.#ledger.correct(correction, takePendingWrites(container, traffic))) === 'done')
+        this.#traffic.taken(container, traffic);
+    }
   }
 
   readings(): readonly Reading[] {
@@ -203,14 +237,15 @@ export class Meter implements AsyncDisposable {
   /** Samples one container after the other. What is to be written down is written together, while nothing else happens to these containers. */
   async #round(): Promise<void> {
     const nowMs = this.#deps.clock.nowMs();
+    const atMs = this.#deps.clock.monotonicMs();
     const writes = new RoundWrites(this.#deps.clock);
     for (const running of this.#running.values()) {
       const isYoung = nowMs - running.at.openedMs < this.#options.youngForMs;
-      if (!isYoung && nowMs - running.sampledMs < this.#options.samplePeriodMs) continue;
+      if (!isYoung && atMs - running.sampledAtMs < this.#options.samplePeriodMs) continue;
       const work = async (sampled: () => Promise<void>): Promise<void> => {
         if (this.#running.get(running.at.container) !== running) return;
         const usage = await this.#deps.cgroups.usageOf(running.at.cgroup);
-        if (nowMs - running.at.meteredToMs >= this.#options.flushPeriodMs) await this.#flush(running, usage, sampled);
+        if (atMs - running.flushedAtMs >= this.#options.flushPeriodMs) await this.#flush(running, usage, sampled);
         else this.#sample(running, usage);
       };
       await writes.begin(async (sampled) => {
@@ -220,13 +255,18 @@ export class Meter implements AsyncDisposable {
       });
     }
     await writes.end();
+    if (nowMs - this.#lateMs < LATE_PERIOD_MS) return;
+    this.#lateMs = nowMs;
+    await this.#correctLate(nowMs);
   }
 
-  /** Adds the span since the last sample to the memory integral. A clock that went backwards adds nothing. */
+  /** Adds the span since the last sample to the memory integral. */
   #sample(running: Running, usage: CgroupUsage | undefined): void {
-    const nowMs = Math.max(running.sampledMs, this.#deps.clock.nowMs());
-    running.memoryByteMs += BigInt(nowMs - running.sampledMs) * BigInt(running.memoryBytes);
-    running.sampledMs = nowMs;
+    const { clock } = this.#deps;
+    const spanMs = Math.max(0, Math.round(clock.monotonicMs() - running.sampledAtMs));
+    running.memoryByteMs += BigInt(spanMs) * BigInt(running.memoryBytes);
+    running.sampledAtMs += spanMs; // What rounding cut off is of the next span.
+    running.sampledMs = Math.max(running.sampledMs, clock.nowMs());
     running.memoryBytes = usage?.memoryBytes ?? 0;
     if (usage !== undefined) running.cpuNs = usage.cpuNs;
   }
@@ -246,22 +286,17 @@ export class Meter implements AsyncDisposable {
     }
     const due = this.#takeDue(running, identity);
     if (due === undefined) return;
-    try {
-      await beforeWrite?.();
-      await this.#append(running, due);
-    } catch (error) {
-      giveBack(running, due);
-      throw error;
-    }
+    await beforeWrite?.();
+    await this.#append(running, due);
   }
 
   /** What is to be written of a container at this moment; undefined: a stopped container fills no ledger. */
   #takeDue(running: Running, cgroupIdentity: string): Due | undefined {
-    const { at, traffic, cpuNs, memoryByteMs, memoryBytes, sampledMs } = running;
+    const { at, cpuNs, memoryByteMs, memoryBytes, sampledMs } = running;
+    const traffic = this.#traffic.of(at.container);
     const delta = cpuNs - at.cpuNs;
-    const isEmpty = delta === 0 && memoryByteMs === 0n && traffic.requests === 0 && traffic.egressBytes === 0;
+    const isEmpty = delta === 0 && memoryByteMs === 0n && Object.values(traffic).every((amount) => amount === 0);
     if (isEmpty && at.memoryBytes === 0 && memoryBytes === 0) return undefined;
-    running.traffic = { ...NO_TRAFFIC }; // What comes from here on is of the next interval.
     return {
       interval: { toMs: sampledMs, cpuNs: delta, memoryByteMs, ...traffic },
       now: { cpuNs, memoryBytes, cgroupIdentity },
@@ -269,9 +304,9 @@ export class Meter implements AsyncDisposable {
     };
   }
 
-  async #append(running: Running, { interval, now }: Due): Promise<void> {
+  async #append(running: Running, { interval, now, traffic }: Due): Promise<void> {
     const { at } = running;
-    const outcome = await this.#ledger.append(at, interval, now);
+    const outcome = await this.#ledger.append(at, interval, now, takePendingWrites(at.container, traffic));
     if (outcome.kind === 'conflict') {
       // Somebody else metered it: the store is right, what we counted meanwhile is in there already.
       this.#deps.log.error({ container: at.container, incarnation: at.incarnation }, 'ledger cursor moved under the meter');
@@ -280,6 +315,8 @@ export class Meter implements AsyncDisposable {
       else this.#running.delete(at.container);
       return;
     }
+    this.#traffic.taken(at.container, traffic);
+    running.flushedAtMs = running.sampledAtMs;
     running.at = outcome.at;
     running.memoryByteMs = 0n;
   }
@@ -323,14 +360,6 @@ export class Meter implements AsyncDisposable {
     await Promise.all([...this.#running.keys()].map(last));
     this.#running.clear();
   }
-}
-
-/** Traffic of an interval that could not be written is of the next one; CPU and memory were not taken away. */
-function giveBack({ traffic }: Running, due: Due): void {
-  traffic.requests += due.traffic.requests;
-  traffic.ingressBytes += due.traffic.ingressBytes;
-  traffic.egressBytes += due.traffic.egressBytes;
-  traffic.heldMs += due.traffic.heldMs;
 }
 
 /** The containers of one round that wait for the others, to be written with them. */

@@ -17,7 +17,7 @@ import type { ShownProofs } from '#tls/acme/shown-proofs.ts';
 import type { IssueAnswer } from '#tls/issued-certificates.ts';
 
 /** What a worker must say in its hello to understand all that a primary of another generation says. To be counted up with every change of these messages. */
-export const PROTOCOL_VERSION = 3;
+export const PROTOCOL_VERSION = 4;
 
 export interface ListenAddress {
   readonly host: string;
@@ -137,6 +137,8 @@ export type ToWorker =
   | ({ readonly kind: 'health'; readonly seq: number } & HealthChange)
   /** What CAs may look for from now on, all of it. */
   | { readonly kind: 'proofs'; readonly seq: number; readonly proofs: ShownProofs }
+  /** A report is written down. */
+  | { readonly kind: 'traffic-kept'; readonly seq: number; readonly number: number }
   | { readonly kind: 'metrics'; readonly seq: number }
   | { readonly kind: 'reopen-log'; readonly seq: number }
   /** What TLS session tickets are sealed with from now on. */
@@ -181,6 +183,15 @@ export interface TrafficDelta {
   readonly upstreamOutBytes: number;
 }
 
+/** What moved at all endpoints of one worker. */
+export interface TrafficReport {
+  /** The worker, among all that ever were. */
+  readonly epoch: string;
+  /** Its reports are numbered from 1. Each is said until it is kept, so it may come twice. */
+  readonly number: number;
+  readonly deltas: readonly TrafficDelta[];
+}
+
 export type FromWorker =
   | { readonly kind: 'online' }
   /** The first word to a primary that did not fork it. */
@@ -198,7 +209,7 @@ export type FromWorker =
   | { readonly kind: 'ack'; readonly seq: number; readonly frozen?: FreezeResult; readonly missing?: readonly string[] }
   | { readonly kind: 'refused'; readonly seq: number; readonly reason: string; readonly code?: string }
   | { readonly kind: 'metrics'; readonly seq: number; readonly metrics: readonly object[] }
-  | { readonly kind: 'traffic'; readonly deltas: readonly TrafficDelta[] }
+  | { readonly kind: 'traffic'; readonly report: TrafficReport }
   | ({ readonly kind: 'spent' } & Spends)
   /** All endpoints that have something under way, or had since the last message. */
   | { readonly kind: 'loads'; readonly loads: readonly EndpointLoad[] }

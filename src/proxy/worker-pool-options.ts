@@ -9,7 +9,7 @@ import { EDGE_LIMITS } from './edge-limits.ts';
 import type { EdgeLimits } from './edge-limits.ts';
 import type { Succession } from './generation/old-workers.ts';
 import type { Issuing } from './issuing.ts';
-import type { ChangeableOptions, ListenAddresses, TrafficDelta, TrustOptions, WorkerOptions } from './protocol.ts';
+import type { ChangeableOptions, ListenAddresses, TrafficReport, TrustOptions, WorkerOptions } from './protocol.ts';
 
 export interface WorkerPoolDeps {
   readonly log: Log;
@@ -42,7 +42,8 @@ export interface WorkerPoolOptions {
   readonly succession?: Succession;
   /** Clients have called names that no certificate is for. Undefined: workers need not say so. */
   readonly onCalled?: (names: readonly string[]) => void;
-  readonly onTraffic: (deltas: readonly TrafficDelta[]) => void;
+  /** Resolves when it is written down: until then it is said again. What came before is to be passed over, by its number. */
+  readonly onTraffic: (report: TrafficReport) => Promise<void> | void;
   /**
    * Requests wait for one of these endpoints, all of which sleep: any one will do. Said once, and again after some seconds while they wait. To be
    * answered with a table in which one is awake, or with `wakeFailed`.

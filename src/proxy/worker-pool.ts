@@ -31,6 +31,7 @@ import { answerWanted } from './issuing.ts';
 import { NO_PROOFS } from '#tls/acme/shown-proofs.ts';
 import type { ShownProofs } from '#tls/acme/shown-proofs.ts';
 import { Wakes } from './wakes.ts';
+import { trafficKeeper } from './traffic-keeping.ts';
 import { bootRefused, optionsRefused, refusalOf, sumOfFreezes } from './worker-answers.ts';
 import { changeableOf, checkWorkers, shareOfOptions } from './worker-pool-options.ts';
 import type { ChangeOptions, WorkerPoolDeps, WorkerPoolOptions, WorkerStatus } from './worker-pool-options.ts';
@@ -82,7 +83,7 @@ export class WorkerPool implements AsyncDisposable {
     this.#rateLimits = new RateLimits(deps.clock);
     this.#wakes = new Wakes(deps.clock, { againMs: WAKE_SAME_MS, tell: options.onWake });
     this.#old = OldWorkers.of(deps.log, options.succession, {
-      traffic: options.onTraffic,
+      traffic: trafficKeeper(deps.log, options.onTraffic),
       loads: (worker, loads) => {
         this.#loads.told(worker, loads);
       },
@@ -395,9 +396,7 @@ export class WorkerPool implements AsyncDisposable {
           member.listening = true;
           up.resolve(undefined);
         },
-        traffic: ({ deltas }) => {
-          this.#options.onTraffic(deltas);
-        },
+        traffic: trafficKeeper(this.#deps.log, this.#options.onTraffic),
         loads: (loads) => {
           if (this.#members.has(member)) this.#loads.told(member, loads);
         },

@@ -5,12 +5,12 @@ import type { Spends } from './actions/rate-limits.ts';
 import type { EndpointLoad } from './loads.ts';
 import { Conversation } from './generation/conversation.ts';
 import type { Ask, Reply } from './generation/conversation.ts';
-import type { FromWorker } from './protocol.ts';
+import type { FromWorker, TrafficReport } from './protocol.ts';
 
 export interface WorkerEvents {
   readonly online: () => void;
   readonly listening: (version: number) => void;
-  readonly traffic: (message: FromWorker & { readonly kind: 'traffic' }) => void;
+  readonly traffic: (worker: WorkerProcess, report: TrafficReport) => void;
   readonly loads: (loads: readonly EndpointLoad[]) => void;
   readonly spent: (spends: Spends) => void;
   readonly wake: (endpointIds: readonly string[]) => void;
@@ -73,7 +73,7 @@ export class WorkerProcess {
         events.listening(message.version);
         return;
       case 'traffic':
-        events.traffic(message);
+        events.traffic(this, message.report);
         return;
       case 'loads':
         events.loads(message.loads);

@@ -75,20 +75,25 @@ export class LedgerWriter {
     this.#sql = sql;
   }
 
-  /** Appends what was used between the cursor and the interval's end. */
-  async append(at: Incarnation, interval: UsageInterval, now: MeterPoint): Promise<AppendOutcome> {
+  /** Appends what was used between the cursor and the interval's end, with `also` in the same batch. */
+  async append(
+    at: Incarnation,
+    interval: UsageInterval,
+    now: MeterPoint,
+    also: readonly SqlWrite[] = [],
+  ): Promise<AppendOutcome> {
     return await new Promise((resolve, reject) => {
-      this.#add(appendItem({ at, interval, now }, resolve, reject));
+      this.#add(appendItem({ at, interval, now, also }, resolve, reject));
     });
   }
 
   /** Appends a row that adds to what was written, or takes from it. The intervals themselves stay as they are. */
-  async correct(correction: Correction): Promise<'done' | 'conflict'> {
+  async correct(correction: Correction, also: readonly SqlWrite[] = []): Promise<'done' | 'conflict'> {
     return await new Promise((resolve, reject) => {
       this.#add({
         tenant: correction.tenant,
         rows: async (sql) => await correctionRows(sql, correction),
-        after: [],
+        after: also,
         settle: resolve,
         fail: reject,
         alone: true,
@@ -268,8 +273,15 @@ function rowsOf(
   }));
 }
 
+interface Appending {
+  readonly at: Incarnation;
+  readonly interval: UsageInterval;
+  readonly now: MeterPoint;
+  readonly also: readonly SqlWrite[];
+}
+
 function appendItem(
-  { at, interval, now }: { readonly at: Incarnation; readonly interval: UsageInterval; readonly now: MeterPoint },
+  { at, interval, now, also }: Appending,
   resolve: (outcome: AppendOutcome) => void,
   reject: (reason: unknown) => void,
 ): Item {
@@ -295,6 +307,7 @@ function appendItem(
         ],
         expectRows: 1,
       },
+      ...also,
     ],
     settle: (outcome) => {
       resolve(outcome === 'done' ? { kind: 'done', at: moved } : { kind: 'conflict' });

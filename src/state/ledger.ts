@@ -154,6 +154,12 @@ export async function findIncarnation(sql: Sql, container: string, incarnation: 
   return row === undefined ? undefined : incarnationOf(row);
 }
 
+/** The last incarnation of a container; undefined: there never was one. */
+export async function lastIncarnation(sql: Sql, container: string): Promise<Incarnation | undefined> {
+  const [row] = await sql.read('SELECT * FROM incarnation WHERE container = ? ORDER BY incarnation DESC LIMIT 1', [container]);
+  return row === undefined ? undefined : incarnationOf(row);
+}
+
 /** The last incarnation of each container that has this name, or whose id begins with it. `tenant` empty: of any. */
 export async function latestIncarnations(sql: Sql, tenant: string, reference: string): Promise<readonly Incarnation[]> {
   const rows = await sql.read(

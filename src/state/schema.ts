@@ -150,4 +150,10 @@ export const SCHEMA_VERSIONS: readonly (readonly string[])[] = [
     `CREATE INDEX acme_spent_id ON acme_spent (id)`,
     `CREATE INDEX acme_spent_time ON acme_spent (at_ms)`,
   ],
+  [
+    // What the edge moved for containers and the ledger has not yet, and the number of the last report of each worker (state/edge-traffic.ts).
+    `CREATE TABLE edge_epoch (epoch TEXT PRIMARY KEY, number BIGINT NOT NULL, seen_ms BIGINT NOT NULL)`,
+    `CREATE TABLE edge_pending (
+       container TEXT PRIMARY KEY, requests BIGINT NOT NULL, ingress_bytes BIGINT NOT NULL, egress_bytes BIGINT NOT NULL, held_ms BIGINT NOT NULL)`,
+  ],
 ];

@@ -85,7 +85,7 @@ async function openEdge(options: EdgeOptions, directory: string): Promise<Edge> 
       ...(options.ticketKeys === undefined ? {} : { ticketKeys: options.ticketKeys }),
       ...(options.issue === undefined ? {} : { issue: options.issue }),
       initial: edgeOf({ config: options.config, certificates: options.certificates ?? [] }),
-      onTraffic: (deltas) => {
+      onTraffic: ({ deltas }) => {
         traffic.push(...deltas);
       },
       onWake: (endpointIds) => {

@@ -44,7 +44,7 @@ const pool = await WorkerPool.open(
     logLevel: 'warn',
     limits: { ...EDGE_LIMITS, ...spec.limits },
     initial: edgeOf(spec.initial),
-    onTraffic: (deltas) => {
+    onTraffic: ({ deltas }) => {
       for (const delta of deltas) requests += delta.requests;
     },
     onWake: () => undefined,

@@ -57,7 +57,7 @@ const pool = await WorkerPool.open(
     logLevel: 'error',
     ticketKeys: randomBytes(TICKET_KEYS_BYTES),
     initial: { config: configOf(spec), certificates: CertificateIndex.of([certificate]) },
-    onTraffic: (deltas) => {
+    onTraffic: ({ deltas }) => {
       for (const delta of deltas) requests += delta.requests;
     },
     onWake: () => undefined,

@@ -4,7 +4,7 @@ import type { Log } from '#log';
 import type { Spends } from '#proxy/actions/rate-limits.ts';
 import { WORKER_ACK_TIMEOUT_MS, WORKER_DRAIN_MS } from '#proxy/limits.ts';
 import type { EndpointLoad } from '#proxy/loads.ts';
-import type { EdgeChange, ToWorker, TrafficDelta } from '#proxy/protocol.ts';
+import type { EdgeChange, ToWorker, TrafficReport } from '#proxy/protocol.ts';
 import type { Ask, Reply } from './conversation.ts';
 import type { Predecessor, Predecessors, Told } from './predecessors.ts';
 
@@ -20,7 +20,7 @@ export interface Succession {
 }
 
 export interface OldWorkersEvents {
-  readonly traffic: (deltas: readonly TrafficDelta[]) => void;
+  readonly traffic: (worker: Predecessor, report: TrafficReport) => void;
   readonly loads: (worker: Predecessor, loads: readonly EndpointLoad[]) => void;
   readonly wake: (endpointIds: readonly string[]) => void;
   readonly spent: (worker: Predecessor, spends: Spends) => void;
@@ -77,7 +77,7 @@ export class OldWorkers implements AsyncDisposable {
   }
 
   #hear(worker: Predecessor, message: Told): void {
-    if (message.kind === 'traffic') this.#events.traffic(message.deltas);
+    if (message.kind === 'traffic') this.#events.traffic(worker, message.report);
     else if (message.kind === 'loads') this.#events.loads(worker, message.loads);
     else if (message.kind === 'spent') this.#events.spent(worker, message);
     else if (message.kind === 'wake') this.#events.wake(message.endpointIds);

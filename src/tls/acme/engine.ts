@@ -258,11 +258,11 @@ export class AcmeEngine implements AsyncDisposable {
       nowMs,
       cas,
       room: PLANNED_MAX,
-      admit: ({ host, ca, replaces }) => {
+      admit: ({ host, ca, renewal }) => {
         if (this.#begun.get(host) === ca) return { kind: 'go' };
         const account = this.#accesses.get(ca)?.knownAccount ?? '';
         return this.#spending.verdict(
-          { kind: 'order', ca, account, names: [host], domains: [registeredDomainOf(host)], replaces },
+          { kind: 'order', ca, account, names: [host], domains: [registeredDomainOf(host)], renewal },
           nowMs,
         );
       },

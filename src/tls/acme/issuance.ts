@@ -59,6 +59,8 @@ export interface IssuanceDeps {
   readonly proofs: ProofPort;
   /** Makes what was begun last; undefined: it is over. */
   readonly note: (begun: BegunOrder | undefined) => Promise<void>;
+  /** An order that was begun is gone: pays for another one. Throws where that is not to be asked for now. */
+  readonly payAgain: () => Promise<void>;
   readonly signal: AbortSignal;
 }
 
@@ -97,12 +99,13 @@ interface OpenOrder extends BegunOrder {
 }
 
 async function openOrder(deps: IssuanceDeps, request: IssuanceRequest): Promise<OpenOrder> {
-  const { client, note } = deps;
+  const { client, note, payAgain } = deps;
   const { account, begun, names, profile, replaces } = request;
   if (begun !== undefined) {
     const order = await readBegun(deps, account, begun);
     if (order !== undefined) return { ...begun, csr: undefined, order };
     await note(undefined);
+    await payAgain();
   }
   const { newOrder, meta } = await client.directory();
   if (profile !== undefined && meta.profiles?.[profile] === undefined)

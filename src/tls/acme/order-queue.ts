@@ -4,7 +4,7 @@
  */
 import { chooseCas } from './back-off.ts';
 import type { Failures } from './back-off.ts';
-import type { LimitName, Verdict } from './rate-ledger.ts';
+import type { LimitName, Renewal, Verdict } from './rate-ledger.ts';
 
 export interface CurrentCertificate {
   readonly notAfterMs: number;
@@ -33,7 +33,7 @@ export interface Candidate {
 export interface PlannedOrder {
   readonly host: string;
   readonly ca: string;
-  readonly replaces: boolean;
+  readonly renewal: Renewal;
 }
 
 export interface QueueCa {
@@ -114,7 +114,7 @@ type Choice =
 class Cas {
   readonly #state: QueueState;
   readonly #begun = new Map<string, number>();
-  /** An account that may order nothing more may not for any name: the ledger is not asked a hundred thousand times. */
+  /** By CA and what is renewed: an account that may order nothing more may not for any name, and the ledger is not asked a hundred thousand times. */
   readonly #closed = new Map<string, Verdict>();
 
   constructor(state: QueueState) {
@@ -130,7 +130,7 @@ class Cas {
     let wait: Choice & { readonly kind: 'wait' } = { kind: 'wait', untilMs, limit: undefined };
     for (const ca of open) {
       if (this.#isBeingTried(ca)) continue; // What comes of it begins a new plan.
-      const order = { host, ca, replaces: current?.isReplaceable === true && current.ca === ca };
+      const order = { host, ca, renewal: renewalOf(current, ca) };
       const verdict = this.#verdict(order);
       if (verdict.kind === 'go') {
         this.#begun.set(ca, (this.#begun.get(ca) ?? 0) + 1);
@@ -151,12 +151,19 @@ class Cas {
   }
 
   #verdict(order: PlannedOrder): Verdict {
-    const closed = order.replaces ? undefined : this.#closed.get(order.ca);
+    const key = `${order.ca} ${order.renewal}`;
+    const closed = this.#closed.get(key);
     if (closed !== undefined) return closed;
     const verdict = this.#state.admit(order);
-    if (verdict.kind === 'wait' && verdict.limit === 'orders-per-account') this.#closed.set(order.ca, verdict);
+    if (verdict.kind === 'wait' && verdict.limit === 'orders-per-account') this.#closed.set(key, verdict);
     return verdict;
   }
+}
+
+/** Another CA knows nothing of what this one has made. */
+function renewalOf(current: CurrentCertificate | undefined, ca: string): Renewal {
+  if (current?.ca !== ca) return 'none';
+  return current.isReplaceable ? 'replaces' : 'same-names';
 }
 
 function finite(ms: number): number | undefined {

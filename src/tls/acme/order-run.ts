@@ -9,7 +9,7 @@ import { errorLine, reasonOf } from '#errors';
 import type { Log } from '#log';
 import type { CheckedCertificate } from '#tls/certificate-check.ts';
 import type { KeySeal } from '#tls/key-seal.ts';
-import { failureFactsOf } from './acme-failure.ts';
+import { acmeFailure, failureFactsOf } from './acme-failure.ts';
 import type { FailureFacts } from './acme-failure.ts';
 import type { AcmeStore, StoreChange, StoredHost } from './acme-store.ts';
 import { nameFailed } from './back-off.ts';
@@ -22,7 +22,7 @@ import type { BegunOrder, ProofPort } from './issuance.ts';
 import type { PlannedOrder } from './order-queue.ts';
 import type { Verdict } from './rate-ledger.ts';
 import { registeredDomainOf } from './registered-domain.ts';
-import type { Spending } from './spending.ts';
+import type { Spending, SpentOrder } from './spending.ts';
 
 export interface OrderRunDeps {
   readonly log: Log;
@@ -146,15 +146,8 @@ async function buy(deps: OrderRunDeps, access: CaAccess, { planned, row, state, 
   const client = await access.client();
   const account = await access.account();
   const names = [host];
-  const replaces = planned.replaces ? (state.current?.id ?? undefined) : undefined;
-  const intent = {
-    kind: 'order' as const,
-    ca,
-    account,
-    names,
-    domains: [registeredDomainOf(host)],
-    replaces: replaces !== undefined,
-  };
+  const replaces = planned.renewal === 'replaces' ? (state.current?.id ?? undefined) : undefined;
+  const intent = intentOf(planned, account, replaces);
   // The same for all runs that go on with one order: what the first has paid is the last one's to move or to give back.
   const id = `order ${ca} ${host}`;
   const begun: BegunOrder | undefined =
@@ -173,9 +166,12 @@ async function buy(deps: OrderRunDeps, access: CaAccess, { planned, row, state, 
     const kept = await store.setOrder({ host, owner }, { ca: order === undefined ? '' : ca, url: order?.url ?? '', sealedKey });
     if (!kept) throw new Error(`another node has taken over the order for ${host}`);
   };
+  const payAgain = async (): Promise<void> => {
+    await payForLost(spending, { id, intent }, clock.nowMs());
+  };
   try {
     const { certificate } = await obtainCertificate(
-      { clock, client, proofs, note, signal },
+      { clock, client, proofs, note, payAgain, signal },
       { account, names, profile, replaces, challenges: turned(challenges, state.failures[ca]?.count ?? 0), begun },
     );
     await spending.issued({ id, intent }, clock.nowMs());
@@ -189,6 +185,28 @@ async function buy(deps: OrderRunDeps, access: CaAccess, { planned, row, state, 
   }
 }
 
+function intentOf({ host, ca, renewal }: PlannedOrder, account: string, replaces: string | undefined): SpentOrder['intent'] {
+  return {
+    kind: 'order',
+    ca,
+    account,
+    names: [host],
+    domains: [registeredDomainOf(host)],
+    renewal: renewal === 'replaces' && replaces === undefined ? 'same-names' : renewal,
+  };
+}
+
+/** The order that was paid for is gone: it is given back, and another one is paid for. Throws where a limit holds that. */
+async function payForLost(spending: Spending, lost: SpentOrder, nowMs: number): Promise<void> {
+  const { id, intent } = lost;
+  await spending.failed(lost, undefined, nowMs);
+  const verdict = await spending.spend(intent, id, nowMs);
+  if (verdict.kind === 'go') return;
+  const { limit, untilMs } = verdict;
+  const message = `the order for ${intent.names.join(', ')} that was begun is gone, and the limit ${limit} of ${intent.ca} holds another one`;
+  throw acmeFailure('rate-limit', message, { retryAfterMs: untilMs - nowMs });
+}
+
 /** The challenge that comes first is another one after each failure: what one CA cannot reach by one way it may by another. */
 function turned<T>(list: readonly T[], by: number): readonly T[] {
   const at = list.length === 0 ? 0 : by % list.length;
@@ -197,12 +215,12 @@ function turned<T>(list: readonly T[], by: number): readonly T[] {
 
 function stateAfter(
   state: HostState,
-  { ca, host, replaces }: PlannedOrder,
+  { ca, host, renewal }: PlannedOrder,
   { facts, message, nowMs }: { readonly facts: FailureFacts; readonly message: string; readonly nowMs: number },
 ): HostState {
   const { kind, retryAfterMs, problem } = facts;
   // The CA does not know what is to be replaced, or that it has not been: it is asked for one that replaces nothing.
-  const isUnreplaceable = replaces && (problem === 'alreadyReplaced' || problem === 'malformed');
+  const isUnreplaceable = renewal === 'replaces' && (problem === 'alreadyReplaced' || problem === 'malformed');
   const current = isUnreplaceable && state.current !== null ? { ...state.current, id: null } : state.current;
   const after = nameFailed(state.failures[ca], {
     seed: `${host} ${ca}`,
@@ -210,7 +228,9 @@ function stateAfter(
     nowMs,
     retryAfterMs,
   });
-  return failed({ ...state, current }, { ca, after, message: message.slice(0, 1000), nowMs });
+  const next = failed({ ...state, current }, { ca, after, message: message.slice(0, 1000), nowMs });
+  // What an operator asked for is to come, now that it replaces nothing.
+  return isUnreplaceable ? { ...next, askedMs: state.askedMs } : next;
 }
 
 function keyOf(host: string, url: string): string {

@@ -17,7 +17,12 @@ export type LimitName =
 export interface RateLimit {
   readonly max: number;
   readonly spanMs: number;
+  /** The CA does not count orders for exactly the names of a certificate that it has made. */
+  readonly exemptsSameNames?: true;
 }
+
+/** What an order is to a certificate that the CA has made before: nothing, for exactly its names, or said to replace it (RFC 9773), which CAs exempt from all limits. */
+export type Renewal = 'none' | 'same-names' | 'replaces';
 
 /** A limit that is absent is none. */
 export type CaLimits = Readonly<Partial<Record<LimitName, RateLimit>>>;
@@ -43,8 +48,7 @@ export type Intent =
       readonly names: readonly string[];
       /** Registered domains of the names, each once. */
       readonly domains: readonly string[];
-      /** With `replaces` of RFC 9773: CAs exempt these from all limits. */
-      readonly replaces: boolean;
+      readonly renewal: Renewal;
     }
   | { readonly kind: 'account'; readonly ca: string; readonly address: string };
 
@@ -55,10 +59,10 @@ export type Verdict =
 const HOUR_MS = 3_600_000;
 const DAY_MS = 24 * HOUR_MS;
 
-/** https://letsencrypt.org/docs/rate-limits, as of 2026. */
+/** https://letsencrypt.org/docs/rate-limits, as of 2026; what is exempt: "Limit exemptions for renewals" there. */
 const LETS_ENCRYPT: CaLimits = {
-  'orders-per-account': { max: 300, spanMs: 3 * HOUR_MS },
-  'certificates-per-domain': { max: 50, spanMs: 7 * DAY_MS },
+  'orders-per-account': { max: 300, spanMs: 3 * HOUR_MS, exemptsSameNames: true },
+  'certificates-per-domain': { max: 50, spanMs: 7 * DAY_MS, exemptsSameNames: true },
   'certificates-per-name-set': { max: 5, spanMs: 7 * DAY_MS },
   'failures-per-host': { max: 5, spanMs: HOUR_MS },
   'accounts-per-address': { max: 10, spanMs: 3 * HOUR_MS },
@@ -95,7 +99,7 @@ export function rowsOf(
   { id, nowMs }: { readonly id: string; readonly nowMs: number },
 ): readonly LedgerRow[] {
   return subjectsOf(intent)
-    .filter(({ limit }) => limit !== 'failures-per-host' && limits[limit] !== undefined)
+    .filter(({ limit }) => limit !== 'failures-per-host' && ruleFor(intent, limits[limit]) !== undefined)
     .map(({ limit, subject }) => ({ id, ca: intent.ca, limit, subject, atMs: nowMs }));
 }
 
@@ -117,7 +121,7 @@ interface Subject {
 
 function subjectsOf(intent: Intent): readonly Subject[] {
   if (intent.kind === 'account') return [{ limit: 'accounts-per-address', subject: intent.address }];
-  if (intent.replaces) return [];
+  if (intent.renewal === 'replaces') return [];
   return [
     { limit: 'orders-per-account', subject: intent.account },
     ...intent.domains.map((subject) => ({ limit: 'certificates-per-domain' as const, subject })),
@@ -127,6 +131,12 @@ function subjectsOf(intent: Intent): readonly Subject[] {
       subject: failureSubjectOf(intent.account, host),
     })),
   ];
+}
+
+/** Undefined: the limit is not for this. */
+function ruleFor(intent: Intent, rule: RateLimit | undefined): RateLimit | undefined {
+  const isExempt = intent.kind === 'order' && intent.renewal === 'same-names' && rule?.exemptsSameNames === true;
+  return isExempt ? undefined : rule;
 }
 
 /** The index of the rows: a question costs the subjects that it is about, however many rows there are. */
@@ -165,7 +175,7 @@ export class RateLedger {
   verdict(intent: Intent, limits: CaLimits, nowMs: number): Verdict {
     let verdict: Verdict = GO;
     for (const { limit, subject } of subjectsOf(intent)) {
-      const rule = limits[limit];
+      const rule = ruleFor(intent, limits[limit]);
       if (rule === undefined) continue;
       const untilMs = this.#freeAtMs(keyOf({ ca: intent.ca, limit, subject }), rule);
       if (untilMs > nowMs && (verdict.kind === 'go' || untilMs > verdict.untilMs))

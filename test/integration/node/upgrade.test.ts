@@ -24,7 +24,19 @@ const statusSchema = z.object({
   retiring: z.array(z.object({ pid: z.number(), generation: z.number() })),
 });
 
-const usageSchema = z.array(z.object({ requests: z.union([z.number(), z.string()]) }));
+const amount = z.union([z.number(), z.string()]).transform(Number);
+const usageSchema = z.array(z.object({ requests: amount, egressBytes: amount, ingressBytes: amount }));
+const lineSchema = z.object({ upstreamInBytes: z.number(), upstreamOutBytes: z.number() });
+type Moved = z.infer<typeof usageSchema>[number];
+const NOTHING: Moved = { requests: 0, egressBytes: 0, ingressBytes: 0 };
+
+function plus(one: Moved, other: Moved, sign: 1 | -1 = 1): Moved {
+  return {
+    requests: one.requests + sign * other.requests,
+    egressBytes: one.egressBytes + sign * other.egressBytes,
+    ingressBytes: one.ingressBytes + sign * other.ingressBytes,
+  };
+}
 
 async function statusOf(node: TestNode): Promise<z.infer<typeof statusSchema>> {
   return statusSchema.parse(JSON.parse((await node.ecluse('status', '--json')).stdout));
@@ -106,24 +118,40 @@ describe('generations', { timeout: 120_000 }, () => {
     await expect.poll(async () => (await statusOf(node)).retiring, { timeout: 10_000 }).toEqual([]); // Their last connections have ended.
   });
 
-  test('what old workers carried before and after an upgrade is billed once', async () => {
-    const requestsOf = async (): Promise<number> => {
+  test.each(['upgrade', 'kill'] as const)('what moves before and after an %s is billed once, to the byte', async (how) => {
+    const billed = async (): Promise<Moved> => {
       const usage = usageSchema.parse(JSON.parse((await node.ecluse('usage', '--json')).stdout));
-      return usage.reduce((sum, { requests }) => sum + Number(requests), 0);
+      return usage.reduce((sum, one) => plus(sum, one), NOTHING);
     };
     await sleep(LEDGER_MS); // Until what came before is written down.
     // The demo asks whether its container is well, at each start: what was answered is in the access log.
-    const logged = async (): Promise<number> =>
-      (await readFile(join(node.dataDir, 'logs', 'access.jsonl'), 'utf8')).split('"host":"hello.localhost').length - 1;
-    const before = { billed: await requestsOf(), logged: await logged() };
+    const logged = async (): Promise<Moved> => {
+      const lines = (await readFile(join(node.dataDir, 'logs', 'access.jsonl'), 'utf8')).split('\n');
+      return lines
+        .filter((line) => line.includes('"host":"hello.localhost'))
+        .map((line) => lineSchema.parse(JSON.parse(line)))
+        .reduce(
+          (sum, one) => plus(sum, { requests: 1, egressBytes: one.upstreamInBytes, ingressBytes: one.upstreamOutBytes }),
+          NOTHING,
+        );
+    };
+    const { generation } = await statusOf(node);
+    const before = { billed: await billed(), logged: await logged() };
     const hello = startSteadyLoad({ port: node.ports.https, host: 'hello.localhost', path: '/count', caFile: node.caFile }, 20);
-    await sleep(1_500);
-    expect((await node.ecluse('upgrade')).exitCode).toBe(0);
+    await sleep(1_700);
+    if (how === 'upgrade') await node.ecluse('upgrade');
+    else {
+      await node.stop('SIGKILL');
+      node = await startNode({ dataDir: node.dataDir, ports: node.ports, demo: true });
+    }
     await sleep(1_500);
     const { length } = await hello.stop();
     await sleep(LEDGER_MS);
-    expect((await logged()) - before.logged).toBeGreaterThanOrEqual(length);
-    expect((await requestsOf()) - before.billed).toBe((await logged()) - before.logged);
+    expect(await statusOf(node)).toMatchObject({ generation: generation + 1 });
+    const grown = plus(await logged(), before.logged, -1);
+    expect(grown.requests).toBeGreaterThanOrEqual(length);
+    expect(grown.egressBytes).toBeGreaterThan(100 * length);
+    expect(plus(await billed(), before.billed, -1)).toEqual(grown);
   });
 
   test('a primary that is killed is missed by nobody', async () => {

@@ -146,7 +146,8 @@ describe('Meter', () => {
     await round();
     nowMs += 10_000;
     await counters(700, MIB);
-    for (const container of names) meter.addTraffic(container, { requests: 2, ingressBytes: 3, egressBytes: 5, heldMs: 1 });
+    const moved = { requests: 2, ingressBytes: 3, egressBytes: 5, heldMs: 1 };
+    await meter.keepTraffic({ epoch: 'worker', number: 1, traffic: names.map((container) => ({ container, ...moved })) });
     await sql.write([{ sql: 'ALTER TABLE ledger RENAME TO hidden', values: [] }]); // Nothing can be written.
     await round();
     await sql.write([{ sql: 'ALTER TABLE hidden RENAME TO ledger', values: [] }]);
@@ -163,6 +164,97 @@ describe('Meter', () => {
     expect(second).toHaveLength(names.length);
     expect(second.every(({ cpuNs, requests }) => cpuNs === 200 && requests === 0)).toBe(true);
   }, 30_000);
+
+  describe('what the edge moved', () => {
+    const moved = (requests: number, container = 'c1') => ({
+      container,
+      requests,
+      ingressBytes: 10 * requests,
+      egressBytes: 0,
+      heldMs: 0,
+    });
+    const rows = async () => await readNamedRows(sql, { tenant: '', fromMs: 0, untilMs: Number.MAX_SAFE_INTEGER }, 'all');
+
+    beforeEach(async () => {
+      await counters(0, MIB);
+      await meter.openIncarnation(await meter.startingPoint(BASE));
+    });
+
+    test('counts once, whoever says it again, and survives the daemon', async () => {
+      await meter.keepTraffic({ epoch: 'w1', number: 1, traffic: [moved(3)] });
+      await meter.keepTraffic({ epoch: 'w1', number: 1, traffic: [moved(3)] });
+      await Promise.all([
+        meter.keepTraffic({ epoch: 'w2', number: 1, traffic: [moved(5)] }),
+        meter.keepTraffic({ epoch: 'w1', number: 2, traffic: [moved(7)] }),
+      ]);
+      const next = await openMeter(); // The daemon died before an interval had any of it.
+      await next.keepTraffic({ epoch: 'w1', number: 2, traffic: [moved(7)] });
+      await next.keepTraffic({ epoch: 'w1', number: 3, traffic: [moved(11)] });
+      await next.close('c1');
+      await next[Symbol.asyncDispose]();
+      expect(await total()).toMatchObject({ requests: 26n, ingressBytes: 260n });
+    });
+
+    test('is of the next interval where it comes while one is written', async () => {
+      await meter.keepTraffic({ epoch: 'w1', number: 1, traffic: [moved(1)] });
+      nowMs += 1000;
+      await Promise.all([meter.flush('c1'), meter.keepTraffic({ epoch: 'w1', number: 2, traffic: [moved(2)] })]);
+      nowMs += 1000;
+      await meter.close('c1');
+      expect((await rows()).reduce((sum, { requests }) => sum + requests, 0)).toBe(3);
+    });
+
+    test('of a container that has stopped is a correction of its last incarnation, once', async () => {
+      nowMs += 1000;
+      await meter.close('c1');
+      await meter.keepTraffic({ epoch: 'w1', number: 1, traffic: [moved(4), moved(9, 'no-container')] });
+      const round = async (): Promise<void> => {
+        for (const resolve of wake.splice(0)) resolve();
+        const endMs = performance.now() + 5_000;
+        while (wake.length === 0 && performance.now() < endMs) await delay(1);
+      };
+      await round();
+      expect(await total()).toMatchObject({ requests: 0n });
+      nowMs += 61_000;
+      await round();
+      nowMs += 61_000;
+      await round();
+      expect(await total()).toMatchObject({ requests: 4n, ingressBytes: 40n });
+      const late = (await rows()).filter(({ requests }) => requests > 0);
+      expect(late).toMatchObject([{ seq: -1, fromMs: 1_001_000, toMs: 1_001_000 }]);
+    });
+
+    test('is not said to be kept where it cannot be written down', async () => {
+      await sql.write([{ sql: 'ALTER TABLE edge_epoch RENAME TO hidden', values: [] }]);
+      await expect(meter.keepTraffic({ epoch: 'w1', number: 1, traffic: [moved(1)] })).rejects.toThrow('edge_epoch');
+      await sql.write([{ sql: 'ALTER TABLE hidden RENAME TO edge_epoch', values: [] }]);
+      await meter.keepTraffic({ epoch: 'w1', number: 1, traffic: [moved(1)] });
+      await meter.close('c1');
+      expect(await total()).toMatchObject({ requests: 1n });
+    });
+  });
+
+  test('a clock that is set an hour ahead or back bills the time that went by', async () => {
+    let monotonicMs = 0;
+    const own = await Meter.open({
+      log: createLog('silent'),
+      clock: { ...clock, monotonicMs: () => monotonicMs },
+      sql,
+      cgroups: new Cgroups(1, [join(folder, 'cpuacct'), join(folder, 'memory')], folder),
+    });
+    await counters(0, MIB);
+    await own.openIncarnation(await own.startingPoint(BASE));
+    for (const stepMs of [0, 3_600_000, -7_200_000]) {
+      nowMs += 1_000 + stepMs;
+      monotonicMs += 1_000;
+      await own.flush('c1');
+    }
+    await own[Symbol.asyncDispose]();
+    expect((await total())?.memoryByteMs).toBe(BigInt(3_000 * MIB));
+    const all = await readNamedRows(sql, { tenant: '', fromMs: 0, untilMs: Number.MAX_SAFE_INTEGER }, 'all');
+    for (const { fromMs, toMs } of all) expect(toMs).toBeGreaterThanOrEqual(fromMs);
+    expect(all.slice(1).every(({ fromMs }, index) => fromMs === all[index]?.toMs)).toBe(true);
+  });
 
   test('a container that does not run writes no rows', async () => {
     await meter.openIncarnation(await meter.startingPoint(BASE));

@@ -87,7 +87,7 @@ describe('Spending', () => {
     account: 'acct',
     names: [host],
     domains: [host],
-    replaces: false,
+    renewal: 'none',
   });
   const node = (): Spending => new Spending(store, () => limits);
 

@@ -1,7 +1,7 @@
 /** One order, at a CA that does what no CA should. */
 import { afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { systemClock } from '#clock';
-import { failureFactsOf } from '#tls/acme/acme-failure.ts';
+import { acmeFailure, failureFactsOf } from '#tls/acme/acme-failure.ts';
 import { obtainCertificate } from '#tls/acme/issuance.ts';
 import type { BegunOrder, IssuanceRequest, Proof } from '#tls/acme/issuance.ts';
 import { makeChain } from '../../../support/certificate-maker.ts';
@@ -15,6 +15,8 @@ let ca: ScriptedCa;
 let noted: (BegunOrder | undefined)[] = [];
 let shown: Proof[] = [];
 let hidden: Proof[] = [];
+/** How much the CA had been asked when another order was paid for. */
+let paid: number[] = [];
 
 beforeAll(async () => {
   await import('acme-client');
@@ -25,13 +27,17 @@ beforeEach(async () => {
   noted = [];
   shown = [];
   hidden = [];
+  paid = [];
 });
 
 afterEach(async () => {
   await ca[Symbol.asyncDispose]();
 });
 
-async function obtain(request: Partial<IssuanceRequest> = {}): Promise<readonly string[]> {
+async function obtain(
+  request: Partial<IssuanceRequest> = {},
+  payAgain: () => Promise<void> = async () => void (await Promise.resolve(paid.push(ca.signed.length))),
+): Promise<readonly string[]> {
   const { certificate } = await obtainCertificate(
     {
       clock: systemClock,
@@ -40,6 +46,7 @@ async function obtain(request: Partial<IssuanceRequest> = {}): Promise<readonly 
         show: async (proof) => void (await Promise.resolve(shown.push(proof))),
         hide: async (proof) => void (await Promise.resolve(hidden.push(proof))),
       },
+      payAgain,
       note: async (begun) => void (await Promise.resolve(noted.push(begun))),
       signal: new AbortController().signal,
     },
@@ -137,6 +144,17 @@ describe('an order', () => {
     ca.replies = [order('pending'), { status: 500 }];
     await failureOf(obtain({ begun: { url: `${ca.origin}/order/0`, keyPem: 'key' } }));
     expect(ca.signed.map(({ path }) => path)).toEqual(['/order/0', '/authorization/1']);
+    // For the one that was lost alone, before the next was asked for.
+    expect(paid).toEqual([1]);
+  });
+
+  test('that is lost is followed by none that cannot be paid', async () => {
+    ca.replies = [{ status: 404, body: problem('malformed') }];
+    const unpaid = async (): Promise<void> => await Promise.reject(acmeFailure('rate-limit', 'no room'));
+    const begun = { url: `${ca.origin}/order/0`, keyPem: 'key' };
+    expect(await failureOf(obtain({ begun }, unpaid))).toMatchObject({ kind: 'rate-limit', message: 'no room' });
+    expect(ca.signed.map(({ path }) => path)).toEqual(['/order/0']);
+    expect(noted).toEqual([undefined]);
   });
 });
 

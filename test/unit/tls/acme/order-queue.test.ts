@@ -49,10 +49,12 @@ describe('planOrders', () => {
     const list = [
       candidate('a', { current: current(900, { isReplaceable: true }) }),
       candidate('b', { current: current(901, { isReplaceable: true, ca: 'two' }) }),
+      candidate('c', { current: current(902) }),
     ];
     expect(planOrders(list, state({ cas })).orders).toEqual([
-      { host: 'a', ca: 'one', replaces: true },
-      { host: 'b', ca: 'one', replaces: false },
+      { host: 'a', ca: 'one', renewal: 'replaces' },
+      { host: 'b', ca: 'one', renewal: 'none' },
+      { host: 'c', ca: 'one', renewal: 'same-names' },
     ]);
   });
 
@@ -65,18 +67,19 @@ describe('planOrders', () => {
     expect(plan.waiting).toEqual(new Map([['certificates-per-domain', 2]]));
   });
 
-  test('an account that may order nothing more is asked about once, and renewals with replaces go on', () => {
+  test('an account that may order nothing more is asked about once, and renewals that are exempt go on', () => {
     let asked = 0;
-    const admit: QueueState['admit'] = ({ replaces }) => {
+    const admit: QueueState['admit'] = ({ renewal }) => {
       asked += 1;
-      return replaces ? GO : { kind: 'wait', untilMs: 7000, limit: 'orders-per-account', subject: 'x' };
+      return renewal !== 'none' ? GO : { kind: 'wait', untilMs: 7000, limit: 'orders-per-account', subject: 'x' };
     };
     const list = [
       ...Array.from({ length: 50 }, (_, index) => candidate(`n${String(index)}`)),
       candidate('a', { current: current(900, { isReplaceable: true }) }),
+      candidate('b', { current: current(900) }),
     ];
-    expect(hosts(list, state({ admit }))).toEqual(['a']);
-    expect(asked).toBe(2);
+    expect(hosts(list, state({ admit }))).toEqual(['a', 'b']);
+    expect(asked).toBe(3);
   });
 
   test('where one CA’s limit holds, a new name goes to the next; a renewal that has time waits', () => {
@@ -89,7 +92,7 @@ describe('planOrders', () => {
       ({ ca }) =>
         ca === 'two' ? GO : { kind: 'wait', untilMs, limit: 'certificates-per-domain', subject: 'x' };
     const list = [candidate('new'), candidate('renewed', { current: current(900, { notAfterMs: 9000, safetyMs: 8000 }) })];
-    expect(planOrders(list, state({ cas, admit: until(7000) })).orders).toEqual([{ host: 'new', ca: 'two', replaces: false }]);
+    expect(planOrders(list, state({ cas, admit: until(7000) })).orders).toEqual([{ host: 'new', ca: 'two', renewal: 'none' }]);
     expect(planOrders(list, state({ cas, admit: until(8500) })).orders.map(({ ca }) => ca)).toEqual(['two', 'two']);
   });
 

@@ -1,7 +1,7 @@
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { CERTIFICATE_LIMITS, RateLedger, failureRowOf, LIMIT_PRESETS, nameSetOf, rowsOf } from '#tls/acme/rate-ledger.ts';
-import type { CaLimits, Intent, LedgerRow } from '#tls/acme/rate-ledger.ts';
+import type { CaLimits, Intent, LedgerRow, Renewal } from '#tls/acme/rate-ledger.ts';
 import { registeredDomainOf } from '#tls/acme/registered-domain.ts';
 
 const CA = 'https://ca.test/dir';
@@ -9,9 +9,9 @@ const LIMITS = LIMIT_PRESETS['lets-encrypt'];
 const HOUR_MS = 3_600_000;
 const DAY_MS = 24 * HOUR_MS;
 
-function order(host: string, more: { readonly replaces?: boolean; readonly account?: string } = {}): Intent {
-  const { replaces = false, account = 'acct/1' } = more;
-  return { kind: 'order', ca: CA, account, names: [host], domains: [registeredDomainOf(host)], replaces };
+function order(host: string, more: { readonly renewal?: Renewal; readonly account?: string } = {}): Intent {
+  const { renewal = 'none', account = 'acct/1' } = more;
+  return { kind: 'order', ca: CA, account, names: [host], domains: [registeredDomainOf(host)], renewal };
 }
 
 function spend(ledger: RateLedger, intent: Intent, nowMs: number, limits: CaLimits = LIMITS): readonly LedgerRow[] {
@@ -76,8 +76,27 @@ describe('Let’s Encrypt’s limits', () => {
   test('renewals with replaces are exempt, and count for nobody', () => {
     const ledger = new RateLedger();
     for (let index = 0; index < 5; index += 1) spend(ledger, order('a.test'), 0);
-    expect(ledger.verdict(order('a.test', { replaces: true }), LIMITS, 1)).toEqual({ kind: 'go' });
-    expect(rowsOf(order('a.test', { replaces: true }), LIMITS, { id: 'o', nowMs: 1 })).toEqual([]);
+    expect(ledger.verdict(order('a.test', { renewal: 'replaces' }), LIMITS, 1)).toEqual({ kind: 'go' });
+    expect(rowsOf(order('a.test', { renewal: 'replaces' }), LIMITS, { id: 'o', nowMs: 1 })).toEqual([]);
+  });
+
+  test('renewals of the same names count for their names alone', () => {
+    const ledger = new RateLedger();
+    for (let index = 0; index < 300; index += 1) spend(ledger, order(`h${String(index)}.shop.test`), 0);
+    expect(ledger.verdict(order('h0.shop.test'), LIMITS, 1).kind).toBe('wait');
+    const renewal = order('h0.shop.test', { renewal: 'same-names' });
+    for (let index = 0; index < 4; index += 1) {
+      expect(ledger.verdict(renewal, LIMITS, 1)).toEqual({ kind: 'go' });
+      expect(spend(ledger, renewal, 1).map(({ limit }) => limit)).toEqual(['certificates-per-name-set']);
+    }
+    expect(ledger.verdict(renewal, LIMITS, 2)).toMatchObject({ kind: 'wait', limit: 'certificates-per-name-set' });
+  });
+
+  test('a CA that exempts none counts all', () => {
+    const limits: CaLimits = { 'orders-per-account': { max: 1, spanMs: HOUR_MS } };
+    const ledger = new RateLedger();
+    spend(ledger, order('a.test', { renewal: 'same-names' }), 0, limits);
+    expect(ledger.verdict(order('a.test', { renewal: 'same-names' }), limits, 1).kind).toBe('wait');
   });
 
   test('what was given back does not count', () => {
