@@ -2,7 +2,7 @@
  * The meter: what containers used, from their cgroups into the ledger.
  *
  * CPU is a counter of the parent cgroup, so nothing is lost between samples or with a container that lives 5 ms. Memory is an integral over
- * samples (each value counts until the next one), over the time that really went by: a clock that is set costs nobody an hour. Traffic comes from the edge (`edge-traffic.ts`). An incarnation's cursor in the store says up to where it is
+ * samples (what lies between two is taken for a straight line; what lies before an end, for level), at times that `sampling.ts` chooses, over the time that really went by: a clock that is set costs nobody an hour. Traffic comes from the edge (`edge-traffic.ts`). An incarnation's cursor in the store says up to where it is
  * metered: after a crash the CPU counter goes on from there, once, and the memory of the gap counts at the last known value.
  */
 import type { Clock } from '#clock';
@@ -10,6 +10,7 @@ import { reasonOf } from '#errors';
 import { KeyedLock, startLoop } from '#lifecycle';
 import type { Log } from '#log';
 import type { CgroupUsage, Cgroups } from '#isolation/cgroup.ts';
+import type { CgroupReader } from '#isolation/cgroup-reader.ts';
 import { changeWrite } from '#state/change-log.ts';
 import { takePendingWrites } from '#state/edge-traffic.ts';
 import type { ContainerTraffic, KeptReport, Traffic } from '#state/edge-traffic.ts';
@@ -26,24 +27,28 @@ import { LedgerWriter } from '#state/ledger-writer.ts';
 import type { MeterPoint } from '#state/ledger-writer.ts';
 import type { Sql } from '#state/sql.ts';
 import { EdgeTraffic } from './edge-traffic.ts';
+import { RoundWrites } from './meter-rounds.ts';
+import { QUICK_MS, firstSampling, nextSampling } from './sampling.ts';
+import type { Sampling } from './sampling.ts';
 
 export interface MeterOptions {
-  readonly samplePeriodMs: number;
-  /** Young containers change fast: they are sampled more often. */
-  readonly youngPeriodMs: number;
-  readonly youngForMs: number;
+  /** How often it is looked whether something is to be sampled. */
+  readonly periodMs: number;
   /** How often an interval is written down. A crash loses no CPU time and at most this much of the memory integral's precision. */
   readonly flushPeriodMs: number;
 }
 
-export const METER_OPTIONS: MeterOptions = { samplePeriodMs: 1000, youngPeriodMs: 100, youngForMs: 3000, flushPeriodMs: 10_000 };
+export const METER_OPTIONS: MeterOptions = { periodMs: QUICK_MS, flushPeriodMs: 10_000 };
 
 interface Running {
   at: Incarnation;
+  readonly reader: CgroupReader;
+  sampling: Sampling;
   /** By the wall clock, and never less than before. */
   sampledMs: number;
-  /** When it was sampled and written down last, by the monotonic clock. */
+  /** When it was sampled, read whole and written down last, by the monotonic clock. */
   sampledAtMs: number;
+  readAtMs: number;
   flushedAtMs: number;
   memoryBytes: number;
   memoryByteMs: bigint;
@@ -58,13 +63,11 @@ interface Due {
   readonly traffic: Traffic;
 }
 
-/** How many containers of a round may wait for their intervals to be written together, and how long: a move that pauses one of them waits as well. */
-const ROUND_WRITES_MAX = 100;
-const ROUND_WAIT_MS = 25;
-
 /** Workers that end tell the rest at once. What comes later than this is none of an interval. */
 const LATE_MS = 60_000;
 const LATE_PERIOD_MS = 15_000;
+/** CPU, and what of the memory is not in use, change what is billed little within it. */
+const READ_PERIOD_MS = 1_000;
 const LATE_REASON = 'the edge told of it after the container had stopped';
 
 /** What a container uses at this moment, for `top`. */
@@ -105,7 +108,7 @@ export class Meter implements AsyncDisposable {
     for (const at of await listOpenIncarnations(deps.sql)) meter.#take(at);
     meter.#loop = startLoop(deps, {
       name: 'meter',
-      periodMs: options.youngPeriodMs,
+      periodMs: options.periodMs,
       round: async () => {
         await meter.#round();
       },
@@ -115,10 +118,15 @@ export class Meter implements AsyncDisposable {
 
   #take(at: Incarnation): void {
     const { clock } = this.#deps;
+    const nowMs = clock.monotonicMs();
     // Only the wall clock knows how long nobody metered it.
-    const sampledAtMs = clock.monotonicMs() - Math.max(0, clock.nowMs() - at.meteredToMs);
+    const sampledAtMs = nowMs - Math.max(0, clock.nowMs() - at.meteredToMs);
+    this.#forget(at.container);
     this.#running.set(at.container, {
       at,
+      reader: this.#deps.cgroups.readerOf(at.cgroup),
+      sampling: firstSampling(nowMs),
+      readAtMs: sampledAtMs,
       sampledMs: at.meteredToMs,
       sampledAtMs,
       flushedAtMs: sampledAtMs,
@@ -126,6 +134,17 @@ export class Meter implements AsyncDisposable {
       memoryByteMs: 0n,
       cpuNs: at.cpuNs,
     });
+  }
+
+  #forget(container: string): void {
+    this.#running.get(container)?.reader[Symbol.dispose]();
+    this.#running.delete(container);
+  }
+
+  /** A container has started, whenever it was made: for a while it is sampled often. */
+  started(container: string): void {
+    const running = this.#running.get(container);
+    if (running !== undefined) running.sampling = firstSampling(this.#deps.clock.monotonicMs());
   }
 
   /** The counters at this moment, as the start of an incarnation: what happened in the cgroup before is not billed. */
@@ -156,7 +175,7 @@ export class Meter implements AsyncDisposable {
       const running = await this.#flushCurrent(container, usage);
       if (running === undefined) return;
       await this.#deps.sql.write([closeIncarnationWrite(container, running.at.incarnation, this.#deps.clock.nowMs())]);
-      this.#running.delete(container);
+      this.#forget(container);
     });
   }
 
@@ -164,7 +183,7 @@ export class Meter implements AsyncDisposable {
   async suspend(container: string, usage: CgroupUsage | undefined): Promise<void> {
     await this.#locks.run(container, async () => {
       await this.#flushCurrent(container, usage);
-      this.#running.delete(container);
+      this.#forget(container);
     });
   }
 
@@ -190,10 +209,9 @@ export class Meter implements AsyncDisposable {
   async #flushCurrent(container: string, usage?: CgroupUsage): Promise<Running | undefined> {
     const running = this.#running.get(container);
     if (running === undefined) return undefined;
-    await this.#flush(running, usage ?? (await this.#deps.cgroups.usageOf(running.at.cgroup)));
+    await this.#flush(running, usage === undefined ? {} : { usage });
     const current = this.#running.get(container);
-    if (current !== undefined && current !== running)
-      await this.#flush(current, await this.#deps.cgroups.usageOf(current.at.cgroup));
+    if (current !== undefined && current !== running) await this.#flush(current, {});
     return current;
   }
 
@@ -238,19 +256,18 @@ export class Meter implements AsyncDisposable {
   async #round(): Promise<void> {
     const nowMs = this.#deps.clock.nowMs();
     const atMs = this.#deps.clock.monotonicMs();
-    const writes = new RoundWrites(this.#deps.clock);
+    const due: Running[] = [];
+    // In one turn: nobody is in the middle of anything with a container. PERF: a promise for each sample costs as much as the sample.
     for (const running of this.#running.values()) {
-      const isYoung = nowMs - running.at.openedMs < this.#options.youngForMs;
-      if (!isYoung && atMs - running.sampledAtMs < this.#options.samplePeriodMs) continue;
-      const work = async (sampled: () => Promise<void>): Promise<void> => {
-        if (this.#running.get(running.at.container) !== running) return;
-        const usage = await this.#deps.cgroups.usageOf(running.at.cgroup);
-        if (atMs - running.flushedAtMs >= this.#options.flushPeriodMs) await this.#flush(running, usage, sampled);
-        else this.#sample(running, usage);
-      };
-      await writes.begin(async (sampled) => {
+      if (atMs < running.sampling.nextMs) continue;
+      this.#sampleNow(running);
+      if (atMs - running.flushedAtMs >= this.#options.flushPeriodMs) due.push(running);
+    }
+    const writes = new RoundWrites(this.#deps.clock);
+    for (const running of due) {
+      await writes.begin(async (beforeWrite) => {
         await this.#locks.run(running.at.container, async () => {
-          await work(sampled);
+          if (this.#running.get(running.at.container) === running) await this.#flush(running, { beforeWrite });
         });
       });
     }
@@ -260,26 +277,47 @@ export class Meter implements AsyncDisposable {
     await this.#correctLate(nowMs);
   }
 
-  /** Adds the span since the last sample to the memory integral. */
-  #sample(running: Running, usage: CgroupUsage | undefined): void {
+  /** Memory alone, and everything each second. */
+  #sampleNow(running: Running): void {
+    const { reader, memoryBytes: beforeBytes, readAtMs } = running;
+    const nowMs = this.#deps.clock.monotonicMs();
+    if (nowMs - readAtMs >= READ_PERIOD_MS) {
+      this.#sample(running, reader.usage(), 'between');
+      running.readAtMs = nowMs;
+    } else this.#sample(running, { cpuNs: running.cpuNs, memoryBytes: reader.memoryBytes() ?? 0 }, 'between');
+    running.sampling = nextSampling(running.sampling, {
+      nowMs,
+      beforeBytes,
+      afterBytes: running.memoryBytes,
+      chance: Math.random(),
+    });
+  }
+
+  /** Adds the span since the last sample to the memory integral. `at-end`: what ends (a program, a stay on a host) had its memory until then. */
+  #sample(running: Running, usage: CgroupUsage | undefined, when: 'between' | 'at-end'): void {
     const { clock } = this.#deps;
     const spanMs = Math.max(0, Math.round(clock.monotonicMs() - running.sampledAtMs));
-    running.memoryByteMs += BigInt(spanMs) * BigInt(running.memoryBytes);
+    const { memoryBytes: beforeBytes } = running;
+    const afterBytes = usage?.memoryBytes ?? 0;
+    running.memoryByteMs += (BigInt(spanMs) * BigInt(beforeBytes + (when === 'between' ? afterBytes : beforeBytes))) / 2n;
     running.sampledAtMs += spanMs; // What rounding cut off is of the next span.
     running.sampledMs = Math.max(running.sampledMs, clock.nowMs());
-    running.memoryBytes = usage?.memoryBytes ?? 0;
+    running.memoryBytes = afterBytes;
     if (usage !== undefined) running.cpuNs = usage.cpuNs;
   }
 
-  /** `beforeWrite`: called when everything was read, and waited for. */
-  async #flush(running: Running, usage: CgroupUsage | undefined, beforeWrite?: () => Promise<void>): Promise<void> {
+  /** `usage`: as it was read earlier. `beforeWrite`, of a round: called when everything was read, and waited for. */
+  async #flush(
+    running: Running,
+    { usage, beforeWrite }: { readonly usage?: CgroupUsage; readonly beforeWrite?: () => Promise<void> },
+  ): Promise<void> {
     const { at } = running;
     const identity = (await this.#deps.cgroups.identityOf(at.cgroup)) ?? at.cgroupIdentity;
     if (at.cgroupIdentity !== '' && identity !== at.cgroupIdentity) {
       await this.#startAnew(running, identity);
       return;
     }
-    this.#sample(running, usage);
+    this.#sample(running, usage ?? running.reader.usage(), beforeWrite === undefined ? 'at-end' : 'between');
     if (running.cpuNs < at.cpuNs) {
       await this.#startAnew(running, identity);
       return;
@@ -312,13 +350,13 @@ export class Meter implements AsyncDisposable {
       this.#deps.log.error({ container: at.container, incarnation: at.incarnation }, 'ledger cursor moved under the meter');
       const fresh = await findIncarnation(this.#deps.sql, at.container, at.incarnation);
       if (fresh !== undefined && fresh.closedMs === undefined) this.#take(fresh);
-      else this.#running.delete(at.container);
+      else this.#forget(at.container);
       return;
     }
     this.#traffic.taken(at.container, traffic);
     running.flushedAtMs = running.sampledAtMs;
     running.at = outcome.at;
-    running.memoryByteMs = 0n;
+    running.memoryByteMs -= interval.memoryByteMs; // Samples were taken meanwhile.
   }
 
   /** The cgroup was made anew (a restart of the node, a reboot). What it shows now belongs to a new incarnation, from zero. */
@@ -358,56 +396,6 @@ export class Meter implements AsyncDisposable {
       }
     };
     await Promise.all([...this.#running.keys()].map(last));
-    this.#running.clear();
-  }
-}
-
-/** The containers of one round that wait for the others, to be written with them. */
-class RoundWrites {
-  readonly #clock: Clock;
-  readonly #works: Promise<void>[] = [];
-  #gate = Promise.withResolvers<undefined>();
-  #waiting = 0;
-  #sinceMs: number;
-  #failed: { readonly reason: unknown } | undefined;
-
-  constructor(clock: Clock) {
-    this.#clock = clock;
-    this.#sinceMs = clock.monotonicMs();
-  }
-
-  /** Resolves when `work` has ended, or waits to write. */
-  async begin(work: (sampled: () => Promise<void>) => Promise<void>): Promise<void> {
-    const { promise, resolve } = Promise.withResolvers<undefined>();
-    const { promise: opened } = this.#gate;
-    const sampled = async (): Promise<void> => {
-      this.#waiting += 1;
-      resolve(undefined);
-      await opened;
-    };
-    const begun = work(sampled)
-      .catch((error: unknown) => {
-        this.#failed ??= { reason: error };
-      })
-      .finally(() => {
-        resolve(undefined);
-      });
-    this.#works.push(begun);
-    await promise;
-    if (this.#waiting >= ROUND_WRITES_MAX || this.#clock.monotonicMs() - this.#sinceMs >= ROUND_WAIT_MS) this.#open();
-  }
-
-  #open(): void {
-    this.#gate.resolve(undefined);
-    this.#gate = Promise.withResolvers();
-    this.#waiting = 0;
-    this.#sinceMs = this.#clock.monotonicMs();
-  }
-
-  /** Resolves when everything is written; throws the first error. */
-  async end(): Promise<void> {
-    this.#open();
-    await Promise.all(this.#works);
-    if (this.#failed !== undefined) throw this.#failed.reason;
+    for (const container of this.#running.keys()) this.#forget(container);
   }
 }

@@ -8,6 +8,7 @@ import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { mkdir, readdir, readFile, rmdir, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { codeOf } from '#errors';
+import { CgroupReader, counterFilesOf } from './cgroup-reader.ts';
 
 export interface CgroupUsage {
   /** CPU time since the cgroup was made, children that are gone included. */
@@ -67,6 +68,11 @@ export class Cgroups {
       if (codeOf(error) === 'ENOENT' || codeOf(error) === 'ENODEV') return undefined;
       throw error;
     }
+  }
+
+  /** For who reads it often; it need not be there yet. */
+  readerOf(cgroup: string): CgroupReader {
+    return new CgroupReader(counterFilesOf(this.#version, this.#mount, cgroup));
   }
 
   async #usageV1(cgroup: string): Promise<CgroupUsage> {

@@ -152,7 +152,7 @@ describe('Meter', () => {
     await round();
     await sql.write([{ sql: 'ALTER TABLE hidden RENAME TO ledger', values: [] }]);
     expect(await rows()).toEqual([]);
-    nowMs += 1000;
+    nowMs += 1300;
     await round();
     const written = await rows();
     expect(written).toHaveLength(names.length);
