@@ -35,6 +35,8 @@ const LANES = 3;
 const READ_PERIOD_MS = 10;
 const SETTLE_MS = 3_000;
 const LONG_MS = 60_000;
+/** Until nothing is sampled often any more. */
+const YOUNG_MS = 15_000;
 const COST_MS = 60_000;
 const TICK_MS = 10;
 /** What an instant's error is taken of: less was hardly used at all. */
@@ -268,14 +270,20 @@ async function cost(scene: MeteringScene): Promise<Readonly<Record<string, unkno
   const count = Number(values.idle);
   const without = await primaryCpuShare(scene);
   const ids: string[] = [];
-  for (let index = 0; index < count; index += 1) {
-    const id = await scene.create({ script: 'sleep 100000', memoryMib: 16 });
-    await scene.start(id);
-    ids.push(id);
-  }
-  await sleep(SETTLE_MS);
+  const lane = async (): Promise<void> => {
+    while (ids.length < count) {
+      const id = await scene.create({ script: 'sleep 100000', memoryMib: 16 });
+      ids.push(id);
+      await scene.start(id);
+    }
+  };
+  await Promise.all(Array.from({ length: LANES }, lane));
+  await sleep(YOUNG_MS);
   const withThem = await primaryCpuShare(scene);
-  for (const id of ids) await scene.remove(id);
+  const removing = async (): Promise<void> => {
+    for (let id = ids.pop(); id !== undefined; id = ids.pop()) await scene.remove(id);
+  };
+  await Promise.all(Array.from({ length: LANES }, removing));
   return {
     part: 'cost',
     containers: count,

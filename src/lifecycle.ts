@@ -5,8 +5,8 @@ import type { Log } from '#log';
 
 export interface LoopOptions {
   readonly name: string;
-  /** Pause between two rounds. */
-  readonly periodMs: number;
+  /** Pause between two rounds; a function is asked after each. */
+  readonly periodMs: number | (() => number);
   readonly round: (signal: AbortSignal) => Promise<void>;
 }
 
@@ -30,7 +30,8 @@ export function startLoop(deps: { readonly log: Log; readonly clock: Clock }, op
         deps.log[level]({ loop: options.name, reason: reasonOf(error), errorsInARow }, 'loop round failed');
       }
       try {
-        await deps.clock.sleep(options.periodMs, stop.signal);
+        const { periodMs } = options;
+        await deps.clock.sleep(typeof periodMs === 'number' ? periodMs : periodMs(), stop.signal);
       } catch {
         return; // Only the stop signal ends the sleep early.
       }

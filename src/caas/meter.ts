@@ -32,17 +32,20 @@ import { QUICK_MS, firstSampling, nextSampling } from './sampling.ts';
 import type { Sampling } from './sampling.ts';
 
 export interface MeterOptions {
-  /** How often it is looked whether something is to be sampled. */
+  /** How often it is looked whether something is to be sampled: while something is sampled often, and else. */
   readonly periodMs: number;
+  readonly quietPeriodMs: number;
   /** How often an interval is written down. A crash loses no CPU time and at most this much of the memory integral's precision. */
   readonly flushPeriodMs: number;
 }
 
-export const METER_OPTIONS: MeterOptions = { periodMs: QUICK_MS, flushPeriodMs: 10_000 };
+export const METER_OPTIONS: MeterOptions = { periodMs: QUICK_MS, quietPeriodMs: 250, flushPeriodMs: 10_000 };
 
 interface Running {
   at: Incarnation;
   readonly reader: CgroupReader;
+  /** The opening of the reader's files at which it was the incarnation's cgroup. */
+  identifiedAt: number;
   sampling: Sampling;
   /** By the wall clock, and never less than before. */
   sampledMs: number;
@@ -66,8 +69,10 @@ interface Due {
 /** Workers that end tell the rest at once. What comes later than this is none of an interval. */
 const LATE_MS = 60_000;
 const LATE_PERIOD_MS = 15_000;
-/** CPU, and what of the memory is not in use, change what is billed little within it. */
+/** How old what is read may be of what changes slowly: what of the memory is not in use, which costs the kernel most to say, and, where memory changes, CPU. */
 const READ_PERIOD_MS = 1_000;
+const READ_QUIET_PERIOD_MS = 5_000;
+const FLUSH_ROUND_MS = 1_000;
 const LATE_REASON = 'the edge told of it after the container had stopped';
 
 /** What a container uses at this moment, for `top`. */
@@ -86,6 +91,9 @@ export class Meter implements AsyncDisposable {
   readonly #ledger: LedgerWriter;
   readonly #traffic: EdgeTraffic;
   #lateMs = 0;
+  #flushedMs = Number.NEGATIVE_INFINITY;
+  /** Nothing is sampled often. */
+  #isQuiet = true;
   #loop: AsyncDisposable | undefined;
 
   private constructor(
@@ -108,7 +116,7 @@ export class Meter implements AsyncDisposable {
     for (const at of await listOpenIncarnations(deps.sql)) meter.#take(at);
     meter.#loop = startLoop(deps, {
       name: 'meter',
-      periodMs: options.periodMs,
+      periodMs: () => (meter.#isQuiet ? options.quietPeriodMs : options.periodMs),
       round: async () => {
         await meter.#round();
       },
@@ -125,6 +133,7 @@ export class Meter implements AsyncDisposable {
     this.#running.set(at.container, {
       at,
       reader: this.#deps.cgroups.readerOf(at.cgroup),
+      identifiedAt: 0,
       sampling: firstSampling(nowMs),
       readAtMs: sampledAtMs,
       sampledMs: at.meteredToMs,
@@ -258,11 +267,23 @@ export class Meter implements AsyncDisposable {
     const atMs = this.#deps.clock.monotonicMs();
     const due: Running[] = [];
     // In one turn: nobody is in the middle of anything with a container. PERF: a promise for each sample costs as much as the sample.
+    this.#isQuiet = true;
     for (const running of this.#running.values()) {
-      if (atMs < running.sampling.nextMs) continue;
-      this.#sampleNow(running);
+      if (atMs >= running.sampling.nextMs) this.#sampleNow(running);
+      if (running.sampling.quickUntilMs > atMs) this.#isQuiet = false;
       if (atMs - running.flushedAtMs >= this.#options.flushPeriodMs) due.push(running);
     }
+    // Not each as soon as it is due: what comes due within a second is one write to the disk.
+    if (atMs - this.#flushedMs >= FLUSH_ROUND_MS) {
+      this.#flushedMs = atMs;
+      await this.#flushAll(due);
+    }
+    if (nowMs - this.#lateMs < LATE_PERIOD_MS) return;
+    this.#lateMs = nowMs;
+    await this.#correctLate(nowMs);
+  }
+
+  async #flushAll(due: readonly Running[]): Promise<void> {
     const writes = new RoundWrites(this.#deps.clock);
     for (const running of due) {
       await writes.begin(async (beforeWrite) => {
@@ -272,19 +293,17 @@ export class Meter implements AsyncDisposable {
       });
     }
     await writes.end();
-    if (nowMs - this.#lateMs < LATE_PERIOD_MS) return;
-    this.#lateMs = nowMs;
-    await this.#correctLate(nowMs);
   }
 
-  /** Memory alone, and everything each second. */
   #sampleNow(running: Running): void {
-    const { reader, memoryBytes: beforeBytes, readAtMs } = running;
+    const { reader, memoryBytes: beforeBytes, readAtMs, sampling } = running;
     const nowMs = this.#deps.clock.monotonicMs();
-    if (nowMs - readAtMs >= READ_PERIOD_MS) {
+    const isQuick = sampling.quickUntilMs > nowMs;
+    if (nowMs - readAtMs >= (isQuick ? READ_PERIOD_MS : READ_QUIET_PERIOD_MS)) {
       this.#sample(running, reader.usage(), 'between');
       running.readAtMs = nowMs;
-    } else this.#sample(running, { cpuNs: running.cpuNs, memoryBytes: reader.memoryBytes() ?? 0 }, 'between');
+    } else if (isQuick) this.#sample(running, { cpuNs: running.cpuNs, memoryBytes: reader.memoryBytes() ?? 0 }, 'between');
+    else this.#sample(running, reader.glance(), 'between');
     running.sampling = nextSampling(running.sampling, {
       nowMs,
       beforeBytes,
@@ -312,7 +331,8 @@ export class Meter implements AsyncDisposable {
     { usage, beforeWrite }: { readonly usage?: CgroupUsage; readonly beforeWrite?: () => Promise<void> },
   ): Promise<void> {
     const { at } = running;
-    const identity = (await this.#deps.cgroups.identityOf(at.cgroup)) ?? at.cgroupIdentity;
+    // At an end there is no next time.
+    const identity = beforeWrite !== undefined && isIdentified(running) ? at.cgroupIdentity : await this.#identityOf(running);
     if (at.cgroupIdentity !== '' && identity !== at.cgroupIdentity) {
       await this.#startAnew(running, identity);
       return;
@@ -326,6 +346,15 @@ export class Meter implements AsyncDisposable {
     if (due === undefined) return;
     await beforeWrite?.();
     await this.#append(running, due);
+  }
+
+  /** Which cgroup it is that is read. */
+  async #identityOf(running: Running): Promise<string> {
+    const { at, reader } = running;
+    const { openings } = reader;
+    const identity = (await this.#deps.cgroups.identityOf(at.cgroup)) ?? at.cgroupIdentity;
+    if (identity === at.cgroupIdentity) running.identifiedAt = openings;
+    return identity;
   }
 
   /** What is to be written of a container at this moment; undefined: a stopped container fills no ledger. */
@@ -398,4 +427,9 @@ export class Meter implements AsyncDisposable {
     await Promise.all([...this.#running.keys()].map(last));
     for (const container of this.#running.keys()) this.#forget(container);
   }
+}
+
+/** Whether what is read is the incarnation's cgroup: it was, and the files were not opened anew since. */
+function isIdentified({ at, reader, identifiedAt }: Running): boolean {
+  return at.cgroupIdentity !== '' && reader.openings > 0 && identifiedAt === reader.openings;
 }

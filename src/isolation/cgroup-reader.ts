@@ -43,9 +43,15 @@ export class CgroupReader implements Disposable {
   /** Undefined: the cgroup is not there, or was not looked for yet. */
   #open: { readonly cpu: number; readonly memory: number; readonly memoryStat: number } | undefined;
   #inactiveBytes = 0;
+  #openings = 0;
 
   constructor(files: CounterFiles) {
     this.#files = files;
+  }
+
+  /** How often the files were opened: as long as it is the same, it is the same cgroup. The kernel reads no file of one that is gone. */
+  get openings(): number {
+    return this.#openings;
   }
 
   /** The working set, with what was not in use as it was at the last `usage`; undefined: the cgroup is not there. */
@@ -58,20 +64,33 @@ export class CgroupReader implements Disposable {
     return undefined;
   }
 
+  /** CPU, and the working set as `memoryBytes` has it. */
+  glance(): CgroupUsage | undefined {
+    const memoryBytes = this.memoryBytes();
+    if (memoryBytes === undefined || this.#open === undefined) return undefined;
+    const cpuNs = this.#cpuNs(this.#open.cpu);
+    return cpuNs === undefined ? undefined : { cpuNs, memoryBytes };
+  }
+
   /** Undefined: the cgroup is not there. One that was removed and made again is found the next time. */
   usage(): CgroupUsage | undefined {
     const open = (this.#open ??= this.#opened());
     if (open === undefined) return undefined;
-    const { cpu, memoryStat } = this.#files;
-    const used = cpu.label === undefined ? counterIn(open.cpu) : fieldIn(open.cpu, cpu.label);
-    const inactive = fieldIn(open.memoryStat, memoryStat.label);
-    if (used !== undefined && inactive !== undefined) {
+    const cpuNs = this.#cpuNs(open.cpu);
+    const inactive = fieldIn(open.memoryStat, this.#files.memoryStat.label);
+    if (cpuNs !== undefined && inactive !== undefined) {
       this.#inactiveBytes = inactive;
       const memoryBytes = this.memoryBytes();
-      if (memoryBytes !== undefined) return { cpuNs: used * cpu.unitNs, memoryBytes };
+      if (memoryBytes !== undefined) return { cpuNs, memoryBytes };
     }
     this[Symbol.dispose]();
     return undefined;
+  }
+
+  #cpuNs(descriptor: number): number | undefined {
+    const { label, unitNs } = this.#files.cpu;
+    const used = label === undefined ? counterIn(descriptor) : fieldIn(descriptor, label);
+    return used === undefined ? undefined : used * unitNs;
   }
 
   #opened(): { readonly cpu: number; readonly memory: number; readonly memoryStat: number } | undefined {
@@ -84,6 +103,7 @@ export class CgroupReader implements Disposable {
       for (const descriptor of descriptors) closeSync(descriptor);
       return undefined;
     }
+    this.#openings += 1;
     const [ofCpu = -1, ofMemory = -1, ofStat = -1] = descriptors;
     return { cpu: ofCpu, memory: ofMemory, memoryStat: ofStat };
   }

@@ -28,7 +28,7 @@ const openFiles = (): number => readdirSync('/proc/self/fd').length;
 describe('a reader', () => {
   test('of v1 says what is there, with what is not in use as it was read last', async () => {
     using reader = new Cgroups(1, [], mount).readerOf(CGROUP);
-    expect([reader.usage(), reader.memoryBytes()]).toEqual([undefined, undefined]);
+    expect([reader.usage(), reader.memoryBytes(), reader.glance()]).toEqual([undefined, undefined, undefined]);
     await v1(
       '123456789012345\n',
       '5000\n',
@@ -37,7 +37,7 @@ describe('a reader', () => {
     expect(reader.memoryBytes()).toBe(5000);
     expect(reader.usage()).toEqual({ cpuNs: 123_456_789_012_345, memoryBytes: 4000 });
     await v1('123456789012346\n', '6000\n', 'total_inactive_file 9000\n');
-    expect(reader.memoryBytes()).toBe(5000);
+    expect([reader.memoryBytes(), reader.glance()]).toEqual([5000, { cpuNs: 123_456_789_012_346, memoryBytes: 5000 }]);
     expect(reader.usage()).toEqual({ cpuNs: 123_456_789_012_346, memoryBytes: 0 });
   });
 
