@@ -3,9 +3,9 @@
  *
  * A real node and containers in gVisor. Beside it readers that know nothing of the meter: of the kernel's counters when a container has ended and before it
  * is removed (`short`), and every 10 ms for as long as it lives (`long`). The ledger is read from the node's store. `cost`: CPU of the node's primary with
- * 100 containers that do nothing, and with none.
+ * 100 containers that do nothing, and with none. `moves`: one container that is moved to and fro: is there a gap, an overlap, a counter that falls?
  *
- * `--parts short,long,cost`, `--short N` (default 1000), `--seconds N` of long lives (default 75), `--idle N` (100), `--json FILE`.
+ * `--parts short,long,cost,moves`, `--short N` (default 1000), `--seconds N` of long lives (default 75), `--idle N` (100), `--moves N` (50), `--json FILE`.
  */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -23,10 +23,11 @@ import { openRandom } from './rebalance/random.ts';
 
 const { values } = parseArgs({
   options: {
-    parts: { type: 'string', default: 'short,long,cost' },
+    parts: { type: 'string', default: 'short,long,cost,moves' },
     short: { type: 'string', default: '1000' },
     seconds: { type: 'string', default: '75' },
     idle: { type: 'string', default: '100' },
+    moves: { type: 'string', default: '50' },
     json: { type: 'string' },
   },
 });
@@ -305,15 +306,53 @@ async function primaryCpuShare({ node }: MeteringScene): Promise<number> {
   return (((await ticks()) - before) * TICK_MS) / (performance.now() - startMs);
 }
 
+/** Is what one container used of one piece, wherever it was? */
+async function moves(scene: MeteringScene): Promise<Readonly<Record<string, unknown>>> {
+  const count = Number(values.moves);
+  using ledger = new StoredLedger(scene.node.dataDir);
+  const id = await scene.create({
+    script: `${fill(40)}; while :; do i=0; while [ $i -lt 2000 ]; do i=$((i+1)); done; usleep 20000; done`,
+  });
+  await scene.start(id);
+  const counted: number[] = [];
+  const failed: string[] = [];
+  for (let round = 0; round < count; round += 1) {
+    await sleep(1_000);
+    const to = ledger.incarnations(id).at(-1)?.host === 'a' ? 'b' : 'a';
+    const moved = await scene.node.ecluse('migrate', id, '--to', to);
+    if (moved.exitCode !== 0) failed.push(moved.stderr.trim());
+    await scene.node.ecluse('usage', '--json'); // Writes down what there is.
+    counted.push(ledger.rows(id).reduce((sum, { cpu_ns: cpuNs }) => sum + cpuNs, 0));
+  }
+  await scene.remove(id);
+  const rows = ledger.rows(id);
+  const between = rows.slice(1).map((row, index) => row.from_ms - (rows[index]?.to_ms ?? 0));
+  const lifeMs = (rows.at(-1)?.to_ms ?? 0) - (rows[0]?.from_ms ?? 0);
+  return {
+    part: 'moves',
+    moves: ledger.incarnations(id).length - 1,
+    failed,
+    rows: rows.length,
+    lifeMs,
+    gaps: between.filter((ms) => ms > 0).length,
+    overlaps: between.filter((ms) => ms < 0).length,
+    coveredMs: rows.reduce((sum, row) => sum + row.to_ms - row.from_ms, 0),
+    negative: rows.filter((row) => row.cpu_ns < 0 || row.to_ms < row.from_ms || row.memory_byte_ms < 0).length,
+    fell: counted.slice(1).filter((one, index) => one < (counted[index] ?? 0)).length,
+    billedMs: (counted.at(-1) ?? 0) / 1e6,
+  };
+}
+
 const PARTS: Readonly<Record<string, (scene: MeteringScene) => Promise<Readonly<Record<string, unknown>>>>> = {
   short: shortLives,
   long: longLives,
   cost,
+  moves,
 };
 
 const results: Readonly<Record<string, unknown>>[] = [];
 {
-  await using scene = await MeteringScene.open();
+  await using scene = await MeteringScene.open(['a', 'b']);
   for (const name of values.parts.split(',')) {
     const part = PARTS[name];
     if (part === undefined) throw new Error(`no part ${name}: it is one of ${Object.keys(PARTS).join(', ')}`);

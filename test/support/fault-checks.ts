@@ -43,7 +43,7 @@ const intervalSchema = z.object({
 type Interval = z.infer<typeof intervalSchema>;
 
 /** One incarnation is open, where the container is; intervals follow each other without gap or overlap, incarnations without overlap. */
-function booksOf(scene: FaultScene, place: Place): readonly string[] {
+export function booksOf(scene: FaultScene, place: Place): readonly string[] {
   const found: string[] = [];
   const open = scene.query(
     `SELECT host, incarnation FROM incarnation WHERE closed_ms IS NULL AND container = '${place.id}' ORDER BY incarnation`,

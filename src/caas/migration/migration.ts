@@ -26,6 +26,7 @@ import {
   setMigrationTarget,
 } from '#state/migrations.ts';
 import { killSessions } from '#isolation/sandbox-sessions.ts';
+import { findIncarnation } from '#state/ledger.ts';
 import type { StartedLife } from '#caas/engine/held-start.ts';
 import { removeCopy } from '#caas/engine/engine-copy.ts';
 import { withoutRestart } from '#caas/engine/restart-policy.ts';
@@ -310,7 +311,7 @@ export class Migrations implements AsyncDisposable {
   async #commit(move: Move, { copy, volumes }: Prepared, { address, carriedStart }: StartedLife): Promise<void> {
     const { sql, meter } = this.#deps;
     const { row, target, journal, spec } = move;
-    const incarnation = await meter.startingPoint({
+    const begun = await meter.startingPoint({
       container: row.id,
       incarnation: row.incarnation + 1,
       tenant: row.tenant,
@@ -318,6 +319,9 @@ export class Migrations implements AsyncDisposable {
       name: row.name,
       cgroup: target.cgroupOf(row.tenant, row.id),
     });
+    // Of each moment one side is billed, and none of no side.
+    const left = await findIncarnation(sql, row.id, row.incarnation);
+    const incarnation = { ...begun, meteredToMs: left?.meteredToMs ?? begun.meteredToMs };
     const commit = async (): Promise<void> => {
       const shared = await sharedVolumeOf(sql, row.id, row.tenant, spec.mounts);
       if (shared !== undefined) throw new Error(`volume ${shared} was given to another container meanwhile`);
