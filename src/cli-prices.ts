@@ -5,7 +5,7 @@ import type { PriceBookView, PriceControl } from '#admin/metering-control.ts';
 import { FOCUS_COLUMNS, describe, focusRows, invoiceEvents, invoiceId, lineTexts } from '#metering/invoice-formats.ts';
 import { skuOf } from '#metering/invoice.ts';
 import type { Invoice, InvoiceLine } from '#metering/invoice.ts';
-import { decimalText, microsText } from '#metering/money.ts';
+import { MICROS, decimalText, microsText } from '#metering/money.ts';
 import { PRICE_BOOK_KEYS, priceBookSchema } from '#metering/price-book.ts';
 import type { PriceBook } from '#metering/price-book.ts';
 import type { InvoiceFormat, PriceCommand } from './cli-command.ts';
@@ -154,5 +154,7 @@ function invoiceText(invoice: Invoice): string {
     ['WHAT', 'QUANTITY', 'UNIT', 'PRICE', 'AMOUNT'],
     rows.map((row) => row.map(plainText)),
   );
-  return `${plainText(head)}\n${table}${invoice.notes.map((note) => `note: ${plainText(note)}\n`).join('')}`;
+  const { energyMicroWhEstimate: energy } = invoice;
+  const energyText = energy === null ? '' : `energy, an estimate from processor time: ${decimalText(energy, MICROS, 3)} Wh\n`;
+  return `${plainText(head)}\n${table}${energyText}${invoice.notes.map((note) => `note: ${plainText(note)}\n`).join('')}`;
 }

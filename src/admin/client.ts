@@ -253,6 +253,7 @@ const INVOICE_BIGINTS: ReadonlySet<string> = new Set([
   'listPriceMicros',
   'amountMicros',
   'totalMicros',
+  'energyMicroWhEstimate',
 ]);
 
 function priceClient(ask: <T>(call: Call) => Promise<T>): PriceControl {

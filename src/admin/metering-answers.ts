@@ -109,6 +109,9 @@ export const METERING_ANSWERS = {
     issuer: z.string(),
     lines: z.array(invoiceLine),
     totalMicros: micros.describe('The sum of the lines.'),
+    energyMicroWhEstimate: micros
+      .nullable()
+      .describe('An estimate: watt-hours of its processor time, in millionths. Null: the price books say nothing of energy.'),
     notes: z.array(z.string()),
   }),
   LedgerCorrected: z.object({ tenant: z.string(), container: z.string() }),

@@ -5,6 +5,7 @@
  * Each hour has the prices of the book that was in force when it began. What counts for a month (the plan's minimum, free units) is that of the book in
  * force when the month began, or of the first one in it. Free units are taken evenly from all use of their kind: the line takes that part of its cost off.
  */
+import { energyMicroWh } from './energy.ts';
 import type { Quantities } from './ledger-chain.ts';
 import { divideHalfEven } from './money.ts';
 import { isOffPeak } from './off-peak.ts';
@@ -60,6 +61,8 @@ export interface Invoice {
   readonly issuer: string;
   readonly lines: readonly InvoiceLine[];
   readonly totalMicros: bigint;
+  /** Watt-hours of its processor time, in millionths: an estimate, by what the price books say of hosts. Null: they say nothing. */
+  readonly energyMicroWhEstimate: bigint | null;
   /** What is to be known of it. */
   readonly notes: readonly string[];
 }
@@ -90,8 +93,19 @@ export function invoiceOf(request: InvoiceRequest): Invoice | undefined {
     issuer: terms.book.issuer,
     lines,
     totalMicros: sumOf(lines),
+    energyMicroWhEstimate: energyOf(request),
     notes: unpriced ? ['something was used before there were prices: it costs nothing'] : [],
   };
+}
+
+/** Each hour by the book that was in force when it began. */
+function energyOf({ books, hours }: InvoiceRequest): bigint | null {
+  let sum: bigint | null = null;
+  for (const { startMs, cpuNs } of hours) {
+    const model = bookAt(books, startMs)?.book.energy;
+    if (model !== undefined) sum = (sum ?? 0n) + energyMicroWh(cpuNs, model);
+  }
+  return sum;
 }
 
 function firstBookWithin(books: readonly BookVersion[], fromMs: number, toMs: number): BookVersion | undefined {

@@ -84,6 +84,23 @@ const credit = z.strictObject({
   reason: z.string().min(1).max(200),
 });
 
+const PROCESSORS_MAX = 4096;
+const PUE_FAULT = 'write a power usage effectiveness of at least 1, like 1.2';
+const energy = z
+  .strictObject({
+    watts: amount.describe('What a host draws with all its processors busy.'),
+    processors: z
+      .int({ error: `write how many processors a host has: 1 to ${String(PROCESSORS_MAX)}` })
+      .min(1)
+      .max(PROCESSORS_MAX)
+      .describe('How many a host has.'),
+    pue: amount
+      .refine((text) => (parseMicros(text) ?? 0n) >= MICROS, { error: PUE_FAULT })
+      .prefault('1')
+      .describe('Power usage effectiveness: what the building draws for each watt of its machines.'),
+  })
+  .describe('For an estimate of the energy that processor time took.');
+
 export const priceBookSchema = z
   .strictObject({
     currency: z
@@ -110,6 +127,7 @@ export const priceBookSchema = z
       .refine((plans) => Object.keys(plans).length <= PLANS_MAX, { error: `there are more than ${String(PLANS_MAX)} plans` })
       .describe('By name.'),
     credits: z.array(credit).max(CREDITS_MAX).prefault([]),
+    energy: energy.exactOptional(),
   })
   .superRefine((book, context) => {
     for (const { path, message } of bookFaults(book)) context.addIssue({ code: 'custom', path: [...path], message });
@@ -122,6 +140,7 @@ export const PRICE_BOOK_KEYS: readonly string[] = [
   ...Object.keys(offPeak.shape),
   ...Object.keys(plan.shape),
   ...Object.keys(credit.shape),
+  ...Object.keys(energy.shape),
   'days',
   'to',
 ];

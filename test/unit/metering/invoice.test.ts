@@ -51,6 +51,32 @@ describe('amounts', () => {
   });
 });
 
+describe('energy', () => {
+  const model = { watts: 180, processors: 32, pue: '1.2' };
+
+  test('is that of each hour by its book, and marked as an estimate', () => {
+    const before = book(1, {});
+    const from = book(2, { from: '2026-11-10T00:00:00Z', energy: model });
+    const more = book(3, { from: '2026-11-20T00:00:00Z', energy: { ...model, watts: '90.5', pue: 1 } });
+    const on = (day: number): number => Date.UTC(2026, 10, day);
+    const hours = [9, 10, 19, 20].map((day) => hour(on(day), { cpuNs: VCPU_HOUR_NS / 2n }));
+    // Half an hour of a processor each: 3.375 Wh twice, 1.4140625 once, and nothing where the book says nothing.
+    expect(bill([before, from, more], hours).energyMicroWhEstimate).toBe(8_164_062n);
+    expect(bill([before], hours).energyMicroWhEstimate).toBeNull();
+  });
+
+  test('of a host that cannot be is refused', () => {
+    const fault = (energy: object): string =>
+      JSON.stringify(
+        priceBookSchema.safeParse({ currency: 'EUR', from: '2026-11-01T00:00:00Z', prices: {}, energy }).error?.issues,
+      );
+    expect(fault({ ...model, pue: 0.9 })).toContain('at least 1');
+    expect(fault({ ...model, processors: 0 })).toContain('processors');
+    expect(fault({ ...model, watts: -1 })).toContain('an amount of at least 0');
+    expect(fault({ watts: 100 })).toContain('processors');
+  });
+});
+
 describe('cheaper hours', () => {
   const nights = [{ days: ['mon', 'tue', 'wed', 'thu', 'fri', 'sat', 'sun'], from: '22:00', to: '06:00' }] as const;
   const weekend = [{ days: ['sat', 'sun'], from: '00:00', to: '24:00' }] as const;
