@@ -6,7 +6,12 @@
  */
 import { closeSync, openSync, readSync } from 'node:fs';
 import { join } from 'node:path';
-import type { CgroupUsage } from './cgroup.ts';
+
+export interface CgroupUsage {
+  /** CPU time since the cgroup was made, children that are gone included. */
+  readonly cpuNs: number;
+  readonly memoryBytes: number;
+}
 
 /** Where a kernel has them, and what stands before the number in files of lines `name value`. */
 export interface CounterFiles {
@@ -37,6 +42,8 @@ const NINE = 57;
 const NEWLINE = 10;
 /** A v2 `memory.stat` has some 1.5 KB. Shared: it is read and looked at in one turn. */
 const bytes = Buffer.alloc(16 * 1024);
+let lastLength = 0;
+const FAULT_BYTES = 40;
 
 export class CgroupReader implements Disposable {
   readonly #files: CounterFiles;
@@ -44,6 +51,7 @@ export class CgroupReader implements Disposable {
   #open: { readonly cpu: number; readonly memory: number; readonly memoryStat: number } | undefined;
   #inactiveBytes = 0;
   #openings = 0;
+  #fault: string | undefined;
 
   constructor(files: CounterFiles) {
     this.#files = files;
@@ -54,12 +62,17 @@ export class CgroupReader implements Disposable {
     return this.#openings;
   }
 
+  /** What was read last is no counter: the beginning of it. */
+  get fault(): string | undefined {
+    return this.#fault;
+  }
+
   /** The working set, with what was not in use as it was at the last `usage`; undefined: the cgroup is not there. */
   memoryBytes(): number | undefined {
     const open = (this.#open ??= this.#opened());
     if (open === undefined) return undefined;
     const total = counterIn(open.memory);
-    if (total !== undefined) return Math.max(0, total - this.#inactiveBytes);
+    if (this.#isUsable(total)) return Math.max(0, total - this.#inactiveBytes);
     this[Symbol.dispose]();
     return undefined;
   }
@@ -69,7 +82,7 @@ export class CgroupReader implements Disposable {
     const memoryBytes = this.memoryBytes();
     if (memoryBytes === undefined || this.#open === undefined) return undefined;
     const cpuNs = this.#cpuNs(this.#open.cpu);
-    return cpuNs === undefined ? undefined : { cpuNs, memoryBytes };
+    return this.#isUsable(cpuNs) ? { cpuNs, memoryBytes } : undefined;
   }
 
   /** Undefined: the cgroup is not there. One that was removed and made again is found the next time. */
@@ -77,11 +90,13 @@ export class CgroupReader implements Disposable {
     const open = (this.#open ??= this.#opened());
     if (open === undefined) return undefined;
     const cpuNs = this.#cpuNs(open.cpu);
-    const inactive = fieldIn(open.memoryStat, this.#files.memoryStat.label);
-    if (cpuNs !== undefined && inactive !== undefined) {
-      this.#inactiveBytes = inactive;
-      const memoryBytes = this.memoryBytes();
-      if (memoryBytes !== undefined) return { cpuNs, memoryBytes };
+    if (this.#isUsable(cpuNs)) {
+      const inactive = fieldIn(open.memoryStat, this.#files.memoryStat.label);
+      if (this.#isUsable(inactive)) {
+        this.#inactiveBytes = inactive;
+        const memoryBytes = this.memoryBytes();
+        if (memoryBytes !== undefined) return { cpuNs, memoryBytes };
+      }
     }
     this[Symbol.dispose]();
     return undefined;
@@ -91,6 +106,12 @@ export class CgroupReader implements Disposable {
     const { label, unitNs } = this.#files.cpu;
     const used = label === undefined ? counterIn(descriptor) : fieldIn(descriptor, label);
     return used === undefined ? undefined : used * unitNs;
+  }
+
+  #isUsable(value: number | undefined): value is number {
+    this.#fault =
+      value !== undefined && Number.isNaN(value) ? bytes.toString('latin1', 0, Math.min(lastLength, FAULT_BYTES)) : undefined;
+    return value !== undefined && this.#fault === undefined;
   }
 
   #opened(): { readonly cpu: number; readonly memory: number; readonly memoryStat: number } | undefined {
@@ -120,30 +141,31 @@ export class CgroupReader implements Disposable {
 /** What the file says; 0: its cgroup is gone. */
 function read(descriptor: number): number {
   try {
-    return readSync(descriptor, bytes, 0, bytes.length, 0);
+    lastLength = readSync(descriptor, bytes, 0, bytes.length, 0);
   } catch {
-    return 0;
+    lastLength = 0;
   }
+  return lastLength;
 }
 
-/** A file of one number. */
+/** A file of one number. NaN: it says something else; undefined: it is gone. */
 function counterIn(descriptor: number): number | undefined {
   const length = read(descriptor);
   return length === 0 ? undefined : numberAt(0, length);
 }
 
-/** A file of lines `name value`; `label`: the name and the blank. */
+/** A file of lines `name value`; `label`: the name and the blank. NaN and undefined as above. */
 function fieldIn(descriptor: number, label: string): number | undefined {
   const length = read(descriptor);
   for (let at = bytes.indexOf(label); at !== -1 && at < length; at = bytes.indexOf(label, at + 1)) {
     // Not the end of another name.
     if (at === 0 || bytes[at - 1] === NEWLINE) return numberAt(at + label.length, length);
   }
-  return undefined;
+  return length === 0 ? undefined : Number.NaN;
 }
 
 /** Digits up to `end`, or to the end of the line. Counters have 16 digits at most for a century. */
-function numberAt(from: number, end: number): number | undefined {
+function numberAt(from: number, end: number): number {
   let value = 0;
   let at = from;
   for (; at < end; at += 1) {
@@ -152,5 +174,5 @@ function numberAt(from: number, end: number): number | undefined {
     value = value * 10 + byte - ZERO;
   }
   const isNumber = at > from && (at === end || bytes[at] === NEWLINE);
-  return isNumber && Number.isSafeInteger(value) ? value : undefined;
+  return isNumber && Number.isSafeInteger(value) ? value : Number.NaN;
 }

@@ -9,12 +9,7 @@ import { mkdir, readdir, readFile, rmdir, stat, writeFile } from 'node:fs/promis
 import { join } from 'node:path';
 import { codeOf } from '#errors';
 import { CgroupReader, counterFilesOf } from './cgroup-reader.ts';
-
-export interface CgroupUsage {
-  /** CPU time since the cgroup was made, children that are gone included. */
-  readonly cpuNs: number;
-  readonly memoryBytes: number;
-}
+import type { CgroupUsage } from './cgroup-reader.ts';
 
 const MOUNT = '/sys/fs/cgroup';
 
@@ -36,12 +31,7 @@ export class Cgroups {
 
   /** Current usage, or undefined where the cgroup does not exist (its container never started, or all is over). */
   async usageOf(cgroup: string): Promise<CgroupUsage | undefined> {
-    try {
-      return this.#version === 1 ? await this.#usageV1(cgroup) : await this.#usageV2(cgroup);
-    } catch (error) {
-      if (codeOf(error) === 'ENOENT' || codeOf(error) === 'ENODEV') return undefined;
-      throw error;
-    }
+    return await Promise.resolve(this.usageNow(cgroup));
   }
 
   /**
@@ -49,48 +39,16 @@ export class Cgroups {
    * through the thread pool takes milliseconds on a busy machine.
    */
   usageNow(cgroup: string): CgroupUsage | undefined {
-    try {
-      if (this.#version === 1) {
-        const memory = join(this.#mount, 'memory', cgroup);
-        return usageV1({
-          cpu: readFileSync(join(this.#mount, 'cpuacct', cgroup, 'cpuacct.usage'), 'utf8'),
-          memory: readFileSync(join(memory, 'memory.usage_in_bytes'), 'utf8'),
-          memoryStat: readFileSync(join(memory, 'memory.stat'), 'utf8'),
-        });
-      }
-      const folder = join(this.#mount, cgroup);
-      return usageV2({
-        cpu: readFileSync(join(folder, 'cpu.stat'), 'utf8'),
-        memory: readFileSync(join(folder, 'memory.current'), 'utf8'),
-        memoryStat: readFileSync(join(folder, 'memory.stat'), 'utf8'),
-      });
-    } catch (error) {
-      if (codeOf(error) === 'ENOENT' || codeOf(error) === 'ENODEV') return undefined;
-      throw error;
-    }
+    using reader = this.readerOf(cgroup);
+    const usage = reader.usage();
+    const { fault } = reader;
+    if (fault !== undefined) throw new TypeError(`cgroup: ${cgroup}: "${fault.trim()}" is no counter`);
+    return usage;
   }
 
   /** For who reads it often; it need not be there yet. */
   readerOf(cgroup: string): CgroupReader {
     return new CgroupReader(counterFilesOf(this.#version, this.#mount, cgroup));
-  }
-
-  async #usageV1(cgroup: string): Promise<CgroupUsage> {
-    const memory = join(this.#mount, 'memory', cgroup);
-    return usageV1({
-      cpu: await readFile(join(this.#mount, 'cpuacct', cgroup, 'cpuacct.usage'), 'utf8'),
-      memory: await readFile(join(memory, 'memory.usage_in_bytes'), 'utf8'),
-      memoryStat: await readFile(join(memory, 'memory.stat'), 'utf8'),
-    });
-  }
-
-  async #usageV2(cgroup: string): Promise<CgroupUsage> {
-    const folder = join(this.#mount, cgroup);
-    return usageV2({
-      cpu: await readFile(join(folder, 'cpu.stat'), 'utf8'),
-      memory: await readFile(join(folder, 'memory.current'), 'utf8'),
-      memoryStat: await readFile(join(folder, 'memory.stat'), 'utf8'),
-    });
   }
 
   /**
@@ -215,22 +173,6 @@ export class Cgroups {
   }
 }
 
-interface UsageFiles {
-  readonly cpu: string;
-  readonly memory: string;
-  readonly memoryStat: string;
-}
-
-function usageV1({ cpu, memory, memoryStat }: UsageFiles): CgroupUsage {
-  const inactive = parseStat(memoryStat, 'total_inactive_file');
-  return { cpuNs: parseCounter(cpu), memoryBytes: Math.max(0, parseCounter(memory) - inactive) };
-}
-
-function usageV2({ cpu, memory, memoryStat }: UsageFiles): CgroupUsage {
-  const inactive = parseStat(memoryStat, 'inactive_file');
-  return { cpuNs: parseStat(cpu, 'usage_usec') * 1000, memoryBytes: Math.max(0, parseCounter(memory) - inactive) };
-}
-
 /** The cgroups of this machine. Hybrid machines (v1 controllers, empty v2 tree) count as v1. */
 export async function detectCgroups(mount: string = MOUNT): Promise<Cgroups> {
   if (existsSync(join(mount, 'cgroup.controllers'))) return new Cgroups(2, [mount], mount);
@@ -252,20 +194,4 @@ async function foldersBelow(folder: string): Promise<readonly string[]> {
     entries.filter((entry) => entry.isDirectory()).map(async (entry) => await foldersBelow(join(folder, entry.name))),
   );
   return [folder, ...below.flat()];
-}
-
-/** A counter file: decimal digits and a newline. */
-export function parseCounter(text: string): number {
-  const value = Number(text.trim());
-  if (!/^\d+\s*$/.test(text) || !Number.isSafeInteger(value))
-    throw new TypeError(`cgroup: "${text.slice(0, 40).trim()}" is no counter`);
-  return value;
-}
-
-/** One value of a stat file: lines of `name value`. */
-export function parseStat(text: string, name: string): number {
-  for (const line of text.split('\n')) {
-    if (line.startsWith(`${name} `)) return parseCounter(line.slice(name.length + 1));
-  }
-  throw new TypeError(`cgroup: the stat file has no ${name}`);
 }

@@ -52,6 +52,9 @@ describe('a reader', () => {
 
   test.each([
     ['no number', 'much\n', '5000\n', 'total_inactive_file 1\n'],
+    ['a sign', '-1\n', '5000\n', 'total_inactive_file 1\n'],
+    ['a fraction', '1.5\n', '5000\n', 'total_inactive_file 1\n'],
+    ['a word', '1\n', 'max\n', 'total_inactive_file 1\n'],
     ['a number and more', '12 13\n', '5000\n', 'total_inactive_file 1\n'],
     ['nothing', '1\n', '', 'total_inactive_file 1\n'],
     ['no such line', '1\n', '5000\n', 'total_active_file 1\n'],

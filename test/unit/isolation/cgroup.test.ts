@@ -4,7 +4,7 @@ import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { detectCgroups, parseCounter, parseStat } from '#isolation/cgroup.ts';
+import { detectCgroups } from '#isolation/cgroup.ts';
 
 let mount = '';
 
@@ -136,19 +136,5 @@ describe('processes and removal', () => {
     expect(await cgroups.remove('/e')).toBe(true);
     await put({ 'memory/e/a/cgroup.procs': '7\n' }); // A plain file keeps its folder, as a process keeps a cgroup.
     expect(await cgroups.remove('/e')).toBe(false);
-  });
-});
-
-describe('parsing', () => {
-  test('takes whole counters only', () => {
-    expect(parseCounter('0\n')).toBe(0);
-    expect(parseCounter(String(Number.MAX_SAFE_INTEGER))).toBe(Number.MAX_SAFE_INTEGER);
-    for (const text of ['', '\n', '-1', '1.5', '0x10', '1 2', 'max', '9'.repeat(20)])
-      expect(() => parseCounter(text), text).toThrow('is no counter');
-  });
-
-  test('finds a name at the beginning of a line only', () => {
-    expect(parseStat('total_inactive_file 1\ninactive_file 2\n', 'inactive_file')).toBe(2);
-    expect(() => parseStat('total_inactive_file 1\n', 'inactive_file')).toThrow('has no inactive_file');
   });
 });
