@@ -171,6 +171,7 @@ async function end(deadlineMs: number, keepsIdle = false): Promise<void> {
 async function endOf(state: Running | undefined, how: Drain): Promise<void> {
   if (state === undefined) return;
   await Promise.all([state.listener?.drain(how), state.plane.ports.drain(how)]);
+  reports.forgotten(); // The primary may have failed to write one down a moment ago.
   pushTraffic(state.plane);
   // Without a primary nobody keeps it: what is left is lost with this worker.
   await Promise.race([reports.settled(), systemClock.sleep(REPORTS_KEPT_MS)]);

@@ -445,7 +445,7 @@ export class Containers {
 
   async #takeOver(row: ContainerRow, life: ContainerLife): Promise<void> {
     await updateLife(this.#deps.sql, row, life, this.#deps.clock.nowMs());
-    if (life.state !== 'running' && row.state === 'running') await this.#deps.meter.flush(row.id);
+    if (life.state !== 'running' && row.state === 'running') await this.#deps.meter.flush(row.id, 'ends');
     if (life.state === 'running' && row.state !== 'running') this.#deps.meter.started(row.id);
     const portsChanged = HOLDS_PORTS.has(life.state) ? await this.#keepPorts(row) : await this.#deps.ports.release(row.id);
     if (life.state === row.state && life.address === row.address && !portsChanged) return;

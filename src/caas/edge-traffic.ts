@@ -4,7 +4,7 @@
  */
 import type { Clock } from '#clock';
 import { addTraffic, forgetTraffic, readEpochs, readPendingTraffic } from '#state/edge-traffic.ts';
-import type { ContainerTraffic, KeptReport, Traffic } from '#state/edge-traffic.ts';
+import type { KeptReport, Traffic } from '#state/edge-traffic.ts';
 import type { Sql } from '#state/sql.ts';
 
 export const NO_TRAFFIC: Traffic = { requests: 0, ingressBytes: 0, egressBytes: 0, heldMs: 0 };
@@ -22,21 +22,28 @@ const BATCH_MAX = 64;
 export class EdgeTraffic {
   readonly #sql: Sql;
   readonly #clock: Clock;
-  readonly #numbers: Map<string, number>;
-  readonly #pending: Map<string, Traffic>;
+  #numbers = new Map<string, number>();
+  #pending = new Map<string, Traffic>();
   readonly #waiting: Waiting[] = [];
   #isWriting = false;
 
-  private constructor(sql: Sql, clock: Clock, numbers: ReadonlyMap<string, number>, pending: readonly ContainerTraffic[]) {
+  private constructor(sql: Sql, clock: Clock) {
     this.#sql = sql;
     this.#clock = clock;
-    this.#numbers = new Map(numbers);
-    this.#pending = new Map(pending.map(({ container, ...traffic }) => [container, traffic]));
   }
 
   static async open(sql: Sql, clock: Clock): Promise<EdgeTraffic> {
     await forgetTraffic(sql, clock.nowMs() - EPOCH_KEPT_MS);
-    return new EdgeTraffic(sql, clock, await readEpochs(sql), await readPendingTraffic(sql));
+    const traffic = new EdgeTraffic(sql, clock);
+    await traffic.reread();
+    return traffic;
+  }
+
+  /** Takes what the store has for what there is: something else was written there. */
+  async reread(): Promise<void> {
+    this.#numbers = new Map(await readEpochs(this.#sql));
+    const pending = await readPendingTraffic(this.#sql);
+    this.#pending = new Map(pending.map(({ container, ...traffic }) => [container, traffic]));
   }
 
   /** Resolves when a report is written down, now or before. Errors: those of the store. */
@@ -87,7 +94,10 @@ export class EdgeTraffic {
     }
     if (fresh.size === 0) return;
     const outcome = await addTraffic(this.#sql, [...fresh.values()], this.#numbers, this.#clock.nowMs());
-    if (outcome.kind === 'conflict') throw new Error('another process writes down what the edge moves');
+    if (outcome.kind === 'conflict') {
+      await this.reread();
+      throw new Error('another process writes down what the edge moves');
+    }
     for (const { epoch, number, traffic } of fresh.values()) {
       this.#numbers.set(epoch, number);
       for (const { container, ...moved } of traffic) this.#pending.set(container, sumOf(this.of(container), moved, 1));

@@ -47,6 +47,10 @@ interface Running {
   /** The opening of the reader's files at which it was the incarnation's cgroup. */
   identifiedAt: number;
   sampling: Sampling;
+  /** It was sampled since it was taken up. */
+  isWatched: boolean;
+  /** Its counters could not be read the last time. */
+  isUnread: boolean;
   /** By the wall clock, and never less than before. */
   sampledMs: number;
   /** When it was sampled, read whole and written down last, by the monotonic clock. */
@@ -56,6 +60,18 @@ interface Running {
   memoryBytes: number;
   memoryByteMs: bigint;
   cpuNs: number;
+}
+
+interface Flush {
+  /** As it was read earlier. Absent: read now. */
+  readonly usage?: CgroupUsage;
+  readonly when: 'goes-on' | 'ends';
+  /** Of a round: called when everything was read, and waited for. */
+  readonly beforeWrite?: () => Promise<void>;
+}
+
+function endingWith(usage: CgroupUsage | undefined): Flush {
+  return usage === undefined ? { when: 'ends' } : { when: 'ends', usage };
 }
 
 /** An interval that is to be written. */
@@ -134,6 +150,8 @@ export class Meter implements AsyncDisposable {
       at,
       reader: this.#deps.cgroups.readerOf(at.cgroup),
       identifiedAt: 0,
+      isWatched: false,
+      isUnread: false,
       sampling: firstSampling(nowMs),
       readAtMs: sampledAtMs,
       sampledMs: at.meteredToMs,
@@ -181,7 +199,7 @@ export class Meter implements AsyncDisposable {
   /** Writes the last interval and closes the incarnation. `usage`: counters read earlier (at a pause); absent: read now. */
   async close(container: string, usage?: CgroupUsage): Promise<void> {
     await this.#locks.run(container, async () => {
-      const running = await this.#flushCurrent(container, usage);
+      const running = await this.#flushCurrent(container, endingWith(usage));
       if (running === undefined) return;
       await this.#deps.sql.write([closeIncarnationWrite(container, running.at.incarnation, this.#deps.clock.nowMs())]);
       this.#forget(container);
@@ -191,7 +209,7 @@ export class Meter implements AsyncDisposable {
   /** Writes an interval up to now, with counters read earlier if given, and stops metering without closing: a migration closes in its batch. */
   async suspend(container: string, usage: CgroupUsage | undefined): Promise<void> {
     await this.#locks.run(container, async () => {
-      await this.#flushCurrent(container, usage);
+      await this.#flushCurrent(container, endingWith(usage));
       this.#forget(container);
     });
   }
@@ -199,7 +217,9 @@ export class Meter implements AsyncDisposable {
   /** Takes up a suspended incarnation again; the CPU that the platform itself used in the cgroup meanwhile is not billed. */
   async resume(container: string, incarnation: number): Promise<void> {
     if (this.#running.has(container)) return; // It could not be suspended.
-    const at = await findIncarnation(this.#deps.sql, container, incarnation);
+    const asked = await findIncarnation(this.#deps.sql, container, incarnation);
+    // It may have found a new cgroup, and so have another incarnation, while it was being suspended.
+    const at = asked?.closedMs === undefined ? asked : await lastIncarnation(this.#deps.sql, container);
     if (at === undefined || at.closedMs !== undefined) return;
     const usage = await this.#deps.cgroups.usageOf(at.cgroup);
     // First of all it is metered: a store that cannot be written to must not keep it from that.
@@ -207,20 +227,20 @@ export class Meter implements AsyncDisposable {
     if (usage !== undefined && usage.cpuNs > at.cpuNs) await forgiveCpu(this.#deps.sql, at, usage.cpuNs);
   }
 
-  /** Writes an interval up to now. */
-  async flush(container: string): Promise<void> {
+  /** Writes an interval up to now. `ends`: what ran in it has ended. */
+  async flush(container: string, when: 'goes-on' | 'ends' = 'goes-on'): Promise<void> {
     await this.#locks.run(container, async () => {
-      await this.#flushCurrent(container);
+      await this.#flushCurrent(container, { when });
     });
   }
 
   /** Flushes; where that found a new cgroup, its incarnation is flushed too. Returns what is metered now. */
-  async #flushCurrent(container: string, usage?: CgroupUsage): Promise<Running | undefined> {
+  async #flushCurrent(container: string, how: Flush): Promise<Running | undefined> {
     const running = this.#running.get(container);
     if (running === undefined) return undefined;
-    await this.#flush(running, usage === undefined ? {} : { usage });
+    await this.#flush(running, how);
     const current = this.#running.get(container);
-    if (current !== undefined && current !== running) await this.#flush(current, {});
+    if (current !== undefined && current !== running) await this.#flush(current, { when: how.when });
     return current;
   }
 
@@ -234,7 +254,8 @@ export class Meter implements AsyncDisposable {
       const isOurs = this.#running.has(one.container) || (await lastIncarnation(this.#deps.sql, one.container)) !== undefined;
       if (isOurs) ours.push(one);
     }
-    await this.#traffic.keep({ epoch, number, traffic: ours });
+    // Numbers may be left out: it is again nothing, if it is said again.
+    if (ours.length > 0) await this.#traffic.keep({ epoch, number, traffic: ours });
   }
 
   /** Traffic of containers that have stopped since has no interval to be in: it is a correction of the last one. */
@@ -247,8 +268,16 @@ export class Meter implements AsyncDisposable {
       const interval = { toMs: at.closedMs, cpuNs: 0, memoryByteMs: 0n, ...traffic };
       const { tenant, incarnation, host, closedMs: fromMs } = at;
       const correction = { tenant, container, incarnation, host, fromMs, interval, reason: LATE_REASON };
-      if ((await this.#ledger.correct(correction, takePendingWrites(container, traffic))) === 'done')
-        this.#traffic.taken(container, traffic);
+      try {
+        const outcome = await this.#ledger.correct(correction, takePendingWrites(container, traffic));
+        if (outcome === 'done') this.#traffic.taken(container, traffic);
+        else await this.#traffic.reread();
+      } catch (error) {
+        this.#deps.log.error(
+          { container, reason: reasonOf(error) },
+          'what the edge told late could not be written down; it is tried again',
+        );
+      }
     }
   }
 
@@ -288,7 +317,7 @@ export class Meter implements AsyncDisposable {
     for (const running of due) {
       await writes.begin(async (beforeWrite) => {
         await this.#locks.run(running.at.container, async () => {
-          if (this.#running.get(running.at.container) === running) await this.#flush(running, { beforeWrite });
+          if (this.#running.get(running.at.container) === running) await this.#flush(running, { when: 'goes-on', beforeWrite });
         });
       });
     }
@@ -296,40 +325,52 @@ export class Meter implements AsyncDisposable {
   }
 
   #sampleNow(running: Running): void {
-    const { reader, memoryBytes: beforeBytes, readAtMs, sampling } = running;
+    const { memoryBytes: beforeBytes, readAtMs, sampling } = running;
     const nowMs = this.#deps.clock.monotonicMs();
     const isQuick = sampling.quickUntilMs > nowMs;
-    if (nowMs - readAtMs >= (isQuick ? READ_PERIOD_MS : READ_QUIET_PERIOD_MS)) {
-      this.#sample(running, reader.usage(), 'between');
-      running.readAtMs = nowMs;
-    } else if (isQuick) this.#sample(running, { cpuNs: running.cpuNs, memoryBytes: reader.memoryBytes() ?? 0 }, 'between');
-    else this.#sample(running, reader.glance(), 'between');
-    running.sampling = nextSampling(running.sampling, {
-      nowMs,
-      beforeBytes,
-      afterBytes: running.memoryBytes,
-      chance: Math.random(),
-    });
+    const isWhole = nowMs - readAtMs >= (isQuick ? READ_PERIOD_MS : READ_QUIET_PERIOD_MS);
+    this.#sample(running, this.#read(running, isWhole ? 'whole' : isQuick ? 'memory' : 'glance'), 'goes-on');
+    if (isWhole) running.readAtMs = nowMs;
+    const look = { nowMs, beforeBytes, afterBytes: running.memoryBytes, chance: Math.random() };
+    running.sampling = nextSampling(sampling, look);
   }
 
-  /** Adds the span since the last sample to the memory integral. `at-end`: what ends (a program, a stay on a host) had its memory until then. */
-  #sample(running: Running, usage: CgroupUsage | undefined, when: 'between' | 'at-end'): void {
+  /** Undefined: its cgroup is gone, or was never there. What cannot be read is taken to be as it was: others are not to wait, and nobody gets it for nothing. */
+  #read(running: Running, what: 'whole' | 'glance' | 'memory'): CgroupUsage | undefined {
+    const { reader, at, cpuNs, memoryBytes } = running;
+    const now = what === 'memory' ? reader.memoryBytes() : undefined;
+    const memoryOnly = now === undefined ? undefined : { cpuNs, memoryBytes: now };
+    const usage = what === 'whole' ? reader.usage() : what === 'glance' ? reader.glance() : memoryOnly;
+    if (usage !== undefined || reader.fault === undefined) {
+      running.isUnread = false;
+      return usage;
+    }
+    if (!running.isUnread)
+      this.#deps.log.error({ container: at.container, reason: reader.fault }, 'the counters of a container cannot be read');
+    running.isUnread = true;
+    return { cpuNs, memoryBytes };
+  }
+
+  /**
+   * Adds the span since the last sample to the memory integral. What ends (a program, a stay on a host) had its memory until then; of a span that nobody
+   * watched (before the node was started) the less is billed.
+   */
+  #sample(running: Running, usage: CgroupUsage | undefined, when: 'goes-on' | 'ends'): void {
     const { clock } = this.#deps;
     const spanMs = Math.max(0, Math.round(clock.monotonicMs() - running.sampledAtMs));
-    const { memoryBytes: beforeBytes } = running;
+    const { memoryBytes: beforeBytes, isWatched } = running;
     const afterBytes = usage?.memoryBytes ?? 0;
-    running.memoryByteMs += (BigInt(spanMs) * BigInt(beforeBytes + (when === 'between' ? afterBytes : beforeBytes))) / 2n;
+    const untilBytes = isWatched ? (when === 'ends' ? beforeBytes : afterBytes) : Math.min(beforeBytes, afterBytes);
+    const fromBytes = isWatched ? beforeBytes : untilBytes;
+    running.memoryByteMs += (BigInt(spanMs) * BigInt(fromBytes + untilBytes)) / 2n;
     running.sampledAtMs += spanMs; // What rounding cut off is of the next span.
     running.sampledMs = Math.max(running.sampledMs, clock.nowMs());
     running.memoryBytes = afterBytes;
+    running.isWatched = true;
     if (usage !== undefined) running.cpuNs = usage.cpuNs;
   }
 
-  /** `usage`: as it was read earlier. `beforeWrite`, of a round: called when everything was read, and waited for. */
-  async #flush(
-    running: Running,
-    { usage, beforeWrite }: { readonly usage?: CgroupUsage; readonly beforeWrite?: () => Promise<void> },
-  ): Promise<void> {
+  async #flush(running: Running, { usage, when, beforeWrite }: Flush): Promise<void> {
     const { at } = running;
     // At an end there is no next time.
     const identity = beforeWrite !== undefined && isIdentified(running) ? at.cgroupIdentity : await this.#identityOf(running);
@@ -337,13 +378,18 @@ export class Meter implements AsyncDisposable {
       await this.#startAnew(running, identity);
       return;
     }
-    this.#sample(running, usage ?? running.reader.usage(), beforeWrite === undefined ? 'at-end' : 'between');
+    // What was read before somebody else wrote a later interval (a query, while it is paused) is not less than that.
+    const earlier = usage === undefined ? undefined : { ...usage, cpuNs: Math.max(usage.cpuNs, at.cpuNs) };
+    this.#sample(running, earlier ?? this.#read(running, 'whole'), when);
     if (running.cpuNs < at.cpuNs) {
       await this.#startAnew(running, identity);
       return;
     }
     const due = this.#takeDue(running, identity);
-    if (due === undefined) return;
+    if (due === undefined) {
+      running.flushedAtMs = running.sampledAtMs;
+      return;
+    }
     await beforeWrite?.();
     await this.#append(running, due);
   }
@@ -377,6 +423,7 @@ export class Meter implements AsyncDisposable {
     if (outcome.kind === 'conflict') {
       // Somebody else metered it: the store is right, what we counted meanwhile is in there already.
       this.#deps.log.error({ container: at.container, incarnation: at.incarnation }, 'ledger cursor moved under the meter');
+      await this.#traffic.reread();
       const fresh = await findIncarnation(this.#deps.sql, at.container, at.incarnation);
       if (fresh !== undefined && fresh.closedMs === undefined) this.#take(fresh);
       else this.#forget(at.container);

@@ -6,6 +6,7 @@
  */
 import { closeSync, openSync, readSync } from 'node:fs';
 import { join } from 'node:path';
+import { codeOf } from '#errors';
 
 export interface CgroupUsage {
   /** CPU time since the cgroup was made, children that are gone included. */
@@ -44,6 +45,8 @@ const NEWLINE = 10;
 const bytes = Buffer.alloc(16 * 1024);
 let lastLength = 0;
 const FAULT_BYTES = 40;
+/** What a store's integers hold. */
+const COUNTER_MAX = 2 ** 63;
 
 export class CgroupReader implements Disposable {
   readonly #files: CounterFiles;
@@ -62,7 +65,7 @@ export class CgroupReader implements Disposable {
     return this.#openings;
   }
 
-  /** What was read last is no counter: the beginning of it. */
+  /** Why what was looked for last is not known, though it may be there: the beginning of what is no counter, or an error's code. Undefined: it is known, or gone. */
   get fault(): string | undefined {
     return this.#fault;
   }
@@ -117,14 +120,18 @@ export class CgroupReader implements Disposable {
   #opened(): { readonly cpu: number; readonly memory: number; readonly memoryStat: number } | undefined {
     const { cpu, memory, memoryStat } = this.#files;
     const descriptors: number[] = [];
+    this.#fault = undefined;
     try {
       for (const path of [cpu.path, memory, memoryStat.path]) descriptors.push(openSync(path, 'r'));
-    } catch {
-      // Not there (yet), or going at this moment.
+    } catch (error) {
+      if (!isGone(error)) this.#fault = codeOf(error) ?? 'no code';
       for (const descriptor of descriptors) closeSync(descriptor);
       return undefined;
     }
     this.#openings += 1;
+    const [, , statistics = -1] = descriptors;
+    const inactive = fieldIn(statistics, memoryStat.label);
+    this.#inactiveBytes = inactive === undefined || Number.isNaN(inactive) ? 0 : inactive;
     const [ofCpu = -1, ofMemory = -1, ofStat = -1] = descriptors;
     return { cpu: ofCpu, memory: ofMemory, memoryStat: ofStat };
   }
@@ -138,12 +145,18 @@ export class CgroupReader implements Disposable {
   }
 }
 
+function isGone(error: unknown): boolean {
+  const code = codeOf(error);
+  return code === 'ENOENT' || code === 'ENODEV';
+}
+
 /** What the file says; 0: its cgroup is gone. */
 function read(descriptor: number): number {
   try {
     lastLength = readSync(descriptor, bytes, 0, bytes.length, 0);
-  } catch {
-    lastLength = 0;
+  } catch (error) {
+    // Anything else is no number: it is said, and not taken for an end.
+    lastLength = isGone(error) ? 0 : bytes.write(codeOf(error) ?? 'no code', 'latin1');
   }
   return lastLength;
 }
@@ -164,7 +177,7 @@ function fieldIn(descriptor: number, label: string): number | undefined {
   return length === 0 ? undefined : Number.NaN;
 }
 
-/** Digits up to `end`, or to the end of the line. Counters have 16 digits at most for a century. */
+/** Digits up to `end`, or to the end of the line. Above 2^53 (104 days of one processor, in ns) a double is right to a few units, which is as good as exact. */
 function numberAt(from: number, end: number): number {
   let value = 0;
   let at = from;
@@ -174,5 +187,5 @@ function numberAt(from: number, end: number): number {
     value = value * 10 + byte - ZERO;
   }
   const isNumber = at > from && (at === end || bytes[at] === NEWLINE);
-  return isNumber && Number.isSafeInteger(value) ? value : Number.NaN;
+  return isNumber && value < COUNTER_MAX ? value : Number.NaN;
 }

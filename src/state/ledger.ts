@@ -23,7 +23,7 @@ export interface Incarnation {
   readonly closedMs: number | undefined;
   readonly seq: number;
   readonly meteredToMs: number;
-  /** The cgroup's CPU counter at `meteredToMs`. */
+  /** The cgroup's CPU counter at `meteredToMs`. Beyond 2^53 (104 days of one processor) to a few nanoseconds: what is billed is its differences. */
   readonly cpuNs: number;
   /** The working set at `meteredToMs`. */
   readonly memoryBytes: number;
@@ -97,7 +97,7 @@ function incarnationOf(row: SqlRow): Incarnation {
     closedMs: optionalIntegerOf(row, 'closed_ms'),
     seq: integerOf(row, 'seq'),
     meteredToMs: integerOf(row, 'metered_to_ms'),
-    cpuNs: integerOf(row, 'cpu_ns'),
+    cpuNs: Number(bigintOf(row, 'cpu_ns')),
     memoryBytes: integerOf(row, 'memory_bytes'),
   };
 }

@@ -256,6 +256,43 @@ describe('Meter', () => {
     expect(all.slice(1).every(({ fromMs }, index) => fromMs === all[index]?.toMs)).toBe(true);
   });
 
+  test('a counter that was read before a later interval was written is not taken for a new cgroup', async () => {
+    await counters(0, MIB);
+    await meter.openIncarnation(await meter.startingPoint(BASE));
+    await counters(2_000, MIB);
+    await meter.flush('c1'); // A query, while the container is being paused.
+    await meter.suspend('c1', { cpuNs: 1_500, memoryBytes: MIB });
+    await meter.resume('c1', 1);
+    await counters(2_600, MIB);
+    await meter.close('c1');
+    expect((await total())?.cpuNs).toBe(2_600n);
+  });
+
+  test('a container that has used more than 104 days of a processor is metered as any', async () => {
+    const days = 9_100_000_000_000_000;
+    await counters(days, MIB);
+    await meter.openIncarnation(await meter.startingPoint(BASE));
+    await counters(days + 4_000, MIB);
+    await meter.flush('c1');
+    await meter[Symbol.asyncDispose]();
+    meter = await openMeter();
+    await counters(days + 6_000, MIB);
+    await meter.close('c1');
+    expect((await total())?.cpuNs).toBe(6_000n);
+  });
+
+  test('of time that nobody watched the less is billed', async () => {
+    await meter.openIncarnation(await meter.startingPoint(BASE));
+    await meter[Symbol.asyncDispose]();
+    nowMs += 86_400_000;
+    meter = await openMeter();
+    await counters(0, 64 * MIB); // It was started a moment ago.
+    await meter.flush('c1');
+    nowMs += 1_000;
+    await meter.close('c1');
+    expect((await total())?.memoryByteMs).toBe(BigInt(1_000 * 64 * MIB));
+  });
+
   test('a container that does not run writes no rows', async () => {
     await meter.openIncarnation(await meter.startingPoint(BASE));
     nowMs += 60_000;

@@ -34,7 +34,7 @@ describe('a reader', () => {
       '5000\n',
       'inactive_file 7\nx_total_inactive_file 9\ntotal_inactive_file 1000\ntotal_active_file 3\n',
     );
-    expect(reader.memoryBytes()).toBe(5000);
+    expect(reader.memoryBytes()).toBe(4000);
     expect(reader.usage()).toEqual({ cpuNs: 123_456_789_012_345, memoryBytes: 4000 });
     await v1('123456789012346\n', '6000\n', 'total_inactive_file 9000\n');
     expect([reader.memoryBytes(), reader.glance()]).toEqual([5000, { cpuNs: 123_456_789_012_346, memoryBytes: 5000 }]);
@@ -58,11 +58,20 @@ describe('a reader', () => {
     ['a number and more', '12 13\n', '5000\n', 'total_inactive_file 1\n'],
     ['nothing', '1\n', '', 'total_inactive_file 1\n'],
     ['no such line', '1\n', '5000\n', 'total_active_file 1\n'],
-    ['more than is exact', '99999999999999999999\n', '5000\n', 'total_inactive_file 1\n'],
+    ['more than a store holds', '99999999999999999999\n', '5000\n', 'total_inactive_file 1\n'],
   ])('does not believe %s', async (_what, cpu, memory, memoryStat) => {
     await v1(cpu, memory, memoryStat);
     using reader = new Cgroups(1, [], mount).readerOf(CGROUP);
     expect(reader.usage()).toBeUndefined();
+    expect(reader.fault === undefined).toBe(memory === '');
+  });
+
+  test('says what it cannot know, as far as it is no end', async () => {
+    await v1('1\n', '5000\n', 'total_inactive_file 1\n');
+    await rm(join(mount, 'memory', CGROUP, 'memory.stat'));
+    await mkdir(join(mount, 'memory', CGROUP, 'memory.stat'));
+    using reader = new Cgroups(1, [], mount).readerOf(CGROUP);
+    expect([reader.usage(), reader.fault]).toEqual([undefined, 'EISDIR']);
   });
 
   test('finds a cgroup that was made anew after it has let the old one go, and leaves no file open', async () => {
