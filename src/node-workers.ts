@@ -12,6 +12,7 @@ import { probeAddresses } from '#proxy/port-probe.ts';
 import type { TrafficReport } from '#proxy/protocol.ts';
 import { WorkerPool } from '#proxy/worker-pool.ts';
 import { allowMigratingRequests } from '#isolation/host-network.ts';
+import { OPERATOR } from '#routing/operator/compile-settings.ts';
 import type { Sql } from '#state/sql.ts';
 import type { Edge } from './node-edge.ts';
 import { nextGeneration, successorSocketOf } from './node-succession.ts';
@@ -69,8 +70,8 @@ function withFlag(config: NodeConfig, error: EcluseError): EcluseError {
 
 /** Endpoints of operators' own have no container, and what was answered without an endpoint has none either: nobody is billed for it. */
 async function keepTraffic(meter: Meter, { epoch, number, deltas }: TrafficReport): Promise<void> {
-  const traffic = deltas.flatMap(({ endpointId, requests, upstreamOutBytes, upstreamInBytes, heldMs }) =>
-    endpointId === undefined
+  const traffic = deltas.flatMap(({ tenant, endpointId, requests, upstreamOutBytes, upstreamInBytes, heldMs }) =>
+    endpointId === undefined || tenant === OPERATOR
       ? []
       : [{ container: endpointId, requests, ingressBytes: upstreamOutBytes, egressBytes: upstreamInBytes, heldMs }],
   );

@@ -1,9 +1,10 @@
 /**
  * The meter: what containers used, from their cgroups into the ledger.
  *
- * CPU is a counter of the parent cgroup, so nothing is lost between samples or with a container that lives 5 ms. Memory is an integral over
- * samples (what lies between two is taken for a straight line; what lies before an end, for level), at times that `sampling.ts` chooses, over the time that really went by: a clock that is set costs nobody an hour. Traffic comes from the edge (`edge-traffic.ts`). An incarnation's cursor in the store says up to where it is
- * metered: after a crash the CPU counter goes on from there, once, and the memory of the gap counts at the last known value.
+ * CPU is a counter of the parent cgroup, so nothing is lost between samples or with a container that lives 5 ms. Memory is an integral over samples
+ * (what lies between two is taken for a straight line; what lies before an end, for level), at times that `sampling.ts` chooses, over the time that really
+ * went by: a clock that is set costs nobody an hour. Traffic comes from the edge (`edge-traffic.ts`). An incarnation's cursor in the store says up to where it
+ * is metered: after a crash the CPU counter goes on from there, once, and the memory of the gap counts at what was known before it or found after it, if less.
  */
 import type { Clock } from '#clock';
 import { reasonOf } from '#errors';
@@ -178,7 +179,7 @@ export class Meter implements AsyncDisposable {
   async startingPoint(
     base: Pick<Incarnation, 'container' | 'incarnation' | 'tenant' | 'host' | 'name' | 'cgroup'>,
   ): Promise<Incarnation> {
-    const usage = await this.#deps.cgroups.usageOf(base.cgroup);
+    const usage = this.#deps.cgroups.usageOf(base.cgroup);
     const nowMs = this.#deps.clock.nowMs();
     const cgroupIdentity = (await this.#deps.cgroups.identityOf(base.cgroup)) ?? '';
     const counters = { cpuNs: usage?.cpuNs ?? 0, memoryBytes: usage?.memoryBytes ?? 0 };
@@ -221,7 +222,7 @@ export class Meter implements AsyncDisposable {
     // It may have found a new cgroup, and so have another incarnation, while it was being suspended.
     const at = asked?.closedMs === undefined ? asked : await lastIncarnation(this.#deps.sql, container);
     if (at === undefined || at.closedMs !== undefined) return;
-    const usage = await this.#deps.cgroups.usageOf(at.cgroup);
+    const usage = this.#deps.cgroups.usageOf(at.cgroup);
     // First of all it is metered: a store that cannot be written to must not keep it from that.
     this.#take({ ...at, cpuNs: usage?.cpuNs ?? at.cpuNs });
     if (usage !== undefined && usage.cpuNs > at.cpuNs) await forgiveCpu(this.#deps.sql, at, usage.cpuNs);
@@ -259,7 +260,8 @@ export class Meter implements AsyncDisposable {
   }
 
   /** Traffic of containers that have stopped since has no interval to be in: it is a correction of the last one. */
-  async #correctLate(nowMs: number): Promise<void> {
+  async #correctLate(): Promise<void> {
+    const nowMs = this.#deps.clock.nowMs();
     for (const container of this.#traffic.containers()) {
       if (this.#running.has(container)) continue;
       const at = await lastIncarnation(this.#deps.sql, container);
@@ -292,7 +294,6 @@ export class Meter implements AsyncDisposable {
 
   /** Samples one container after the other. What is to be written down is written together, while nothing else happens to these containers. */
   async #round(): Promise<void> {
-    const nowMs = this.#deps.clock.nowMs();
     const atMs = this.#deps.clock.monotonicMs();
     const due: Running[] = [];
     // In one turn: nobody is in the middle of anything with a container. PERF: a promise for each sample costs as much as the sample.
@@ -307,9 +308,9 @@ export class Meter implements AsyncDisposable {
       this.#flushedMs = atMs;
       await this.#flushAll(due);
     }
-    if (nowMs - this.#lateMs < LATE_PERIOD_MS) return;
-    this.#lateMs = nowMs;
-    await this.#correctLate(nowMs);
+    if (atMs - this.#lateMs < LATE_PERIOD_MS) return;
+    this.#lateMs = atMs;
+    await this.#correctLate();
   }
 
   async #flushAll(due: readonly Running[]): Promise<void> {

@@ -29,16 +29,11 @@ export class Cgroups {
     return this.#version;
   }
 
-  /** Current usage, or undefined where the cgroup does not exist (its container never started, or all is over). */
-  async usageOf(cgroup: string): Promise<CgroupUsage | undefined> {
-    return await Promise.resolve(this.usageNow(cgroup));
-  }
-
   /**
-   * As `usageOf`, in this very turn. For one container that clients wait for: the files are the kernel's and are read in microseconds, while each turn
-   * through the thread pool takes milliseconds on a busy machine.
+   * Current usage, or undefined where the cgroup does not exist (its container never started, or all is over). In this very turn: the files are the kernel's
+   * and are read in microseconds, while each turn through the thread pool takes milliseconds on a busy machine.
    */
-  usageNow(cgroup: string): CgroupUsage | undefined {
+  usageOf(cgroup: string): CgroupUsage | undefined {
     using reader = this.readerOf(cgroup);
     const usage = reader.usage();
     const { fault } = reader;
@@ -75,7 +70,7 @@ export class Cgroups {
     const folder = this.#version === 1 ? join(this.#mount, 'memory', cgroup) : join(this.#mount, cgroup);
     const names = this.#version === 1 ? ['memory.memsw.limit_in_bytes', 'memory.limit_in_bytes'] : ['memory.max'];
     const files = names.map((name) => join(folder, name)).filter((file) => existsSync(file));
-    // In this very turn, as `usageNow`.
+    // In this very turn, as `usageOf`.
     const before = files.map((file) => readFileSync(file, 'utf8').trim());
     for (const file of files) writeFileSync(file, this.#version === 1 ? '-1' : 'max');
     return async () => {

@@ -2,7 +2,7 @@
  * What processor time took from the wall: an estimate. A host that draws `watts` with all of its `processors` busy is taken to draw that much by the second
  * of each; what it draws when nobody works is nobody's. `pue` (power usage effectiveness, ISO/IEC 30134-2) is what cooling and supply take on top. Pure.
  */
-import { parseMicros } from './money.ts';
+import { MICROS, parseMicros } from './money.ts';
 
 export interface EnergyModel {
   /** Decimals with up to six places, as prices. */
@@ -11,7 +11,6 @@ export interface EnergyModel {
   readonly pue: string;
 }
 
-const MICROS = 1_000_000n;
 const HOUR_NS = 3_600_000_000_000n;
 
 /** Millionths of a watt-hour, to the nearest below. */

@@ -98,10 +98,12 @@ export function invoiceOf(request: InvoiceRequest): Invoice | undefined {
   };
 }
 
-/** Each hour by the book that was in force when it began. */
+/** Each hour by the book that was in force when it began: of all containers at once, so that it is asked for and rounded once. */
 function energyOf({ books, hours }: InvoiceRequest): bigint | null {
+  const byHour = new Map<number, bigint>();
+  for (const { startMs, cpuNs } of hours) byHour.set(startMs, (byHour.get(startMs) ?? 0n) + cpuNs);
   let sum: bigint | null = null;
-  for (const { startMs, cpuNs } of hours) {
+  for (const [startMs, cpuNs] of byHour) {
     const model = bookAt(books, startMs)?.book.energy;
     if (model !== undefined) sum = (sum ?? 0n) + energyMicroWh(cpuNs, model);
   }

@@ -67,7 +67,7 @@ export class MoveSource {
    */
   pauseAndSave(save: PreparedSave): SaveUnderWay {
     // Written down beside the save: nobody reads it before the commit.
-    const usage = this.#host.cgroups.usageNow(this.#cgroup);
+    const usage = this.#host.cgroups.usageOf(this.#cgroup);
     const { paused, saved } = save.go();
     this.#metering = this.#deps.meter.suspend(this.#row.id, usage);
     const all = bothDone(saved, this.#metering).then(([bytes]) => bytes);

@@ -131,7 +131,7 @@ export async function checkMove(
       refusal?.mend ?? 'remove it and create it again',
     );
   }
-  const usage = await source.cgroups.usageOf(source.cgroupOf(row.tenant, row.id));
+  const usage = source.cgroups.usageOf(source.cgroupOf(row.tenant, row.id));
   const memoryBytes = usage?.memoryBytes ?? row.memoryBytes;
   await checkImageRoom(imageFolder, memoryBytes);
   const journal: MigrationRow = {

@@ -124,7 +124,7 @@ export class Sleepers implements AsyncDisposable {
     const inspect = row.snapshot === '' ? await containers.inspect(row) : undefined;
     const refusal = sleepRefusalOf(row, spec, inspect, host.runsc.leaveRunning);
     if (refusal !== undefined) throw refused(refusal.why, refusal.mend);
-    const usage = await host.cgroups.usageOf(host.cgroupOf(row.tenant, row.id));
+    const usage = host.cgroups.usageOf(host.cgroupOf(row.tenant, row.id));
     await checkImageRoom(imageFolder, usage?.memoryBytes ?? row.memoryBytes);
     return { row, spec, host };
   }

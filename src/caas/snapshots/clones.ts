@@ -135,7 +135,7 @@ export class Clones {
         'clone a container without volumes, or with read-only ones',
       );
     }
-    const usage = await host.cgroups.usageOf(host.cgroupOf(row.tenant, row.id));
+    const usage = host.cgroups.usageOf(host.cgroupOf(row.tenant, row.id));
     await checkImageRoom(imageFolder, usage?.memoryBytes ?? row.memoryBytes);
     const serves = keptServing(await servingOf(spec, row.address));
     const snapshot = snapshotRowOf(row, host, { id: randomUUID(), kind: 'copy', nowMs: clock.nowMs(), serves });

@@ -150,7 +150,7 @@ export class Snapshots {
 
   async #checkRoom({ row, host, trees, snapshot }: Pick<Subject, 'row' | 'host' | 'trees' | 'snapshot'>): Promise<void> {
     const { sql, imageFolder, stagingFolder } = this.#deps;
-    const usage = await host.cgroups.usageOf(host.cgroupOf(row.tenant, row.id));
+    const usage = host.cgroups.usageOf(host.cgroupOf(row.tenant, row.id));
     const memoryBytes = usage?.memoryBytes ?? row.memoryBytes;
     await checkImageRoom(imageFolder, memoryBytes);
     let treeBytes = 0;

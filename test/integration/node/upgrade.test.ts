@@ -118,7 +118,7 @@ describe('generations', { timeout: 120_000 }, () => {
     await expect.poll(async () => (await statusOf(node)).retiring, { timeout: 10_000 }).toEqual([]); // Their last connections have ended.
   });
 
-  test.each(['upgrade', 'kill'] as const)('what moves before and after an %s is billed once, to the byte', async (how) => {
+  test.each(['upgrade', 'kill'] as const)('what moves before and after is billed once, to the byte: %s', async (how) => {
     const billed = async (): Promise<Moved> => {
       const usage = usageSchema.parse(JSON.parse((await node.ecluse('usage', '--json')).stdout));
       return usage.reduce((sum, one) => plus(sum, one), NOTHING);
