@@ -52,6 +52,7 @@ const PROGRAMS_FOR_TESTS: readonly Program[] = [
   { program: 'pebble', debianPackage: 'pebble' },
   { program: 'named', debianPackage: 'bind9' },
   { program: 'nsupdate', debianPackage: 'bind9-dnsutils' },
+  { program: 'strace', debianPackage: 'strace' },
 ];
 /** Debian's own interpreter: another one on the machine does not know Debian's modules. */
 const DEBIAN_PYTHON = '/usr/bin/python3';

@@ -41,7 +41,8 @@ export async function forgetFinalCounters(dir: string, engineId: string): Promis
 
 /** Writes the wrapper's directory: settings, resolv.conf and the folders it expects. */
 export async function writeRuntimeSettings(dir: string, capabilities: RunscCapabilities, cgroupPrefix: string): Promise<void> {
-  for (const folder of ['staged', 'held', 'final', 'cgroup']) await mkdir(join(dir, folder), { recursive: true, mode: 0o700 });
+  for (const folder of ['staged', 'held', 'final', 'cgroup', 'exec'])
+    await mkdir(join(dir, folder), { recursive: true, mode: 0o700 });
   const settings = [
     `RUNSC=${shellQuoted(capabilities.path)}`,
     `RUNSC_FLAGS=${shellQuoted(runscFlags(capabilities).join(' '))}`,
