@@ -1,4 +1,6 @@
 /** `docker exec`, by the real client and by hand. */
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import * as z from 'zod';
@@ -48,6 +50,22 @@ async function inspect(id: string): Promise<unknown> {
 }
 
 describe('docker exec', () => {
+  test('a ^C that is typed in its terminal ends its program', async () => {
+    const command = `docker exec -it box ${BUSYBOX} sh -c "trap 'echo interrupted; exit 6' INT; echo ready; while :; do sleep 1; done"`;
+    const client = spawn('script', ['-qec', command, '/dev/null'], {
+      env: node.dockerEnv('acme'),
+      stdio: ['pipe', 'pipe', 'inherit'],
+    });
+    let shown = '';
+    const ended = once(client, 'exit');
+    for await (const chunk of client.stdout.setEncoding('utf8')) {
+      if (!shown.includes('ready') && `${shown}${String(chunk)}`.includes('ready')) client.stdin.write('\u0003');
+      shown += String(chunk);
+    }
+    expect(await ended).toEqual([6, null]);
+    expect(shown).toMatch(/interrupted/);
+  });
+
   test('passes input, output, environment, directory and exit code', async () => {
     const script = 'cat; echo "$A $(pwd)"; echo bad >&2; exit 5';
     const answer = await node.docker(
