@@ -3,16 +3,17 @@
  *
  * A real node and containers in gVisor. Beside it readers that know nothing of the meter: of the kernel's counters when a container has ended and before it
  * is removed (`short`), and every 10 ms for as long as it lives (`long`). The ledger is read from the node's store. `cost`: CPU of the node's primary with
- * 100 containers that do nothing, and with none. `moves`: one container that is moved to and fro: is there a gap, an overlap, a counter that falls?
+ * 100 containers that do nothing, and with none; and of the meter and the books alone over the same cgroups, in a process of their own. `moves`: one container that is moved to and fro: is there a gap, an overlap, a counter that falls?
  *
  * `--parts short,long,cost,moves`, `--short N` (default 1000), `--seconds N` of long lives (default 75), `--idle N` (100), `--moves N` (50), `--json FILE`.
  */
-import { spawn } from 'node:child_process';
+import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readFile, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { parseArgs } from 'node:util';
+import { fileURLToPath } from 'node:url';
+import { parseArgs, promisify } from 'node:util';
 import * as z from 'zod';
 import { machine, quantile, versions } from './machine.ts';
 import { StoredLedger } from './metering/ledger.ts';
@@ -39,6 +40,8 @@ const LONG_MS = 60_000;
 /** Until nothing is sampled often any more. */
 const YOUNG_MS = 15_000;
 const COST_MS = 60_000;
+const ALONE_ROUNDS = 3;
+const CHANGING = 10;
 const TICK_MS = 10;
 /** What an instant's error is taken of: less was hardly used at all. */
 const COUNTED_FROM_NS = 2_000_000_000;
@@ -281,6 +284,12 @@ async function cost(scene: MeteringScene): Promise<Readonly<Record<string, unkno
   await Promise.all(Array.from({ length: LANES }, lane));
   await sleep(YOUNG_MS);
   const withThem = await primaryCpuShare(scene);
+  const cgroups = cgroupsOf(scene, ids);
+  // In turns: the machine is not the same from minute to minute.
+  const alone: { readonly none: MeterAlone; readonly all: MeterAlone }[] = [];
+  for (let round = 0; round < ALONE_ROUNDS; round += 1)
+    alone.push({ none: await meterAlone([]), all: await meterAlone(cgroups) });
+  const changing = await costOfChange(scene);
   const removing = async (): Promise<void> => {
     for (let id = ids.pop(); id !== undefined; id = ids.pop()) await scene.remove(id);
   };
@@ -291,7 +300,48 @@ async function cost(scene: MeteringScene): Promise<Readonly<Record<string, unkno
     withoutPercent: 100 * without,
     withPercent: 100 * withThem,
     percentOfACoreFor100: ((100 * (withThem - without)) / count) * 100,
+    meteringAlone: alone,
+    meteringAlonePercentFor100:
+      (100 *
+        100 *
+        quantile(
+          alone.map(({ none, all }) => all.share - none.share),
+          0.5,
+        )) /
+      count,
+    changing,
   };
+}
+
+interface MeterAlone {
+  readonly share: number;
+  readonly rows: number;
+}
+
+function cgroupsOf(scene: MeteringScene, ids: readonly string[]): readonly string[] {
+  using ledger = new StoredLedger(scene.node.dataDir);
+  return ids.flatMap((id) => ledger.incarnations(id).map(({ cgroup }) => cgroup));
+}
+
+async function meterAlone(cgroups: readonly string[]): Promise<MeterAlone> {
+  const program = fileURLToPath(new URL('metering/programs/meter-alone.ts', import.meta.url));
+  const { stdout } = await promisify(execFile)(process.execPath, [program, String(YOUNG_MS), String(COST_MS / 2), ...cgroups]);
+  return z.object({ share: z.number(), rows: z.number() }).parse(JSON.parse(stdout));
+}
+
+/** What a container costs whose memory never stands still: it is looked at twenty times a second. */
+async function costOfChange(scene: MeteringScene): Promise<Readonly<Record<string, unknown>>> {
+  const script = `while :; do ${fill(8)}; usleep 200000; rm -f /m/*; usleep 200000; done`;
+  const ids: string[] = [];
+  for (let index = 0; index < CHANGING; index += 1) {
+    const id = await scene.create({ script, memoryMib: 16 });
+    ids.push(id);
+    await scene.start(id);
+  }
+  const none = await meterAlone([]);
+  const all = await meterAlone(cgroupsOf(scene, ids));
+  for (const id of ids) await scene.remove(id);
+  return { containers: CHANGING, none, all, percentOfACoreFor100: (100 * 100 * (all.share - none.share)) / CHANGING };
 }
 
 /** Of one core, over a minute: by utime and stime, all threads. */
