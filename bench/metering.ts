@@ -289,11 +289,11 @@ async function cost(scene: MeteringScene): Promise<Readonly<Record<string, unkno
   const alone: { readonly none: MeterAlone; readonly all: MeterAlone }[] = [];
   for (let round = 0; round < ALONE_ROUNDS; round += 1)
     alone.push({ none: await meterAlone([]), all: await meterAlone(cgroups) });
-  const changing = await costOfChange(scene);
   const removing = async (): Promise<void> => {
     for (let id = ids.pop(); id !== undefined; id = ids.pop()) await scene.remove(id);
   };
   await Promise.all(Array.from({ length: LANES }, removing));
+  const changing = await costOfChange(scene);
   return {
     part: 'cost',
     containers: count,
@@ -405,7 +405,10 @@ for (const name of values.parts.split(',')) {
   const part = PARTS[name];
   if (part === undefined) throw new Error(`no part ${name}: it is one of ${Object.keys(PARTS).join(', ')}`);
   await using scene = await MeteringScene.open(name === 'moves' ? ['a', 'b'] : ['a']);
-  const result = await part(scene);
+  const result = await part(scene).catch((error: unknown) => {
+    console.error(error); // Before the clean-up, which may fail as well.
+    throw error;
+  });
   process.stderr.write(`${JSON.stringify(result)}\n`);
   results.push(result);
 }
