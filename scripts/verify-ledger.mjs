@@ -41,9 +41,11 @@ function checkSignature(what, fields, { key, signature }, keys) {
 }
 
 function checkHead(head, tenant, keys) {
-  const { day, number, hash, totals, signedMs } = head;
+  const { day, sequence = 0, number, hash, totals, signedMs } = head;
   const sums = ['rows', ...QUANTITIES].map((name) => integer(totals[name]));
-  checkSignature(`head of ${day}`, ['ecluse-ledger-head-1', head.tenant, day, number, hash, ...sums, signedMs], head, keys);
+  const named =
+    sequence === 0 ? ['ecluse-ledger-head-1', head.tenant, day] : ['ecluse-ledger-head-2', head.tenant, day, sequence];
+  checkSignature(`head of ${day}`, [...named, number, hash, ...sums, signedMs], head, keys);
   if (head.tenant !== tenant) throw new Misfit(`head of ${day}: it is of tenant ${head.tenant}`);
 }
 
@@ -126,6 +128,17 @@ function checkEnd(end, export_, keys) {
   if (digest !== export_.digest) throw new Misfit('the end: a line before it was changed');
 }
 
+/** Heads are counted, from the chain's first one on: none may be left out. Those from before they were counted have no number. */
+function checkSequence({ day, sequence = 0 }, seen) {
+  const next = seen.place === undefined ? undefined : seen.place + 1;
+  // What an export to this moment ends with would be the next, or the one that was signed while it was made.
+  const fits = sequence === next || (day === 'open' && sequence === seen.place) || next === undefined;
+  if (sequence === 0 ? seen.isCounted : !fits)
+    throw new Misfit(`head of ${day}: it is head ${sequence} of the chain, and ${seen.place} came before it`);
+  seen.isCounted ||= sequence > 0;
+  seen.place = sequence > 0 ? sequence : next;
+}
+
 /** The rows and heads after the first line, in their order. */
 function checkLine(value, seen, start, keys) {
   if (value.row !== undefined) {
@@ -135,6 +148,7 @@ function checkLine(value, seen, start, keys) {
     if (value.row.kind === 'correction') seen.corrections += 1;
   } else if (value.head !== undefined) {
     checkHeadAt(value.head, start.tenant, seen.at, keys);
+    checkSequence(value.head, seen);
     seen.signed = value.head.number;
     seen.days.push(value.head.day);
   } else throw new Misfit('a line is neither a row nor a head');
@@ -149,7 +163,10 @@ function check(text, wantedKey) {
   if (wantedKey !== undefined && start.key.id !== wantedKey)
     throw new Misfit(`the export is of another key (${start.key.id.slice(0, 16)})`);
   const at = startOf(start, keys);
-  const seen = { at, ended: new Map(), days: [], rows: 0, fromBefore: 0, corrections: 0, signed: at.number };
+  // How many heads came before; unknown after one that has no number.
+  const before = start.after === null ? 0 : start.after.sequence || undefined;
+  const heads = { place: before, isCounted: before > 0 };
+  const seen = { at, ...heads, ended: new Map(), days: [], rows: 0, fromBefore: 0, corrections: 0, signed: at.number };
   const digest = createHash('sha256').update(`${first.line}\n`);
   for (const [index, { line, value }] of others.entries()) {
     if (value.end === undefined) {

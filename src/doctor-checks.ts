@@ -53,6 +53,7 @@ const PROGRAMS_FOR_TESTS: readonly Program[] = [
   { program: 'named', debianPackage: 'bind9' },
   { program: 'nsupdate', debianPackage: 'bind9-dnsutils' },
   { program: 'strace', debianPackage: 'strace' },
+  { program: 'faketime', debianPackage: 'faketime' },
 ];
 /** Debian's own interpreter: another one on the machine does not know Debian's modules. */
 const DEBIAN_PYTHON = '/usr/bin/python3';

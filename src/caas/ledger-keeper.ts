@@ -142,7 +142,8 @@ export class LedgerKeeper implements AsyncDisposable {
       const [first] = await readChainRows(sql, chain.tenant, last?.number ?? 0, 1);
       if (first === undefined || first.fromMs >= todayMs) continue;
       const { tenant, number, hash, totals } = chain;
-      await insertHead(sql, signHead({ tenant, day: yesterday, number, hash, totals, signedMs: nowMs }, key));
+      const sequence = chain.heads + 1;
+      await insertHead(sql, signHead({ tenant, day: yesterday, sequence, number, hash, totals, signedMs: nowMs }, key));
     }
   }
 

@@ -3,7 +3,7 @@ import { createPublicKey } from 'node:crypto';
 import type { KeyObject } from 'node:crypto';
 import type { Clock } from '#clock';
 import { EcluseError } from '#errors';
-import { createChainCheck } from '#metering/chain-check.ts';
+import { createChainCheck, missingHead } from '#metering/chain-check.ts';
 import type { ChainCheck, ChainFault } from '#metering/chain-check.ts';
 import { CHAIN_START, sameTotals } from '#metering/ledger-chain.ts';
 import { headLine, rowLine } from '#metering/ledger-export.ts';
@@ -108,10 +108,13 @@ interface Verifying {
 
 async function verifyChain(deps: ProofDeps, chain: ChainState, verifying: Verifying): Promise<ChainVerdict> {
   const { tenant } = chain;
-  const part = partOf(chain, await listHeads(deps.sql, tenant), verifying.request);
+  const heads = await listHeads(deps.sql, tenant);
+  const part = partOf(chain, heads, verifying.request);
   const check = createChainCheck({ tenant, from: part.after ?? CHAIN_START, keys: verifying.keys });
   const fault =
-    startFault(check, chain, part) ?? (await lookThrough(deps, chain, { part, check, onProgress: verifying.onProgress }));
+    startFault(check, chain, part) ??
+    (await lookThrough(deps, chain, { part, check, onProgress: verifying.onProgress })) ??
+    missingHead(heads, chain.heads);
   return { ...check.counts(), tenant, number: check.at().number, dropped: chain.dropped, fault: fault ?? null };
 }
 
@@ -192,7 +195,7 @@ export async function exportRange(deps: ProofDeps, tenant: string, days: DayRang
   const until = part.until ?? chain.number;
   const isOpen = !part.heads.some(({ number }) => number === until);
   const { number, hash, totals } = chain;
-  const open = { tenant, day: OPEN_DAY, number, hash, totals, signedMs: clock.nowMs() };
+  const open = { tenant, day: OPEN_DAY, sequence: chain.heads + 1, number, hash, totals, signedMs: clock.nowMs() };
   const earlier = (await listLedgerKeys(sql)).filter(({ id }) => id !== key.id);
   return {
     start: {

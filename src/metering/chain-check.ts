@@ -76,6 +76,22 @@ export function createChainCheck({ tenant, from, keys }: ChainCheckOptions): Cha
   };
 }
 
+/** Whether all heads of a chain are there, in their order: `count` of them, or more that came meanwhile. */
+export function missingHead(heads: readonly LedgerHead[], count: number): ChainFault | undefined {
+  let isCounted = false;
+  for (const [index, { day, number, sequence }] of heads.entries()) {
+    isCounted ||= sequence > 0;
+    if (isCounted && sequence !== index + 1)
+      return {
+        number,
+        text: `head of ${day}: it is head ${String(sequence)} of the chain, and there are ${String(index)} before it`,
+      };
+  }
+  if (heads.length >= count) return undefined;
+  const number = heads.at(-1)?.number ?? 0;
+  return { number, text: `the chain has ${String(count)} heads, and ${String(heads.length)} of them are there` };
+}
+
 function rowFault(row: HashedRow, tenant: string, before: ChainPoint): string | undefined {
   const next = before.number + 1;
   if (row.number > next) {

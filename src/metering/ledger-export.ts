@@ -22,6 +22,7 @@ export type RowLine = Omit<HashedRow, keyof Quantities> & Texts<keyof Quantities
 export interface HeadLine {
   readonly tenant: string;
   readonly day: string;
+  readonly sequence: number;
   readonly number: number;
   readonly hash: string;
   readonly totals: Texts<keyof ChainTotals>;
@@ -53,8 +54,8 @@ export function rowLine(row: HashedRow): RowLine {
   return { tenant, number, kind, reason, container, incarnation, seq, host, fromMs, toMs, ...quantityTexts(row), hash };
 }
 
-export function headLine({ tenant, day, number, hash, totals, signedMs, key, signature }: LedgerHead): HeadLine {
-  return { tenant, day, number, hash, totals: totalTexts(totals), signedMs, key, signature };
+export function headLine({ tenant, day, sequence, number, hash, totals, signedMs, key, signature }: LedgerHead): HeadLine {
+  return { tenant, day, sequence, number, hash, totals: totalTexts(totals), signedMs, key, signature };
 }
 
 function quantityTexts(quantities: Quantities): Texts<keyof Quantities> {

@@ -4,16 +4,18 @@
  *
  * What is signed is the UTF-8 text of a JSON array of strings, without spaces:
  *
- *   ["ecluse-ledger-head-1", TENANT, DAY, NUMBER, HASH, ROWS, CPU_NS, MEMORY_BYTE_MS, REQUESTS, INGRESS_BYTES, EGRESS_BYTES, HELD_MS, SNAPSHOT_BYTE_MS, SIGNED_MS, KEY]
+ *   ["ecluse-ledger-head-2", TENANT, DAY, SEQUENCE, NUMBER, HASH, ROWS, CPU_NS, MEMORY_BYTE_MS, REQUESTS, INGRESS_BYTES, EGRESS_BYTES, HELD_MS, SNAPSHOT_BYTE_MS, SIGNED_MS, KEY]
  *
- * NUMBER and HASH are those of the chain's last row, the sums are those of all rows up to it, KEY is the key's id: SHA-256 of its public half (DER, SPKI).
+ * SEQUENCE says which of the chain's heads it is, from 1, so that one that is gone is missed; heads from before they were counted (`ecluse-ledger-head-1`) have
+ * none. NUMBER and HASH are those of the chain's last row, the sums are those of all rows up to it, KEY is the key's id: SHA-256 of its public half (DER, SPKI).
  */
 import { createHash, createPublicKey, sign, verify } from 'node:crypto';
 import type { KeyObject } from 'node:crypto';
 import { QUANTITY_NAMES } from './ledger-chain.ts';
 import type { ChainPoint } from './ledger-chain.ts';
 
-const HEAD_FORMAT = 'ecluse-ledger-head-1';
+const HEAD_FORMAT = 'ecluse-ledger-head-2';
+const UNCOUNTED_HEAD_FORMAT = 'ecluse-ledger-head-1';
 const END_FORMAT = 'ecluse-ledger-export-end-1';
 /** The day of a head that was made for an export, between the ends of two days. */
 export const OPEN_DAY = 'open';
@@ -22,6 +24,8 @@ export interface LedgerHead extends ChainPoint {
   readonly tenant: string;
   /** `2026-11-30` by UTC, or `OPEN_DAY`. */
   readonly day: string;
+  /** Which of the chain's heads it is, from 1; 0: it is from before they were counted. One of `OPEN_DAY` would be the next. */
+  readonly sequence: number;
   readonly signedMs: number;
   /** The id of the key. */
   readonly key: string;
@@ -48,9 +52,10 @@ export function keyIdOf(publicKey: KeyObject): string {
     .digest('hex');
 }
 
-function headBytes({ tenant, day, number, hash, totals, signedMs, key }: Omit<LedgerHead, 'signature'>): Buffer {
-  const sums = [totals.rows, ...QUANTITY_NAMES.map((name) => totals[name])];
-  return textBytes([HEAD_FORMAT, tenant, day, number, hash, ...sums, signedMs, key]);
+function headBytes({ tenant, day, sequence, number, hash, totals, signedMs, key }: Omit<LedgerHead, 'signature'>): Buffer {
+  const rest = [number, hash, totals.rows, ...QUANTITY_NAMES.map((name) => totals[name]), signedMs, key];
+  if (sequence === 0) return textBytes([UNCOUNTED_HEAD_FORMAT, tenant, day, ...rest]);
+  return textBytes([HEAD_FORMAT, tenant, day, sequence, ...rest]);
 }
 
 function textBytes(fields: readonly (string | number | bigint)[]): Buffer {

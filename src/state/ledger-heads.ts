@@ -14,11 +14,13 @@ export interface ChainState extends ChainPoint {
   readonly tenant: string;
   readonly rolled: number;
   readonly dropped: number;
+  /** How many heads it has. */
+  readonly heads: number;
 }
 
 function chainStateOf(row: SqlRow): ChainState {
   const [rolled, dropped] = [integerOf(row, 'rolled'), integerOf(row, 'dropped')];
-  return { ...chainPointOf(row), tenant: textOf(row, 'tenant'), rolled, dropped };
+  return { ...chainPointOf(row), tenant: textOf(row, 'tenant'), rolled, dropped, heads: integerOf(row, 'heads') };
 }
 
 export async function listChains(sql: Sql): Promise<readonly ChainState[]> {
@@ -92,13 +94,18 @@ async function takeUpWrites(sql: Sql, tenant: string, rows: readonly SqlRow[]): 
   return [moveChainWrite(tenant, before, at), ...writes];
 }
 
-/** Conflict where the day has a head already: it stays. */
+/** Conflict where the day has a head already, or the chain another number of them: what there is stays. */
 export async function insertHead(sql: Sql, head: LedgerHead): Promise<WriteOutcome> {
-  const { tenant, day, number, hash, totals, signedMs, key, signature } = head;
+  const { tenant, day, sequence, number, hash, totals, signedMs, key, signature } = head;
   return await sql.write([
     {
-      sql: `INSERT INTO ledger_head (tenant, day, number, hash, totals, signed_ms, key, signature) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
-      values: [tenant, day, number, hash, JSON.stringify(totalTexts(totals)), signedMs, key, signature],
+      sql: `UPDATE ledger_chain SET heads = ? WHERE tenant = ? AND heads = ?`,
+      values: [sequence, tenant, sequence - 1],
+      expectRows: 1,
+    },
+    {
+      sql: `INSERT INTO ledger_head (tenant, day, sequence, number, hash, totals, signed_ms, key, signature) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+      values: [tenant, day, sequence, number, hash, JSON.stringify(totalTexts(totals)), signedMs, key, signature],
     },
   ]);
 }
@@ -108,6 +115,7 @@ function headOf(row: SqlRow): LedgerHead {
     ...chainPointOf(row),
     tenant: textOf(row, 'tenant'),
     day: textOf(row, 'day'),
+    sequence: integerOf(row, 'sequence'),
     signedMs: integerOf(row, 'signed_ms'),
     key: textOf(row, 'key'),
     signature: textOf(row, 'signature'),

@@ -156,4 +156,10 @@ export const SCHEMA_VERSIONS: readonly (readonly string[])[] = [
     `CREATE TABLE edge_pending (
        container TEXT PRIMARY KEY, requests BIGINT NOT NULL, ingress_bytes BIGINT NOT NULL, egress_bytes BIGINT NOT NULL, held_ms BIGINT NOT NULL)`,
   ],
+  [
+    // How many heads a chain has, and which of them each is; 0: from before they were counted.
+    `ALTER TABLE ledger_chain ADD COLUMN heads BIGINT NOT NULL DEFAULT 0`,
+    `ALTER TABLE ledger_head ADD COLUMN sequence BIGINT NOT NULL DEFAULT 0`,
+    `UPDATE ledger_chain SET heads = (SELECT COUNT(*) FROM ledger_head WHERE ledger_head.tenant = ledger_chain.tenant)`,
+  ],
 ];

@@ -256,7 +256,7 @@ describe('old rows', () => {
     expect(await drop()).toBe('conflict');
     await store.keeper.roll();
     expect(await drop()).toBe('conflict');
-    await insertHead(store.sql, signHead({ ...chain, day: '2026-11-01', signedMs: START_MS }, store.key));
+    await insertHead(store.sql, signHead({ ...chain, day: '2026-11-01', sequence: 1, signedMs: START_MS }, store.key));
     await store.sql.write([{ sql: 'UPDATE ledger_chain SET rolled = 0', values: [] }]);
     expect(await drop()).toBe('conflict');
     await store.sql.write([{ sql: 'UPDATE ledger_chain SET rolled = 1', values: [] }]);

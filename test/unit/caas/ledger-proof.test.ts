@@ -1,5 +1,6 @@
 /** Whatever is done to a ledger or to an export of it is found, and what is found is named. */
 import { spawnSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import { copyFile, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -10,7 +11,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import * as z from 'zod';
 import { verifyChains } from '#caas/ledger-proof.ts';
 import type { ChainVerdict } from '#caas/ledger-proof.ts';
-import { signHead } from '#metering/ledger-head.ts';
+import { signEnd, signHead } from '#metering/ledger-head.ts';
 import { listChains, listHeads } from '#state/ledger-heads.ts';
 import { openSqlite } from '#state/sqlite.ts';
 import { exportText, fillLedger, newLedgerKey, openLedgerStore } from '../../support/ledger-store.ts';
@@ -187,6 +188,42 @@ describe('the store', { timeout: 30_000 }, () => {
     ).toBe(`head of ${head.day}: the chain had another row 1 when it was signed`);
   });
 
+  test('a head that is removed is found, the first, the last and all; and one that was renumbered', async () => {
+    const heads = await listHeads(store.sql, 'acme');
+    expect(heads.map(({ sequence }) => sequence)).toEqual([1, 2, 3]);
+    const removed = async (where: string): Promise<string | undefined> =>
+      await faultOf((database) => database.exec(`DELETE FROM ledger_head WHERE tenant = 'acme' AND ${where}`));
+    expect(await removed('sequence = 1')).toBe(
+      `head of ${heads[1]?.day ?? ''}: it is head 2 of the chain, and there are 0 before it`,
+    );
+    expect(await removed('sequence = 2')).toBe(
+      `head of ${heads[2]?.day ?? ''}: it is head 3 of the chain, and there are 1 before it`,
+    );
+    expect(await removed('sequence = 3')).toBe('the chain has 3 heads, and 2 of them are there');
+    expect(await removed('sequence > 0')).toBe('the chain has 3 heads, and 0 of them are there');
+    const renumbered = `DELETE FROM ledger_head WHERE tenant = 'acme' AND sequence = 1;
+      UPDATE ledger_head SET sequence = sequence - 1 WHERE tenant = 'acme'; UPDATE ledger_chain SET heads = 2 WHERE tenant = 'acme'`;
+    expect(await faultOf((database) => database.exec(renumbered))).toMatch(/its signature is not of what it says/);
+  });
+
+  test('heads from before they were counted fit as they are, and those after them go on', async () => {
+    const [first, second] = await listHeads(store.sql, 'acme');
+    if (first === undefined || second === undefined) throw new Error('there are no heads');
+    const uncounted = [first, second].map((head) => signHead({ ...head, sequence: 0 }, store.key));
+    const takeBack = (database: DatabaseSync): void => {
+      for (const { day, signature } of uncounted)
+        database
+          .prepare(`UPDATE ledger_head SET sequence = 0, signature = ? WHERE tenant = 'acme' AND day = ?`)
+          .run(signature, day);
+    };
+    expect(await faultOf(takeBack)).toBeUndefined();
+    const oneGone = await faultOf((database) => {
+      takeBack(database);
+      database.prepare(`DELETE FROM ledger_head WHERE tenant = 'acme' AND day = ?`).run(first.day);
+    });
+    expect(oneGone).toMatch(/it is head 3 of the chain, and there are 1 before it$/);
+  });
+
   test('a chain whose end or sums were written over is found', async () => {
     expect(
       await faultOf((database) => database.exec(`UPDATE ledger_chain SET number = number + 3 WHERE tenant = 'acme'`)),
@@ -245,6 +282,24 @@ describe('an export', { timeout: 60_000 }, () => {
       expect(await verifyText(whole.slice(0, length))).toMatchObject({ fits: false });
     expect((await verifyText(`${lines.slice(0, -1).join('\n')}\n`)).why).toBe('the export is truncated: its end is missing');
   }, 60_000);
+
+  test('a head that is left out is found, also by who can sign the rest', async () => {
+    const lines = whole.trimEnd().split('\n').slice(0, -1);
+    const isHead = (line: string): boolean => line.startsWith('{"head"');
+    const resigned = (kept: readonly string[]): string => {
+      const text = `${kept.join('\n')}\n`;
+      const sha256 = createHash('sha256').update(text).digest('hex');
+      const [rows, heads] = [kept.filter((line) => line.startsWith('{"row"')).length, kept.filter(isHead).length];
+      return `${text}${JSON.stringify({ end: signEnd({ tenant: 'acme', rows, heads, sha256 }, store.key) })}\n`;
+    };
+    expect((await verifyText(resigned(lines), store.key.id)).fits).toBe(true);
+    const heads = lines.filter(isHead);
+    expect(heads).toHaveLength(4);
+    for (const left of heads.slice(0, -1)) {
+      const verdict = await verifyText(resigned(lines.filter((line) => line !== left)), store.key.id);
+      expect(verdict.why).toMatch(/^head of [-\w]+: it is head \d of the chain, and \d came before it$/);
+    }
+  });
 
   test('what another node made does not pass for this one', async () => {
     await using second = await openLedgerStore(folder);
