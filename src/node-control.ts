@@ -121,7 +121,14 @@ export class NodeOperations implements NodeControl {
     const { clock, sql, edge, certificates, pool, log } = parts;
     this.certificates = certificates;
     this.ledger = new LedgerOperations({ clock, sql, key: parts.books.key });
-    this.prices = new PriceOperations({ clock, sql, keeper: parts.books.keeper, flush: async () => await this.#flush() });
+    const { books } = parts;
+    const flush = async (): Promise<void> => {
+      await this.#flush();
+    };
+    const changed = (): void => {
+      books.pricesChanged();
+    };
+    this.prices = new PriceOperations({ clock, sql, keeper: books.keeper, flush, changed });
     this.edge = new EdgeSettingsControl({
       log,
       clock,

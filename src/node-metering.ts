@@ -177,6 +177,11 @@ export class Books implements AsyncDisposable {
     return this;
   }
 
+  /** Prices were applied. */
+  pricesChanged(): void {
+    this.#spend?.booksChanged();
+  }
+
   /** For the edge: wakes what may wake. Before the node's start is through, everything may. */
   wake(ids: readonly string[], sleepers: Sleepers, edge: Pick<Edge, 'wakeFailed'>): void {
     const isHeld = ids.some((id) => this.#spend?.mayWake(id) === false);

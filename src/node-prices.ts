@@ -17,6 +17,8 @@ interface PriceDeps {
   readonly keeper: LedgerKeeper;
   /** What is being counted goes into the ledger first, so that an invoice is of this moment. */
   readonly flush: () => Promise<void>;
+  /** Told when prices were applied. */
+  readonly changed: () => void;
 }
 
 /** A node has one for each change of its prices. */
@@ -53,7 +55,10 @@ export class PriceOperations implements PriceControl {
     if (dryRun) return view;
     const { version, fromMs } = view;
     const outcome = await insertPriceBook(sql, { version, fromMs, atMs, note, body: JSON.stringify(book) });
-    if (outcome.kind === 'done') return view;
+    if (outcome.kind === 'done') {
+      this.#deps.changed();
+      return view;
+    }
     throw refusal('ECLUSE_PRICES_REFUSED', 409, 'other prices were applied at this moment', 'look at them, and try again');
   }
 

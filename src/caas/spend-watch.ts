@@ -36,6 +36,8 @@ export interface SpendingContainer {
 
 /** A month's use is summed for each tenant with a cap: so much can be spent beyond it. */
 const PERIOD_MS = 300_000;
+/** How late it may be for a new price book. */
+const TURN_MS = 1_000;
 const WARN_PERCENT = 80n;
 
 export type SpendState = 'within' | 'warned' | 'reached';
@@ -50,16 +52,26 @@ export class SpendWatch {
   readonly #deps: SpendWatchDeps;
   /** Containers of tenants whose cap is reached. */
   #held: ReadonlySet<string> = new Set();
+  /** When it is looked next, by the monotonic clock. */
+  #dueMs = Number.NEGATIVE_INFINITY;
 
   constructor(deps: SpendWatchDeps) {
     this.#deps = deps;
   }
 
   start(): AsyncDisposable {
+    const { clock } = this.#deps;
     const round = async (): Promise<void> => {
+      if (clock.monotonicMs() < this.#dueMs) return;
+      this.#dueMs = clock.monotonicMs() + PERIOD_MS;
       await this.round();
     };
-    return startLoop(this.#deps, { name: 'spend', periodMs: PERIOD_MS, round });
+    return startLoop(this.#deps, { name: 'spend', periodMs: TURN_MS, round });
+  }
+
+  /** There are other prices and caps: they are looked at soon. */
+  booksChanged(): void {
+    this.#dueMs = Number.NEGATIVE_INFINITY;
   }
 
   /** Whether requests may wake a container. */
@@ -71,6 +83,9 @@ export class SpendWatch {
     const nowMs = this.#deps.clock.nowMs();
     const books = await this.#deps.books();
     const book = bookAt(books, nowMs)?.book;
+    // With the hour in which other caps begin.
+    const changes = books.map(({ fromMs }) => fromMs).filter((fromMs) => fromMs > nowMs);
+    this.#dueMs = Math.min(this.#dueMs, this.#deps.clock.monotonicMs() + Math.min(...changes) - nowMs);
     const held = new Set<string>();
     const containers = await this.#deps.containers();
     for (const tenant of new Set(containers.map((one) => one.tenant))) {

@@ -154,6 +154,7 @@ export function createTestControl(sql: Sql): NodeControl {
       clock: systemClock,
       sql,
       keeper: new LedgerKeeper({ log: createLog('silent'), clock: systemClock, sql, key: LEDGER_KEY }),
+      changed: () => undefined,
       flush: async () => undefined,
     }),
     status: async () => STATUS,
