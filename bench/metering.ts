@@ -285,6 +285,7 @@ async function cost(scene: MeteringScene): Promise<Readonly<Record<string, unkno
   await sleep(YOUNG_MS);
   const withThem = await primaryCpuShare(scene);
   const cgroups = cgroupsOf(scene, ids);
+  if (cgroups.length !== ids.length) throw new Error(`${String(cgroups.length)} of ${String(ids.length)} containers are metered`);
   // In turns: the machine is not the same from minute to minute.
   const alone: { readonly none: MeterAlone; readonly all: MeterAlone }[] = [];
   for (let round = 0; round < ALONE_ROUNDS; round += 1)
@@ -326,7 +327,10 @@ function cgroupsOf(scene: MeteringScene, ids: readonly string[]): readonly strin
 async function meterAlone(cgroups: readonly string[]): Promise<MeterAlone> {
   const program = fileURLToPath(new URL('metering/programs/meter-alone.ts', import.meta.url));
   const { stdout } = await promisify(execFile)(process.execPath, [program, String(YOUNG_MS), String(COST_MS / 2), ...cgroups]);
-  return z.object({ share: z.number(), rows: z.number() }).parse(JSON.parse(stdout));
+  const alone = z.object({ share: z.number(), rows: z.number(), metered: z.number() }).parse(JSON.parse(stdout));
+  if (alone.metered !== cgroups.length)
+    throw new Error(`${String(alone.metered)} of ${String(cgroups.length)} cgroups were read`);
+  return alone;
 }
 
 /** What a container costs whose memory never stands still: it is looked at twenty times a second. */

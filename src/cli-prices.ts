@@ -1,7 +1,7 @@
 /** `prices …` and `invoice`: what is used costs what. */
 import type { AdminClient } from '#admin/client.ts';
 import { problemsOf } from '#admin/config-requests.ts';
-import type { PriceBookView, PriceControl } from '#admin/metering-control.ts';
+import type { IssueAnswer, PriceBookView, PriceControl } from '#admin/metering-control.ts';
 import { FOCUS_COLUMNS, describe, focusRows, invoiceEvents, invoiceId, lineTexts } from '#metering/invoice-formats.ts';
 import { skuOf } from '#metering/invoice.ts';
 import type { Invoice, InvoiceLine } from '#metering/invoice.ts';
@@ -47,6 +47,12 @@ export async function runPriceCommand(
     case 'invoice':
       await printInvoice(command.tenant, command.month, { prices, output, format: command.json ? 'json' : command.format });
       return;
+    case 'invoice-issue': {
+      const answer = await prices.issue({ month: command.month, tenant: command.tenant });
+      if (command.json) writeJson(output, answer);
+      else printIssued(answer, output);
+      return;
+    }
   }
 }
 
@@ -99,6 +105,20 @@ async function printInvoice(tenant: string, month: string, { prices, output, for
   }
 }
 
+function printIssued({ issued, skipped }: IssueAnswer, output: Output): void {
+  const rows = issued.map((invoice) =>
+    [
+      String(invoice.issued?.number ?? ''),
+      invoiceId(invoice),
+      invoice.tenant,
+      invoice.currency,
+      microsText(invoice.totalMicros),
+    ].map(plainText),
+  );
+  if (rows.length > 0) output.write(tableText(['NUMBER', 'INVOICE', 'TENANT', 'CURRENCY', 'TOTAL'], rows));
+  for (const { tenant, why } of skipped) output.note(`ecluse: ${plainText(tenant)}: not issued: ${plainText(why)}`);
+}
+
 function csvText(rows: readonly (readonly string[])[]): string {
   return rows.map((row) => `${row.map(csvField).join(',')}\r\n`).join('');
 }
@@ -148,7 +168,9 @@ function day(atMs: number): string {
 }
 
 function invoiceText(invoice: Invoice): string {
-  const head = `invoice ${invoiceId(invoice)} of ${invoice.issuer} to ${invoice.tenant}: ${day(invoice.fromMs)} to ${day(invoice.toMs - 1)}`;
+  const { issued } = invoice;
+  const stands = issued === null ? '' : `, number ${String(issued.number)}, issued ${day(issued.atMs)}`;
+  const head = `invoice ${invoiceId(invoice)} of ${invoice.issuer} to ${invoice.tenant}: ${day(invoice.fromMs)} to ${day(invoice.toMs - 1)}${stands}`;
   const rows = [...invoice.lines.map(lineCells), ['total', '', '', invoice.currency, microsText(invoice.totalMicros)]];
   const table = tableText(
     ['WHAT', 'QUANTITY', 'UNIT', 'PRICE', 'AMOUNT'],

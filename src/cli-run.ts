@@ -225,6 +225,7 @@ const OF_PRICES: readonly RemoteCommand['kind'][] = [
   'prices-show',
   'prices-history',
   'invoice',
+  'invoice-issue',
 ] satisfies readonly PriceCommand['kind'][];
 
 function isOfPrices(command: RemoteCommand): command is PriceCommand {

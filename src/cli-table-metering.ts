@@ -46,6 +46,11 @@ function monthOf(text: string | undefined): string | undefined {
   throw usageError(`--month cannot be "${text}"`, 'write a month like 2026-11');
 }
 
+/** By UTC. */
+function lastMonth(): string {
+  return Temporal.Now.zonedDateTimeISO('UTC').toPlainDate().toPlainYearMonth().subtract({ months: 1 }).toString();
+}
+
 /** Errors: ECLUSE_USAGE where it is no day of the calendar. */
 function dayOf(flag: string, text: string | undefined): string | undefined {
   if (text === undefined) return undefined;
@@ -153,6 +158,22 @@ export const METERING_COMMAND_SPECS: readonly CommandSpec[] = [
     about: 'list the price books',
     flags: REMOTE_FLAGS,
     command: (given) => ({ kind: 'prices-history', ...remote(given) }),
+  },
+  {
+    words: 'invoice issue',
+    operands: [],
+    about: "make the invoices of a month out: they stand as they are, and what changes later is of the next month's",
+    flags: [
+      { name: 'month', value: 'MONTH', about: 'by UTC, like 2026-11 (default: last month)' },
+      { name: 'tenant', value: 'T', about: 'whose (default: those of all tenants)' },
+      ...REMOTE_FLAGS,
+    ],
+    command: (given) => ({
+      kind: 'invoice-issue',
+      ...remote(given),
+      tenant: given.text('tenant'),
+      month: monthOf(given.text('month')) ?? lastMonth(),
+    }),
   },
   {
     words: 'invoice',

@@ -1,22 +1,21 @@
 /** Prices and invoices of a node, as operators ask for them. */
-import type { PriceBookView, PriceControl, PriceRequest, InvoiceQuery } from '#admin/metering-control.ts';
-import type { LedgerKeeper } from '#caas/ledger-keeper.ts';
-import type { Clock } from '#clock';
+import type {
+  InvoiceQuery,
+  IssueAnswer,
+  IssueRequest,
+  PriceBookView,
+  PriceControl,
+  PriceRequest,
+} from '#admin/metering-control.ts';
 import { EcluseError } from '#errors';
-import { invoiceOf, monthSpan } from '#metering/invoice.ts';
 import type { Invoice } from '#metering/invoice.ts';
 import { bookFromMs, priceBookSchema, successionFault } from '#metering/price-book.ts';
-import { listChains } from '#state/ledger-heads.ts';
 import { insertPriceBook, listPriceBooks } from '#state/price-books.ts';
 import type { Sql } from '#state/sql.ts';
-import { findTenant } from '#state/tenants.ts';
+import { Invoices } from './node-invoices.ts';
+import type { InvoiceDeps } from './node-invoices.ts';
 
-interface PriceDeps {
-  readonly clock: Clock;
-  readonly sql: Sql;
-  readonly keeper: LedgerKeeper;
-  /** What is being counted goes into the ledger first, so that an invoice is of this moment. */
-  readonly flush: () => Promise<void>;
+interface PriceDeps extends Omit<InvoiceDeps, 'books'> {
   /** Told when prices were applied. */
   readonly changed: () => void;
 }
@@ -26,9 +25,11 @@ const BOOKS_MAX = 10_000;
 
 export class PriceOperations implements PriceControl {
   readonly #deps: PriceDeps;
+  readonly #invoices: Invoices;
 
   constructor(deps: PriceDeps) {
     this.#deps = deps;
+    this.#invoices = new Invoices({ ...deps, books: async () => await this.history() });
   }
 
   async history(): Promise<readonly PriceBookView[]> {
@@ -63,25 +64,11 @@ export class PriceOperations implements PriceControl {
   }
 
   async invoice({ tenant, month }: InvoiceQuery): Promise<Invoice> {
-    const { sql, keeper } = this.#deps;
-    const span = monthSpan(month);
-    if (span === undefined) throw refusal('ECLUSE_INVOICE_REFUSED', 400, `${month} is no month`, 'write one like 2026-11');
-    const isKnown =
-      (await findTenant(sql, tenant)) !== undefined || (await listChains(sql)).some((chain) => chain.tenant === tenant);
-    if (!isKnown) throw refusal('ECLUSE_INVOICE_REFUSED', 404, `tenant ${tenant} does not exist`, 'see: ecluse tenant ls');
-    await this.#deps.flush();
-    const books = await this.history();
-    const hours = await keeper.hours(tenant, span.fromMs, span.toMs);
-    const invoice = invoiceOf({ tenant, ...span, month, books, hours });
-    if (invoice === undefined)
-      throw refusal(
-        'ECLUSE_PRICES_UNKNOWN',
-        404,
-        `there are no prices for ${month}`,
-        'write a price book and apply it: ecluse prices apply',
-      );
-    if (span.toMs <= this.#deps.clock.nowMs()) return invoice;
-    return { ...invoice, notes: [...invoice.notes, 'the month is not over: this is what there is so far'] };
+    return await this.#invoices.show(tenant, month);
+  }
+
+  async issue(request: IssueRequest): Promise<IssueAnswer> {
+    return await this.#invoices.issue(request);
   }
 }
 

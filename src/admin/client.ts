@@ -18,13 +18,14 @@ import type { IncomingMessage } from 'node:http';
 import { StringDecoder } from 'node:string_decoder';
 import type { UsageTotal } from '#caas/usage.ts';
 import { EcluseError, codeOf, reasonOf } from '#errors';
-import type { Invoice } from '#metering/invoice.ts';
 import type { ExportEnd } from '#metering/ledger-head.ts';
 import { checkSocketPath } from '#node-paths';
 import type { Change } from '#state/change-log.ts';
 import type { KnownKey } from '#state/ledger-heads.ts';
 import type { Tenant } from '#state/tenants.ts';
 import type { LintFinding } from '#routing/operator/lint.ts';
+import { withQuery } from './admin-call.ts';
+import type { Call } from './admin-call.ts';
 import { errorFromApi } from './api-error.ts';
 import type { CertificateAdded, CertificateControl, CertificateList } from './certificate-control.ts';
 import type {
@@ -37,9 +38,10 @@ import type {
   SettingsView,
   VersionView,
 } from './edge-control.ts';
-import type { LedgerControl, PriceBookView, PriceControl } from './metering-control.ts';
+import type { LedgerControl } from './metering-control.ts';
 import { ifMatchHeader } from './entity-tag.ts';
 import { exactJson, parseExactJson } from './exact-json.ts';
+import { priceClient } from './price-client.ts';
 import { ANSWER_BYTES_MAX, ANSWER_TIMEOUT_MS, LIFECYCLE_TIMEOUT_MS } from './limits.ts';
 import type {
   ContainerExplanation,
@@ -74,16 +76,6 @@ const USAGE_BIGINTS: ReadonlySet<string> = new Set([
   'snapshotByteMs',
 ]);
 const NO_BIGINTS: ReadonlySet<string> = new Set();
-
-interface Call {
-  readonly method: 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE';
-  readonly path: string;
-  readonly body?: object;
-  readonly headers?: Readonly<Record<string, string>>;
-  readonly bigints?: ReadonlySet<string>;
-  /** Silence that is no fault; absent: two minutes. */
-  readonly patienceMs?: number;
-}
 
 /** A client of the daemon at `socketPath`; nothing is connected before the first call. */
 export function createAdminClient(socketPath: string): AdminClient {
@@ -246,42 +238,8 @@ function ledgerClient(socketPath: string, ask: <T>(call: Call) => Promise<T>): L
   };
 }
 
-/** Of an invoice: integers that can exceed what a double holds. */
-const INVOICE_BIGINTS: ReadonlySet<string> = new Set([
-  'quantity',
-  'unitPriceMicros',
-  'listPriceMicros',
-  'amountMicros',
-  'totalMicros',
-  'energyMicroWhEstimate',
-]);
-
-function priceClient(ask: <T>(call: Call) => Promise<T>): PriceControl {
-  return {
-    history: async () => (await ask<{ books: readonly PriceBookView[] }>({ method: 'GET', path: 'prices' })).books,
-    show: async (version) => await ask<PriceBookView>({ method: 'GET', path: `prices/${String(version ?? 'last')}` }),
-    apply: async ({ book, note, dryRun }) =>
-      await ask<PriceBookView>({
-        method: 'POST',
-        path: withQuery('prices', { note: note === '' ? undefined : note, dryRun: dryRun ? '1' : undefined }),
-        body: book,
-      }),
-    invoice: async ({ tenant, month }) => {
-      const path = withQuery(`invoices/${encodeURIComponent(tenant)}`, { month });
-      return await ask<Invoice>({ method: 'GET', path, bigints: INVOICE_BIGINTS });
-    },
-  };
-}
-
 function lifecycleCall(container: string, verb: string): Call {
   return { method: 'POST', path: `containers/${encodeURIComponent(container)}/${verb}`, patienceMs: LIFECYCLE_TIMEOUT_MS };
-}
-
-function withQuery(path: string, query: Readonly<Record<string, string | undefined>>): string {
-  const search = new URLSearchParams(
-    Object.entries(query).flatMap(([key, value]) => (value === undefined ? [] : [[key, value]])),
-  );
-  return search.size === 0 ? path : `${path}?${search.toString()}`;
 }
 
 /** What stands between the command and the daemon, in words. */

@@ -24,6 +24,7 @@ const key = z.object({
 const head = z.object({
   tenant: z.string(),
   day: z.string().describe('By UTC; "open": between the ends of two days.'),
+  sequence: count.describe("Which of the chain's heads it is, from 1; 0: from before they were counted."),
   number: count.describe('The last row of the chain.'),
   hash: sha256,
   totals: z.object({ rows: digits, ...quantities }).describe('Of all rows up to it.'),
@@ -85,7 +86,36 @@ const invoiceLine = z.discriminatedUnion('kind', [
     ...line,
   }),
   z.object({ kind: z.enum(['allowance', 'minimum', 'credit']), sku: priceKey.nullable(), about: z.string(), ...line }),
+  z.object({
+    kind: z.literal('correction'),
+    month: z.string().describe('The month that it is about, which was invoiced already.'),
+    of: z.enum(['usage', 'allowance', 'minimum', 'credit']),
+    container: z.string(),
+    name: z.string(),
+    sku: priceKey.nullable(),
+    about: z.string(),
+    quantity: exact.describe('Of use, in the unit of the ledger: so much more, or less.'),
+    ...line,
+  }),
 ]);
+
+const invoice = z.object({
+  tenant: z.string(),
+  fromMs: instantMs,
+  toMs: instantMs,
+  currency: z.string(),
+  issuer: z.string(),
+  lines: z.array(invoiceLine),
+  totalMicros: micros.describe('The sum of the lines.'),
+  energyMicroWhEstimate: micros
+    .nullable()
+    .describe('An estimate: watt-hours of its processor time, in millionths. Null: the price books say nothing of energy.'),
+  issued: z
+    .object({ number: z.int().min(1).describe('Of all invoices of the node.'), atMs: instantMs })
+    .nullable()
+    .describe('Null: it was not issued, and is what the ledger and the prices say now.'),
+  notes: z.array(z.string()),
+});
 
 /** By the names that they have in the document. */
 export const METERING_ANSWERS = {
@@ -101,18 +131,10 @@ export const METERING_ANSWERS = {
   LedgerEnd: z.object({ tenant: z.string(), rows: count, heads: count, sha256, key: sha256, signature: z.string() }),
   PriceBookList: z.object({ books: z.array(priceBook).describe('By version.') }),
   PriceBook: priceBook,
-  Invoice: z.object({
-    tenant: z.string(),
-    fromMs: instantMs,
-    toMs: instantMs,
-    currency: z.string(),
-    issuer: z.string(),
-    lines: z.array(invoiceLine),
-    totalMicros: micros.describe('The sum of the lines.'),
-    energyMicroWhEstimate: micros
-      .nullable()
-      .describe('An estimate: watt-hours of its processor time, in millionths. Null: the price books say nothing of energy.'),
-    notes: z.array(z.string()),
+  Invoice: invoice,
+  InvoicesIssued: z.object({
+    issued: z.array(invoice),
+    skipped: z.array(z.object({ tenant: z.string(), why: z.string() })),
   }),
   LedgerCorrected: z.object({ tenant: z.string(), container: z.string() }),
 } as const;

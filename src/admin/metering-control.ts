@@ -53,6 +53,19 @@ export interface InvoiceQuery {
   readonly month: string;
 }
 
+export interface IssueRequest {
+  /** `2026-11`, by UTC. */
+  readonly month: string;
+  /** Undefined: of all tenants. */
+  readonly tenant: string | undefined;
+}
+
+export interface IssueAnswer {
+  readonly issued: readonly Invoice[];
+  /** Whose was not, and why. */
+  readonly skipped: readonly { readonly tenant: string; readonly why: string }[];
+}
+
 export interface PriceControl {
   /** By version. */
   history(): Promise<readonly PriceBookView[]>;
@@ -62,4 +75,6 @@ export interface PriceControl {
   apply(request: PriceRequest): Promise<PriceBookView>;
   /** Errors: ECLUSE_INVOICE_REFUSED, ECLUSE_PRICES_UNKNOWN. */
   invoice(query: InvoiceQuery): Promise<Invoice>;
+  /** Makes invoices of a month that is over out; they stand from then on. Errors: as above. */
+  issue(request: IssueRequest): Promise<IssueAnswer>;
 }

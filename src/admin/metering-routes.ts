@@ -43,6 +43,7 @@ export const correctionSchema = z.strictObject({
 
 const MONTH_PATTERN = /^\d{4}-(?:0[1-9]|1[0-2])$/;
 const MONTH_FAULT = 'a month is written like 2026-11';
+const month = z.string().regex(MONTH_PATTERN, { error: MONTH_FAULT }).describe('Like 2026-11, by UTC.');
 
 export const METERING_ROUTES: readonly AdminRoute[] = [
   jsonRoute({
@@ -133,10 +134,20 @@ export const METERING_ROUTES: readonly AdminRoute[] = [
     method: 'GET',
     path: 'invoices/{tenant}',
     summary: "What a tenant's month costs, line by line",
-    query: z.strictObject({ month: z.string().regex(MONTH_PATTERN, { error: MONTH_FAULT }).describe('Like 2026-11, by UTC.') }),
+    query: z.strictObject({ month }),
     answer: METERING_ANSWERS.Invoice,
     handle: async ({ control, captured, query }) =>
       await control.prices.invoice({ tenant: captured('tenant'), month: query.month }),
+  }),
+  jsonRoute({
+    method: 'POST',
+    path: 'invoices',
+    summary: 'Issue the invoices of a month that is over',
+    body: z.strictObject({ month, tenant: tenant.exactOptional().describe('Whose. Absent: those of all tenants.') }),
+    status: 201,
+    refusals: [404, 409],
+    answer: METERING_ANSWERS.InvoicesIssued,
+    handle: async ({ control, body }) => await control.prices.issue({ month: body.month, tenant: body.tenant }),
   }),
 ];
 

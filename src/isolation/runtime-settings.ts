@@ -1,5 +1,6 @@
 /** What `ecluse-runsc` (the OCI wrapper beside this file) is told about the machine: written before an engine starts. */
-import { mkdir, rm, writeFile } from 'node:fs/promises';
+import { existsSync } from 'node:fs';
+import { mkdir, readdir, rm, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { RESOLVER_ADDRESS } from './host-addresses.ts';
@@ -43,6 +44,9 @@ export async function forgetFinalCounters(dir: string, engineId: string): Promis
 export async function writeRuntimeSettings(dir: string, capabilities: RunscCapabilities, cgroupPrefix: string): Promise<void> {
   for (const folder of ['staged', 'held', 'final', 'cgroup', 'exec'])
     await mkdir(join(dir, folder), { recursive: true, mode: 0o700 });
+  // Of wrappers that were killed while they started an exec. Engines that live on may be starting others.
+  for (const name of await readdir(join(dir, 'exec')))
+    if (!existsSync(`/proc/${String(Number.parseInt(name, 10))}`)) await rm(join(dir, 'exec', name), { force: true });
   const settings = [
     `RUNSC=${shellQuoted(capabilities.path)}`,
     `RUNSC_FLAGS=${shellQuoted(runscFlags(capabilities).join(' '))}`,

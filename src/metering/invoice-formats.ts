@@ -2,7 +2,7 @@
 import { decimalText, microsText } from './money.ts';
 import { divideHalfEven } from './money.ts';
 import { skuOf } from './invoice.ts';
-import type { Invoice, InvoiceLine, UsageLine } from './invoice.ts';
+import type { CorrectionLine, Invoice, InvoiceLine, UsageLine } from './invoice.ts';
 
 /**
  * The columns of FOCUS 1.2 that there are: all mandatory ones, those that its conditions ask for, and those recommended that Écluse has something to say in.
@@ -89,7 +89,7 @@ function invoiceColumns(invoice: Invoice, line: InvoiceLine): Readonly<Record<Co
     BillingPeriodEnd: instantText(invoice.toMs),
     ChargePeriodStart: instantText(line.fromMs),
     ChargePeriodEnd: instantText(line.toMs),
-    ChargeClass: '', // An invoice has the corrections of its own month, which are no class of their own.
+    ChargeClass: line.kind === 'correction' ? 'Correction' : '',
     InvoiceId: invoiceId(invoice),
     InvoiceIssuerName: invoice.issuer,
     ProviderName: invoice.issuer,
@@ -103,10 +103,41 @@ function invoiceColumns(invoice: Invoice, line: InvoiceLine): Readonly<Record<Co
 function chargeColumns(line: InvoiceLine): Omit<FocusRow, CommonColumn> {
   const amount = microsText(line.amountMicros);
   if (line.kind === 'usage') return usageColumns(line);
+  if (line.kind === 'correction' && line.of === 'usage')
+    return { ...emptyColumns(line.about, amount), ...correctedColumns(line) };
+  const of = line.kind === 'correction' ? line.of : line.kind;
   return {
-    ChargeCategory: line.kind === 'minimum' ? 'Adjustment' : 'Credit',
-    ChargeDescription: line.about,
-    ChargeFrequency: line.kind === 'credit' ? 'One-Time' : 'Recurring',
+    ...emptyColumns(line.about, amount),
+    ChargeCategory: of === 'minimum' ? 'Adjustment' : 'Credit',
+    ChargeFrequency: line.kind === 'allowance' || line.kind === 'minimum' ? 'Recurring' : 'One-Time',
+  };
+}
+
+/** Prices are those of several hours, or none: FOCUS lets them be null in corrections. */
+function correctedColumns({ quantity, container, name, sku: price }: CorrectionLine): Partial<FocusRow> {
+  const sku = price === null ? undefined : skuOf(price);
+  const units = sku === undefined ? '' : decimalText(quantity, sku.unitSize, QUANTITY_DIGITS);
+  return {
+    ChargeCategory: 'Usage',
+    ChargeFrequency: 'One-Time',
+    ConsumedQuantity: units,
+    ConsumedUnit: sku?.unit ?? '',
+    PricingCategory: 'Standard',
+    PricingQuantity: units,
+    PricingUnit: sku?.unit ?? '',
+    ResourceId: container,
+    ResourceName: name,
+    ResourceType: 'Container',
+    SkuId: sku?.price ?? '',
+    SkuMeter: sku?.about ?? '',
+  };
+}
+
+function emptyColumns(about: string, amount: string): Omit<FocusRow, CommonColumn> {
+  return {
+    ChargeCategory: '',
+    ChargeDescription: about,
+    ChargeFrequency: '',
     ConsumedQuantity: '',
     ConsumedUnit: '',
     ContractedCost: amount,
@@ -174,6 +205,12 @@ export function invoiceEvents(invoice: Invoice, source: string): readonly object
 export function lineTexts(line: InvoiceLine): Readonly<Record<string, string | number | null>> {
   const { fromMs, toMs, amountMicros, ...rest } = line;
   const times = { from: instantText(fromMs), to: instantText(toMs), amount: microsText(amountMicros) };
+  if (rest.kind === 'correction') {
+    const { quantity: more, ...correction } = rest;
+    const of = rest.sku === null ? undefined : skuOf(rest.sku);
+    const units = of === undefined || rest.of !== 'usage' ? null : decimalText(more, of.unitSize, QUANTITY_DIGITS);
+    return { ...correction, ...times, quantity: units, unit: units === null ? null : (of?.unit ?? null), counted: String(more) };
+  }
   if (rest.kind !== 'usage') return { ...rest, ...times };
   const { quantity, unitPriceMicros, listPriceMicros, ...usage } = rest;
   const sku = skuOf(rest.sku);

@@ -51,7 +51,25 @@ export interface TermLine {
   readonly amountMicros: bigint;
 }
 
-export type InvoiceLine = UsageLine | TermLine;
+/** What an earlier month's invoice lacks, or has too much. */
+export interface CorrectionLine {
+  readonly kind: 'correction';
+  /** The month that it is about, like `2026-10`. */
+  readonly month: string;
+  readonly of: 'usage' | TermLine['kind'];
+  /** Of use; empty for terms. */
+  readonly container: string;
+  readonly name: string;
+  readonly sku: PriceKey | null;
+  readonly about: string;
+  /** Of use, in the unit of the ledger: so much more, or less. */
+  readonly quantity: bigint;
+  readonly fromMs: number;
+  readonly toMs: number;
+  readonly amountMicros: bigint;
+}
+
+export type InvoiceLine = UsageLine | TermLine | CorrectionLine;
 
 export interface Invoice {
   readonly tenant: string;
@@ -63,6 +81,8 @@ export interface Invoice {
   readonly totalMicros: bigint;
   /** Watt-hours of its processor time, in millionths: an estimate, by what the price books say of hosts. Null: they say nothing. */
   readonly energyMicroWhEstimate: bigint | null;
+  /** Which of the node's invoices it is, and when it was made out. Null: it was not, and is what the ledger and the prices say now. */
+  readonly issued: { readonly number: number; readonly atMs: number } | null;
   /** What is to be known of it. */
   readonly notes: readonly string[];
 }
@@ -94,6 +114,7 @@ export function invoiceOf(request: InvoiceRequest): Invoice | undefined {
     lines,
     totalMicros: sumOf(lines),
     energyMicroWhEstimate: energyOf(request),
+    issued: null,
     notes: unpriced ? ['something was used before there were prices: it costs nothing'] : [],
   };
 }

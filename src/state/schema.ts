@@ -162,4 +162,9 @@ export const SCHEMA_VERSIONS: readonly (readonly string[])[] = [
     `ALTER TABLE ledger_head ADD COLUMN sequence BIGINT NOT NULL DEFAULT 0`,
     `UPDATE ledger_chain SET heads = (SELECT COUNT(*) FROM ledger_head WHERE ledger_head.tenant = ledger_chain.tenant)`,
   ],
+  [
+    // Invoices that were sent: JSON (metering/issued-invoice.ts). None is ever changed.
+    `CREATE TABLE invoice (
+       tenant TEXT NOT NULL, month TEXT NOT NULL, number BIGINT NOT NULL UNIQUE, issued_ms BIGINT NOT NULL, body TEXT NOT NULL, PRIMARY KEY (tenant, month))`,
+  ],
 ];

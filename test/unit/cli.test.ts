@@ -275,6 +275,7 @@ test.each([
   ['usage --month 2026-11 --since 2d', '--month excludes --since and --until'],
   ['usage --format focus', 'FOCUS is about whole months'],
   ['invoice', '--tenant is missing'],
+  ['invoice issue --month november', '--month cannot be "november"'],
   ['invoice --tenant acme --month november', '--month cannot be "november"'],
   ['ledger export', '--tenant is missing'],
   ['ledger verify --from 2026-02-30', '--from cannot be "2026-02-30"'],
@@ -300,6 +301,7 @@ test('what a correction takes away is exact', () => {
       ingressBytes: 0,
     },
   });
+  expect(parse('invoice issue --month 2026-11')).toMatchObject({ kind: 'invoice-issue', month: '2026-11', tenant: undefined });
   expect(parse('invoice --tenant acme --month 2026-11 --format focus')).toMatchObject({ month: '2026-11', format: 'focus' });
   expect(parse('usage --month 2026-11 --format focus')).toMatchObject({ month: '2026-11', tenant: undefined });
 });

@@ -35,7 +35,11 @@ try {
   await delay(Number(measureMs));
   const { user, system } = process.cpuUsage(before);
   const share = (user + system) / 1000 / (performance.now() - fromMs);
-  console.log(JSON.stringify({ share, rows: (await rows()) - rowsBefore }));
+  const [read] = await sql.read(
+    'SELECT COUNT(DISTINCT container) AS metered FROM ledger WHERE cpu_ns > 0 AND memory_byte_ms > 0',
+    [],
+  );
+  console.log(JSON.stringify({ share, rows: (await rows()) - rowsBefore, metered: Number(read?.['metered']) }));
 
   async function rows(): Promise<number> {
     return Number((await sql.read('SELECT COUNT(*) AS rows FROM ledger', []))[0]?.['rows']);

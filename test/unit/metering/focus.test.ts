@@ -1,7 +1,8 @@
 /** The FOCUS 1.2 export, judged by the specification's rules for each column; and CloudEvents. */
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { invoiceOf } from '#metering/invoice.ts';
+import { correctionsOf } from '#metering/invoice-corrections.ts';
+import { invoiceOf, sumOf } from '#metering/invoice.ts';
 import type { Invoice } from '#metering/invoice.ts';
 import { FOCUS_COLUMNS, focusRows, invoiceEvents } from '#metering/invoice-formats.ts';
 import type { FocusRow } from '#metering/invoice-formats.ts';
@@ -20,6 +21,11 @@ const oneOf =
   (...values: readonly string[]): Rule =>
   (value) =>
     values.includes(value);
+/** Of a correction of usage it may be null. */
+const orCorrection =
+  (rule: Rule): Rule =>
+  (value, row) =>
+    (value === '' && row['ChargeClass'] === 'Correction') || rule(value, row);
 /** Null unless the row is of usage, where it must not be. */
 const ofUsage =
   (rule: Rule): Rule =>
@@ -56,9 +62,9 @@ const OTHERS: Readonly<Record<string, Rule>> = {
   ChargeFrequency: oneOf('One-Time', 'Recurring', 'Usage-Based'),
   ConsumedQuantity: ofUsage(decimal),
   ConsumedUnit: ofUsage(text),
-  ContractedUnitPrice: ofUsage(decimal),
+  ContractedUnitPrice: orCorrection(ofUsage(decimal)),
   InvoiceId: text,
-  ListUnitPrice: ofUsage(decimal),
+  ListUnitPrice: orCorrection(ofUsage(decimal)),
   PricingCategory: ofUsage(oneOf('Standard')),
   ResourceId: ofUsage(text),
   ResourceName: ofUsage(text),
@@ -66,7 +72,7 @@ const OTHERS: Readonly<Record<string, Rule>> = {
   ServiceSubcategory: oneOf('Containers'),
   SkuId: ofUsage(text),
   SkuMeter: ofUsage(text),
-  SkuPriceId: ofUsage(text),
+  SkuPriceId: orCorrection(ofUsage(text)),
 };
 
 /** An exact product of two decimals and a cost are at most a millionth apart: the cost is rounded once. */
@@ -90,8 +96,10 @@ function faultsOf(row: FocusRow): readonly string[] {
     ['the billing period', row.BillingPeriodStart < row.BillingPeriodEnd],
     ['the charge period', row.ChargePeriodStart < row.ChargePeriodEnd],
     [
-      'the charge period is in the billing period',
-      row.ChargePeriodStart >= row.BillingPeriodStart && row.ChargePeriodEnd <= row.BillingPeriodEnd,
+      'the charge period is in the billing period, that of a correction before it',
+      row.ChargeClass === 'Correction'
+        ? row.ChargePeriodEnd <= row.BillingPeriodStart
+        : row.ChargePeriodStart >= row.BillingPeriodStart && row.ChargePeriodEnd <= row.BillingPeriodEnd,
     ],
     ['no unit price is negative', !row.ListUnitPrice.startsWith('-') && !row.ContractedUnitPrice.startsWith('-')],
     [
@@ -159,6 +167,21 @@ describe('FOCUS 1.2', () => {
         expect(rows.flatMap(faultsOf)).toEqual([]);
         expect(rows.reduce((sum, row) => sum + (parseMicros(row.BilledCost) ?? 0n), 0n)).toBe(made.totalMicros);
         expect(new Set(rows.map(({ InvoiceId }) => InvoiceId)).size).toBeLessThanOrEqual(1);
+      }),
+    );
+  });
+
+  test('so do rows of corrections', () => {
+    const october = { fromMs: Date.UTC(2026, 9, 1), toMs: MONTH.fromMs };
+    fc.assert(
+      fc.property(fc.array(used, { maxLength: 9 }), fc.array(used, { maxLength: 9 }), (before, after) => {
+        const [issued, now] = [invoice(before), { ...invoice(after), ...october }];
+        const corrections = correctionsOf({ month: '2026-10', now, issued: issued.lines, corrected: [] });
+        const lines = [...issued.lines, ...corrections];
+        const rows = focusRows({ ...issued, lines, totalMicros: sumOf(lines) });
+        expect(rows.flatMap(faultsOf)).toEqual([]);
+        expect(rows.filter(({ ChargeClass }) => ChargeClass === 'Correction')).toHaveLength(corrections.length);
+        expect(rows.reduce((sum, row) => sum + (parseMicros(row.BilledCost) ?? 0n), 0n)).toBe(now.totalMicros);
       }),
     );
   });

@@ -1,0 +1,211 @@
+/** Invoices that are issued stand, over a real store: what changes afterwards is of the next one, to the last millionth, and once. */
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import * as fc from 'fast-check';
+import type { Invoice, InvoiceLine } from '#metering/invoice.ts';
+import { sumOf } from '#metering/invoice.ts';
+import { bookFromMs, priceBookSchema } from '#metering/price-book.ts';
+import { readChanges } from '#state/change-log.ts';
+import type { Incarnation } from '#state/ledger.ts';
+import type { SqlValue, SqlWrite } from '#state/sql.ts';
+import { Invoices } from '../../src/node-invoices.ts';
+import { openLedgerStore } from '../support/ledger-store.ts';
+import type { LedgerStore } from '../support/ledger-store.ts';
+
+const HOUR_MS = 3_600_000;
+const VCPU_HOUR_NS = 3_600_000_000_000;
+const OCTOBER_MS = Date.UTC(2026, 9, 1);
+const NOVEMBER_MS = Date.UTC(2026, 10, 1);
+const DECEMBER_MS = Date.UTC(2026, 11, 1);
+const JANUARY_MS = Date.UTC(2027, 0, 1);
+const SETTLED_MS = 300_000;
+
+let folder: string;
+let store: LedgerStore;
+let invoices: Invoices;
+let prices: object;
+
+beforeEach(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'ecluse-invoices-'));
+  store = await openLedgerStore(folder);
+  prices = { prices: { vcpuHour: '0.012345', egressGb: '0.07' } };
+  invoices = invoicesOf(store);
+});
+
+afterEach(async () => {
+  await store[Symbol.asyncDispose]();
+  await rm(folder, { recursive: true, force: true });
+});
+
+/** By `prices` as they are then. */
+function invoicesOf(of: Pick<LedgerStore, 'clock' | 'sql' | 'keeper'>): Invoices {
+  const books = async () => {
+    const book = priceBookSchema.parse({ currency: 'EUR', from: '2026-10-01T00:00:00Z', issuer: 'Example', ...prices });
+    return [{ version: 1, fromMs: bookFromMs(book), book }];
+  };
+  return new Invoices({ ...of, books, flush: async () => undefined });
+}
+
+/** An hour's use. */
+async function use(at: Incarnation, cpuNs: number, egressBytes = 0): Promise<Incarnation> {
+  const used = { cpuNs, memoryByteMs: 0n, requests: 0, ingressBytes: 0, egressBytes, heldMs: 0 };
+  const now = { cpuNs: 0, memoryBytes: 0, cgroupIdentity: '' };
+  const outcome = await store.writer.append({ ...at, cpuNs: 0 }, { ...used, toMs: at.meteredToMs + HOUR_MS }, now);
+  if (outcome.kind === 'conflict') throw new Error('the ledger refused an interval');
+  return outcome.at;
+}
+
+async function correct(at: Incarnation, fromMs: number, cpuNs: number): Promise<void> {
+  const none = { memoryByteMs: 0n, requests: 0, ingressBytes: 0, egressBytes: 0 };
+  await store.control.correct({ ...none, container: at.container, reason: 'a test', fromMs, toMs: fromMs + 1000, cpuNs });
+}
+
+async function issue(month: string, tenant?: string): Promise<Invoice> {
+  const { issued, skipped } = await invoices.issue({ month, tenant });
+  expect(skipped).toEqual([]);
+  const [invoice] = issued;
+  if (invoice === undefined) throw new Error('nothing was issued');
+  return invoice;
+}
+
+function correctionsIn({ lines }: Invoice): readonly InvoiceLine[] {
+  return lines.filter(({ kind }) => kind === 'correction');
+}
+
+test('an invoice that was issued stays as it is, and what changes is of the next one, once', async () => {
+  const at = await use(await store.container('acme', 'a', OCTOBER_MS), 10 * VCPU_HOUR_NS);
+  store.clock.setMs(NOVEMBER_MS + SETTLED_MS);
+  const sent = await issue('2026-10');
+  expect(sent).toMatchObject({ totalMicros: 123_450n, issued: { number: 1, atMs: NOVEMBER_MS + SETTLED_MS } });
+  await correct(at, OCTOBER_MS + 5000, 2 * VCPU_HOUR_NS);
+  prices = { prices: { vcpuHour: '0.012345', egressGb: '0.07' }, plans: { small: { tenants: ['acme'], minimum: '0.01' } } };
+  const shown = await invoices.show('acme', '2026-10');
+  expect({ ...shown, notes: [] }).toEqual(sent);
+  expect(shown.notes).toEqual(['since it was issued the ledger says +0.024690 EUR: that is of the next invoice']);
+  // November has nothing of its own but what its plan asks for.
+  const november = await invoices.show('acme', '2026-11');
+  expect(november.issued).toBeNull();
+  expect(correctionsIn(november)).toEqual([
+    {
+      kind: 'correction',
+      month: '2026-10',
+      of: 'usage',
+      container: at.container,
+      name: at.name,
+      sku: 'vcpuHour',
+      about: `correction of 2026-10: Processor time of ${at.name}`,
+      quantity: BigInt(2 * VCPU_HOUR_NS),
+      fromMs: OCTOBER_MS,
+      toMs: NOVEMBER_MS,
+      amountMicros: 24_690n,
+    },
+  ]);
+  expect(november.totalMicros).toBe(sumOf(november.lines));
+  store.clock.setMs(DECEMBER_MS + SETTLED_MS);
+  expect((await issue('2026-11')).totalMicros).toBe(34_690n); // 0.01 is the minimum.
+  expect((await invoices.show('acme', '2026-10')).notes).toEqual([]);
+  expect(correctionsIn(await invoices.show('acme', '2026-12'))).toEqual([]);
+  // Back again: more than was wrong.
+  await correct(at, OCTOBER_MS + 5000, -3 * VCPU_HOUR_NS);
+  store.clock.setMs(JANUARY_MS + SETTLED_MS);
+  expect(sumOf(correctionsIn(await issue('2026-12')))).toBe(-37_035n);
+  const told = (await readChanges(store.sql, 0, 100)).filter(({ kind }) => kind === 'invoice.issued');
+  expect(told.map(({ data }) => data)).toEqual([
+    { month: '2026-10', number: 1, total: '0.123450' },
+    { month: '2026-11', number: 2, total: '0.034690' },
+    { month: '2026-12', number: 3, total: '-0.027035' },
+  ]);
+});
+
+test('free units, the minimum and credits of a month are corrected with its use', async () => {
+  prices = {
+    prices: { vcpuHour: 1 },
+    plans: { small: { tenants: ['acme'], minimum: '5', free: { vcpuHour: 2 } } },
+    credits: [{ tenant: 'acme', month: '2026-10', amount: '4', reason: 'an outage' }],
+  };
+  const at = await use(await store.container('acme', 'a', OCTOBER_MS), 6 * VCPU_HOUR_NS);
+  store.clock.setMs(NOVEMBER_MS + SETTLED_MS);
+  expect((await issue('2026-10')).totalMicros).toBe(1_000_000n); // 6, 2 of them free, 1 to the minimum, 4 off.
+  await correct(at, OCTOBER_MS + 5000, 4 * VCPU_HOUR_NS);
+  const corrections = correctionsIn(await invoices.show('acme', '2026-11'));
+  expect(corrections.map((line) => [line.kind === 'correction' && line.of, line.amountMicros])).toEqual([
+    ['usage', 4_000_000n],
+    ['minimum', -1_000_000n],
+  ]);
+});
+
+test(
+  'whatever is corrected and issued in whatever order, all invoices together are what all months cost',
+  { timeout: 30_000 },
+  async () => {
+    const step = fc.record({ month: fc.nat(2), cpuNs: fc.integer({ min: -1e12, max: 1e13 }), issues: fc.boolean() });
+    await fc.assert(
+      fc.asyncProperty(fc.array(step, { minLength: 1, maxLength: 12 }), async (steps) => {
+        await using own = await openLedgerStore(folder);
+        const outer = store;
+        using back = new DisposableStack();
+        back.defer(() => {
+          store = outer;
+        });
+        store = own;
+        invoices = invoicesOf(own);
+        const starts = [OCTOBER_MS, NOVEMBER_MS, DECEMBER_MS];
+        const months = ['2026-10', '2026-11', '2026-12'];
+        const running = await Promise.all(
+          starts.map(async (ms) => await use(await own.container('acme', 'a', ms), VCPU_HOUR_NS)),
+        );
+        own.clock.setMs(JANUARY_MS + SETTLED_MS);
+        const issued: Invoice[] = [];
+        for (const { month, cpuNs, issues } of steps) {
+          const at = running[month];
+          if (at === undefined) throw new Error('there is no such month');
+          await correct(at, starts[month] ?? 0, cpuNs);
+          const next = months[issued.length];
+          if (issues && next !== undefined) issued.push(await issue(next, 'acme'));
+        }
+        while (issued.length < months.length) issued.push(await issue(months[issued.length] ?? '', 'acme'));
+        await use(await own.container('acme', 'a', JANUARY_MS), VCPU_HOUR_NS);
+        own.clock.setMs(Date.UTC(2027, 1, 1) + SETTLED_MS);
+        issued.push(await issue('2027-01', 'acme'));
+        const billed = issued.reduce((sum, { totalMicros }) => sum + totalMicros, 0n);
+        // Nothing was ever issued, as far as it knows.
+        const read = async (sql: string, values: readonly SqlValue[]) =>
+          sql.includes('FROM invoice') ? [] : await own.sql.read(sql, values);
+        const write = async (writes: readonly SqlWrite[]) => await own.sql.write(writes);
+        const fresh = invoicesOf({ ...own, sql: { ...own.sql, read, write } });
+        let cost = 0n;
+        for (const month of [...months, '2027-01']) cost += (await fresh.show('acme', month)).totalMicros;
+        expect(billed).toBe(cost);
+      }),
+      { numRuns: 20 },
+    );
+  },
+);
+
+test('all tenants at once, each once, with numbers that follow each other', async () => {
+  await use(await store.container('acme', 'a', OCTOBER_MS), VCPU_HOUR_NS);
+  await use(await store.container('other', 'a', OCTOBER_MS), VCPU_HOUR_NS);
+  await use(await store.container('late', 'a', NOVEMBER_MS), VCPU_HOUR_NS);
+  await expect(invoices.issue({ month: '2026-10', tenant: undefined })).rejects.toMatchObject({
+    code: 'ECLUSE_INVOICE_REFUSED',
+    status: 409,
+  });
+  store.clock.setMs(NOVEMBER_MS + SETTLED_MS);
+  const first = await invoices.issue({ month: '2026-10', tenant: undefined });
+  expect(first.issued.map(({ tenant, issued }) => [tenant, issued?.number])).toEqual([
+    ['acme', 1],
+    ['other', 2],
+  ]);
+  expect(first.skipped).toEqual([{ tenant: 'late', why: 'there is nothing on it' }]);
+  const again = await invoices.issue({ month: '2026-10', tenant: undefined });
+  expect(again.issued).toEqual([]);
+  expect(again.skipped.map(({ why }) => why)).toEqual([
+    'it was issued as number 1 on 2026-11-01T00:05:00.000Z',
+    'there is nothing on it',
+    'it was issued as number 2 on 2026-11-01T00:05:00.000Z',
+  ]);
+  await expect(invoices.issue({ month: '2026-10', tenant: 'nobody' })).rejects.toMatchObject({ status: 404 });
+  await expect(invoices.show('acme', '2026-13')).rejects.toMatchObject({ status: 400 });
+});
