@@ -87,6 +87,7 @@ const REQUESTS: Readonly<Record<string, Omit<Asked, 'method'>>> = {
   'GET prices': { path: 'prices' },
   'GET prices/{version}': { path: 'prices/1' },
   'GET invoices/{tenant}': { path: 'invoices/acme?month=1970-01' },
+  'POST invoices': { path: 'invoices', body: { month: '1970-01' } },
   'GET openapi.json': { path: 'openapi.json' },
 };
 
@@ -123,6 +124,8 @@ describe('what the API answers', () => {
       [400, 'POST', 'prices', { path: 'prices', body: { currency: 'EUR', from: '2026-01-01', prices: {} } }],
       [404, 'GET', 'prices/{version}', { path: 'prices/7' }],
       [404, 'GET', 'invoices/{tenant}', { path: 'invoices/nobody?month=2026-11' }],
+      [404, 'POST', 'invoices', { path: 'invoices', body: { month: '2026-10', tenant: 'nobody' } }],
+      [409, 'POST', 'invoices', { path: 'invoices', body: { month: '2999-01' } }],
       [404, 'GET', 'ledger/export', { path: 'ledger/export?tenant=nobody' }],
       [400, 'POST', 'ledger/verify', { path: 'ledger/verify?from=yesterday' }],
     ];
