@@ -58,6 +58,8 @@ interface Running {
   sampledAtMs: number;
   readAtMs: number;
   flushedAtMs: number;
+  /** Up to then nothing was used since it was written down last. */
+  unusedToMs: number;
   memoryBytes: number;
   memoryByteMs: bigint;
   cpuNs: number;
@@ -158,6 +160,7 @@ export class Meter implements AsyncDisposable {
       sampledMs: at.meteredToMs,
       sampledAtMs,
       flushedAtMs: sampledAtMs,
+      unusedToMs: at.meteredToMs,
       memoryBytes: at.memoryBytes,
       memoryByteMs: 0n,
       cpuNs: at.cpuNs,
@@ -389,6 +392,7 @@ export class Meter implements AsyncDisposable {
     const due = this.#takeDue(running, identity);
     if (due === undefined) {
       running.flushedAtMs = running.sampledAtMs;
+      running.unusedToMs = running.sampledMs;
       return;
     }
     await beforeWrite?.();
@@ -412,7 +416,7 @@ export class Meter implements AsyncDisposable {
     const isEmpty = delta === 0 && memoryByteMs === 0n && Object.values(traffic).every((amount) => amount === 0);
     if (isEmpty && at.memoryBytes === 0 && memoryBytes === 0) return undefined;
     return {
-      interval: { toMs: sampledMs, cpuNs: delta, memoryByteMs, ...traffic },
+      interval: { toMs: sampledMs, usedFromMs: running.unusedToMs, cpuNs: delta, memoryByteMs, ...traffic },
       now: { cpuNs, memoryBytes, cgroupIdentity },
       traffic,
     };

@@ -7,16 +7,17 @@ export type Piece = Quantities & { readonly fromMs: number; readonly toMs: numbe
 
 /**
  * Each piece has the part of the whole that its time is, to the unit below, and what that leaves goes to a later one: the pieces' sum is the whole. An
- * interval without time is one piece.
+ * interval without time is one piece. Nothing was used before `usedFromMs`, if it lies within.
  */
-export function piecesOf(fromMs: number, toMs: number, whole: Quantities): readonly Piece[] {
-  const spanMs = BigInt(toMs - fromMs);
+export function piecesOf(fromMs: number, toMs: number, whole: Quantities, usedFromMs = fromMs): readonly Piece[] {
+  const firstMs = Math.max(fromMs, Math.min(usedFromMs, toMs - 1));
+  const spanMs = BigInt(toMs - firstMs);
   if (spanMs <= 0n || hourOf(fromMs) === hourOf(toMs - 1)) return [{ ...whole, fromMs, toMs }];
   const pieces: Piece[] = [];
   let before = shareOf(whole, 0n, spanMs);
   for (let atMs = fromMs; atMs < toMs;) {
     const endMs = Math.min(toMs, hourOf(atMs) + HOUR_MS);
-    const upTo = shareOf(whole, BigInt(endMs - fromMs), spanMs);
+    const upTo = shareOf(whole, BigInt(Math.max(0, endMs - firstMs)), spanMs);
     pieces.push({ ...differenceOf(upTo, before), fromMs: atMs, toMs: endMs });
     before = upTo;
     atMs = endMs;

@@ -261,7 +261,7 @@ function rowsOf(
   interval: UsageInterval & { readonly fromMs: number },
   kind: { readonly kind: RowKind; readonly reason: string; readonly seqOf: (index: number) => number },
 ): readonly Omit<ChainRow, 'number'>[] {
-  return piecesOf(interval.fromMs, interval.toMs, quantitiesOf(interval)).map((piece, index) => ({
+  return piecesOf(interval.fromMs, interval.toMs, quantitiesOf(interval), interval.usedFromMs).map((piece, index) => ({
     ...piece,
     tenant,
     container,

@@ -32,6 +32,8 @@ export interface Incarnation {
 /** What was used between the cursor and `toMs`. */
 export interface UsageInterval {
   readonly toMs: number;
+  /** Before that nothing of it was used, as far as is known: it is in no hour before. Absent: from its beginning on. */
+  readonly usedFromMs?: number;
   readonly cpuNs: number;
   readonly memoryByteMs: bigint;
   readonly requests: number;

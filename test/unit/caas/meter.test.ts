@@ -293,6 +293,31 @@ describe('Meter', () => {
     expect((await total())?.memoryByteMs).toBe(BigInt(1_000 * 64 * MIB));
   });
 
+  test('what it uses after days of standing still is of the hour in which it runs', async () => {
+    const hourMs = 3_600_000;
+    nowMs = Date.UTC(2026, 10, 2) + 30 * 60_000;
+    await counters(1_000, 0);
+    await meter.openIncarnation(await meter.startingPoint(BASE));
+    for (let hours = 0; hours < 30; hours += 1) {
+      nowMs += hourMs;
+      await meter.flush('c1'); // The round does so each ten seconds.
+    }
+    const startedMs = nowMs;
+    nowMs += 5_000;
+    await counters(9_000, 8 * MIB);
+    await meter.flush('c1');
+    const rows = await readNamedRows(sql, { tenant: '', fromMs: 0, untilMs: Number.MAX_SAFE_INTEGER }, 'all');
+    const used = rows.filter(({ cpuNs, memoryByteMs }) => cpuNs !== 0 || memoryByteMs !== 0n);
+    expect(used.map(({ fromMs, cpuNs }) => [fromMs, cpuNs])).toEqual([[startedMs - 30 * 60_000, 8_000]]);
+    expect(rows.at(-1)).toMatchObject({ toMs: nowMs });
+    expect((await total())?.cpuNs).toBe(8_000n);
+    // From then on as ever.
+    nowMs += 10_000;
+    await counters(9_500, 8 * MIB);
+    await meter.flush('c1');
+    expect((await total())?.cpuNs).toBe(8_500n);
+  });
+
   test('a container that does not run writes no rows', async () => {
     await meter.openIncarnation(await meter.startingPoint(BASE));
     nowMs += 60_000;

@@ -62,14 +62,23 @@ test('pieces of an interval lie within an hour each, follow each other, and add 
     snapshotByteMs: quantity,
   });
   fc.assert(
-    fc.property(fc.nat(10 * HOUR_MS), fc.nat(10 * HOUR_MS), whole, (fromMs, spanMs, quantities) => {
-      const pieces = piecesOf(fromMs, fromMs + spanMs, quantities);
-      expect(pieces.at(-1)?.toMs).toBe(fromMs + spanMs);
-      for (const [index, piece] of pieces.entries()) {
-        expect(piece.fromMs).toBe(index === 0 ? fromMs : pieces[index - 1]?.toMs);
-        expect(piece.toMs).toBeLessThanOrEqual(hourOf(piece.fromMs) + HOUR_MS);
-      }
-      for (const name of QUANTITY_NAMES) expect(pieces.reduce((sum, piece) => sum + piece[name], 0n)).toBe(quantities[name]);
-    }),
+    fc.property(
+      fc.nat(10 * HOUR_MS),
+      fc.nat(10 * HOUR_MS),
+      whole,
+      fc.nat(24 * HOUR_MS),
+      (fromMs, spanMs, quantities, usedFromMs) => {
+        const pieces = piecesOf(fromMs, fromMs + spanMs, quantities, usedFromMs);
+        expect(pieces.at(-1)?.toMs).toBe(fromMs + spanMs);
+        // Nothing is of an hour that was over when something was first used.
+        for (const piece of pieces.slice(0, -1))
+          if (piece.toMs <= usedFromMs) expect(QUANTITY_NAMES.map((name) => piece[name])).toEqual(QUANTITY_NAMES.map(() => 0n));
+        for (const [index, piece] of pieces.entries()) {
+          expect(piece.fromMs).toBe(index === 0 ? fromMs : pieces[index - 1]?.toMs);
+          expect(piece.toMs).toBeLessThanOrEqual(hourOf(piece.fromMs) + HOUR_MS);
+        }
+        for (const name of QUANTITY_NAMES) expect(pieces.reduce((sum, piece) => sum + piece[name], 0n)).toBe(quantities[name]);
+      },
+    ),
   );
 });
