@@ -105,6 +105,7 @@ export type PriceCommand = Remote &
     | { readonly kind: 'prices-show'; /** Undefined: the last. */ readonly version: number | undefined }
     | { readonly kind: 'prices-history' }
     | { readonly kind: 'invoice'; readonly tenant: string; readonly month: string; readonly format: InvoiceFormat }
+    | { readonly kind: 'invoice-ls'; /** Undefined: all. */ readonly month: string | undefined }
     | { readonly kind: 'invoice-issue'; /** Undefined: all. */ readonly tenant: string | undefined; readonly month: string }
   );
 

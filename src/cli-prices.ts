@@ -1,7 +1,8 @@
 /** `prices …` and `invoice`: what is used costs what. */
 import type { AdminClient } from '#admin/client.ts';
 import { problemsOf } from '#admin/config-requests.ts';
-import type { IssueAnswer, PriceBookView, PriceControl } from '#admin/metering-control.ts';
+import type { IssueAnswer, IssuedView, PriceBookView, PriceControl } from '#admin/metering-control.ts';
+import { EcluseError } from '#errors';
 import { FOCUS_COLUMNS, describe, focusRows, invoiceEvents, invoiceId, lineTexts } from '#metering/invoice-formats.ts';
 import { skuOf } from '#metering/invoice.ts';
 import type { Invoice, InvoiceLine } from '#metering/invoice.ts';
@@ -47,12 +48,15 @@ export async function runPriceCommand(
     case 'invoice':
       await printInvoice(command.tenant, command.month, { prices, output, format: command.json ? 'json' : command.format });
       return;
-    case 'invoice-issue': {
-      const answer = await prices.issue({ month: command.month, tenant: command.tenant });
-      if (command.json) writeJson(output, answer);
-      else printIssued(answer, output);
+    case 'invoice-ls': {
+      const issued = await prices.issued(command.month);
+      if (command.json) writeJson(output, issued);
+      else output.write(issuedTable(issued));
       return;
     }
+    case 'invoice-issue':
+      await issueInvoices(command, prices, output);
+      return;
   }
 }
 
@@ -105,18 +109,36 @@ async function printInvoice(tenant: string, month: string, { prices, output, for
   }
 }
 
-function printIssued({ issued, skipped }: IssueAnswer, output: Output): void {
-  const rows = issued.map((invoice) =>
-    [
-      String(invoice.issued?.number ?? ''),
-      invoiceId(invoice),
-      invoice.tenant,
-      invoice.currency,
-      microsText(invoice.totalMicros),
-    ].map(plainText),
+type IssueCommand = Extract<PriceCommand, { readonly kind: 'invoice-issue' }>;
+
+async function issueInvoices({ month, tenant, json }: IssueCommand, prices: PriceControl, output: Output): Promise<void> {
+  const answer = await prices.issue({ month, tenant }, ({ tenant: name, done, of }) => {
+    if (output.isNoteScreen) output.note(`ecluse: ${String(done)} of ${String(of)}: ${plainText(name)}`);
+  });
+  if (json) writeJson(output, answer);
+  else printIssued(answer, output);
+  const faults = answer.skipped.filter(({ isFault }) => isFault);
+  if (faults.length === 0) return;
+  throw new EcluseError({
+    code: 'ECLUSE_INVOICE_REFUSED',
+    source: 'runtime',
+    message: `${String(faults.length)} of the invoices could not be issued; the others are`,
+    mend: 'mend what is said of them, and issue the month again: those that were issued stay as they are',
+  });
+}
+
+function issuedTable(issued: readonly IssuedView[]): string {
+  const rows = issued.map(({ number, tenant, month, atMs, currency, total }) =>
+    [String(number), tenant, month, new Date(atMs).toISOString(), currency, total].map(plainText),
   );
-  if (rows.length > 0) output.write(tableText(['NUMBER', 'INVOICE', 'TENANT', 'CURRENCY', 'TOTAL'], rows));
+  return tableText(['NUMBER', 'TENANT', 'MONTH', 'ISSUED', 'CURRENCY', 'TOTAL'], rows);
+}
+
+function printIssued({ issued, skipped, left }: IssueAnswer, output: Output): void {
+  if (issued.length > 0) output.write(issuedTable(issued));
   for (const { tenant, why } of skipped) output.note(`ecluse: ${plainText(tenant)}: not issued: ${plainText(why)}`);
+  for (const { tenant, month, currency, total } of left)
+    output.note(`ecluse: ${plainText(tenant)}: ${month} was not issued and has ${total} ${plainText(currency)} on it`);
 }
 
 function csvText(rows: readonly (readonly string[])[]): string {

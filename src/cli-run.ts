@@ -225,6 +225,7 @@ const OF_PRICES: readonly RemoteCommand['kind'][] = [
   'prices-show',
   'prices-history',
   'invoice',
+  'invoice-ls',
   'invoice-issue',
 ] satisfies readonly PriceCommand['kind'][];
 

@@ -160,6 +160,13 @@ export const METERING_COMMAND_SPECS: readonly CommandSpec[] = [
     command: (given) => ({ kind: 'prices-history', ...remote(given) }),
   },
   {
+    words: 'invoice ls',
+    operands: [],
+    about: 'list the invoices that were issued',
+    flags: [{ name: 'month', value: 'MONTH', about: 'those of one, like 2026-11' }, ...REMOTE_FLAGS],
+    command: (given) => ({ kind: 'invoice-ls', ...remote(given), month: monthOf(given.text('month')) }),
+  },
+  {
     words: 'invoice issue',
     operands: [],
     about: "make the invoices of a month out: they stand as they are, and what changes later is of the next month's",

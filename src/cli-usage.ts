@@ -50,9 +50,14 @@ function spanOf({ month, since, until }: UsageCommand): Span {
   return { sinceMs: instantOf(since, nowMs), untilMs: instantOf(until, nowMs) };
 }
 
-/** The invoices of a month, of one tenant or of all that used something. */
+/** The invoices of a month, of one tenant or of all that used something or got one. */
 async function invoicesOf({ tenant, month = '' }: UsageCommand, client: AdminClient, span: Span): Promise<readonly Invoice[]> {
-  const tenants = tenant === undefined ? (await client.usage({ tenant, ...span, by: 'tenant' })).map(({ key }) => key) : [tenant];
+  const all = async (): Promise<readonly string[]> => {
+    const used = (await client.usage({ tenant, ...span, by: 'tenant' })).map(({ key }) => key);
+    const issued = (await client.prices.issued(month)).map((one) => one.tenant);
+    return [...new Set([...used, ...issued])].toSorted((one, other) => one.localeCompare(other));
+  };
+  const tenants = tenant === undefined ? await all() : [tenant];
   const invoices: Invoice[] = [];
   for (const one of tenants) invoices.push(await client.prices.invoice({ tenant: one, month }));
   return invoices;

@@ -1,18 +1,20 @@
 /** Invoices of a node: what a month costs as of now, what was issued, and what an earlier month's invoice lacks. */
-import type { IssueAnswer, IssueRequest } from '#admin/metering-control.ts';
+import type { IssueAnswer, IssueProgress, IssueRequest, IssuedView } from '#admin/metering-control.ts';
 import type { LedgerKeeper } from '#caas/ledger-keeper.ts';
 import type { Clock } from '#clock';
-import { EcluseError } from '#errors';
+import { EcluseError, reasonOf } from '#errors';
+import { KeyedLock } from '#lifecycle';
 import { correctionsOf } from '#metering/invoice-corrections.ts';
 import { invoiceOf, monthSpan, sumOf } from '#metering/invoice.ts';
 import type { CorrectionLine, Invoice } from '#metering/invoice.ts';
 import { issuedText, parseIssued } from '#metering/issued-invoice.ts';
 import { microsText } from '#metering/money.ts';
 import type { BookVersion } from '#metering/price-book.ts';
-import { insertIssued, lastInvoiceNumber, listIssued } from '#state/invoices.ts';
+import { insertIssued, lastInvoiceNumber, listIssued, listIssuedHeads } from '#state/invoices.ts';
+import type { IssuedHead, IssuedRow } from '#state/invoices.ts';
 import { listChains } from '#state/ledger-heads.ts';
 import type { Sql } from '#state/sql.ts';
-import { findTenant, listTenants } from '#state/tenants.ts';
+import { everyTenant, findTenant, wasTenant } from '#state/tenants.ts';
 
 export interface InvoiceDeps {
   readonly clock: Clock;
@@ -27,6 +29,8 @@ export interface InvoiceDeps {
 const SETTLED_MS = 5 * 60_000;
 /** A month is looked through again in the invoices of so many months after it: each costs as much as an invoice. */
 const CORRECTED_MONTHS = 3;
+/** Numbers follow each other without gaps: one invoice is issued at a time. */
+const ISSUING = 'issuing';
 
 interface Month {
   readonly month: string;
@@ -34,14 +38,18 @@ interface Month {
   readonly toMs: number;
 }
 
+/** What was issued, by month. */
+type IssuedMonths = ReadonlyMap<string, Invoice>;
+
 export class Invoices {
   readonly #deps: InvoiceDeps;
+  readonly #locks = new KeyedLock();
 
   constructor(deps: InvoiceDeps) {
     this.#deps = deps;
   }
 
-  /** As it was issued; otherwise as of now, with what issued invoices of the months before lack. Errors: ECLUSE_INVOICE_REFUSED, ECLUSE_PRICES_UNKNOWN. */
+  /** As it was issued; otherwise as of now, with what issued invoices of the months before lack. Errors: ECLUSE_INVOICE_REFUSED, ECLUSE_INVOICE_DAMAGED, ECLUSE_PRICES_UNKNOWN. */
   async show(tenant: string, month: string): Promise<Invoice> {
     const at = monthOf(month);
     await this.#mustKnow(tenant);
@@ -50,12 +58,19 @@ export class Invoices {
     const own = issued.get(month);
     if (own !== undefined) return { ...own, notes: [...own.notes, ...(await this.#differenceNotes(at, own, issued))] };
     const invoice = await this.#made(tenant, at);
-    if (at.toMs <= this.#deps.clock.nowMs()) return invoice;
-    return { ...invoice, notes: [...invoice.notes, 'the month is not over: this is what there is so far'] };
+    const left = await this.#left(tenant, at);
+    const notes = left.map((one) => `${one.month} was not issued and has ${one.total} ${one.currency} on it`);
+    if (at.toMs > this.#deps.clock.nowMs()) notes.push('the month is not over: this is what there is so far');
+    return { ...invoice, notes: [...invoice.notes, ...notes] };
   }
 
-  /** Makes the month's invoices out: they stand from now on. Errors: as above. */
-  async issue({ month, tenant }: IssueRequest): Promise<IssueAnswer> {
+  /** Those that were issued, by number. */
+  async issued(month: string | undefined): Promise<readonly IssuedView[]> {
+    return (await listIssuedHeads(this.#deps.sql, month)).map(viewOf);
+  }
+
+  /** Makes the month's invoices out: they stand from now on. One tenant's fault keeps nobody else from theirs. Errors: as above. */
+  async issue({ month, tenant }: IssueRequest, onProgress: (progress: IssueProgress) => void): Promise<IssueAnswer> {
     const at = monthOf(month);
     const sinceMs = this.#deps.clock.nowMs() - at.toMs;
     if (sinceMs < SETTLED_MS)
@@ -67,33 +82,52 @@ export class Invoices {
     if (tenant !== undefined) await this.#mustKnow(tenant);
     await this.#deps.flush();
     const tenants = tenant === undefined ? await this.#tenants() : [tenant];
-    const answer: { issued: Invoice[]; skipped: { tenant: string; why: string }[] } = { issued: [], skipped: [] };
-    for (const one of tenants) {
-      const outcome = await this.#issueOne(one, at);
-      if (typeof outcome === 'string') answer.skipped.push({ tenant: one, why: outcome });
-      else answer.issued.push(outcome);
+    const answer = {
+      issued: [] as IssuedView[],
+      skipped: [] as IssueAnswer['skipped'][number][],
+      left: [] as IssueAnswer['left'][number][],
+    };
+    for (const [index, one] of tenants.entries()) {
+      try {
+        const outcome = await this.#locks.run(ISSUING, async () => await this.#issueOne(one, at));
+        if ('why' in outcome) answer.skipped.push({ tenant: one, ...outcome });
+        else answer.issued.push(outcome);
+        answer.left.push(...(await this.#left(one, at)));
+      } catch (error) {
+        answer.skipped.push({ tenant: one, why: reasonOf(error), isFault: true });
+      }
+      onProgress({ tenant: one, done: index + 1, of: tenants.length });
     }
     return answer;
   }
 
-  async #issueOne(tenant: string, at: Month): Promise<Invoice | string> {
+  async #issueOne(tenant: string, at: Month): Promise<IssuedView | { readonly why: string; readonly isFault: boolean }> {
     const { sql, clock } = this.#deps;
-    const before = (await this.#issued(tenant, at.month)).get(at.month)?.issued;
-    if (before !== undefined && before !== null)
-      return `it was issued as number ${String(before.number)} on ${new Date(before.atMs).toISOString()}`;
-    const invoice = await this.#made(tenant, at);
-    if (invoice.lines.length === 0) return 'there is nothing on it';
+    const [before] = (await listIssued(sql, tenant, at.month)).filter(({ month }) => month === at.month);
+    if (before !== undefined) {
+      const when = new Date(before.issuedMs).toISOString();
+      return { why: `it was issued as number ${String(before.number)} on ${when}`, isFault: false };
+    }
+    // Before it is made: what is issued meanwhile by somebody else takes the number.
     const number = (await lastInvoiceNumber(sql)) + 1;
-    const issuedMs = clock.nowMs();
-    const row = { tenant, month: at.month, number, issuedMs, body: issuedText(invoice) };
-    const outcome = await insertIssued(sql, row, microsText(invoice.totalMicros));
-    if (outcome.kind === 'conflict') return 'another invoice was issued at this moment; try again';
-    return { ...invoice, issued: { number, atMs: issuedMs } };
+    const invoice = await this.#made(tenant, at);
+    if (invoice.lines.length === 0) return { why: 'there is nothing on it', isFault: false };
+    const head = {
+      tenant,
+      month: at.month,
+      number,
+      issuedMs: clock.nowMs(),
+      currency: invoice.currency,
+      total: microsText(invoice.totalMicros),
+    };
+    const outcome = await insertIssued(sql, { ...head, body: issuedText(invoice) });
+    if (outcome.kind === 'conflict') return { why: 'another invoice was issued at this moment; try again', isFault: true };
+    return viewOf(head);
   }
 
   async #tenants(): Promise<readonly string[]> {
     const { sql } = this.#deps;
-    const names = [...(await listTenants(sql)).map(({ name }) => name), ...(await listChains(sql)).map(({ tenant }) => tenant)];
+    const names = [...(await everyTenant(sql)), ...(await listChains(sql)).map(({ tenant }) => tenant)];
     return [...new Set(names)].toSorted((one, other) => one.localeCompare(other));
   }
 
@@ -117,8 +151,13 @@ export class Invoices {
 
   /** What a month costs by what the ledger and the prices say now. */
   async #computed(tenant: string, { month, fromMs, toMs }: Month): Promise<Invoice> {
-    const [books, hours] = [await this.#deps.books(), await this.#deps.keeper.hours(tenant, fromMs, toMs)];
-    const invoice = invoiceOf({ tenant, fromMs, toMs, month, books, hours });
+    // It takes up to half a second: nothing else of the node waits for several of them.
+    await new Promise(setImmediate);
+    const { sql, keeper } = this.#deps;
+    const [books, hours] = [await this.#deps.books(), await keeper.hours(tenant, fromMs, toMs)];
+    // Who was not there owes no minimum, and gets no credit.
+    const isOfMonth = hours.length > 0 || (await wasTenant(sql, tenant, fromMs, toMs));
+    const invoice = invoiceOf({ tenant, fromMs, toMs, month: isOfMonth ? month : undefined, books, hours });
     if (invoice !== undefined) return invoice;
     throw new EcluseError({
       code: 'ECLUSE_PRICES_UNKNOWN',
@@ -130,7 +169,7 @@ export class Invoices {
   }
 
   /** What an issued invoice lacks, and no later one had. */
-  async #corrections(at: Month, own: Invoice, issued: ReadonlyMap<string, Invoice>): Promise<readonly CorrectionLine[]> {
+  async #corrections(at: Month, own: Invoice, issued: IssuedMonths): Promise<readonly CorrectionLine[]> {
     const now = await this.#computed(own.tenant, at);
     const corrected = [...issued.values()].flatMap(({ lines }) =>
       lines.filter((line): line is CorrectionLine => line.kind === 'correction' && line.month === at.month),
@@ -138,19 +177,63 @@ export class Invoices {
     return correctionsOf({ month: at.month, now, issued: own.lines, corrected });
   }
 
-  async #differenceNotes(at: Month, own: Invoice, issued: ReadonlyMap<string, Invoice>): Promise<readonly string[]> {
-    const lacks = sumOf(await this.#corrections(at, own, issued));
-    if (lacks === 0n) return [];
-    return [
-      `since it was issued the ledger says ${lacks > 0n ? '+' : ''}${microsText(lacks)} ${own.currency}: that is of the next invoice`,
-    ];
+  async #differenceNotes(at: Month, own: Invoice, issued: IssuedMonths): Promise<readonly string[]> {
+    const corrections = await this.#corrections(at, own, issued);
+    if (corrections.length === 0) return [];
+    const lacks = sumOf(corrections);
+    const amount = `${lacks < 0n ? '' : '+'}${microsText(lacks)} ${own.currency}`;
+    const thisMonth = new Date(this.#deps.clock.nowMs()).toISOString().slice(0, 7);
+    const isLooked = monthBefore(thisMonth, CORRECTED_MONTHS) <= at.month;
+    const where = isLooked
+      ? 'that is of the next invoice'
+      : `no invoice will have it, because the month is longer ago than ${String(CORRECTED_MONTHS)} months`;
+    return [`since it was issued the ledger says ${amount}: ${where}`];
   }
 
-  /** By month, from one on. */
-  async #issued(tenant: string, fromMonth: string): Promise<ReadonlyMap<string, Invoice>> {
-    const rows = await listIssued(this.#deps.sql, tenant, fromMonth);
-    return new Map(rows.map(({ month, number, issuedMs, body }) => [month, parseIssued(body, { number, atMs: issuedMs })]));
+  /** Months before, of those that are corrected, that nobody issued although there is something on them: what came late, or was forgotten. */
+  async #left(tenant: string, at: Month): Promise<IssueAnswer['left']> {
+    const heads = await listIssued(this.#deps.sql, tenant, monthBefore(at.month, CORRECTED_MONTHS));
+    const isIssued = new Set(heads.map(({ month }) => month));
+    const left: IssueAnswer['left'][number][] = [];
+    for (let count = CORRECTED_MONTHS; count > 0; count -= 1) {
+      const month = monthBefore(at.month, count);
+      if (isIssued.has(month)) continue;
+      const { lines, totalMicros, currency } = await this.#computed(tenant, monthOf(month)).catch(orNoPrices);
+      if (lines.length > 0) left.push({ tenant, month, currency, total: microsText(totalMicros) });
+    }
+    return left;
   }
+
+  /** From a month on. */
+  async #issued(tenant: string, fromMonth: string): Promise<IssuedMonths> {
+    const rows = await listIssued(this.#deps.sql, tenant, fromMonth);
+    return new Map(rows.map((row) => [row.month, parsed(row)]));
+  }
+}
+
+/** A month before there were prices costs nothing. */
+function orNoPrices(error: unknown): Pick<Invoice, 'lines' | 'totalMicros' | 'currency'> {
+  if (error instanceof EcluseError && error.code === 'ECLUSE_PRICES_UNKNOWN') return { lines: [], totalMicros: 0n, currency: '' };
+  throw error;
+}
+
+function parsed({ tenant, month, number, issuedMs, body }: IssuedRow): Invoice {
+  try {
+    return parseIssued(body, { number, atMs: issuedMs });
+  } catch (error) {
+    throw new EcluseError({
+      code: 'ECLUSE_INVOICE_DAMAGED',
+      source: 'runtime',
+      status: 500,
+      cause: error,
+      message: `the kept invoice ${String(number)} of ${tenant} for ${month} is damaged`,
+      mend: 'restore the state file from a backup, or its row in the table invoice from what was sent',
+    });
+  }
+}
+
+function viewOf({ tenant, month, number, issuedMs, currency, total }: IssuedHead): IssuedView {
+  return { tenant, month, number, atMs: issuedMs, currency, total };
 }
 
 function monthOf(month: string): Month {

@@ -2,6 +2,8 @@
 import type {
   InvoiceQuery,
   IssueAnswer,
+  IssuedView,
+  IssueProgress,
   IssueRequest,
   PriceBookView,
   PriceControl,
@@ -67,8 +69,12 @@ export class PriceOperations implements PriceControl {
     return await this.#invoices.show(tenant, month);
   }
 
-  async issue(request: IssueRequest): Promise<IssueAnswer> {
-    return await this.#invoices.issue(request);
+  async issue(request: IssueRequest, onProgress: (progress: IssueProgress) => void): Promise<IssueAnswer> {
+    return await this.#invoices.issue(request, onProgress);
+  }
+
+  async issued(month: string | undefined): Promise<readonly IssuedView[]> {
+    return await this.#invoices.issued(month);
   }
 }
 

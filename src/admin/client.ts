@@ -38,7 +38,7 @@ import type {
   SettingsView,
   VersionView,
 } from './edge-control.ts';
-import type { LedgerControl } from './metering-control.ts';
+import type { IssueAnswer, IssueProgress, LedgerControl } from './metering-control.ts';
 import { ifMatchHeader } from './entity-tag.ts';
 import { exactJson, parseExactJson } from './exact-json.ts';
 import { priceClient } from './price-client.ts';
@@ -134,7 +134,10 @@ export function createAdminClient(socketPath: string): AdminClient {
     edge: edgeClient(ask),
     certificates: certificateClient(ask),
     ledger: ledgerClient(socketPath, ask),
-    prices: priceClient(ask),
+    prices: priceClient(
+      ask,
+      async (call, onProgress) => await tellLines<IssueProgress, IssueAnswer>(socketPath, call, onProgress),
+    ),
     changes: async (cursor, limit) =>
       (await get<{ changes: readonly Change[] }>('changes', { after: String(cursor), limit: String(limit) })).changes,
     latestChanges: async (count) =>

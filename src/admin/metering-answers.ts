@@ -117,6 +117,15 @@ const invoice = z.object({
   notes: z.array(z.string()),
 });
 
+const issued = z.object({
+  tenant: z.string(),
+  month: z.string(),
+  number: z.int().min(1).describe('Of all invoices of the node.'),
+  atMs: instantMs,
+  currency: z.string(),
+  total: z.string().describe('In the currency, with six decimals.'),
+});
+
 /** By the names that they have in the document. */
 export const METERING_ANSWERS = {
   LedgerKeys: z.object({ keys: z.array(key.extend({ sinceMs: instantMs })).describe('The one of today last.') }),
@@ -132,9 +141,20 @@ export const METERING_ANSWERS = {
   PriceBookList: z.object({ books: z.array(priceBook).describe('By version.') }),
   PriceBook: priceBook,
   Invoice: invoice,
+  InvoiceList: z.object({ invoices: z.array(issued).describe('By number.') }),
+  IssueProgress: z.object({ tenant: z.string(), done: count.describe('Tenants that were looked at.'), of: count }),
   InvoicesIssued: z.object({
-    issued: z.array(invoice),
-    skipped: z.array(z.object({ tenant: z.string(), why: z.string() })),
+    issued: z.array(issued),
+    skipped: z.array(
+      z.object({
+        tenant: z.string(),
+        why: z.string(),
+        isFault: z.boolean().describe('It has to be mended, or tried again.'),
+      }),
+    ),
+    left: z
+      .array(z.object({ tenant: z.string(), month: z.string(), currency: z.string(), total: z.string() }))
+      .describe('Months before it that have something on them and were not issued.'),
   }),
   LedgerCorrected: z.object({ tenant: z.string(), container: z.string() }),
 } as const;

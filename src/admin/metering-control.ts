@@ -60,10 +60,31 @@ export interface IssueRequest {
   readonly tenant: string | undefined;
 }
 
+/** An invoice that was issued, without its lines. */
+export interface IssuedView {
+  readonly tenant: string;
+  readonly month: string;
+  /** Of all invoices of the node, from 1. */
+  readonly number: number;
+  readonly atMs: number;
+  readonly currency: string;
+  /** With six decimals. */
+  readonly total: string;
+}
+
+export interface IssueProgress {
+  readonly tenant: string;
+  /** Tenants that were looked at, and all of them. */
+  readonly done: number;
+  readonly of: number;
+}
+
 export interface IssueAnswer {
-  readonly issued: readonly Invoice[];
-  /** Whose was not, and why. */
-  readonly skipped: readonly { readonly tenant: string; readonly why: string }[];
+  readonly issued: readonly IssuedView[];
+  /** Whose was not, and why. A fault: it has to be mended, or tried again. */
+  readonly skipped: readonly { readonly tenant: string; readonly why: string; readonly isFault: boolean }[];
+  /** Months before it that have something on them and were not issued. */
+  readonly left: readonly Omit<IssuedView, 'number' | 'atMs'>[];
 }
 
 export interface PriceControl {
@@ -76,5 +97,7 @@ export interface PriceControl {
   /** Errors: ECLUSE_INVOICE_REFUSED, ECLUSE_PRICES_UNKNOWN. */
   invoice(query: InvoiceQuery): Promise<Invoice>;
   /** Makes invoices of a month that is over out; they stand from then on. Errors: as above. */
-  issue(request: IssueRequest): Promise<IssueAnswer>;
+  issue(request: IssueRequest, onProgress: (progress: IssueProgress) => void): Promise<IssueAnswer>;
+  /** Those that were issued, by number. Undefined: of all months. */
+  issued(month: string | undefined): Promise<readonly IssuedView[]>;
 }

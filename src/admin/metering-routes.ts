@@ -140,14 +140,21 @@ export const METERING_ROUTES: readonly AdminRoute[] = [
       await control.prices.invoice({ tenant: captured('tenant'), month: query.month }),
   }),
   jsonRoute({
-    method: 'POST',
+    method: 'GET',
+    path: 'invoices',
+    summary: 'Invoices that were issued',
+    query: z.strictObject({ month: month.optional() }),
+    answer: METERING_ANSWERS.InvoiceList,
+    handle: async ({ control, query }) => ({ invoices: await control.prices.issued(query.month) }),
+  }),
+  linesRoute({
     path: 'invoices',
     summary: 'Issue the invoices of a month that is over',
     body: z.strictObject({ month, tenant: tenant.exactOptional().describe('Whose. Absent: those of all tenants.') }),
-    status: 201,
     refusals: [404, 409],
-    answer: METERING_ANSWERS.InvoicesIssued,
-    handle: async ({ control, body }) => await control.prices.issue({ month: body.month, tenant: body.tenant }),
+    progress: METERING_ANSWERS.IssueProgress,
+    report: METERING_ANSWERS.InvoicesIssued,
+    handle: async ({ control, body }, say) => await control.prices.issue({ month: body.month, tenant: body.tenant }, say),
   }),
 ];
 

@@ -2,7 +2,7 @@
 import type { Invoice } from '#metering/invoice.ts';
 import { withQuery } from './admin-call.ts';
 import type { Call } from './admin-call.ts';
-import type { IssueAnswer, PriceBookView, PriceControl } from './metering-control.ts';
+import type { IssueAnswer, IssuedView, IssueProgress, PriceBookView, PriceControl } from './metering-control.ts';
 
 /** Of an invoice: integers that can exceed what a double holds. */
 const INVOICE_BIGINTS: ReadonlySet<string> = new Set([
@@ -14,10 +14,11 @@ const INVOICE_BIGINTS: ReadonlySet<string> = new Set([
   'energyMicroWhEstimate',
 ]);
 
-/** A thousand tenants with a hundred containers each take half a second each. */
-const ISSUE_TIMEOUT_MS = 15 * 60_000;
-
-export function priceClient(ask: <T>(call: Call) => Promise<T>): PriceControl {
+/** `tell`: a request whose answer comes line by line. */
+export function priceClient(
+  ask: <T>(call: Call) => Promise<T>,
+  tell: (call: Pick<Call, 'path' | 'body'>, onProgress: (progress: IssueProgress) => void) => Promise<IssueAnswer>,
+): PriceControl {
   return {
     history: async () => (await ask<{ books: readonly PriceBookView[] }>({ method: 'GET', path: 'prices' })).books,
     show: async (version) => await ask<PriceBookView>({ method: 'GET', path: `prices/${String(version ?? 'last')}` }),
@@ -31,15 +32,9 @@ export function priceClient(ask: <T>(call: Call) => Promise<T>): PriceControl {
       const path = withQuery(`invoices/${encodeURIComponent(tenant)}`, { month });
       return await ask<Invoice>({ method: 'GET', path, bigints: INVOICE_BIGINTS });
     },
-    issue: async ({ month, tenant }) => {
-      const body = tenant === undefined ? { month } : { month, tenant };
-      return await ask<IssueAnswer>({
-        method: 'POST',
-        path: 'invoices',
-        body,
-        bigints: INVOICE_BIGINTS,
-        patienceMs: ISSUE_TIMEOUT_MS,
-      });
-    },
+    issue: async ({ month, tenant }, onProgress) =>
+      await tell({ path: 'invoices', body: tenant === undefined ? { month } : { month, tenant } }, onProgress),
+    issued: async (month) =>
+      (await ask<{ invoices: readonly IssuedView[] }>({ method: 'GET', path: withQuery('invoices', { month }) })).invoices,
   };
 }

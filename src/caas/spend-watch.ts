@@ -38,6 +38,8 @@ export interface SpendingContainer {
 const PERIOD_MS = 300_000;
 /** How late it may be for a new price book. */
 const TURN_MS = 1_000;
+/** After a look that failed. */
+const RETRY_MS = 10_000;
 const WARN_PERCENT = 80n;
 
 export type SpendState = 'within' | 'warned' | 'reached';
@@ -64,7 +66,12 @@ export class SpendWatch {
     const round = async (): Promise<void> => {
       if (clock.monotonicMs() < this.#dueMs) return;
       this.#dueMs = clock.monotonicMs() + PERIOD_MS;
-      await this.round();
+      try {
+        await this.round();
+      } catch (error) {
+        this.#dueMs = clock.monotonicMs() + RETRY_MS;
+        throw error;
+      }
     };
     return startLoop(this.#deps, { name: 'spend', periodMs: TURN_MS, round });
   }

@@ -1,4 +1,5 @@
 /** Invoices for programs of others: FOCUS 1.2 (focus.finops.org) and CloudEvents 1.0. Pure. */
+import { createHash } from 'node:crypto';
 import { decimalText, microsText } from './money.ts';
 import { divideHalfEven } from './money.ts';
 import { skuOf } from './invoice.ts';
@@ -187,18 +188,28 @@ export function describe(line: InvoiceLine): string {
   return `${sku.about} of ${line.name === '' ? line.container.slice(0, 12) : line.name}${line.tariff === 'off-peak' ? ', off-peak' : ''}`;
 }
 
-/** CloudEvents 1.0 in their JSON format, one a line of the invoice. The same invoice has the same ids, whenever it is printed. */
+/**
+ * CloudEvents 1.0 in their JSON format, one a line of the invoice. An issued invoice has the same ids, whenever it is printed; those of one that is not are
+ * of what it says now, and of another type.
+ */
 export function invoiceEvents(invoice: Invoice, source: string): readonly object[] {
   return invoice.lines.map((line, index) => ({
     specversion: '1.0',
-    id: `${invoiceId(invoice)}-${String(index + 1)}`,
+    id: invoice.issued === null ? draftId(invoice, line) : `${invoiceId(invoice)}-${String(index + 1)}`,
     source,
-    type: 'ecluse.invoice.line',
+    type: invoice.issued === null ? 'ecluse.invoice.draft-line' : 'ecluse.invoice.line',
     subject: invoice.tenant,
     time: instantText(line.toMs),
     datacontenttype: 'application/json',
-    data: { invoice: invoiceId(invoice), currency: invoice.currency, ...lineTexts(line) },
+    data: { invoice: invoiceId(invoice), number: invoice.issued?.number ?? null, currency: invoice.currency, ...lineTexts(line) },
   }));
+}
+
+function draftId(invoice: Invoice, line: InvoiceLine): string {
+  const digest = createHash('sha256')
+    .update(JSON.stringify(lineTexts(line)))
+    .digest('hex');
+  return `${invoiceId(invoice)}-draft-${digest.slice(0, 32)}`;
 }
 
 /** A line with exact amounts as texts. */

@@ -165,6 +165,8 @@ export const SCHEMA_VERSIONS: readonly (readonly string[])[] = [
   [
     // Invoices that were sent: JSON (metering/issued-invoice.ts). None is ever changed.
     `CREATE TABLE invoice (
-       tenant TEXT NOT NULL, month TEXT NOT NULL, number BIGINT NOT NULL UNIQUE, issued_ms BIGINT NOT NULL, body TEXT NOT NULL, PRIMARY KEY (tenant, month))`,
+       tenant TEXT NOT NULL, month TEXT NOT NULL, number BIGINT NOT NULL UNIQUE, issued_ms BIGINT NOT NULL, currency TEXT NOT NULL,
+       total TEXT NOT NULL, body TEXT NOT NULL, PRIMARY KEY (tenant, month))`,
+    `CREATE INDEX change_tenant ON change (key, seq) WHERE kind IN ('tenant.added', 'tenant.removed')`,
   ],
 ];

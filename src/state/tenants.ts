@@ -100,6 +100,27 @@ export async function removeTenant(sql: Sql, name: string, nowMs: number): Promi
   ]);
 }
 
+/** Names of all tenants that there ever were. */
+export async function everyTenant(sql: Sql): Promise<readonly string[]> {
+  const rows = await sql.read(`SELECT DISTINCT key FROM change WHERE kind IN ('tenant.added', 'tenant.removed')`, []);
+  return rows.map((row) => textOf(row, 'key'));
+}
+
+/** Whether there was a tenant of this name at any time in a span: tenants of earlier days have gone, and others have their names. */
+export async function wasTenant(sql: Sql, name: string, fromMs: number, toMs: number): Promise<boolean> {
+  const rows = await sql.read(
+    `SELECT at_ms, kind FROM change WHERE key = ? AND kind IN ('tenant.added', 'tenant.removed') AND at_ms < ? ORDER BY seq`,
+    [name, toMs],
+  );
+  let isThere = false;
+  for (const row of rows) {
+    const isAdded = textOf(row, 'kind') === 'tenant.added';
+    if (isThere && !isAdded && integerOf(row, 'at_ms') > fromMs) return true;
+    isThere = isAdded;
+  }
+  return isThere;
+}
+
 export async function findTenant(sql: Sql, name: string): Promise<Tenant | undefined> {
   const [row] = await sql.read('SELECT * FROM tenant WHERE name = ?', [name]);
   return row === undefined ? undefined : tenantOf(row);

@@ -301,6 +301,7 @@ test('what a correction takes away is exact', () => {
       ingressBytes: 0,
     },
   });
+  expect(parse('invoice ls')).toMatchObject({ kind: 'invoice-ls', month: undefined });
   expect(parse('invoice issue --month 2026-11')).toMatchObject({ kind: 'invoice-issue', month: '2026-11', tenant: undefined });
   expect(parse('invoice --tenant acme --month 2026-11 --format focus')).toMatchObject({ month: '2026-11', format: 'focus' });
   expect(parse('usage --month 2026-11 --format focus')).toMatchObject({ month: '2026-11', tenant: undefined });

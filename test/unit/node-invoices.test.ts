@@ -4,10 +4,12 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import * as fc from 'fast-check';
+import type { IssueAnswer } from '#admin/metering-control.ts';
 import type { Invoice, InvoiceLine } from '#metering/invoice.ts';
 import { sumOf } from '#metering/invoice.ts';
+import { microsText } from '#metering/money.ts';
 import { bookFromMs, priceBookSchema } from '#metering/price-book.ts';
-import { readChanges } from '#state/change-log.ts';
+import { changeWrite, readChanges } from '#state/change-log.ts';
 import type { Incarnation } from '#state/ledger.ts';
 import type { SqlValue, SqlWrite } from '#state/sql.ts';
 import { Invoices } from '../../src/node-invoices.ts';
@@ -32,6 +34,7 @@ beforeEach(async () => {
   store = await openLedgerStore(folder);
   prices = { prices: { vcpuHour: '0.012345', egressGb: '0.07' } };
   invoices = invoicesOf(store);
+  await store.sql.write([changeWrite(OCTOBER_MS, 'tenant.added', 'acme')]);
 });
 
 afterEach(async () => {
@@ -62,12 +65,17 @@ async function correct(at: Incarnation, fromMs: number, cpuNs: number): Promise<
   await store.control.correct({ ...none, container: at.container, reason: 'a test', fromMs, toMs: fromMs + 1000, cpuNs });
 }
 
-async function issue(month: string, tenant?: string): Promise<Invoice> {
-  const { issued, skipped } = await invoices.issue({ month, tenant });
+async function issueAll(month: string, tenant?: string): Promise<IssueAnswer> {
+  return await invoices.issue({ month, tenant }, () => undefined);
+}
+
+/** As it was issued. */
+async function issue(month: string, tenant = 'acme'): Promise<Invoice> {
+  const { issued, skipped } = await issueAll(month, tenant);
   expect(skipped).toEqual([]);
-  const [invoice] = issued;
-  if (invoice === undefined) throw new Error('nothing was issued');
-  return invoice;
+  const shown = { ...(await invoices.show(tenant, month)), notes: [] };
+  expect(issued.map(({ number, total }) => [number, total])).toEqual([[shown.issued?.number, microsText(shown.totalMicros)]]);
+  return shown;
 }
 
 function correctionsIn({ lines }: Invoice): readonly InvoiceLine[] {
@@ -113,9 +121,9 @@ test('an invoice that was issued stays as it is, and what changes is of the next
   expect(sumOf(correctionsIn(await issue('2026-12')))).toBe(-37_035n);
   const told = (await readChanges(store.sql, 0, 100)).filter(({ kind }) => kind === 'invoice.issued');
   expect(told.map(({ data }) => data)).toEqual([
-    { month: '2026-10', number: 1, total: '0.123450' },
-    { month: '2026-11', number: 2, total: '0.034690' },
-    { month: '2026-12', number: 3, total: '-0.027035' },
+    { month: '2026-10', number: 1, total: '0.123450 EUR' },
+    { month: '2026-11', number: 2, total: '0.034690 EUR' },
+    { month: '2026-12', number: 3, total: '-0.027035 EUR' },
   ]);
 });
 
@@ -188,24 +196,85 @@ test('all tenants at once, each once, with numbers that follow each other', asyn
   await use(await store.container('acme', 'a', OCTOBER_MS), VCPU_HOUR_NS);
   await use(await store.container('other', 'a', OCTOBER_MS), VCPU_HOUR_NS);
   await use(await store.container('late', 'a', NOVEMBER_MS), VCPU_HOUR_NS);
-  await expect(invoices.issue({ month: '2026-10', tenant: undefined })).rejects.toMatchObject({
+  await expect(issueAll('2026-10')).rejects.toMatchObject({
     code: 'ECLUSE_INVOICE_REFUSED',
     status: 409,
   });
   store.clock.setMs(NOVEMBER_MS + SETTLED_MS);
-  const first = await invoices.issue({ month: '2026-10', tenant: undefined });
-  expect(first.issued.map(({ tenant, issued }) => [tenant, issued?.number])).toEqual([
+  const first = await issueAll('2026-10');
+  expect(first.issued.map(({ tenant, number }) => [tenant, number])).toEqual([
     ['acme', 1],
     ['other', 2],
   ]);
-  expect(first.skipped).toEqual([{ tenant: 'late', why: 'there is nothing on it' }]);
-  const again = await invoices.issue({ month: '2026-10', tenant: undefined });
+  expect(first.skipped).toEqual([{ tenant: 'late', why: 'there is nothing on it', isFault: false }]);
+  const again = await issueAll('2026-10');
   expect(again.issued).toEqual([]);
   expect(again.skipped.map(({ why }) => why)).toEqual([
     'it was issued as number 1 on 2026-11-01T00:05:00.000Z',
     'there is nothing on it',
     'it was issued as number 2 on 2026-11-01T00:05:00.000Z',
   ]);
-  await expect(invoices.issue({ month: '2026-10', tenant: 'nobody' })).rejects.toMatchObject({ status: 404 });
+  await expect(issueAll('2026-10', 'nobody')).rejects.toMatchObject({ status: 404 });
   await expect(invoices.show('acme', '2026-13')).rejects.toMatchObject({ status: 400 });
+});
+
+test('who was no tenant in a month owes no minimum for it, today and later', async () => {
+  prices = { prices: { vcpuHour: 1 }, plans: { default: { minimum: '5' } } };
+  await store.sql.write([
+    changeWrite(OCTOBER_MS, 'tenant.added', 'gone'),
+    changeWrite(NOVEMBER_MS + HOUR_MS, 'tenant.removed', 'gone'),
+    changeWrite(DECEMBER_MS + HOUR_MS, 'tenant.added', 'gone'), // Somebody else.
+  ]);
+  await use(await store.container('gone', 'a', OCTOBER_MS), VCPU_HOUR_NS);
+  store.clock.setMs(Date.UTC(2027, 1, 1) + SETTLED_MS);
+  const totals = async (month: string): Promise<readonly string[]> =>
+    (await issueAll(month)).issued.map(({ tenant, total }) => `${tenant} ${total}`);
+  expect(await totals('2026-09')).toEqual([]);
+  expect(await totals('2026-10')).toEqual(['acme 5.000000', 'gone 5.000000']);
+  expect(await totals('2026-11')).toEqual(['acme 5.000000', 'gone 5.000000']);
+  await store.sql.write([changeWrite(DECEMBER_MS + 2 * HOUR_MS, 'tenant.removed', 'gone')]);
+  expect(await totals('2026-12')).toEqual(['acme 5.000000', 'gone 5.000000']);
+  expect(await totals('2027-01')).toEqual(['acme 5.000000']);
+});
+
+test('a month that nobody issued is named when something comes late', async () => {
+  await use(await store.container('acme', 'a', NOVEMBER_MS), VCPU_HOUR_NS);
+  const late = await store.container('acme', 'a', OCTOBER_MS);
+  store.clock.setMs(DECEMBER_MS + SETTLED_MS);
+  expect((await issueAll('2026-10')).skipped).toEqual([{ tenant: 'acme', why: 'there is nothing on it', isFault: false }]);
+  await use(late, VCPU_HOUR_NS);
+  const left = { tenant: 'acme', month: '2026-10', currency: 'EUR', total: '0.012345' };
+  expect((await invoices.show('acme', '2026-11')).notes).toEqual(['2026-10 was not issued and has 0.012345 EUR on it']);
+  const { issued, left: said } = await issueAll('2026-11');
+  expect([issued.map(({ total }) => total), said]).toEqual([['0.012345'], [left]]);
+  await issue('2026-10');
+  expect((await issueAll('2026-11')).left).toEqual([]);
+});
+
+test('a damaged invoice is named, and keeps nobody else from theirs', async () => {
+  for (const tenant of ['acme', 'other']) {
+    const at = await use(await store.container(tenant, 'a', OCTOBER_MS), VCPU_HOUR_NS);
+    await use({ ...at, meteredToMs: NOVEMBER_MS }, VCPU_HOUR_NS);
+  }
+  store.clock.setMs(DECEMBER_MS + SETTLED_MS);
+  expect((await issueAll('2026-10')).issued).toHaveLength(2);
+  await store.sql.write([{ sql: `UPDATE invoice SET body = '{' WHERE tenant = 'acme'`, values: [] }]);
+  const why = 'the kept invoice 1 of acme for 2026-10 is damaged';
+  const { issued, skipped } = await issueAll('2026-11');
+  expect(issued.map(({ tenant, number }) => [tenant, number])).toEqual([['other', 3]]);
+  expect(skipped).toEqual([{ tenant: 'acme', why, isFault: true }]);
+  await expect(invoices.show('acme', '2026-10')).rejects.toMatchObject({ code: 'ECLUSE_INVOICE_DAMAGED', message: why });
+  expect(await invoices.issued('2026-10')).toMatchObject([{ number: 1, total: '0.012345' }, { number: 2 }]);
+});
+
+test('two who issue at once bill a correction once', async () => {
+  const at = await use(await store.container('acme', 'a', OCTOBER_MS), VCPU_HOUR_NS);
+  store.clock.setMs(JANUARY_MS + SETTLED_MS);
+  await issue('2026-10');
+  await correct(at, OCTOBER_MS + 5000, VCPU_HOUR_NS);
+  await Promise.all(['2026-11', '2026-12'].map(async (month) => await issueAll(month)));
+  expect((await invoices.issued(undefined)).map(({ number, total }) => [number, total])).toEqual([
+    [1, '0.012345'],
+    [2, '0.012345'],
+  ]);
 });

@@ -88,6 +88,7 @@ const REQUESTS: Readonly<Record<string, Omit<Asked, 'method'>>> = {
   'GET prices/{version}': { path: 'prices/1' },
   'GET invoices/{tenant}': { path: 'invoices/acme?month=1970-01' },
   'POST invoices': { path: 'invoices', body: { month: '1970-01' } },
+  'GET invoices': { path: 'invoices?month=1970-01' },
   'GET openapi.json': { path: 'openapi.json' },
 };
 

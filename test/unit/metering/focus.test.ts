@@ -6,6 +6,7 @@ import { invoiceOf, sumOf } from '#metering/invoice.ts';
 import type { Invoice } from '#metering/invoice.ts';
 import { FOCUS_COLUMNS, focusRows, invoiceEvents } from '#metering/invoice-formats.ts';
 import type { FocusRow } from '#metering/invoice-formats.ts';
+import * as z from 'zod';
 import { parseMicros } from '#metering/money.ts';
 import { bookFromMs, priceBookSchema } from '#metering/price-book.ts';
 import { focusCsv } from '../../../src/cli-prices.ts';
@@ -205,7 +206,8 @@ describe('FOCUS 1.2', () => {
 });
 
 test('CloudEvents have what 1.0 asks for, and the same ids again', () => {
-  const made = invoice([{ at: 1, cpuNs: 10n ** 13n, egressBytes: 10n ** 10n }]);
+  const draft = invoice([{ at: 1, cpuNs: 10n ** 13n, egressBytes: 10n ** 10n }]);
+  const made = { ...draft, issued: { number: 7, atMs: MONTH.toMs } };
   const events = invoiceEvents(made, 'ecluse');
   expect(events).toHaveLength(made.lines.length);
   expect(events[0]).toMatchObject({
@@ -216,4 +218,11 @@ test('CloudEvents have what 1.0 asks for, and the same ids again', () => {
     id: 'acme-2026-11-1',
   });
   expect(invoiceEvents(made, 'ecluse')).toEqual(events);
+  // Of one that is not issued they are others, and others again when it says something else.
+  const idsOf = (of: Invoice): readonly string[] =>
+    invoiceEvents(of, 'ecluse').map((event) => z.looseObject({ id: z.string() }).parse(event).id);
+  const later = invoice([{ at: 1, cpuNs: 10n ** 14n, egressBytes: 10n ** 10n }]);
+  expect(idsOf(draft)).toEqual(idsOf(draft));
+  expect(new Set([...idsOf(made), ...idsOf(draft)]).size).toBe(2 * made.lines.length);
+  expect(idsOf(later)[0]).not.toBe(idsOf(draft)[0]);
 });
