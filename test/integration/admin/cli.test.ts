@@ -186,18 +186,39 @@ export DOCKER_CERT_PATH='/tmp/it'\''s acme'
     expect(focus.split('\r\n')).toHaveLength(4);
     expect((await remote('usage --month 1970-01 --tenant acme --format focus')).out).toBe(focus);
     const events = (await invoice('cloudevents')).trimEnd().split('\n');
-    expect(events.map((line): unknown => JSON.parse(line))).toMatchObject([{ specversion: '1.0' }, { id: 'acme-1970-01-2' }]);
+    expect(events.map((line): unknown => JSON.parse(line))).toMatchObject([
+      { specversion: '1.0' },
+      { type: 'ecluse.invoice.draft-line' },
+    ]);
+    expect(events[1]).toMatch(/"id":"acme-1970-01-draft-[0-9a-f]{32}"/);
     expect((await remote('usage --format cloudevents')).out).toContain('"type":"ecluse.usage"');
     expect((await remote('invoice --tenant nobody')).err).toBe('ecluse: tenant nobody does not exist; see: ecluse tenant ls\n');
     const now = await remote('invoice --tenant acme');
     expect(now.out).toContain('note: the month is not over: this is what there is so far');
+    const issued = await remote('invoice issue --month 1970-01 --tenant acme');
+    expect([issued.err, issued.out]).toEqual([
+      '',
+      expect.stringMatching(/^NUMBER +TENANT +.*\n1 +acme +1970-01 +\S+ +EUR +0\.310000\n$/),
+    ]);
+    expect((await remote('invoice ls')).out).toBe(issued.out);
+    expect(await invoice('text')).toMatch(/, number 1, issued \d{4}-\d\d-\d\d\n/);
+    expect(await invoice('cloudevents')).toContain('"id":"acme-1970-01-2","source":"ecluse","type":"ecluse.invoice.line"');
+    const again = await remote('invoice issue --month 1970-01 --tenant acme');
+    expect([again.out, again.err]).toEqual([
+      '',
+      expect.stringMatching(/^ecluse: acme: not issued: it was issued as number 1 on /),
+    ]);
+    expect((await remote('invoice issue --month 2999-01')).err).toMatch(/^ecluse: 2999-01 is not over yet/);
   });
 
   test('ledger: verified, corrected, exported, and proved without a daemon', async () => {
     expect((await remote('ledger verify')).out).toMatch(/\nacme +fits +1 +1 +0 +0 +0 +0\n$/);
     const correct = `ledger correct acme/web --at 1970-01-01T00:10:00Z --reason twice --cpu-seconds=-900`;
     expect((await remote(correct)).out).toBe(`the ledger of acme has a correction of ${CONTAINER.id.slice(0, 12)}\n`);
-    expect((await remote('invoice --tenant acme --month 1970-01')).out).toMatch(/total +EUR +0\.305000\n/);
+    // It was issued, and stands.
+    expect((await remote('invoice --tenant acme --month 1970-01')).out).toMatch(
+      /total +EUR +0\.310000\nnote: since it was issued the ledger says -0\.005000 EUR: no invoice will have it, because the month is longer ago than 3 months\n$/,
+    );
     const key = (await remote('ledger key')).out.split(' ')[0] ?? '';
     const exported = (await remote('ledger export --tenant acme')).out;
     const folder = await mkdtemp(join(tmpdir(), 'ecluse-export-'));
