@@ -13,6 +13,7 @@ import type { BookVersion } from '#metering/price-book.ts';
 import { insertIssued, lastInvoiceNumber, listIssued, listIssuedHeads } from '#state/invoices.ts';
 import type { IssuedHead, IssuedRow } from '#state/invoices.ts';
 import { listChains } from '#state/ledger-heads.ts';
+import { readSetting, writeSetting } from '#state/settings.ts';
 import type { Sql } from '#state/sql.ts';
 import { everyTenant, findTenant, wasTenant } from '#state/tenants.ts';
 
@@ -29,6 +30,8 @@ export interface InvoiceDeps {
 const SETTLED_MS = 5 * 60_000;
 /** A month is looked through again in the invoices of so many months after it: each costs as much as an invoice. */
 const CORRECTED_MONTHS = 3;
+/** A setting for each month whose invoices were issued, of whomever. */
+const ISSUED_KEY = 'invoices.';
 /** Numbers follow each other without gaps: one invoice is issued at a time. */
 const ISSUING = 'issuing';
 
@@ -81,6 +84,7 @@ export class Invoices {
       );
     if (tenant !== undefined) await this.#mustKnow(tenant);
     await this.#deps.flush();
+    await writeSetting(this.#deps.sql, `${ISSUED_KEY}${month}`, 'issued');
     const tenants = tenant === undefined ? await this.#tenants() : [tenant];
     const answer = {
       issued: [] as IssuedView[],
@@ -190,14 +194,15 @@ export class Invoices {
     return [`since it was issued the ledger says ${amount}: ${where}`];
   }
 
-  /** Months before, of those that are corrected, that nobody issued although there is something on them: what came late, or was forgotten. */
+  /** Months before that were issued, but not to this tenant, and have something on them by now. A month that nobody's invoice was issued of is nobody's concern. */
   async #left(tenant: string, at: Month): Promise<IssueAnswer['left']> {
-    const heads = await listIssued(this.#deps.sql, tenant, monthBefore(at.month, CORRECTED_MONTHS));
+    const { sql } = this.#deps;
+    const heads = await listIssued(sql, tenant, monthBefore(at.month, CORRECTED_MONTHS));
     const isIssued = new Set(heads.map(({ month }) => month));
     const left: IssueAnswer['left'][number][] = [];
     for (let count = CORRECTED_MONTHS; count > 0; count -= 1) {
       const month = monthBefore(at.month, count);
-      if (isIssued.has(month)) continue;
+      if (isIssued.has(month) || (await readSetting(sql, `${ISSUED_KEY}${month}`)) === undefined) continue;
       const { lines, totalMicros, currency } = await this.#computed(tenant, monthOf(month)).catch(orNoPrices);
       if (lines.length > 0) left.push({ tenant, month, currency, total: microsText(totalMicros) });
     }

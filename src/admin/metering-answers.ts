@@ -154,7 +154,7 @@ export const METERING_ANSWERS = {
     ),
     left: z
       .array(z.object({ tenant: z.string(), month: z.string(), currency: z.string(), total: z.string() }))
-      .describe('Months before it that have something on them and were not issued.'),
+      .describe('Months before it that were issued, but not to this tenant, and have something on them by now.'),
   }),
   LedgerCorrected: z.object({ tenant: z.string(), container: z.string() }),
 } as const;

@@ -83,7 +83,7 @@ export interface IssueAnswer {
   readonly issued: readonly IssuedView[];
   /** Whose was not, and why. A fault: it has to be mended, or tried again. */
   readonly skipped: readonly { readonly tenant: string; readonly why: string; readonly isFault: boolean }[];
-  /** Months before it that have something on them and were not issued. */
+  /** Months before it that were issued, but not to this tenant, and have something on them by now. */
   readonly left: readonly Omit<IssuedView, 'number' | 'atMs'>[];
 }
 
@@ -94,7 +94,7 @@ export interface PriceControl {
   show(version: number | undefined): Promise<PriceBookView>;
   /** Errors: ECLUSE_PRICES_REFUSED; nothing was changed. */
   apply(request: PriceRequest): Promise<PriceBookView>;
-  /** Errors: ECLUSE_INVOICE_REFUSED, ECLUSE_PRICES_UNKNOWN. */
+  /** Errors: ECLUSE_INVOICE_REFUSED, ECLUSE_INVOICE_DAMAGED, ECLUSE_PRICES_UNKNOWN. */
   invoice(query: InvoiceQuery): Promise<Invoice>;
   /** Makes invoices of a month that is over out; they stand from then on. Errors: as above. */
   issue(request: IssueRequest, onProgress: (progress: IssueProgress) => void): Promise<IssueAnswer>;

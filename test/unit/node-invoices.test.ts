@@ -13,6 +13,7 @@ import { changeWrite, readChanges } from '#state/change-log.ts';
 import type { Incarnation } from '#state/ledger.ts';
 import type { SqlValue, SqlWrite } from '#state/sql.ts';
 import { Invoices } from '../../src/node-invoices.ts';
+import type { InvoiceDeps } from '../../src/node-invoices.ts';
 import { openLedgerStore } from '../support/ledger-store.ts';
 import type { LedgerStore } from '../support/ledger-store.ts';
 
@@ -43,7 +44,7 @@ afterEach(async () => {
 });
 
 /** By `prices` as they are then. */
-function invoicesOf(of: Pick<LedgerStore, 'clock' | 'sql' | 'keeper'>): Invoices {
+function invoicesOf(of: Pick<InvoiceDeps, 'clock' | 'sql' | 'keeper'>): Invoices {
   const books = async () => {
     const book = priceBookSchema.parse({ currency: 'EUR', from: '2026-10-01T00:00:00Z', issuer: 'Example', ...prices });
     return [{ version: 1, fromMs: bookFromMs(book), book }];
@@ -237,7 +238,19 @@ test('who was no tenant in a month owes no minimum for it, today and later', asy
   expect(await totals('2027-01')).toEqual(['acme 5.000000']);
 });
 
-test('a month that nobody issued is named when something comes late', async () => {
+test('who only looks at invoices and issues none is told of no other month, and waits for one alone', async () => {
+  for (const ms of [OCTOBER_MS, NOVEMBER_MS, DECEMBER_MS]) await use(await store.container('acme', 'a', ms), VCPU_HOUR_NS);
+  store.clock.setMs(JANUARY_MS + SETTLED_MS);
+  let asked = 0;
+  const hours: LedgerStore['keeper']['hours'] = async (...of) => {
+    asked += 1;
+    return await store.keeper.hours(...of);
+  };
+  const shown = await invoicesOf({ ...store, keeper: { hours } }).show('acme', '2026-12');
+  expect([shown.notes, shown.totalMicros, asked]).toEqual([[], 12_345n, 1]);
+});
+
+test('a month without an invoice is named when something comes late', async () => {
   await use(await store.container('acme', 'a', NOVEMBER_MS), VCPU_HOUR_NS);
   const late = await store.container('acme', 'a', OCTOBER_MS);
   store.clock.setMs(DECEMBER_MS + SETTLED_MS);
