@@ -271,11 +271,13 @@ function counterAt(samples: readonly Sample[], atMs: number): number | undefined
 }
 
 async function cost(scene: MeteringScene): Promise<Readonly<Record<string, unknown>>> {
-  const count = Number(values.idle);
+  const asked = Number(values.idle);
   const without = await primaryCpuShare(scene);
   const ids: string[] = [];
+  let begun = 0;
   const lane = async (): Promise<void> => {
-    while (ids.length < count) {
+    while (begun < asked) {
+      begun += 1;
       const id = await scene.create({ script: 'sleep 100000', memoryMib: 16 });
       ids.push(id);
       await scene.start(id);
@@ -284,6 +286,7 @@ async function cost(scene: MeteringScene): Promise<Readonly<Record<string, unkno
   await Promise.all(Array.from({ length: LANES }, lane));
   await sleep(YOUNG_MS);
   const withThem = await primaryCpuShare(scene);
+  const count = ids.length;
   const cgroups = cgroupsOf(scene, ids);
   if (cgroups.length !== ids.length) throw new Error(`${String(cgroups.length)} of ${String(ids.length)} containers are metered`);
   // In turns: the machine is not the same from minute to minute.
