@@ -37,7 +37,7 @@ function intervalOf(at: Incarnation, seed: number) {
     ingressBytes: seed,
     egressBytes: seed,
   };
-  return { ...used, heldMs: 0, toMs: at.meteredToMs + INTERVAL_MS };
+  return { ...used, heldMs: 0, streamMs: 0, toMs: at.meteredToMs + INTERVAL_MS };
 }
 
 function chained(sql: Sql): Append {

@@ -56,7 +56,7 @@ function fill(file: string, nowMs: number): void {
     database.exec(`
       ${count(number)} INSERT INTO usage_${table}
         SELECT s.id, ${String(fromMs)} + n.i * ${String(stepMs)}, ${String(fromMs)} + n.i * ${String(stepMs)},
-          ${String(fromMs)} + (n.i + 1) * ${String(stepMs)}, s.id * 1000 + n.i, s.id * 7 + n.i, (s.id * 7919 + n.i) % 1073741824, s.id % 97, n.i * 1021, n.i * 104729, 0, 0, 0
+          ${String(fromMs)} + (n.i + 1) * ${String(stepMs)}, s.id * 1000 + n.i, s.id * 7 + n.i, (s.id * 7919 + n.i) % 1073741824, s.id % 97, n.i * 1021, n.i * 104729, 0, 0, 0, s.id % 11, s.id * 13, n.i * 17
         FROM usage_subject AS s CROSS JOIN n WHERE s.container = '' OR (s.id + n.i) % 10 <> 0`);
   };
   const today = bucketOf(nowMs, 'day');
@@ -71,10 +71,10 @@ function fill(file: string, nowMs: number): void {
       SELECT s.container, 1, n.i + 1, s.tenant, s.host, ${String(nowMs)} - 20000 + n.i * 10000, ${String(nowMs)} - 10000 + n.i * 10000, 5, 7, 1, 2, 3, 0,
         row_number() OVER (PARTITION BY s.tenant ORDER BY n.i, s.id)
       FROM usage_subject AS s CROSS JOIN n WHERE s.container <> '';
-    INSERT INTO ledger_chain SELECT tenant, COUNT(*), '', '{}', 0, 0 FROM ledger GROUP BY tenant;
+    INSERT INTO ledger_chain SELECT tenant, COUNT(*), '', '{}', 0, 0, 0 FROM ledger GROUP BY tenant;
     ANALYZE`);
   // The sums of a chain are of no matter here, but have to be there.
-  const zero = `{"rows":"0","cpuNs":"0","memoryByteMs":"0","requests":"0","ingressBytes":"0","egressBytes":"0","heldMs":"0","snapshotByteMs":"0"}`;
+  const zero = `{"rows":"0","cpuNs":"0","memoryByteMs":"0","requests":"0","ingressBytes":"0","egressBytes":"0","heldMs":"0","snapshotByteMs":"0","diskByteMs":"0","streamMs":"0"}`;
   database.prepare('UPDATE ledger_chain SET totals = ?').run(zero);
   database.close();
 }

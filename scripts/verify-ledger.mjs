@@ -13,7 +13,11 @@ import { createHash, createPublicKey, verify } from 'node:crypto';
 import { readFileSync, realpathSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 
-const QUANTITIES = ['cpuNs', 'memoryByteMs', 'requests', 'ingressBytes', 'egressBytes', 'heldMs', 'snapshotByteMs'];
+const FIRST_QUANTITIES = ['cpuNs', 'memoryByteMs', 'requests', 'ingressBytes', 'egressBytes', 'heldMs', 'snapshotByteMs'];
+const LATER_QUANTITIES = ['diskByteMs', 'streamMs'];
+const QUANTITIES = [...FIRST_QUANTITIES, ...LATER_QUANTITIES];
+/** Exports of format 1 say no formats of their rows and heads, and have no later quantities. */
+const EXPORT_FORMATS = ['ecluse-ledger-export-1', 'ecluse-ledger-export-2'];
 const ZEROS = '0'.repeat(64);
 
 const sha256 = (bytes) => createHash('sha256').update(bytes).digest('hex');
@@ -24,6 +28,13 @@ const integer = (text) => {
 };
 
 class Misfit extends Error {}
+
+/** What a row or head says, where its format has all that it says. */
+function quantitiesOf(what, said, hasLater) {
+  for (const name of LATER_QUANTITIES)
+    if (!hasLater && integer(said[name] ?? '0') !== 0n) throw new Misfit(`${what}: its format has no ${name}, and it says one`);
+  return (hasLater ? QUANTITIES : FIRST_QUANTITIES).map((name) => integer(said[name]));
+}
 
 function keyOf({ id, publicKey }) {
   const key = createPublicKey(publicKey);
@@ -42,20 +53,22 @@ function checkSignature(what, fields, { key, signature }, keys) {
 
 function checkHead(head, tenant, keys) {
   const { day, sequence = 0, number, hash, totals, signedMs } = head;
-  const sums = ['rows', ...QUANTITIES].map((name) => integer(totals[name]));
-  const named =
-    sequence === 0 ? ['ecluse-ledger-head-1', head.tenant, day] : ['ecluse-ledger-head-2', head.tenant, day, sequence];
-  checkSignature(`head of ${day}`, [...named, number, hash, ...sums, signedMs], head, keys);
+  const { format = sequence === 0 ? 1 : 2 } = head;
+  const what = `head of ${day}`;
+  if (![1, 2, 3].includes(format) || (format === 1 && sequence !== 0)) throw new Misfit(`${what}: it is of an unknown format`);
+  const named = [`ecluse-ledger-head-${format}`, head.tenant, day, ...(format === 1 ? [] : [sequence])];
+  const sums = [integer(totals.rows), ...quantitiesOf(what, totals, format === 3)];
+  checkSignature(what, [...named, number, hash, ...sums, signedMs], head, keys);
   if (head.tenant !== tenant) throw new Misfit(`head of ${day}: it is of tenant ${head.tenant}`);
 }
 
 /** The chain as far as it was looked at. */
 function startOf(start, keys) {
-  if (start?.format !== 'ecluse-ledger-export-1') throw new Misfit('the first line is none of an export that this program knows');
+  if (!EXPORT_FORMATS.includes(start?.format)) throw new Misfit('the first line is none of an export that this program knows');
   const sums = { rows: 0n, ...Object.fromEntries(QUANTITIES.map((name) => [name, 0n])) };
   if (start.after === null) return { number: 0, hash: ZEROS, sums };
   checkHead(start.after, start.tenant, keys);
-  for (const name of Object.keys(sums)) sums[name] = integer(start.after.totals[name]);
+  for (const name of Object.keys(sums)) sums[name] = integer(start.after.totals[name] ?? '0');
   return { number: start.after.number, hash: start.after.hash, sums };
 }
 
@@ -78,18 +91,20 @@ function checkRow(row, tenant, at, ended) {
     row.fromMs,
     row.toMs,
   ];
-  const quantities = QUANTITIES.map((name) => integer(row[name]));
-  if (sha256(textOf(['ecluse-ledger-row-1', at.hash, ...fields, ...quantities])) !== row.hash)
+  const { format = 1 } = row;
+  if (![1, 2].includes(format)) fail('it is of an unknown format');
+  const quantities = quantitiesOf(`row ${row.number}`, row, format === 2);
+  if (sha256(textOf([`ecluse-ledger-row-${format}`, at.hash, ...fields, ...quantities])) !== row.hash)
     fail('its hash is not that of its fields and the hash before it');
   if (row.toMs < row.fromMs) fail('it ends before it begins');
   at.number = row.number;
   at.hash = row.hash;
   at.sums.rows += 1n;
-  QUANTITIES.forEach((name, index) => (at.sums[name] += quantities[index]));
+  quantities.forEach((value, index) => (at.sums[QUANTITIES[index]] += value));
   if (row.kind === 'correction') return;
-  if (row.kind !== 'interval' && row.kind !== 'snapshot') fail(`it is of the unknown kind ${row.kind}`);
+  if (!['interval', 'snapshot', 'disk'].includes(row.kind)) fail(`it is of the unknown kind ${row.kind}`);
   if (quantities.some((value) => value < 0n)) fail('it is an interval with less than nothing');
-  if (row.kind === 'snapshot') return;
+  if (row.kind !== 'interval') return;
   const key = `${row.container} ${row.incarnation}`;
   const last = ended.get(key);
   if (last !== undefined && (row.seq !== last.seq + 1 || row.fromMs !== last.toMs))
@@ -103,7 +118,8 @@ function checkHeadAt(head, tenant, at, keys) {
     throw new Misfit(`head of ${head.day}: it is about row ${head.number}, and stands after row ${at.number}`);
   if (head.hash !== at.hash) throw new Misfit(`head of ${head.day}: the chain had another row ${at.number} when it was signed`);
   for (const [name, sum] of Object.entries(at.sums))
-    if (integer(head.totals[name]) !== sum) throw new Misfit(`head of ${head.day}: its sum ${name} is not that of the rows`);
+    if (integer(head.totals[name] ?? '0') !== sum)
+      throw new Misfit(`head of ${head.day}: its sum ${name} is not that of the rows`);
 }
 
 function parseLines(text) {

@@ -93,6 +93,8 @@ export type LedgerCommand = Remote &
           readonly requests: number;
           readonly egressBytes: number;
           readonly ingressBytes: number;
+          readonly diskByteMs: bigint;
+          readonly streamMs: number;
         };
       }
   );

@@ -69,14 +69,13 @@ function correctionOf(given: Given): Command {
   const reason = given.text('reason');
   if (reason === undefined || reason === '') throw usageError('--reason is missing', 'say why the ledger is corrected');
   const at = given.text('at');
-  const seconds = given.text('cpu-seconds') ?? '0';
   const requests = given.text('requests') ?? '0';
-  if (!/^-?\d{1,9}(?:\.\d{1,9})?$/.test(seconds))
-    throw usageError(`--cpu-seconds cannot be "${seconds}"`, 'use a number like -12.5');
   if (!/^-?\d{1,12}$/.test(requests)) throw usageError(`--requests cannot be "${requests}"`, 'use a whole number');
   const quantities = {
-    cpuNs: Math.round(Number(seconds) * 1e9),
-    memoryByteMs: memoryOf(given.text('memory-gib-hours') ?? '0'),
+    cpuNs: Math.round(secondsOf('cpu-seconds', given.text('cpu-seconds')) * 1e9),
+    memoryByteMs: gibHoursOf('memory-gib-hours', given.text('memory-gib-hours')),
+    diskByteMs: gibHoursOf('disk-gib-hours', given.text('disk-gib-hours')),
+    streamMs: Math.round(secondsOf('stream-seconds', given.text('stream-seconds')) * 1000),
     requests: Number(requests),
     egressBytes: signedSize('egress', given.text('egress')),
     ingressBytes: signedSize('ingress', given.text('ingress')),
@@ -93,10 +92,15 @@ function correctionOf(given: Given): Command {
   };
 }
 
+function secondsOf(flag: string, text = '0'): number {
+  if (!/^-?\d{1,9}(?:\.\d{1,9})?$/.test(text)) throw usageError(`--${flag} cannot be "${text}"`, 'use a number like -12.5');
+  return Number(text);
+}
+
 /** Of `-1.5` GiB·hours, in byte·ms. */
-function memoryOf(text: string): bigint {
+function gibHoursOf(flag: string, text = '0'): bigint {
   const found = /^(-?)(\d{1,6})(?:\.(\d{1,6}))?$/.exec(text);
-  if (found === null) throw usageError(`--memory-gib-hours cannot be "${text}"`, 'use a number like -1.5');
+  if (found === null) throw usageError(`--${flag} cannot be "${text}"`, 'use a number like -1.5');
   const [, sign = '', whole = '0', part = ''] = found;
   const millionths = BigInt(whole) * 1_000_000n + BigInt(part.padEnd(6, '0'));
   const byteMs = (millionths * 1024n ** 3n * 3_600_000n) / 1_000_000n;
@@ -233,6 +237,8 @@ export const METERING_COMMAND_SPECS: readonly CommandSpec[] = [
       { name: 'requests', value: 'N', about: 'like -100' },
       { name: 'egress', value: 'SIZE', about: 'like -2GiB' },
       { name: 'ingress', value: 'SIZE', about: 'like -2GiB' },
+      { name: 'disk-gib-hours', value: 'N', about: 'like -1.5; also of a volume, as volume/ID' },
+      { name: 'stream-seconds', value: 'N', about: 'seconds of one open stream, like -3600' },
       ...REMOTE_FLAGS,
     ],
     command: correctionOf,

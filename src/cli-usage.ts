@@ -1,6 +1,7 @@
 /** `usage`: sums of the ledger, for people, spreadsheets and programs. */
 import type { AdminClient } from '#admin/client.ts';
-import { QUANTITY_NAMES } from '#metering/ledger-chain.ts';
+import { QUANTITY_NAMES, shortId } from '#metering/ledger-chain.ts';
+import { QUANTITY_COLUMNS } from '#state/ledger.ts';
 import { monthSpan } from '#metering/invoice.ts';
 import type { Invoice } from '#metering/invoice.ts';
 import type { UsageGrouping, UsageTotal } from '#caas/usage.ts';
@@ -93,17 +94,9 @@ function usageCsv(totals: readonly UsageTotal[]): string {
     total.name,
     new Date(total.fromMs).toISOString(),
     new Date(total.toMs).toISOString(),
-    total.cpuNs,
-    total.memoryByteMs,
-    total.requests,
-    total.ingressBytes,
-    total.egressBytes,
-    total.heldMs,
-    total.snapshotByteMs,
+    ...QUANTITY_NAMES.map((name) => total[name]),
   ]);
-  const head = 'key,tenant,name,from,to,cpu_ns,memory_byte_ms,requests,ingress_bytes,egress_bytes,held_ms,snapshot_byte_ms'.split(
-    ',',
-  );
+  const head = ['key', 'tenant', 'name', 'from', 'to', ...QUANTITY_NAMES.map((name) => QUANTITY_COLUMNS[name])];
   return [head, ...rows].map((row) => `${row.map((field) => csvField(String(field))).join(',')}\r\n`).join('');
 }
 
@@ -114,13 +107,14 @@ function decimal(value: bigint, unit: bigint): string {
 }
 
 const CPU_SECOND_NS = 1_000_000_000n;
-const MEMORY_GIB_HOUR_BYTE_MS = 1024n ** 3n * 3_600_000n;
+const HOUR_MS = 3_600_000n;
+const GIB_HOUR_BYTE_MS = 1024n ** 3n * HOUR_MS;
 const MIB = 1024n ** 2n;
 
 function keyCells(total: UsageTotal, by: UsageGrouping): readonly string[] {
   switch (by) {
     case 'container':
-      return [total.tenant, total.name, total.key.slice(0, 12)];
+      return [total.tenant, total.name, shortId(total.key)];
     case 'tenant':
     case 'host':
     case 'hour':
@@ -137,15 +131,17 @@ const KEY_HEADERS: Readonly<Record<UsageGrouping, readonly string[]>> = {
 
 function usageTable(totals: readonly UsageTotal[], by: UsageGrouping): string {
   return tableText(
-    [...KEY_HEADERS[by], 'CPU S', 'MEMORY GIB·H', 'REQUESTS', 'IN MIB', 'OUT MIB', 'FROM', 'TO'],
+    [...KEY_HEADERS[by], 'CPU S', 'MEMORY GIB·H', 'REQUESTS', 'IN MIB', 'OUT MIB', 'DISK GIB·H', 'STREAM H', 'FROM', 'TO'],
     totals.map((total) =>
       [
         ...keyCells(total, by),
         decimal(total.cpuNs, CPU_SECOND_NS),
-        decimal(total.memoryByteMs, MEMORY_GIB_HOUR_BYTE_MS),
+        decimal(total.memoryByteMs, GIB_HOUR_BYTE_MS),
         String(total.requests),
         decimal(total.ingressBytes, MIB),
         decimal(total.egressBytes, MIB),
+        decimal(total.diskByteMs, GIB_HOUR_BYTE_MS),
+        decimal(total.streamMs, HOUR_MS),
         secondsText(total.fromMs),
         secondsText(total.toMs),
       ].map(plainText),

@@ -4,6 +4,10 @@ import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { CorrectionRequest, LedgerControl } from '#admin/metering-control.ts';
 import type { Containers } from '#caas/containers.ts';
+import { DiskMeter } from '#caas/disk-meter.ts';
+import type { DiskPlace } from '#caas/disk-meter.ts';
+import { findDiskPlace } from '#caas/disk-places.ts';
+import type { Host } from '#caas/host.ts';
 import { LedgerKeeper } from '#caas/ledger-keeper.ts';
 import { exportEnd, exportPage, exportRange, verifyChains } from '#caas/ledger-proof.ts';
 import type { ChainVerdict, DayRange, ExportPage, ExportRange, VerifyProgress, VerifyRequest } from '#caas/ledger-proof.ts';
@@ -11,9 +15,12 @@ import type { Sleepers } from '#caas/sleep/sleepers.ts';
 import { SpendWatch } from '#caas/spend-watch.ts';
 import type { Clock } from '#clock';
 import { EcluseError, reasonOf } from '#errors';
+import { walkDisk } from '#isolation/disk-walk.ts';
 import type { Log } from '#log';
+import { isVolumeKey } from '#metering/ledger-chain.ts';
 import { ledgerKeyOf } from '#metering/ledger-head.ts';
 import type { ExportEnd, LedgerKey } from '#metering/ledger-head.ts';
+import { findVolumeUse } from '#state/disk-use.ts';
 import { latestIncarnations } from '#state/ledger.ts';
 import { addLedgerKey, listLedgerKeys, takeUpEarlierRows } from '#state/ledger-heads.ts';
 import type { KnownKey } from '#state/ledger-heads.ts';
@@ -123,9 +130,11 @@ export class LedgerOperations implements LedgerControl {
   async correct(request: CorrectionRequest): Promise<{ readonly tenant: string; readonly container: string }> {
     const { container: reference, reason, fromMs, toMs, ...quantities } = request;
     const [tenant, name] = reference.includes('/') ? reference.split('/', 2) : [undefined, reference];
-    const found = await latestIncarnations(this.#deps.sql, tenant ?? '', name);
+    const found = isVolumeKey(reference)
+      ? await findVolumeUse(this.#deps.sql, reference)
+      : await latestIncarnations(this.#deps.sql, tenant ?? '', name);
     const [at] = found;
-    if (at === undefined) throw refusal(404, `no container that was metered is called ${reference}`, 'see: ecluse usage');
+    if (at === undefined) throw refusal(404, `nothing that was metered is called ${reference}`, 'see: ecluse usage');
     if (found.length > 1) {
       const which = found.map(({ tenant: of, container }) => `${of}/${container.slice(0, 12)}`).join(' or ');
       throw refusal(409, `${reference} is the name of several containers`, `say which: ${which}`);
@@ -141,16 +150,23 @@ function refusal(status: number, message: string, mend: string): EcluseError {
   return new EcluseError({ code: 'ECLUSE_LEDGER_REFUSED', source: 'usage', status, message, mend });
 }
 
+interface BooksWatch {
+  readonly containers: Pick<Containers, 'list' | 'find' | 'inspectEngine'>;
+  readonly sleepers: Sleepers;
+  readonly hosts: ReadonlyMap<string, Host>;
+}
+
 /** When the edge asks again for a container that sleeps because its tenant has spent what it may. */
 const SPENT_RETRY_MS = 60_000;
 
-/** The ledger's key and books of a node, and the watch over what tenants spend. */
+/** The ledger's key and books of a node, the watch over what tenants spend, and the one over what is on disk. */
 export class Books implements AsyncDisposable {
   readonly key: LedgerKey;
   readonly keeper: LedgerKeeper;
   readonly #deps: { readonly log: Log; readonly clock: Clock; readonly sql: Sql };
   #spend: SpendWatch | undefined;
   #watch: AsyncDisposable | undefined;
+  #disks: DiskMeter | undefined;
 
   constructor(deps: ConstructorParameters<typeof LedgerKeeper>[0]) {
     this.#deps = deps;
@@ -159,8 +175,10 @@ export class Books implements AsyncDisposable {
   }
 
   /** Keeps them from now on. */
-  start({ containers, sleepers }: { readonly containers: Pick<Containers, 'list'>; readonly sleepers: Sleepers }): this {
+  start({ containers, sleepers, hosts }: BooksWatch): this {
     this.keeper.start();
+    const placeOf = async (id: string): Promise<DiskPlace> => await findDiskPlace({ sql: this.#deps.sql, hosts, containers }, id);
+    this.#disks = new DiskMeter({ ...this.#deps, placeOf, walk: walkDisk }).start();
     this.#spend = new SpendWatch({
       ...this.#deps,
       keeper: this.keeper,
@@ -191,6 +209,7 @@ export class Books implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#watch?.[Symbol.asyncDispose]();
+    await this.#disks?.[Symbol.asyncDispose]();
     await this.keeper[Symbol.asyncDispose]();
   }
 }

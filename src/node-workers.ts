@@ -70,10 +70,10 @@ function withFlag(config: NodeConfig, error: EcluseError): EcluseError {
 
 /** Endpoints of operators' own have no container, and what was answered without an endpoint has none either: nobody is billed for it. */
 async function keepTraffic(meter: Meter, { epoch, number, deltas }: TrafficReport): Promise<void> {
-  const traffic = deltas.flatMap(({ tenant, endpointId, requests, upstreamOutBytes, upstreamInBytes, heldMs }) =>
+  const traffic = deltas.flatMap(({ tenant, endpointId, requests, upstreamOutBytes, upstreamInBytes, heldMs, streamMs = 0 }) =>
     endpointId === undefined || tenant === OPERATOR
       ? []
-      : [{ container: endpointId, requests, ingressBytes: upstreamOutBytes, egressBytes: upstreamInBytes, heldMs }],
+      : [{ container: endpointId, requests, ingressBytes: upstreamOutBytes, egressBytes: upstreamInBytes, heldMs, streamMs }],
   );
   await meter.keepTraffic({ epoch, number, traffic });
 }

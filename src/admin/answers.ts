@@ -113,6 +113,8 @@ const usageTotal = z.object({
   egressBytes: exact,
   heldMs: exact,
   snapshotByteMs: exact,
+  diskByteMs: exact,
+  streamMs: exact,
 });
 
 const change = z.object({

@@ -18,6 +18,7 @@ import type { IncomingMessage } from 'node:http';
 import { StringDecoder } from 'node:string_decoder';
 import type { UsageTotal } from '#caas/usage.ts';
 import { EcluseError, codeOf, reasonOf } from '#errors';
+import { QUANTITY_NAMES } from '#metering/ledger-chain.ts';
 import type { ExportEnd } from '#metering/ledger-head.ts';
 import { checkSocketPath } from '#node-paths';
 import type { Change } from '#state/change-log.ts';
@@ -66,15 +67,7 @@ export interface AdminClient extends NodeControl {
 }
 
 /** Integers that can exceed what a double holds. */
-const USAGE_BIGINTS: ReadonlySet<string> = new Set([
-  'cpuNs',
-  'memoryByteMs',
-  'requests',
-  'ingressBytes',
-  'egressBytes',
-  'heldMs',
-  'snapshotByteMs',
-]);
+const USAGE_BIGINTS: ReadonlySet<string> = new Set(QUANTITY_NAMES);
 const NO_BIGINTS: ReadonlySet<string> = new Set();
 
 /** A client of the daemon at `socketPath`; nothing is connected before the first call. */
@@ -232,11 +225,11 @@ function ledgerClient(socketPath: string, ask: <T>(call: Call) => Promise<T>): L
     exportPage: async (tenant, after, until) =>
       await get<ExportPage>('ledger/rows', { tenant, after: String(after), until: String(until) }),
     exportEnd: async (body) => await ask<ExportEnd>({ method: 'POST', path: 'ledger/end', body }),
-    correct: async ({ memoryByteMs, ...body }) =>
+    correct: async ({ memoryByteMs, diskByteMs, ...body }) =>
       await ask<{ tenant: string; container: string }>({
         method: 'POST',
         path: 'ledger/corrections',
-        body: { ...body, memoryByteMs: String(memoryByteMs) },
+        body: { ...body, memoryByteMs: String(memoryByteMs), diskByteMs: String(diskByteMs) },
       }),
   };
 }

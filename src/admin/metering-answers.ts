@@ -14,6 +14,8 @@ const quantities = {
   egressBytes: digits,
   heldMs: digits,
   snapshotByteMs: digits,
+  diskByteMs: digits,
+  streamMs: digits,
 };
 
 const key = z.object({
@@ -21,7 +23,10 @@ const key = z.object({
   publicKey: z.string().describe('PEM.'),
 });
 
+const format = z.int().min(1).describe('What of it is hashed or signed.');
+
 const head = z.object({
+  format,
   tenant: z.string(),
   day: z.string().describe('By UTC; "open": between the ends of two days.'),
   sequence: count.describe("Which of the chain's heads it is, from 1; 0: from before they were counted."),
@@ -34,9 +39,10 @@ const head = z.object({
 });
 
 const row = z.object({
+  format,
   tenant: z.string(),
   number: count,
-  kind: z.string().describe('interval, snapshot or correction.'),
+  kind: z.string().describe('interval, snapshot, disk or correction.'),
   reason: z.string(),
   container: z.string(),
   incarnation: count,

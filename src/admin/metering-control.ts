@@ -7,7 +7,7 @@ import type { KnownKey } from '#state/ledger-heads.ts';
 
 /** Adds to what the ledger says of a container, or takes from it. */
 export interface CorrectionRequest {
-  /** As for `migrate`; also one that is gone, by its id. */
+  /** As for `migrate`; also one that is gone, by its id, and a volume, as `volume/ID`. */
   readonly container: string;
   readonly reason: string;
   /** When it was used: within one hour. */
@@ -18,6 +18,8 @@ export interface CorrectionRequest {
   readonly requests: number;
   readonly ingressBytes: number;
   readonly egressBytes: number;
+  readonly diskByteMs: bigint;
+  readonly streamMs: number;
 }
 
 export interface LedgerControl {

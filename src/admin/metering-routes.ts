@@ -24,6 +24,11 @@ const sha256 = z.string().regex(/^[0-9a-f]{64}$/, { error: 'a digest has 64 hexa
 const REASON_PATTERN = /^[^\p{Cc}\p{Cs}]{1,200}$/u;
 /** What a double holds exactly. */
 const counted = z.int().prefault(0);
+const byteMs = z
+  .string()
+  .regex(/^-?\d{1,18}$/, { error: 'it is no integer of up to 18 digits' })
+  .prefault('0')
+  .transform(BigInt);
 
 export const correctionSchema = z.strictObject({
   container: z.string().min(1).max(256),
@@ -31,14 +36,12 @@ export const correctionSchema = z.strictObject({
   fromMs: z.int().min(0),
   toMs: z.int().min(0),
   cpuNs: counted,
-  memoryByteMs: z
-    .string()
-    .regex(/^-?\d{1,18}$/, { error: 'it is no integer of up to 18 digits' })
-    .prefault('0')
-    .transform(BigInt),
+  memoryByteMs: byteMs,
   requests: counted,
   ingressBytes: counted,
   egressBytes: counted,
+  diskByteMs: byteMs,
+  streamMs: counted,
 });
 
 const MONTH_PATTERN = /^\d{4}-(?:0[1-9]|1[0-2])$/;

@@ -7,7 +7,7 @@ import { addTraffic, forgetTraffic, readEpochs, readPendingTraffic } from '#stat
 import type { KeptReport, Traffic } from '#state/edge-traffic.ts';
 import type { Sql } from '#state/sql.ts';
 
-export const NO_TRAFFIC: Traffic = { requests: 0, ingressBytes: 0, egressBytes: 0, heldMs: 0 };
+export const NO_TRAFFIC: Traffic = { requests: 0, ingressBytes: 0, egressBytes: 0, heldMs: 0, streamMs: 0 };
 
 interface Waiting {
   readonly report: KeptReport;
@@ -111,5 +111,6 @@ function sumOf(one: Traffic, other: Traffic, sign: 1 | -1): Traffic {
     ingressBytes: one.ingressBytes + sign * other.ingressBytes,
     egressBytes: one.egressBytes + sign * other.egressBytes,
     heldMs: one.heldMs + sign * other.heldMs,
+    streamMs: one.streamMs + sign * other.streamMs,
   };
 }

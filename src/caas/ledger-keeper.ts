@@ -13,7 +13,7 @@ import { quantitiesOf, readNamedRows } from '#state/ledger.ts';
 import { dropRows, insertHead, lastHead, lastHeadBefore, listChains, readChainRows } from '#state/ledger-heads.ts';
 import type { ChainState } from '#state/ledger-heads.ts';
 import { LedgerWriter } from '#state/ledger-writer.ts';
-import { listUnmeteredSnapshots } from '#state/snapshots.ts';
+import { listUnmeteredSnapshots, moveMeteredWrite } from '#state/snapshots.ts';
 import type { Sql } from '#state/sql.ts';
 import { bucketOf, dropMinutes, GRAIN_MS, readHours, readRowSums, readSums, rollUp } from '#state/usage-rollups.ts';
 import type { HourUse } from '#state/usage-rollups.ts';
@@ -99,9 +99,10 @@ export class LedgerKeeper implements AsyncDisposable {
   /** At a full hour: what kept snapshots were on disk since the one before. Those from before they were metered begin an hour ago. */
   async #meterSnapshots(nowMs: number): Promise<void> {
     const toMs = hourOf(nowMs);
-    for (const { meteredMs, createdMs, ...snapshot } of await listUnmeteredSnapshots(this.#deps.sql, toMs)) {
+    for (const { id, bytes, meteredMs, createdMs, ...snapshot } of await listUnmeteredSnapshots(this.#deps.sql, toMs)) {
       const fromMs = Math.max(createdMs, meteredMs === 0 ? toMs - GRAIN_MS.hour : meteredMs);
-      await this.#writer.store({ ...snapshot, meteredMs, fromMs, toMs });
+      const stored = { ...snapshot, kind: 'snapshot', byteMs: BigInt(bytes) * BigInt(toMs - fromMs), fromMs, toMs } as const;
+      await this.#writer.store(stored, moveMeteredWrite(id, meteredMs, toMs));
     }
   }
 

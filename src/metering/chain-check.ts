@@ -1,7 +1,16 @@
 /** Looks a chain through, row by row and head by head, and says the first thing that does not fit. Pure. */
 import type { KeyObject } from 'node:crypto';
-import { addQuantities, FROM_BEFORE, QUANTITY_NAMES, rowHash, sameTotals } from './ledger-chain.ts';
-import type { ChainPoint, ChainRow } from './ledger-chain.ts';
+import {
+  addQuantities,
+  FROM_BEFORE,
+  hasLaterQuantities,
+  isRowFormat,
+  QUANTITY_NAMES,
+  rowHash,
+  sameTotals,
+  shortId,
+} from './ledger-chain.ts';
+import type { ChainPoint, ChainRow, RowKind } from './ledger-chain.ts';
 import { isSigned } from './ledger-head.ts';
 import type { LedgerHead } from './ledger-head.ts';
 
@@ -100,10 +109,15 @@ function rowFault(row: HashedRow, tenant: string, before: ChainPoint): string | 
   }
   if (row.number < next) return `it stands where row ${String(next)} should be: rows were moved or repeated`;
   if (row.tenant !== tenant) return `it is of tenant ${row.tenant}, in the chain of ${tenant}`;
+  if (!isRowFormat(row.format)) return `it is of the unknown format ${String(row.format)}`;
+  if (row.format === 1 && hasLaterQuantities(row))
+    return 'it has something that rows of its format have not: a field of it was changed';
   if (rowHash(row, before.hash) !== row.hash)
     return 'its hash is not that of its fields and the hash before it: a field of it, its hash, or the row before it was changed';
   return undefined;
 }
+
+const ROW_KINDS: ReadonlySet<string> = new Set<RowKind>(['interval', 'snapshot', 'disk']);
 
 function orderFault(row: HashedRow, last: Ended | undefined): string | undefined {
   if (row.toMs < row.fromMs) return 'it ends before it begins';
@@ -111,10 +125,10 @@ function orderFault(row: HashedRow, last: Ended | undefined): string | undefined
     if (row.reason === '') return 'it is a correction without a reason';
     return row.seq < 0 ? undefined : 'it is a correction with the number of an interval';
   }
-  if (row.kind !== 'interval' && row.kind !== 'snapshot') return `it is of the unknown kind ${row.kind}`;
+  if (!ROW_KINDS.has(row.kind)) return `it is of the unknown kind ${row.kind}`;
   if (QUANTITY_NAMES.some((name) => row[name] < 0n)) return 'it is an interval with less than nothing';
   if (last === undefined) return undefined;
-  const of = `incarnation ${String(row.incarnation)} of container ${row.container.slice(0, 12)}`;
+  const of = `incarnation ${String(row.incarnation)} of container ${shortId(row.container)}`;
   if (row.seq !== last.seq + 1) return `it has sequence number ${String(row.seq)} after ${String(last.seq)} of ${of}`;
   return row.fromMs === last.toMs ? undefined : `it begins at another time than the interval before it of ${of} ends`;
 }

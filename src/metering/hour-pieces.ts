@@ -1,4 +1,5 @@
 /** An interval in pieces that do not cross a full hour (UTC). Pure. */
+import { mapQuantities } from './ledger-chain.ts';
 import type { Quantities } from './ledger-chain.ts';
 
 export const HOUR_MS = 3_600_000;
@@ -28,18 +29,6 @@ export function piecesOf(fromMs: number, toMs: number, whole: Quantities, usedFr
 /** The beginning of an instant's hour. */
 export function hourOf(atMs: number): number {
   return Math.floor(atMs / HOUR_MS) * HOUR_MS;
-}
-
-function mapQuantities(of: (name: keyof Quantities) => bigint): Quantities {
-  return {
-    cpuNs: of('cpuNs'),
-    memoryByteMs: of('memoryByteMs'),
-    requests: of('requests'),
-    ingressBytes: of('ingressBytes'),
-    egressBytes: of('egressBytes'),
-    heldMs: of('heldMs'),
-    snapshotByteMs: of('snapshotByteMs'),
-  };
 }
 
 function shareOf(whole: Quantities, part: bigint, of: bigint): Quantities {

@@ -4,6 +4,7 @@
  * Rows that came late, corrections and whatever else changes the use of a month that was invoiced: each container's use of each kind, and each term of the
  * month (free units, minimum, credits), is compared with what was billed for it so far, corrections included.
  */
+import { resourceName } from './ledger-chain.ts';
 import type { CorrectionLine, Invoice, InvoiceLine } from './invoice.ts';
 import { skuOf } from './invoice.ts';
 
@@ -59,7 +60,7 @@ function identityOf(line: InvoiceLine): Pick<CorrectionLine, 'of' | 'container' 
 const TERMS = { allowance: 'free units', minimum: 'up to the minimum of the month', credit: 'credits' } as const;
 
 function aboutOf({ month, of, container, name, sku }: Omit<CorrectionLine, 'amountMicros' | 'quantity' | 'about'>): string {
-  const what = of === 'usage' ? `of ${name === '' ? container.slice(0, 12) : name}` : TERMS[of];
+  const what = of === 'usage' ? `of ${resourceName({ container, name })}` : TERMS[of];
   const kind = sku === null ? '' : ` ${skuOf(sku).about}`;
   return `correction of ${month}:${kind} ${what}`;
 }

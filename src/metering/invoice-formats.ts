@@ -2,6 +2,7 @@
 import { createHash } from 'node:crypto';
 import { decimalText, microsText } from './money.ts';
 import { divideHalfEven } from './money.ts';
+import { isVolumeKey, resourceName } from './ledger-chain.ts';
 import { skuOf } from './invoice.ts';
 import type { CorrectionLine, Invoice, InvoiceLine, UsageLine } from './invoice.ts';
 
@@ -128,7 +129,7 @@ function correctedColumns({ quantity, container, name, sku: price }: CorrectionL
     PricingUnit: sku?.unit ?? '',
     ResourceId: container,
     ResourceName: name,
-    ResourceType: 'Container',
+    ResourceType: resourceTypeOf(container),
     SkuId: sku?.price ?? '',
     SkuMeter: sku?.about ?? '',
   };
@@ -157,6 +158,10 @@ function emptyColumns(about: string, amount: string): Omit<FocusRow, CommonColum
   };
 }
 
+function resourceTypeOf(container: string): string {
+  return isVolumeKey(container) ? 'Volume' : 'Container';
+}
+
 function usageColumns(line: UsageLine): Omit<FocusRow, CommonColumn> {
   const sku = skuOf(line.sku);
   const quantity = decimalText(line.quantity, sku.unitSize, QUANTITY_DIGITS);
@@ -175,7 +180,7 @@ function usageColumns(line: UsageLine): Omit<FocusRow, CommonColumn> {
     PricingUnit: sku.unit,
     ResourceId: line.container,
     ResourceName: line.name,
-    ResourceType: 'Container',
+    ResourceType: resourceTypeOf(line.container),
     SkuId: line.sku,
     SkuMeter: sku.about,
     SkuPriceId: `${line.sku}/${line.tariff}`,
@@ -185,7 +190,7 @@ function usageColumns(line: UsageLine): Omit<FocusRow, CommonColumn> {
 export function describe(line: InvoiceLine): string {
   if (line.kind !== 'usage') return line.about;
   const sku = skuOf(line.sku);
-  return `${sku.about} of ${line.name === '' ? line.container.slice(0, 12) : line.name}${line.tariff === 'off-peak' ? ', off-peak' : ''}`;
+  return `${sku.about} of ${resourceName(line)}${line.tariff === 'off-peak' ? ', off-peak' : ''}`;
 }
 
 /**

@@ -7,12 +7,12 @@
  *   {"head":{…}}     after the row that it is about
  *   {"end":{…}}      how many there were, and a signature over the digest of all lines before
  */
-import { QUANTITY_NAMES } from './ledger-chain.ts';
+import { mapQuantities } from './ledger-chain.ts';
 import type { ChainTotals, Quantities } from './ledger-chain.ts';
 import type { HashedRow } from './chain-check.ts';
 import type { ExportEnd, LedgerHead } from './ledger-head.ts';
 
-const EXPORT_FORMAT = 'ecluse-ledger-export-1';
+const EXPORT_FORMAT = 'ecluse-ledger-export-2';
 
 type Texts<K extends string> = Readonly<Record<K, string>>;
 
@@ -20,6 +20,7 @@ type Texts<K extends string> = Readonly<Record<K, string>>;
 export type RowLine = Omit<HashedRow, keyof Quantities> & Texts<keyof Quantities>;
 
 export interface HeadLine {
+  readonly format: number;
   readonly tenant: string;
   readonly day: string;
   readonly sequence: number;
@@ -50,48 +51,34 @@ export function startLine(start: ExportStart): ExportLine {
 }
 
 export function rowLine(row: HashedRow): RowLine {
-  const { tenant, number, kind, reason, container, incarnation, seq, host, fromMs, toMs, hash } = row;
-  return { tenant, number, kind, reason, container, incarnation, seq, host, fromMs, toMs, ...quantityTexts(row), hash };
+  const { format, tenant, number, kind, reason, container, incarnation, seq, host, fromMs, toMs, hash } = row;
+  return { format, tenant, number, kind, reason, container, incarnation, seq, host, fromMs, toMs, ...quantityTexts(row), hash };
 }
 
-export function headLine({ tenant, day, sequence, number, hash, totals, signedMs, key, signature }: LedgerHead): HeadLine {
-  return { tenant, day, sequence, number, hash, totals: totalTexts(totals), signedMs, key, signature };
+export function headLine({ totals, ...head }: LedgerHead): HeadLine {
+  const { format, tenant, day, sequence, number, hash, signedMs, key, signature } = head;
+  return { format, tenant, day, sequence, number, hash, totals: totalTexts(totals), signedMs, key, signature };
 }
 
 function quantityTexts(quantities: Quantities): Texts<keyof Quantities> {
-  const { cpuNs, memoryByteMs, requests, ingressBytes, egressBytes, heldMs, snapshotByteMs } = quantities;
-  return {
-    cpuNs: String(cpuNs),
-    memoryByteMs: String(memoryByteMs),
-    requests: String(requests),
-    ingressBytes: String(ingressBytes),
-    egressBytes: String(egressBytes),
-    heldMs: String(heldMs),
-    snapshotByteMs: String(snapshotByteMs),
-  };
+  return mapQuantities((name) => String(quantities[name]));
 }
+
+const NO_LATER = { diskByteMs: '0', streamMs: '0' } satisfies Partial<Texts<keyof Quantities>>;
 
 /** As they are kept and exported. */
 export function totalTexts(totals: ChainTotals): Texts<keyof ChainTotals> {
   return { rows: String(totals.rows), ...quantityTexts(totals) };
 }
 
-/** Throws a TypeError where one of them is no integer. */
+/** What was not counted yet when they were written is none. Throws a TypeError where one of them is no integer. */
 export function totalsOf(texts: Readonly<Record<string, unknown>>): ChainTotals {
-  const integer = (name: string): bigint => {
-    const text = texts[name];
-    if (typeof text !== 'string' || !/^-?\d+$/.test(text)) throw new TypeError(`the sum ${name} of a ledger is no integer`);
-    return BigInt(text);
-  };
-  const [cpuNs, memoryByteMs, requests, ingressBytes, egressBytes, heldMs, snapshotByteMs] = QUANTITY_NAMES.map(integer);
-  return {
-    rows: integer('rows'),
-    cpuNs: cpuNs ?? 0n,
-    memoryByteMs: memoryByteMs ?? 0n,
-    requests: requests ?? 0n,
-    ingressBytes: ingressBytes ?? 0n,
-    egressBytes: egressBytes ?? 0n,
-    heldMs: heldMs ?? 0n,
-    snapshotByteMs: snapshotByteMs ?? 0n,
-  };
+  const known: Readonly<Record<string, unknown>> = { ...NO_LATER, ...texts };
+  const sums = mapQuantities((name) => integerOf(name, known[name]));
+  return { rows: integerOf('rows', texts['rows']), ...sums };
+}
+
+function integerOf(name: string, text: unknown): bigint {
+  if (typeof text !== 'string' || !/^-?\d+$/.test(text)) throw new TypeError(`the sum ${name} of a ledger is no integer`);
+  return BigInt(text);
 }

@@ -27,8 +27,11 @@ const time = z.string().regex(/^(?:[01]\d|2[0-3]):[0-5]\d$|^24:00$/, { error: 'w
 const tenantName = z.string().min(1).max(64);
 
 function forEachPrice<T extends z.ZodType>(of: (about: string) => T): Record<PriceKey, T> {
-  const [cpu, memory, egress, ingress, requests, snapshots] = SKUS.map(({ about, unit }) => of(`${about}, by ${unit}.`));
-  if (!cpu || !memory || !egress || !ingress || !requests || !snapshots) throw new Error('a price without a SKU');
+  const [cpu, memory, egress, ingress, requests, snapshots, disk, streams] = SKUS.map(({ about, unit }) =>
+    of(`${about}, by ${unit}.`),
+  );
+  if (!cpu || !memory || !egress || !ingress || !requests || !snapshots || !disk || !streams)
+    throw new Error('a price without a SKU');
   return {
     vcpuHour: cpu,
     memoryGibHour: memory,
@@ -36,6 +39,8 @@ function forEachPrice<T extends z.ZodType>(of: (about: string) => T): Record<Pri
     ingressGb: ingress,
     millionRequests: requests,
     snapshotGibMonth: snapshots,
+    diskGibMonth: disk,
+    streamHour: streams,
   };
 }
 

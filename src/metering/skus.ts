@@ -3,7 +3,15 @@ import type { Quantities } from './ledger-chain.ts';
 
 export interface Sku {
   /** The key of its price in a price book. */
-  readonly price: 'vcpuHour' | 'memoryGibHour' | 'egressGb' | 'ingressGb' | 'millionRequests' | 'snapshotGibMonth';
+  readonly price:
+    | 'vcpuHour'
+    | 'memoryGibHour'
+    | 'egressGb'
+    | 'ingressGb'
+    | 'millionRequests'
+    | 'snapshotGibMonth'
+    | 'diskGibMonth'
+    | 'streamHour';
   readonly quantity: keyof Quantities;
   /** How much of the quantity one unit is. */
   readonly unitSize: bigint;
@@ -23,5 +31,7 @@ export const SKUS: readonly Sku[] = [
   { price: 'ingressGb', quantity: 'ingressBytes', unitSize: 1_000_000_000n, unit: 'GB', about: 'Bytes from end users' },
   { price: 'millionRequests', quantity: 'requests', unitSize: 1_000_000n, unit: '1000000 Requests', about: 'Requests' },
   { price: 'snapshotGibMonth', quantity: 'snapshotByteMs', unitSize: GIB * MONTH_MS, unit: 'GiB-Months', about: 'Snapshots' },
+  { price: 'diskGibMonth', quantity: 'diskByteMs', unitSize: GIB * MONTH_MS, unit: 'GiB-Months', about: 'Disk' },
+  { price: 'streamHour', quantity: 'streamMs', unitSize: HOUR_MS, unit: 'Connection-Hours', about: 'Open streams' },
 ];
 export type PriceKey = Sku['price'];

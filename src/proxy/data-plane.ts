@@ -100,7 +100,7 @@ export class DataPlane implements AsyncDisposable {
   /** Where HTTPS is. */
   readonly httpsPort: number;
   readonly counters = new Counters();
-  readonly traffic = new Traffic(this.counters);
+  readonly traffic = new Traffic(this.counters, () => this.clock.monotonicMs());
   readonly endpoints: Endpoints<Upstream> = new Endpoints<Upstream>(this.traffic);
   readonly budgets: Budgets;
   readonly wakes: Wakes;
@@ -405,6 +405,7 @@ export class DataPlane implements AsyncDisposable {
     const account = record.account ?? this.#accountWithoutEndpoint(tenant);
     settle(account, record);
     account.requests += 1;
+    if (record.isStream) this.traffic.streamEnds(account);
     account.heldMs += Math.round(record.holdMs);
     if (record.holdMs > 0) this.counters.held(record.holdMs);
     this.counters.exchangeEnded(account.counters, record.status, totalMs);

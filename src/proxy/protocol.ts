@@ -173,6 +173,8 @@ export interface TrafficDelta {
   readonly endpointId: string | undefined;
   readonly requests: number;
   readonly heldMs: number;
+  /** How long streams were open, each for itself. Absent: a worker from before they were counted tells of it. */
+  readonly streamMs?: number;
   /** From clients. */
   readonly downstreamInBytes: number;
   /** To clients. */

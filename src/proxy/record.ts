@@ -6,7 +6,7 @@
 import type { CompiledRoute, Endpoint, Service } from '#routing/route-table.ts';
 import type { PreparedActions } from './actions/prepared.ts';
 import type { ExchangeError } from './error-response.ts';
-import type { Account } from './traffic.ts';
+import type { Account, Traffic } from './traffic.ts';
 
 /** What is said of the TLS session of a client; the same for all its exchanges. */
 export interface TlsFacts {
@@ -50,6 +50,8 @@ export interface ExchangeRecord {
   identity: Buffer;
   endpoint: Endpoint | undefined;
   account: Account | undefined;
+  /** The account counts it as a stream that is open. */
+  isStream: boolean;
 
   /** 0 until something answered. */
   status: number;
@@ -109,6 +111,7 @@ export function createRecord(client: string, tls: TlsFacts | undefined): Exchang
     identity: NOTHING,
     endpoint: undefined,
     account: undefined,
+    isStream: false,
     status: 0,
     downstreamInBytes: 0,
     downstreamOutBytes: 0,
@@ -148,6 +151,7 @@ export function resetOutcome(record: ExchangeRecord): void {
   record.identity = NOTHING;
   record.endpoint = undefined;
   record.account = undefined;
+  record.isStream = false;
   record.status = 0;
   record.downstreamInBytes = 0;
   record.downstreamOutBytes = 0;
@@ -161,6 +165,13 @@ export function resetOutcome(record: ExchangeRecord): void {
   record.connectMs = -1;
   record.firstByteMs = -1;
   record.error = undefined;
+}
+
+/** From now on it is billed by its time as well: `DataPlane.exchangeEnded` ends that. */
+export function beginStream(traffic: Traffic, record: ExchangeRecord): void {
+  if (record.account === undefined) return;
+  record.isStream = true;
+  traffic.streamBegins(record.account);
 }
 
 /** Brings an account up to date with what moved since the last time: at the end of an exchange, and now and then while it lasts. */

@@ -70,6 +70,7 @@ export class TrafficReports {
 function addTo(sum: Gathered, delta: Amounts): void {
   sum.requests += delta.requests;
   sum.heldMs += delta.heldMs;
+  sum.streamMs = (sum.streamMs ?? 0) + (delta.streamMs ?? 0);
   sum.downstreamInBytes += delta.downstreamInBytes;
   sum.downstreamOutBytes += delta.downstreamOutBytes;
   sum.upstreamInBytes += delta.upstreamInBytes;

@@ -13,6 +13,7 @@ export interface Traffic {
   readonly ingressBytes: number;
   readonly egressBytes: number;
   readonly heldMs: number;
+  readonly streamMs: number;
 }
 
 export interface ContainerTraffic extends Traffic {
@@ -26,10 +27,10 @@ export interface KeptReport {
   readonly traffic: readonly ContainerTraffic[];
 }
 
-const AMOUNTS = ['requests', 'ingress_bytes', 'egress_bytes', 'held_ms'] as const;
+const AMOUNTS = ['requests', 'ingress_bytes', 'egress_bytes', 'held_ms', 'stream_ms'] as const;
 
-function valuesOf({ requests, ingressBytes, egressBytes, heldMs }: Traffic): readonly SqlValue[] {
-  return [requests, ingressBytes, egressBytes, heldMs];
+function valuesOf({ requests, ingressBytes, egressBytes, heldMs, streamMs }: Traffic): readonly SqlValue[] {
+  return [requests, ingressBytes, egressBytes, heldMs, streamMs];
 }
 
 /** What is not in the ledger yet. */
@@ -41,6 +42,7 @@ export async function readPendingTraffic(sql: Sql): Promise<readonly ContainerTr
     ingressBytes: integerOf(row, 'ingress_bytes'),
     egressBytes: integerOf(row, 'egress_bytes'),
     heldMs: integerOf(row, 'held_ms'),
+    streamMs: integerOf(row, 'stream_ms'),
   }));
 }
 
@@ -80,7 +82,7 @@ function moveEpochWrite(
 
 function addPendingWrite(traffic: ContainerTraffic): SqlWrite {
   return {
-    sql: `INSERT INTO edge_pending (container, ${AMOUNTS.join(', ')}) VALUES (?, ?, ?, ?, ?)
+    sql: `INSERT INTO edge_pending (container, ${AMOUNTS.join(', ')}) VALUES (?, ?, ?, ?, ?, ?)
           ON CONFLICT (container) DO UPDATE SET ${AMOUNTS.map((name) => `${name} = edge_pending.${name} + excluded.${name}`).join(', ')}`,
     values: [traffic.container, ...valuesOf(traffic)],
   };

@@ -1,6 +1,6 @@
 /** The chains of the ledger as they are kept: their rows, their signed heads, and the public halves of the keys that signed. */
-import { extendChain, FROM_BEFORE } from '#metering/ledger-chain.ts';
-import type { ChainPoint, ChainRow } from '#metering/ledger-chain.ts';
+import { extendChain, FROM_BEFORE, ROW_FORMAT } from '#metering/ledger-chain.ts';
+import type { ChainPoint, LooseRow } from '#metering/ledger-chain.ts';
 import type { HashedRow } from '#metering/chain-check.ts';
 import { totalTexts } from '#metering/ledger-export.ts';
 import type { LedgerHead, LedgerKey } from '#metering/ledger-head.ts';
@@ -27,7 +27,7 @@ export async function listChains(sql: Sql): Promise<readonly ChainState[]> {
   return (await sql.read('SELECT * FROM ledger_chain ORDER BY tenant', [])).map(chainStateOf);
 }
 
-function unchainedOf(row: SqlRow): Omit<ChainRow, 'number'> {
+function unchainedOf(row: SqlRow): LooseRow {
   const plain = ledgerRowOf(row);
   return {
     ...plain,
@@ -44,7 +44,12 @@ export async function readChainRows(sql: Sql, tenant: string, after: number, lim
     after,
     limit,
   ]);
-  return rows.map((row) => ({ ...unchainedOf(row), number: integerOf(row, 'number'), hash: textOf(row, 'hash') }));
+  return rows.map((row) => ({
+    ...unchainedOf(row),
+    format: integerOf(row, 'format'),
+    number: integerOf(row, 'number'),
+    hash: textOf(row, 'hash'),
+  }));
 }
 
 /** Rows of one batch. */
@@ -86,8 +91,8 @@ async function takeUpWrites(sql: Sql, tenant: string, rows: readonly SqlRow[]): 
     at = next.at;
     const { container, incarnation, seq, number } = next.row;
     return {
-      sql: `UPDATE ledger SET number = ?, hash = ?, reason = ? WHERE container = ? AND incarnation = ? AND seq = ? AND number IS NULL`,
-      values: [number, at.hash, FROM_BEFORE, container, incarnation, seq],
+      sql: `UPDATE ledger SET format = ?, number = ?, hash = ?, reason = ? WHERE container = ? AND incarnation = ? AND seq = ? AND number IS NULL`,
+      values: [ROW_FORMAT, number, at.hash, FROM_BEFORE, container, incarnation, seq],
       expectRows: 1,
     };
   });
@@ -96,7 +101,7 @@ async function takeUpWrites(sql: Sql, tenant: string, rows: readonly SqlRow[]): 
 
 /** Conflict where the day has a head already, or the chain another number of them: what there is stays. */
 export async function insertHead(sql: Sql, head: LedgerHead): Promise<WriteOutcome> {
-  const { tenant, day, sequence, number, hash, totals, signedMs, key, signature } = head;
+  const { format, tenant, day, sequence, number, hash, totals, signedMs, key, signature } = head;
   return await sql.write([
     {
       sql: `UPDATE ledger_chain SET heads = ? WHERE tenant = ? AND heads = ?`,
@@ -104,8 +109,9 @@ export async function insertHead(sql: Sql, head: LedgerHead): Promise<WriteOutco
       expectRows: 1,
     },
     {
-      sql: `INSERT INTO ledger_head (tenant, day, sequence, number, hash, totals, signed_ms, key, signature) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-      values: [tenant, day, sequence, number, hash, JSON.stringify(totalTexts(totals)), signedMs, key, signature],
+      sql: `INSERT INTO ledger_head (format, tenant, day, sequence, number, hash, totals, signed_ms, key, signature)
+            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+      values: [format, tenant, day, sequence, number, hash, JSON.stringify(totalTexts(totals)), signedMs, key, signature],
     },
   ]);
 }
@@ -113,6 +119,7 @@ export async function insertHead(sql: Sql, head: LedgerHead): Promise<WriteOutco
 function headOf(row: SqlRow): LedgerHead {
   return {
     ...chainPointOf(row),
+    format: integerOf(row, 'format'),
     tenant: textOf(row, 'tenant'),
     day: textOf(row, 'day'),
     sequence: integerOf(row, 'sequence'),

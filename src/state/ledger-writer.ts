@@ -8,7 +8,7 @@
  * Appends wait for each other here, and those that wait are written together: a commit costs a write to the disk, whatever is in it.
  */
 import { CHAIN_START, extendChain } from '#metering/ledger-chain.ts';
-import type { ChainPoint, ChainRow, RowKind } from '#metering/ledger-chain.ts';
+import type { ChainPoint, ChainRow, LooseRow, RowKind, StoredKind } from '#metering/ledger-chain.ts';
 import { totalTexts, totalsOf } from '#metering/ledger-export.ts';
 import { piecesOf } from '#metering/hour-pieces.ts';
 import { quantitiesOf } from './ledger.ts';
@@ -36,15 +36,14 @@ export interface Correction {
   readonly reason: string;
 }
 
-/** A snapshot that is kept. */
-export interface StoredSnapshot {
-  readonly id: string;
+/** What was on disk for a time. */
+export interface Stored {
+  readonly kind: StoredKind;
   readonly tenant: string;
+  /** Or a volume, as `volume/ID`. */
   readonly container: string;
   readonly host: string;
-  readonly bytes: number;
-  /** As it was read. */
-  readonly meteredMs: number;
+  readonly byteMs: bigint;
   readonly fromMs: number;
   readonly toMs: number;
 }
@@ -52,7 +51,7 @@ export interface StoredSnapshot {
 interface Item {
   readonly tenant: string;
   /** The rows, numbered within their incarnation. */
-  readonly rows: (sql: Sql) => Promise<readonly Omit<ChainRow, 'number'>[]>;
+  readonly rows: (sql: Sql) => Promise<readonly LooseRow[]>;
   /** What else is written with them. */
   readonly after: readonly SqlWrite[];
   readonly settle: (outcome: 'done' | 'conflict') => void;
@@ -101,20 +100,13 @@ export class LedgerWriter {
     });
   }
 
-  /** Appends what a snapshot was on disk since it was metered last. Conflict: it is gone, or was metered by somebody else. */
-  async store(stored: StoredSnapshot): Promise<'done' | 'conflict'> {
-    const { id, tenant, meteredMs, toMs } = stored;
+  /** Appends what was on disk since that was metered last, and moves by `cursor` up to when it is. Conflict: it is gone, or was metered by somebody else. */
+  async store(stored: Stored, cursor: SqlWrite): Promise<'done' | 'conflict'> {
     return await new Promise((resolve, reject) => {
       this.#add({
-        tenant,
-        rows: async (sql) => await snapshotRows(sql, stored),
-        after: [
-          {
-            sql: 'UPDATE snapshot SET metered_ms = ? WHERE id = ? AND metered_ms = ?',
-            values: [toMs, id, meteredMs],
-            expectRows: 1,
-          },
-        ],
+        tenant: stored.tenant,
+        rows: async (sql) => await storedRows(sql, stored),
+        after: [cursor],
         settle: resolve,
         fail: reject,
         alone: true,
@@ -229,7 +221,8 @@ export function moveChainWrite(tenant: string, before: ChainPoint, after: ChainP
 function insertRowWrite(row: ChainRow, hash: string): SqlWrite {
   return {
     sql: `INSERT INTO ledger (container, incarnation, seq, tenant, host, from_ms, to_ms, cpu_ns, memory_byte_ms, requests, ingress_bytes,
-            egress_bytes, held_ms, snapshot_byte_ms, number, kind, reason, hash) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+            egress_bytes, held_ms, snapshot_byte_ms, disk_byte_ms, stream_ms, format, number, kind, reason, hash)
+          VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
     values: [
       row.container,
       row.incarnation,
@@ -245,6 +238,9 @@ function insertRowWrite(row: ChainRow, hash: string): SqlWrite {
       row.egressBytes,
       row.heldMs,
       row.snapshotByteMs,
+      row.diskByteMs,
+      row.streamMs,
+      row.format,
       row.number,
       row.kind,
       row.reason,
@@ -260,7 +256,7 @@ function rowsOf(
   { tenant, container, incarnation, host }: Placed,
   interval: UsageInterval & { readonly fromMs: number },
   kind: { readonly kind: RowKind; readonly reason: string; readonly seqOf: (index: number) => number },
-): readonly Omit<ChainRow, 'number'>[] {
+): readonly LooseRow[] {
   return piecesOf(interval.fromMs, interval.toMs, quantitiesOf(interval), interval.usedFromMs).map((piece, index) => ({
     ...piece,
     tenant,
@@ -324,19 +320,20 @@ const NOTHING: Omit<UsageInterval, 'toMs'> = {
   ingressBytes: 0,
   egressBytes: 0,
   heldMs: 0,
+  streamMs: 0,
 };
 
-/** Snapshots have no incarnation: all of a container's are numbered together. */
-async function snapshotRows(sql: Sql, stored: StoredSnapshot): Promise<readonly Omit<ChainRow, 'number'>[]> {
-  const { fromMs, toMs, bytes } = stored;
+/** What is on disk has no incarnation: all of a container's is numbered together. */
+async function storedRows(sql: Sql, stored: Stored): Promise<readonly LooseRow[]> {
+  const { fromMs, toMs, byteMs, kind: of } = stored;
   const [row] = await sql.read('SELECT MAX(seq) AS most FROM ledger WHERE container = ? AND incarnation = 0', [stored.container]);
   const most = row === undefined || row['most'] === null ? 0 : Math.max(0, integerOf(row, 'most'));
-  const interval = { ...NOTHING, fromMs, toMs, snapshotByteMs: BigInt(bytes) * BigInt(toMs - fromMs) };
-  const kind = { kind: 'snapshot', reason: '', seqOf: (index: number) => most + 1 + index } as const;
+  const interval = { ...NOTHING, fromMs, toMs, ...(of === 'disk' ? { diskByteMs: byteMs } : { snapshotByteMs: byteMs }) };
+  const kind = { kind: of, reason: '', seqOf: (index: number) => most + 1 + index };
   return rowsOf({ ...stored, incarnation: 0 }, interval, kind);
 }
 
-async function correctionRows(sql: Sql, correction: Correction): Promise<readonly Omit<ChainRow, 'number'>[]> {
+async function correctionRows(sql: Sql, correction: Correction): Promise<readonly LooseRow[]> {
   const { container, incarnation, interval, fromMs, reason } = correction;
   const [row] = await sql.read('SELECT MIN(seq) AS least FROM ledger WHERE container = ? AND incarnation = ?', [
     container,

@@ -40,9 +40,24 @@ export interface UsageInterval {
   readonly ingressBytes: number;
   readonly egressBytes: number;
   readonly heldMs: number;
+  readonly streamMs: number;
   /** Absent: none. */
   readonly snapshotByteMs?: bigint;
+  readonly diskByteMs?: bigint;
 }
+
+/** The columns of what is counted. */
+export const QUANTITY_COLUMNS = {
+  cpuNs: 'cpu_ns',
+  memoryByteMs: 'memory_byte_ms',
+  requests: 'requests',
+  ingressBytes: 'ingress_bytes',
+  egressBytes: 'egress_bytes',
+  heldMs: 'held_ms',
+  snapshotByteMs: 'snapshot_byte_ms',
+  diskByteMs: 'disk_byte_ms',
+  streamMs: 'stream_ms',
+} as const satisfies Readonly<Record<keyof Quantities, string>>;
 
 export interface LedgerRow extends UsageInterval {
   readonly container: string;
@@ -63,6 +78,8 @@ export function quantitiesOf(row: UsageInterval): Quantities {
     egressBytes: BigInt(row.egressBytes),
     heldMs: BigInt(row.heldMs),
     snapshotByteMs: row.snapshotByteMs ?? 0n,
+    diskByteMs: row.diskByteMs ?? 0n,
+    streamMs: BigInt(row.streamMs),
   };
 }
 
@@ -82,7 +99,9 @@ export function ledgerRowOf(row: SqlRow): LedgerRow {
     ingressBytes: integerOf(row, 'ingress_bytes'),
     egressBytes: integerOf(row, 'egress_bytes'),
     heldMs: integerOf(row, 'held_ms'),
+    streamMs: integerOf(row, 'stream_ms'),
     snapshotByteMs: bigintOf(row, 'snapshot_byte_ms'),
+    diskByteMs: bigintOf(row, 'disk_byte_ms'),
   };
 }
 
@@ -172,6 +191,12 @@ export async function latestIncarnations(sql: Sql, tenant: string, reference: st
   return rows.map(incarnationOf);
 }
 
+/** SQL: the last name that a container or volume of a row had; empty where it is not known. */
+export function nameOfContainer(column: string): string {
+  return `COALESCE((SELECT name FROM incarnation WHERE container = ${column} ORDER BY incarnation DESC LIMIT 1),
+    (SELECT name FROM disk_use WHERE id = ${column}), '')`;
+}
+
 export interface RowsQuery {
   /** Empty: all. */
   readonly tenant: string;
@@ -192,7 +217,7 @@ export async function readNamedRows(
   // A plus keeps the planner from the index by time: there are few rows at a chain's end.
   const fromMsColumn = which === 'not-summed' ? '+ledger.from_ms' : 'ledger.from_ms';
   const rows = await sql.read(
-    `SELECT ledger.*, COALESCE((SELECT name FROM incarnation WHERE container = ledger.container ORDER BY incarnation DESC LIMIT 1), '') AS name
+    `SELECT ledger.*, ${nameOfContainer('ledger.container')} AS name
      FROM ledger_chain
      CROSS JOIN ledger ON ledger.tenant = ledger_chain.tenant ${condition[which]}
      WHERE (? = '' OR ledger_chain.tenant = ?) AND ${fromMsColumn} >= ? AND ${fromMsColumn} < ?

@@ -169,4 +169,23 @@ export const SCHEMA_VERSIONS: readonly (readonly string[])[] = [
        total TEXT NOT NULL, body TEXT NOT NULL, PRIMARY KEY (tenant, month))`,
     `CREATE INDEX change_tenant ON change (key, seq) WHERE kind IN ('tenant.added', 'tenant.removed')`,
   ],
+  [
+    // What containers and volumes have on disk, and how long streams were open. What is hashed and signed from here on covers both.
+    `ALTER TABLE ledger ADD COLUMN format BIGINT NOT NULL DEFAULT 1`,
+    `ALTER TABLE ledger ADD COLUMN disk_byte_ms BIGINT NOT NULL DEFAULT 0`,
+    `ALTER TABLE ledger ADD COLUMN stream_ms BIGINT NOT NULL DEFAULT 0`,
+    `ALTER TABLE ledger_head ADD COLUMN format BIGINT NOT NULL DEFAULT 2`,
+    `UPDATE ledger_head SET format = 1 WHERE sequence = 0`,
+    ...['minute', 'hour', 'day'].flatMap((grain) =>
+      ['disk_gib_ms', 'disk_rest', 'stream_ms'].map(
+        (name) => `ALTER TABLE usage_${grain} ADD COLUMN ${name} BIGINT NOT NULL DEFAULT 0`,
+      ),
+    ),
+    `ALTER TABLE edge_pending ADD COLUMN stream_ms BIGINT NOT NULL DEFAULT 0`,
+    // id: a container's, or volume/ID. In the ledger up to metered_ms; bytes: what was found last. closed_ms: it is gone.
+    `CREATE TABLE disk_use (
+       id TEXT PRIMARY KEY, tenant TEXT NOT NULL, name TEXT NOT NULL, host TEXT NOT NULL, bytes BIGINT NOT NULL, metered_ms BIGINT NOT NULL,
+       closed_ms BIGINT)`,
+    `CREATE INDEX disk_use_metered ON disk_use (metered_ms) WHERE closed_ms IS NULL`,
+  ],
 ];

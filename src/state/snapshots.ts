@@ -85,6 +85,11 @@ export async function listUnmeteredSnapshots(sql: Sql, beforeMs: number): Promis
   }));
 }
 
+/** It is in the ledger up to `toMs`. */
+export function moveMeteredWrite(id: string, fromMs: number, toMs: number): SqlWrite {
+  return { sql: 'UPDATE snapshot SET metered_ms = ? WHERE id = ? AND metered_ms = ?', values: [toMs, id, fromMs], expectRows: 1 };
+}
+
 /** Says that a snapshot is being made, before the container is touched. */
 export async function beginSnapshot(sql: Sql, row: SnapshotRow): Promise<void> {
   await sql.write([

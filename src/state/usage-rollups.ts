@@ -5,8 +5,9 @@
  * counts once, whatever crashes; rows after `rolled` are read from the ledger itself. A row belongs to the minute, hour and day in which it begins.
  */
 import type { HashedRow } from '#metering/chain-check.ts';
-import { addQuantities } from '#metering/ledger-chain.ts';
+import { addQuantities, mapQuantities, QUANTITY_NAMES } from '#metering/ledger-chain.ts';
 import type { Quantities } from '#metering/ledger-chain.ts';
+import { nameOfContainer, QUANTITY_COLUMNS } from './ledger.ts';
 import { bigintOf, integerOf, textOf } from './sql.ts';
 import type { Sql, SqlRow, SqlValue, SqlWrite, WriteOutcome } from './sql.ts';
 
@@ -17,6 +18,28 @@ const GRAINS: readonly Grain[] = ['minute', 'hour', 'day'];
 /** Byte·ms are kept in two columns, whose sums fit 64 bits; see the schema. */
 const GIB_BITS = 30n;
 const REST_MASK = (1n << GIB_BITS) - 1n;
+const WIDE: ReadonlyMap<keyof Quantities, string> = new Map([
+  ['memoryByteMs', 'memory'],
+  ['snapshotByteMs', 'snapshot'],
+  ['diskByteMs', 'disk'],
+]);
+
+/** Of the sums' tables, and the same of the ledger as SQL. */
+interface SumColumn {
+  readonly name: string;
+  readonly ofRow: string;
+  readonly valueOf: (span: Quantities) => bigint;
+}
+
+const SUM_COLUMNS: readonly SumColumn[] = QUANTITY_NAMES.flatMap((quantity): SumColumn[] => {
+  const column = QUANTITY_COLUMNS[quantity];
+  const wide = WIDE.get(quantity);
+  if (wide === undefined) return [{ name: column, ofRow: `l.${column}`, valueOf: (span) => span[quantity] }];
+  return [
+    { name: `${wide}_gib_ms`, ofRow: `l.${column} >> ${String(GIB_BITS)}`, valueOf: (span) => span[quantity] >> GIB_BITS },
+    { name: `${wide}_rest`, ofRow: `l.${column} & ${String(REST_MASK)}`, valueOf: (span) => span[quantity] & REST_MASK },
+  ];
+});
 
 export interface UsageSpan extends Quantities {
   readonly fromMs: number;
@@ -101,44 +124,32 @@ export function joinSpans<T extends UsageSpan>(one: T, other: UsageSpan): T {
 function subjectWrite({ tenant, container, host }: UsageSubject): SqlWrite {
   return {
     sql: `INSERT INTO usage_subject (tenant, container, host, name)
-          SELECT ?, ?, ?, COALESCE((SELECT name FROM incarnation WHERE container = ? ORDER BY incarnation DESC LIMIT 1), '')
-          WHERE NOT EXISTS (SELECT 1 FROM usage_subject WHERE tenant = ? AND container = ? AND host = ?)`,
-    values: [tenant, container, host, container, tenant, container, host],
+          SELECT n.tenant, n.container, n.host, ${nameOfContainer('n.container')} FROM (SELECT ? AS tenant, ? AS container, ? AS host) AS n
+          WHERE NOT EXISTS (SELECT 1 FROM usage_subject AS s WHERE s.tenant = n.tenant AND s.container = n.container AND s.host = n.host)`,
+    values: [tenant, container, host],
   };
 }
 
-function addWrite({ subject, grain, startMs, span }: Bucket): SqlWrite {
+const SUM_NAMES = SUM_COLUMNS.map(({ name }) => name).join(', ');
+const SUM_MARKS = SUM_COLUMNS.map(() => '?').join(', ');
+const ADD_SQL = mapGrains((grain) => {
   const table = `usage_${grain}`;
-  return {
-    sql: `INSERT INTO ${table} (subject, start_ms, from_ms, to_ms, cpu_ns, memory_gib_ms, memory_rest, requests, ingress_bytes, egress_bytes, held_ms,
-            snapshot_gib_ms, snapshot_rest)
-          VALUES ((SELECT id FROM usage_subject WHERE tenant = ? AND container = ? AND host = ?), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+  const added = SUM_COLUMNS.map(({ name }) => `${name} = ${table}.${name} + excluded.${name}`).join(', ');
+  return `INSERT INTO ${table} (subject, start_ms, from_ms, to_ms, ${SUM_NAMES})
+          VALUES ((SELECT id FROM usage_subject WHERE tenant = ? AND container = ? AND host = ?), ?, ?, ?, ${SUM_MARKS})
           ON CONFLICT (subject, start_ms) DO UPDATE SET
             from_ms = CASE WHEN excluded.from_ms < ${table}.from_ms THEN excluded.from_ms ELSE ${table}.from_ms END,
-            to_ms = CASE WHEN excluded.to_ms > ${table}.to_ms THEN excluded.to_ms ELSE ${table}.to_ms END,
-            cpu_ns = ${table}.cpu_ns + excluded.cpu_ns,
-            memory_gib_ms = ${table}.memory_gib_ms + excluded.memory_gib_ms, memory_rest = ${table}.memory_rest + excluded.memory_rest,
-            requests = ${table}.requests + excluded.requests, ingress_bytes = ${table}.ingress_bytes + excluded.ingress_bytes,
-            egress_bytes = ${table}.egress_bytes + excluded.egress_bytes, held_ms = ${table}.held_ms + excluded.held_ms,
-            snapshot_gib_ms = ${table}.snapshot_gib_ms + excluded.snapshot_gib_ms, snapshot_rest = ${table}.snapshot_rest + excluded.snapshot_rest`,
-    values: [
-      subject.tenant,
-      subject.container,
-      subject.host,
-      startMs,
-      span.fromMs,
-      span.toMs,
-      span.cpuNs,
-      span.memoryByteMs >> GIB_BITS,
-      span.memoryByteMs & REST_MASK,
-      span.requests,
-      span.ingressBytes,
-      span.egressBytes,
-      span.heldMs,
-      span.snapshotByteMs >> GIB_BITS,
-      span.snapshotByteMs & REST_MASK,
-    ],
-  };
+            to_ms = CASE WHEN excluded.to_ms > ${table}.to_ms THEN excluded.to_ms ELSE ${table}.to_ms END, ${added}`;
+});
+
+function mapGrains<T>(of: (grain: Grain) => T): Readonly<Record<Grain, T>> {
+  return { minute: of('minute'), hour: of('hour'), day: of('day') };
+}
+
+function addWrite({ subject, grain, startMs, span }: Bucket): SqlWrite {
+  const { tenant, container, host } = subject;
+  const sums = SUM_COLUMNS.map(({ valueOf }) => valueOf(span));
+  return { sql: ADD_SQL[grain], values: [tenant, container, host, startMs, span.fromMs, span.toMs, ...sums] };
 }
 
 export type UsageKey = 'container' | 'tenant' | 'host' | 'hour';
@@ -160,9 +171,7 @@ export interface UsageSum extends UsageSpan {
   readonly name: string;
 }
 
-const SUMS = `MIN(u.from_ms) AS from_ms, MAX(u.to_ms) AS to_ms, SUM(u.cpu_ns) AS cpu_ns, SUM(u.memory_gib_ms) AS memory_gib_ms,
-  SUM(u.memory_rest) AS memory_rest, SUM(u.requests) AS requests, SUM(u.ingress_bytes) AS ingress_bytes, SUM(u.egress_bytes) AS egress_bytes,
-  SUM(u.held_ms) AS held_ms, SUM(u.snapshot_gib_ms) AS snapshot_gib_ms, SUM(u.snapshot_rest) AS snapshot_rest`;
+const SUMS = `MIN(u.from_ms) AS from_ms, MAX(u.to_ms) AS to_ms, ${SUM_COLUMNS.map(({ name }) => `SUM(u.${name}) AS ${name}`).join(', ')}`;
 
 export async function readSums(sql: Sql, { grain, fromMs, untilMs, tenant, by }: SumQuery): Promise<readonly UsageSum[]> {
   if (fromMs >= untilMs) return [];
@@ -177,15 +186,13 @@ export async function readSums(sql: Sql, { grain, fromMs, untilMs, tenant, by }:
   return rows.map((row) => ({ ...spanOf(row), ...sumKey(row, by) }));
 }
 
-const ROW_SUMS = `MIN(l.from_ms) AS from_ms, MAX(l.to_ms) AS to_ms, SUM(l.cpu_ns) AS cpu_ns, SUM(l.memory_byte_ms >> 30) AS memory_gib_ms,
-  SUM(l.memory_byte_ms & 1073741823) AS memory_rest, SUM(l.requests) AS requests, SUM(l.ingress_bytes) AS ingress_bytes,
-  SUM(l.egress_bytes) AS egress_bytes, SUM(l.held_ms) AS held_ms, SUM(l.snapshot_byte_ms >> 30) AS snapshot_gib_ms,
-  SUM(l.snapshot_byte_ms & 1073741823) AS snapshot_rest, CASE WHEN MIN(l.tenant) = MAX(l.tenant) THEN MIN(l.tenant) ELSE '' END AS tenant`;
+const ROW_SUMS = `MIN(l.from_ms) AS from_ms, MAX(l.to_ms) AS to_ms, ${SUM_COLUMNS.map(({ name, ofRow }) => `SUM(${ofRow}) AS ${name}`).join(', ')},
+  CASE WHEN MIN(l.tenant) = MAX(l.tenant) THEN MIN(l.tenant) ELSE '' END AS tenant`;
 
 /** What rows are put together by, with the columns that `sumKey` reads. */
 const ROW_KEYS: Readonly<Record<UsageKey, { readonly columns: string; readonly group: string }>> = {
   container: {
-    columns: `l.container, COALESCE((SELECT name FROM incarnation WHERE container = l.container ORDER BY incarnation DESC LIMIT 1), '') AS name`,
+    columns: `l.container, ${nameOfContainer('l.container')} AS name`,
     group: 'l.container',
   },
   tenant: { columns: '1', group: 'l.tenant' },
@@ -231,17 +238,12 @@ function sumKey(row: SqlRow, by: UsageKey): Pick<UsageSum, 'key' | 'tenant' | 'n
 }
 
 function spanOf(row: SqlRow): UsageSpan {
-  return {
-    fromMs: integerOf(row, 'from_ms'),
-    toMs: integerOf(row, 'to_ms'),
-    cpuNs: bigintOf(row, 'cpu_ns'),
-    memoryByteMs: (bigintOf(row, 'memory_gib_ms') << GIB_BITS) + bigintOf(row, 'memory_rest'),
-    requests: bigintOf(row, 'requests'),
-    ingressBytes: bigintOf(row, 'ingress_bytes'),
-    egressBytes: bigintOf(row, 'egress_bytes'),
-    heldMs: bigintOf(row, 'held_ms'),
-    snapshotByteMs: (bigintOf(row, 'snapshot_gib_ms') << GIB_BITS) + bigintOf(row, 'snapshot_rest'),
+  const sumOf = (name: keyof Quantities): bigint => {
+    const wide = WIDE.get(name);
+    if (wide === undefined) return bigintOf(row, QUANTITY_COLUMNS[name]);
+    return (bigintOf(row, `${wide}_gib_ms`) << GIB_BITS) + bigintOf(row, `${wide}_rest`);
   };
+  return { fromMs: integerOf(row, 'from_ms'), toMs: integerOf(row, 'to_ms'), ...mapQuantities(sumOf) };
 }
 
 /** What a container used in one hour. */

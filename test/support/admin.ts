@@ -220,6 +220,8 @@ export function createTestControl(sql: Sql): NodeControl {
         egressBytes: 1024n ** 2n,
         heldMs: 0n,
         snapshotByteMs: 0n,
+        diskByteMs: 0n,
+        streamMs: 0n,
       },
     ],
     migrate: async (container, { to }, onProgress) => {
@@ -312,6 +314,7 @@ export async function meterOnce(sql: Sql): Promise<void> {
     ingressBytes: 2,
     egressBytes: 3_000_000_000,
     heldMs: 0,
+    streamMs: 0,
   };
   await new LedgerWriter(sql).append(at, { ...used, toMs: 3_600_000 }, { cpuNs: used.cpuNs, memoryBytes: 1, cgroupIdentity: '' });
 }

@@ -37,8 +37,14 @@ export interface LedgerStore extends AsyncDisposable {
 
 let made = 0;
 
-export async function openLedgerStore(folder: string, options?: KeeperOptions): Promise<LedgerStore> {
+/** `prepare`: makes the store's file, as another program left it. */
+export async function openLedgerStore(
+  folder: string,
+  options?: KeeperOptions,
+  prepare?: (file: string) => Promise<void>,
+): Promise<LedgerStore> {
   const file = join(folder, `ledger-${String((made += 1))}.db`);
+  await prepare?.(file);
   const sql = openSqlite(file);
   const key = newLedgerKey();
   let nowMs = START_MS;
@@ -108,7 +114,9 @@ export async function meter(
       ingressBytes: seed * 1021,
       egressBytes: seed * 104_729,
       heldMs: seed % 50,
+      streamMs: seed * 37,
       snapshotByteMs: BigInt(seed) * 2n ** 54n + 3n,
+      diskByteMs: BigInt(seed) * 2n ** 53n + 5n,
     },
     { cpuNs: at.cpuNs + cpuNs, memoryBytes: 4096, cgroupIdentity: 'boot:1' },
   );
@@ -130,7 +138,7 @@ export async function fillLedger(store: LedgerStore): Promise<void> {
     store.clock.setMs(atMs);
     if (round === 7 && running[0] !== undefined) {
       const span = { fromMs: START_MS + 5000, toMs: START_MS + 6000 };
-      const none = { memoryByteMs: 0n, requests: -2, ingressBytes: 0, egressBytes: 0 };
+      const none = { memoryByteMs: 0n, requests: -2, ingressBytes: 0, egressBytes: 0, diskByteMs: 0n, streamMs: 0 };
       await store.control.correct({ ...span, ...none, container: running[0].container, reason: 'counted twice', cpuNs: -77 });
     }
     await store.keeper.round();

@@ -54,7 +54,7 @@ function invoicesOf(of: Pick<InvoiceDeps, 'clock' | 'sql' | 'keeper'>): Invoices
 
 /** An hour's use. */
 async function use(at: Incarnation, cpuNs: number, egressBytes = 0): Promise<Incarnation> {
-  const used = { cpuNs, memoryByteMs: 0n, requests: 0, ingressBytes: 0, egressBytes, heldMs: 0 };
+  const used = { cpuNs, memoryByteMs: 0n, requests: 0, ingressBytes: 0, egressBytes, heldMs: 0, streamMs: 0 };
   const now = { cpuNs: 0, memoryBytes: 0, cgroupIdentity: '' };
   const outcome = await store.writer.append({ ...at, cpuNs: 0 }, { ...used, toMs: at.meteredToMs + HOUR_MS }, now);
   if (outcome.kind === 'conflict') throw new Error('the ledger refused an interval');
@@ -62,7 +62,7 @@ async function use(at: Incarnation, cpuNs: number, egressBytes = 0): Promise<Inc
 }
 
 async function correct(at: Incarnation, fromMs: number, cpuNs: number): Promise<void> {
-  const none = { memoryByteMs: 0n, requests: 0, ingressBytes: 0, egressBytes: 0 };
+  const none = { memoryByteMs: 0n, requests: 0, ingressBytes: 0, egressBytes: 0, diskByteMs: 0n, streamMs: 0 };
   await store.control.correct({ ...none, container: at.container, reason: 'a test', fromMs, toMs: fromMs + 1000, cpuNs });
 }
 

@@ -68,10 +68,21 @@ export async function copyVolume(volume: VolumeRow, from: Host, to: Host): Promi
   }
 }
 
+/** Where an engine keeps a volume. Undefined: it has none of the name. */
+export async function findVolumeDirectory(host: Host, volume: VolumeRow): Promise<string | undefined> {
+  try {
+    const { json } = await host.client.call({ method: 'GET', path: ['volumes', engineVolumeOf(host, volume)] });
+    return volumeSchema.parse(json).Mountpoint;
+  } catch (error) {
+    if (error instanceof EngineError && error.status === 404) return undefined;
+    throw error;
+  }
+}
+
 /** Bytes of the files of a volume, each counted once; -1 (Docker's "unknown") where they cannot be counted in time. */
 export async function sizeOfVolume(host: Host, volume: VolumeRow): Promise<number> {
-  const { json } = await host.client.call({ method: 'GET', path: ['volumes', engineVolumeOf(host, volume)] });
-  const directory = volumeSchema.parse(json).Mountpoint;
+  const directory = await findVolumeDirectory(host, volume);
+  if (directory === undefined) return -1;
   // Only files with several names are remembered. Names of files are not printed: they are a tenant's.
   const sum = `$1 > 1 && seen[$2]++ { next } { bytes += $3 } END { printf "%.0f", bytes }`;
   const script = `find "$1" -xdev ! -type d -printf '%n %i %s\\n' | awk '${sum}'`;

@@ -14,6 +14,7 @@ import { NO_FIT } from '#proxy/http1/rewrite.ts';
 import { eventStreamOf } from '#proxy/http1/stream-kind.ts';
 import { isTimeout } from '#proxy/counters.ts';
 import type { DataPlane } from '#proxy/data-plane.ts';
+import { beginStream } from '#proxy/record.ts';
 import type { ExchangeRecord } from '#proxy/record.ts';
 import type { Wire } from '#proxy/wire/wire.ts';
 import type { ClientPeer } from './client-peer.ts';
@@ -328,8 +329,7 @@ export class Passage implements UpstreamUser, ExchangePassage {
   withdraw(): boolean {
     const upstream = this.#upstream;
     if (upstream === undefined || this.#responded) return false;
-    const { facts } = this.#client;
-    if (upstream.sent && !isRepeatable(facts)) return false;
+    if (upstream.sent && !isRepeatable(this.#client.facts)) return false;
     this.#unblock();
     this.#upstream = undefined;
     upstream.abandon();
@@ -344,8 +344,7 @@ export class Passage implements UpstreamUser, ExchangePassage {
 
   /** Whether it is the client that everything waits for. `reading`: its body is not over. */
   waitsForClient(reading: boolean): boolean {
-    const { wire } = this.#client;
-    return wire.queuedBytes > 0 || (reading && !wire.paused);
+    return this.#client.wire.queuedBytes > 0 || (reading && !this.#client.wire.paused);
   }
 
   #send(upstream: Upstream): void {
@@ -402,6 +401,7 @@ export class Passage implements UpstreamUser, ExchangePassage {
     const { bytes: head, view } = upstream.head();
     const kind = eventStreamOf(head, view);
     if (kind === undefined) return;
+    beginStream(this.#plane.traffic, this.record);
     this.#events = new EventStream(upstream.framing, kind === 'encoded', this.#plane.connectionDeps.chunkLimits);
     this.#events.follow(bytes, piece.start, piece.end);
   }
@@ -431,6 +431,7 @@ export class Passage implements UpstreamUser, ExchangePassage {
 
   #switch(upstream: Upstream, frames: WebSocketFrames | undefined): void {
     const client = this.#client;
+    beginStream(this.#plane.traffic, this.record);
     this.#upstream = undefined;
     upstream.leaveToTunnel();
     client.leaveToTunnel();
@@ -452,8 +453,7 @@ export class Passage implements UpstreamUser, ExchangePassage {
   /** All went well: the client's connection goes on, or is closed as it was told. */
   #end(): void {
     this.#mirror.drop();
-    if (this.#turnMs < 0) this.#exchange.finish();
-    else this.#exchange.finish(this.#turnMs);
+    this.#exchange.finish(this.#turnMs < 0 ? undefined : this.#turnMs);
     this.#client.answered(!this.#client.persistent || !this.#client.requestWhole || this.#writer.endsWithConnection);
   }
 

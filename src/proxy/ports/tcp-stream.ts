@@ -154,6 +154,7 @@ export class TcpStream implements TimeoutOwner {
     upstream.socket.setKeepAlive(true, KEEP_ALIVE_MS);
     deps.counters.upstreamConnected();
     this.#account = deps.traffic.open(this.tenant, endpoint.id);
+    deps.traffic.streamBegins(this.#account);
     this.#movedMs = deps.clock.monotonicMs();
     const client = Wire.accepted(this.#socket, this.#connectingOwner(), deps.path);
     this.#client = client;
@@ -193,6 +194,7 @@ export class TcpStream implements TimeoutOwner {
     this.#budget.leave('upgradedStreams');
     if (this.#account !== undefined) {
       settle(this.#account, this.#moved);
+      this.#deps.traffic.streamEnds(this.#account);
       this.#deps.traffic.close(this.#account);
       this.#account = undefined;
     }

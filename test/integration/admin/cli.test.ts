@@ -137,7 +137,7 @@ export DOCKER_CERT_PATH='/tmp/it'\''s acme'
     );
     const csv = (await remote('usage --format csv --since 2026-01-01T00:00:00Z --until 2026-01-02T00:00:00Z')).out;
     expect(csv).toBe(
-      `key,tenant,name,from,to,cpu_ns,memory_byte_ms,requests,ingress_bytes,egress_bytes,held_ms,snapshot_byte_ms\r\n${CONTAINER.id},acme,web,2026-01-01T00:00:00.000Z,2026-01-02T00:00:00.000Z,1500000000,${HUGE.toString()},3,0,1048576,0,0\r\n`,
+      `key,tenant,name,from,to,cpu_ns,memory_byte_ms,requests,ingress_bytes,egress_bytes,held_ms,snapshot_byte_ms,disk_byte_ms,stream_ms\r\n${CONTAINER.id},acme,web,2026-01-01T00:00:00.000Z,2026-01-02T00:00:00.000Z,1500000000,${HUGE.toString()},3,0,1048576,0,0,0,0\r\n`,
     );
     expect((await remote('usage --json')).out).toContain(`"memoryByteMs": ${HUGE.toString()},`);
     expect(await remote('usage --since 1h --until 2h')).toEqual({

@@ -272,7 +272,7 @@ describe('where Node does not read into our buffers', () => {
       clock: systemClock,
       limits: () => EDGE_LIMITS,
       budgets: new Budgets(EDGE_LIMITS.tenant),
-      traffic: new Traffic(counters),
+      traffic: new Traffic(counters, () => systemClock.monotonicMs()),
       counters,
       wheel,
       path: { fast: false },

@@ -244,7 +244,7 @@ describe('old rows', () => {
     const acme = (totals: readonly UsageTotal[]): readonly UsageTotal[] => totals.filter(({ tenant }) => tenant === 'acme');
     expect(byKey(acme(await store.keeper.usage(span)))).toEqual(byKey(acme(before)));
     const text = await exportText(store, 'acme');
-    expect(text.split('\n')[0]).toContain('"after":{"tenant":"acme"');
+    expect(text.split('\n')[0]).toContain('"after":{"format":3,"tenant":"acme"');
   }, 20_000);
 
   test('stay while they are not summed up, and while no head is over them', async () => {

@@ -1,7 +1,7 @@
 /** Whatever is done to a ledger or to an export of it is found, and what is found is named. */
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { copyFile, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { copyFile, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
@@ -13,11 +13,15 @@ import { verifyChains } from '#caas/ledger-proof.ts';
 import type { ChainVerdict } from '#caas/ledger-proof.ts';
 import { signEnd, signHead } from '#metering/ledger-head.ts';
 import { listChains, listHeads } from '#state/ledger-heads.ts';
+import { SCHEMA_VERSIONS } from '#state/schema.ts';
 import { openSqlite } from '#state/sqlite.ts';
-import { exportText, fillLedger, newLedgerKey, openLedgerStore } from '../../support/ledger-store.ts';
+import { DAY_MS, exportText, fillLedger, meter, newLedgerKey, openLedgerStore, START_MS } from '../../support/ledger-store.ts';
 import type { LedgerStore } from '../../support/ledger-store.ts';
 
 const VERIFIER = fileURLToPath(new URL('../../../scripts/verify-ledger.mjs', import.meta.url));
+const FIXTURES = fileURLToPath(new URL('../../fixtures', import.meta.url));
+/** The schema of the store that is in them. */
+const VERSIONS_BEFORE = 12;
 const verdictSchema = z.object({ fits: z.boolean(), why: z.string().optional(), rows: z.number().optional() });
 
 const moduleSchema = z.object({
@@ -106,12 +110,11 @@ describe('the store', { timeout: 30_000 }, () => {
   test('any field of any row that is changed is found, at that row', async () => {
     const { number: last } = (await listChains(store.sql)).find(({ tenant }) => tenant === 'acme') ?? { number: 0 };
     const numbers = ['incarnation', 'seq', 'from_ms', 'to_ms', 'cpu_ns', 'memory_byte_ms', 'requests', 'ingress_bytes'];
-    const columns = [...numbers, 'egress_bytes', 'held_ms', 'snapshot_byte_ms', 'container', 'host', 'reason', 'hash', 'kind'];
+    const sums = ['egress_bytes', 'held_ms', 'snapshot_byte_ms', 'disk_byte_ms', 'stream_ms'];
+    const columns = [...numbers, ...sums, 'container', 'host', 'reason', 'hash', 'kind'];
     await fc.assert(
       fc.asyncProperty(fc.integer({ min: 1, max: last }), fc.constantFrom(...columns), async (number, column) => {
-        const change = [...numbers, 'egress_bytes', 'held_ms', 'snapshot_byte_ms'].includes(column)
-          ? `${column} + 1000000`
-          : `${column} || 'x'`;
+        const change = [...numbers, ...sums].includes(column) ? `${column} + 1000000` : `${column} || 'x'`;
         const fault = await faultOf((database) => {
           database.prepare(`UPDATE ledger SET ${column} = ${change} WHERE tenant = 'acme' AND number = ?`).run(number);
         });
@@ -206,24 +209,6 @@ describe('the store', { timeout: 30_000 }, () => {
     expect(await faultOf((database) => database.exec(renumbered))).toMatch(/its signature is not of what it says/);
   });
 
-  test('heads from before they were counted fit as they are, and those after them go on', async () => {
-    const [first, second] = await listHeads(store.sql, 'acme');
-    if (first === undefined || second === undefined) throw new Error('there are no heads');
-    const uncounted = [first, second].map((head) => signHead({ ...head, sequence: 0 }, store.key));
-    const takeBack = (database: DatabaseSync): void => {
-      for (const { day, signature } of uncounted)
-        database
-          .prepare(`UPDATE ledger_head SET sequence = 0, signature = ? WHERE tenant = 'acme' AND day = ?`)
-          .run(signature, day);
-    };
-    expect(await faultOf(takeBack)).toBeUndefined();
-    const oneGone = await faultOf((database) => {
-      takeBack(database);
-      database.prepare(`DELETE FROM ledger_head WHERE tenant = 'acme' AND day = ?`).run(first.day);
-    });
-    expect(oneGone).toMatch(/it is head 3 of the chain, and there are 1 before it$/);
-  });
-
   test('a chain whose end or sums were written over is found', async () => {
     expect(
       await faultOf((database) => database.exec(`UPDATE ledger_chain SET number = number + 3 WHERE tenant = 'acme'`)),
@@ -231,6 +216,100 @@ describe('the store', { timeout: 30_000 }, () => {
     expect(
       await faultOf((database) => database.exec(`UPDATE ledger_chain SET totals = replace(totals, '"rows":"', '"rows":"1')`)),
     ).toMatch(/sums are not those of the rows$/);
+  });
+});
+
+/** A store that a program wrote before disks and streams were counted, some of it before heads were: it is brought up to date when it is opened. */
+describe('a store from before', { timeout: 30_000 }, () => {
+  async function openOld(name: string): Promise<LedgerStore> {
+    return await openLedgerStore(folder, undefined, async (file) => {
+      const database = new DatabaseSync(file);
+      for (const statement of SCHEMA_VERSIONS.slice(0, VERSIONS_BEFORE).flat()) database.exec(statement);
+      database.exec(`PRAGMA user_version = ${String(VERSIONS_BEFORE)}`);
+      database.exec(await readFile(join(FIXTURES, `${name}.sql`), 'utf8'));
+      database.close();
+    });
+  }
+  const everything = { tenant: undefined, fromDay: undefined, toDay: undefined };
+
+  test('fits as it was written, and goes on; its sums are what they were', async () => {
+    await using old = await openOld('ledger-before-disks');
+    const heads = await listHeads(old.sql, 'acme');
+    expect(heads.map(({ format, sequence }) => [format, sequence])).toEqual([
+      [1, 0],
+      [2, 2],
+      [2, 3],
+    ]);
+    const [verdict] = await verifyChains(old, everything, () => undefined);
+    expect(verdict).toMatchObject({ fault: null, rows: 7, heads: 3, corrections: 1 });
+    const span = { tenant: 'acme', sinceMs: 0, untilMs: START_MS + 30 * DAY_MS, by: 'tenant' } as const;
+    const [before] = await old.keeper.usage(span);
+    expect(before).toMatchObject({ cpuNs: 356_356n, snapshotByteMs: 810_647_932_926_689_298n, diskByteMs: 0n, streamMs: 0n });
+
+    // Containers are numbered: the store has acme's first three.
+    for (let made = 0; made < 3; made += 1) await old.container('other', 'a', START_MS);
+    const at = await old.container('acme', 'a', START_MS + 4 * DAY_MS - 3_000_000);
+    await meter(old, at, 600_000, 5);
+    old.clock.setMs(START_MS + 4 * DAY_MS + 120_000);
+    await old.keeper.round();
+    const [after] = await old.keeper.usage(span);
+    expect(after).toMatchObject({ diskByteMs: 5n * 2n ** 53n + 5n, streamMs: 185n });
+    const [grown] = await verifyChains(old, everything, () => undefined);
+    expect(grown).toMatchObject({ fault: null, rows: 8, heads: 4 });
+    const text = await exportText(old, 'acme');
+    expect(await verifyText(text, old.key.id)).toMatchObject({ fits: true, rows: 8 });
+    const lastDay = await exportText(old, 'acme', '2026-11-04');
+    expect(await verifyText(lastDay, old.key.id)).toMatchObject({ fits: true, rows: 1 });
+  });
+
+  test('a row or head of it that says more than its format covers is found, in the store and in an export', async () => {
+    const spoilt = async (change: string): Promise<readonly (string | undefined)[]> => {
+      await using old = await openOld('ledger-before-disks');
+      await old.sql.write([{ sql: change, values: [] }]);
+      const [verdict] = await verifyChains(old, everything, () => undefined);
+      return [verdict?.fault?.text, (await verifyText(await exportText(old, 'acme'), old.key.id)).why];
+    };
+    expect(await spoilt('UPDATE ledger SET disk_byte_ms = 1 WHERE number = 2')).toEqual([
+      'row 2: it has something that rows of its format have not: a field of it was changed',
+      'row 2: its format has no diskByteMs, and it says one',
+    ]);
+    expect(await spoilt('UPDATE ledger SET format = 2 WHERE number = 2')).toEqual([
+      expect.stringMatching(/^row 2: its hash is not that of its fields/),
+      'row 2: its hash is not that of its fields and the hash before it',
+    ]);
+    expect(await spoilt('UPDATE ledger SET format = 7 WHERE number = 2')).toEqual([
+      'row 2: it is of the unknown format 7',
+      'row 2: it is of an unknown format',
+    ]);
+    const totals = `json_set(totals, '$.streamMs', '5')`;
+    expect(await spoilt(`UPDATE ledger_head SET totals = ${totals} WHERE day = '2026-11-02'`)).toEqual([
+      expect.stringMatching(/^head of 2026-11-02: its signature is not of what it says/),
+      'head of 2026-11-02: its format has no streamMs, and it says one',
+    ]);
+    expect(await spoilt(`UPDATE ledger_head SET format = 2 WHERE day = '2026-11-01'`)).toEqual([
+      expect.stringMatching(/^head of 2026-11-01: its signature is not of what it says/),
+      expect.stringMatching(/^head of 2026-11-01: its signature is not of what it says/),
+    ]);
+    expect(await spoilt(`UPDATE ledger_head SET sequence = 1 WHERE day = '2026-11-01'`)).toEqual([
+      expect.stringMatching(/^head of 2026-11-01: its signature is not of what it says/),
+      'head of 2026-11-01: it is of an unknown format',
+    ]);
+  });
+
+  test('of its heads none can be left out', async () => {
+    await using old = await openOld('ledger-before-disks');
+    await old.sql.write([{ sql: `DELETE FROM ledger_head WHERE day = '2026-11-01'`, values: [] }]);
+    const [verdict] = await verifyChains(old, everything, () => undefined);
+    expect(verdict?.fault?.text).toBe('head of 2026-11-02: it is head 2 of the chain, and there are 0 before it');
+  });
+
+  test('an export that was made then fits as it did, and is not taken for one of today', async () => {
+    const text = await readFile(join(FIXTURES, 'ledger-before-disks.jsonl'), 'utf8');
+    expect(await verifyText(text)).toMatchObject({ fits: true, rows: 7 });
+    const changed = text.replace('"heldMs":"4"', '"heldMs":"5"');
+    expect(changed).not.toBe(text);
+    expect((await verifyText(changed)).why).toMatch(/^row \d: its hash is not/);
+    expect(await verifyText(text.replace('export-1"', 'export-3"'))).toMatchObject({ fits: false });
   });
 });
 

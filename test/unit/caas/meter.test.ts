@@ -146,7 +146,7 @@ describe('Meter', () => {
     await round();
     nowMs += 10_000;
     await counters(700, MIB);
-    const moved = { requests: 2, ingressBytes: 3, egressBytes: 5, heldMs: 1 };
+    const moved = { requests: 2, ingressBytes: 3, egressBytes: 5, heldMs: 1, streamMs: 2 };
     await meter.keepTraffic({ epoch: 'worker', number: 1, traffic: names.map((container) => ({ container, ...moved })) });
     await sql.write([{ sql: 'ALTER TABLE ledger RENAME TO hidden', values: [] }]); // Nothing can be written.
     await round();
@@ -172,6 +172,7 @@ describe('Meter', () => {
       ingressBytes: 10 * requests,
       egressBytes: 0,
       heldMs: 0,
+      streamMs: 0,
     });
     const rows = async () => await readNamedRows(sql, { tenant: '', fromMs: 0, untilMs: Number.MAX_SAFE_INTEGER }, 'all');
 

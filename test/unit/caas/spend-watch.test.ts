@@ -57,7 +57,7 @@ test('a tenant that reaches its cap sleeps until the cap is higher or the month 
     },
   });
   const use = async (hours: number): Promise<void> => {
-    const used = { memoryByteMs: 0n, requests: 0, ingressBytes: 0, egressBytes: 0, heldMs: 0 };
+    const used = { memoryByteMs: 0n, requests: 0, ingressBytes: 0, egressBytes: 0, heldMs: 0, streamMs: 0 };
     const now = { cpuNs: 0, memoryBytes: 0, cgroupIdentity: '' };
     const toMs = at.meteredToMs + 3_600_000;
     const outcome = await store.writer.append(at, { ...used, cpuNs: hours * VCPU_HOUR_NS, toMs }, now);

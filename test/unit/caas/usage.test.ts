@@ -24,6 +24,7 @@ function rowAt(change: Partial<NamedRow> = {}): NamedRow {
     ingressBytes: 2,
     egressBytes: 3,
     heldMs: 4,
+    streamMs: 5,
     ...change,
   };
 }
@@ -41,7 +42,7 @@ describe('sumUsage()', () => {
       ['c3', 'web', 'globex'],
     ]);
     expect(sumUsage(rows, 'tenant')).toMatchObject([
-      { key: 'acme', name: '', fromMs: 0, toMs: HOUR_MS, cpuNs: 10n, memoryByteMs: 14n, requests: 2n, heldMs: 8n },
+      { key: 'acme', name: '', fromMs: 0, toMs: HOUR_MS, cpuNs: 10n, memoryByteMs: 14n, requests: 2n, heldMs: 8n, streamMs: 10n },
       { key: 'globex' },
     ]);
     expect(sumUsage(rows, 'host')).toMatchObject([

@@ -135,7 +135,7 @@ function invoice(used: readonly { readonly at: number; readonly cpuNs: bigint; r
     plans: { default: { minimum: '3', free: { egressGb: 5 } } },
     credits: [{ tenant: 'acme', month: '2026-11', amount: '1.5', reason: 'an outage, "on us"' }],
   });
-  const none = { memoryByteMs: 7n, requests: 0n, ingressBytes: 0n, heldMs: 0n, snapshotByteMs: 0n };
+  const none = { memoryByteMs: 7n, requests: 0n, ingressBytes: 0n, heldMs: 0n, snapshotByteMs: 0n, diskByteMs: 0n, streamMs: 0n };
   const hours = used.map(({ at, ...rest }) => ({
     ...none,
     ...rest,

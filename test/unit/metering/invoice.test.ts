@@ -7,9 +7,10 @@ import { decimalText, divideHalfEven, microsText, parseMicros } from '#metering/
 import { isOffPeak, timeWithinHour } from '#metering/off-peak.ts';
 import { bookAt, bookFromMs, priceBookSchema, successionFault } from '#metering/price-book.ts';
 import type { BookVersion } from '#metering/price-book.ts';
+import { mapQuantities } from '#metering/ledger-chain.ts';
 import { SKUS } from '#metering/skus.ts';
 
-const NONE = { cpuNs: 0n, memoryByteMs: 0n, requests: 0n, ingressBytes: 0n, egressBytes: 0n, heldMs: 0n, snapshotByteMs: 0n };
+const NONE = mapQuantities(() => 0n);
 const HOUR_MS = 3_600_000;
 const VCPU_HOUR_NS = 3_600_000_000_000n;
 const NOVEMBER = { fromMs: Date.UTC(2026, 10, 1), toMs: Date.UTC(2026, 11, 1), month: '2026-11' };

@@ -7,6 +7,7 @@ import { CHAIN_START, extendChain, NO_TOTALS, QUANTITY_NAMES, rowHash } from '#m
 import type { ChainRow } from '#metering/ledger-chain.ts';
 
 const ROW: ChainRow = {
+  format: 2,
   tenant: 'acme',
   number: 3,
   kind: 'correction',
@@ -24,12 +25,16 @@ const ROW: ChainRow = {
   egressBytes: 3n,
   heldMs: 4n,
   snapshotByteMs: 5n,
+  diskByteMs: 6n,
+  streamMs: 7n,
 };
 
-test('the hash is that of the text that the documents tell, byte by byte', () => {
+test('the hash is that of the text that the documents tell, byte by byte, also of rows from before', () => {
   const before = 'ab'.repeat(32);
-  const text = `["ecluse-ledger-row-1","${before}","acme","3","correction","said \\"twice\\"","c1","2","-1","a","1000","2000","-5","36893488147419103233","1","2","3","4","5"]`;
-  expect(rowHash(ROW, before)).toBe(createHash('sha256').update(text, 'utf8').digest('hex'));
+  const hashOf = (text: string): string => createHash('sha256').update(text, 'utf8').digest('hex');
+  const fields = `"${before}","acme","3","correction","said \\"twice\\"","c1","2","-1","a","1000","2000","-5","36893488147419103233","1","2","3","4","5"`;
+  expect(rowHash(ROW, before)).toBe(hashOf(`["ecluse-ledger-row-2",${fields},"6","7"]`));
+  expect(rowHash({ ...ROW, format: 1 }, before)).toBe(hashOf(`["ecluse-ledger-row-1",${fields}]`));
 });
 
 test('a chain numbers its rows and adds them up', () => {
@@ -47,6 +52,8 @@ test('a chain numbers its rows and adds them up', () => {
     egressBytes: 6n,
     heldMs: 8n,
     snapshotByteMs: 10n,
+    diskByteMs: 12n,
+    streamMs: 14n,
   });
 });
 
@@ -60,6 +67,8 @@ test('pieces of an interval lie within an hour each, follow each other, and add 
     egressBytes: quantity,
     heldMs: quantity,
     snapshotByteMs: quantity,
+    diskByteMs: quantity,
+    streamMs: quantity,
   });
   fc.assert(
     fc.property(

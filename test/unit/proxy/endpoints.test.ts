@@ -50,7 +50,7 @@ describe('Endpoints', () => {
 
   beforeEach(() => {
     vi.useFakeTimers();
-    traffic = new Traffic(new Counters());
+    traffic = new Traffic(new Counters(), () => 0);
     endpoints = new Endpoints(traffic);
   });
 

@@ -49,6 +49,7 @@ test('stale and repeated appends change nothing', async () => {
             ingressBytes: 0,
             egressBytes: 0,
             heldMs: 0,
+            streamMs: 0,
           };
           const now = { cpuNs: at.cpuNs + cpuNs, memoryBytes: 0, cgroupIdentity: '' };
           const outcome = await ledger.append(at, interval, now);
@@ -67,7 +68,7 @@ test('stale and repeated appends change nothing', async () => {
         await sql.write([closeIncarnationWrite(last.container, 1, last.meteredToMs)]);
         const late = await ledger.append(
           last,
-          { toMs: 0, cpuNs: 1, memoryByteMs: 0n, requests: 0, ingressBytes: 0, egressBytes: 0, heldMs: 0 },
+          { toMs: 0, cpuNs: 1, memoryByteMs: 0n, requests: 0, ingressBytes: 0, egressBytes: 0, heldMs: 0, streamMs: 0 },
           { cpuNs: 0, memoryBytes: 0, cgroupIdentity: '' },
         );
         expect(late.kind).toBe('conflict');

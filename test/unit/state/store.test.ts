@@ -65,7 +65,16 @@ const AT: Incarnation = {
   memoryBytes: 0,
 };
 
-const INTERVAL = { toMs: 200, cpuNs: 5, memoryByteMs: 2n ** 60n, requests: 1, ingressBytes: 2, egressBytes: 3, heldMs: 4 };
+const INTERVAL = {
+  toMs: 200,
+  cpuNs: 5,
+  memoryByteMs: 2n ** 60n,
+  requests: 1,
+  ingressBytes: 2,
+  egressBytes: 3,
+  heldMs: 4,
+  streamMs: 5,
+};
 
 describe('store', () => {
   let folder: string;

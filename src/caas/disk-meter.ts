@@ -1,0 +1,216 @@
+/**
+ * What containers and volumes have on disk, into the ledger: the directories that engines keep for them are walked, one at a time and behind everything else.
+ * What a walk found counts until the next one, about ten minutes later. Images are no tenant's: layers are shared.
+ *
+ * The cursor is in the store: what was on disk while the node was not there counts, once. Rows are written where the size changed and at each full hour.
+ */
+import type { Clock } from '#clock';
+import { reasonOf } from '#errors';
+import { startLoop } from '#lifecycle';
+import type { Log } from '#log';
+import type { DiskWalk, WalkOptions } from '#isolation/disk-walk.ts';
+import { HOUR_MS, hourOf } from '#metering/hour-pieces.ts';
+import { beginDiskUse, listDiskUse, listGoneDiskUse, listNewDiskUse, moveDiskUseWrite } from '#state/disk-use.ts';
+import type { DiskMove, DiskUse } from '#state/disk-use.ts';
+import { LedgerWriter } from '#state/ledger-writer.ts';
+import type { Sql } from '#state/sql.ts';
+
+/** Where something is on disk. Undefined: nowhere. */
+export type DiskPlace = { readonly host: string; readonly directory: string } | undefined;
+
+export interface DiskMeterDeps {
+  readonly log: Log;
+  readonly clock: Clock;
+  readonly sql: Sql;
+  /** Throws where that cannot be known now. */
+  readonly placeOf: (id: string) => Promise<DiskPlace>;
+  readonly walk: (directory: string, options: WalkOptions) => Promise<DiskWalk | undefined>;
+}
+
+/** How often each is walked; by chance half as long, or half as long again, so that no program can be in step with it. */
+const LOOK_PERIOD_MS = 600_000;
+/** What has just been made is soon looked at for the first time. */
+const FIRST_LOOK_MS = 20_000;
+const JITTER = 1;
+/** Longer than a walk of a million files takes. What was found so far is then taken for the least that there is. */
+const WALK_MS_MAX = 60_000;
+/** A walk is followed by as long without one. */
+const PAUSE_MS_MIN = 100;
+const IDLE_MS = 1_000;
+/** How often it is looked what was made and removed. */
+const LIST_PERIOD_MS = 10_000;
+/** How far the clock may go from the monotonic one before it was set: what is counted is then the time that really went by. */
+const CLOCK_SLACK_MS = 2_000;
+
+interface Thing {
+  use: DiskUse;
+  /** By the monotonic clock, as all. */
+  nextLookMs: number;
+  /** The instant of `use.meteredMs`; undefined: only the wall clock knows. */
+  meteredAtMs: number | undefined;
+  /** It was said that it cannot be walked. */
+  isTold: boolean;
+}
+
+export class DiskMeter implements AsyncDisposable {
+  readonly #deps: DiskMeterDeps;
+  readonly #ledger: LedgerWriter;
+  #things: Map<string, Thing> | undefined;
+  #listedMs = Number.NEGATIVE_INFINITY;
+  #pauseMs = IDLE_MS;
+  /** When something of a tenant was walked last: whose was walked the longest ago is next. */
+  readonly #walkedMs = new Map<string, number>();
+  #loop: AsyncDisposable | undefined;
+
+  constructor(deps: DiskMeterDeps) {
+    this.#deps = deps;
+    this.#ledger = new LedgerWriter(deps.sql);
+  }
+
+  start(): this {
+    this.#loop ??= startLoop(this.#deps, {
+      name: 'disk',
+      periodMs: () => this.#pauseMs,
+      round: async (signal) => {
+        await this.round(signal);
+      },
+    });
+    return this;
+  }
+
+  /** What is due, and one walk at most. */
+  async round(signal: AbortSignal): Promise<void> {
+    this.#pauseMs = IDLE_MS;
+    this.#things ??= await this.#takeUp();
+    const nowMs = this.#deps.clock.monotonicMs();
+    if (nowMs - this.#listedMs >= LIST_PERIOD_MS) {
+      await this.#list(this.#things);
+      this.#listedMs = nowMs;
+    }
+    await this.#countHour(this.#things, signal);
+    const thing = this.#next(this.#things);
+    if (thing !== undefined) await this.#look(thing, signal);
+  }
+
+  async #takeUp(): Promise<Map<string, Thing>> {
+    const nowMs = this.#deps.clock.monotonicMs();
+    const uses = await listDiskUse(this.#deps.sql);
+    // Not all at once: what is known of them still counts.
+    return new Map(
+      uses.map((use) => {
+        const nextLookMs = nowMs + Math.random() * LOOK_PERIOD_MS;
+        return [use.id, { use, nextLookMs, meteredAtMs: undefined, isTold: false }];
+      }),
+    );
+  }
+
+  /** Begins with what is new, and ends what is gone. */
+  async #list(things: Map<string, Thing>): Promise<void> {
+    const { sql, clock } = this.#deps;
+    const fresh = (await listNewDiskUse(sql)).map((one) => ({ ...one, bytes: 0, meteredMs: clock.nowMs() }));
+    if (fresh.length > 0 && (await beginDiskUse(sql, fresh)).kind === 'done') {
+      const nowMs = clock.monotonicMs();
+      for (const use of fresh) things.set(use.id, { use, nextLookMs: nowMs + FIRST_LOOK_MS, meteredAtMs: nowMs, isTold: false });
+    }
+    for (const { id, goneMs } of await listGoneDiskUse(sql)) {
+      const thing = things.get(id);
+      if (thing === undefined) continue;
+      const { bytes, host } = thing.use;
+      if (await this.#count(thing, goneMs ?? clock.nowMs(), { bytes, host, isGone: true })) things.delete(id);
+    }
+  }
+
+  /** At a full hour, whatever was not counted in it: what is invoiced then is whole. Also where the clock was set back and is not there yet. */
+  async #countHour(things: ReadonlyMap<string, Thing>, signal: AbortSignal): Promise<void> {
+    const { clock } = this.#deps;
+    const [hourMs, longAgoMs] = [hourOf(clock.nowMs()), clock.monotonicMs() - HOUR_MS - CLOCK_SLACK_MS];
+    for (const thing of things.values()) {
+      if (signal.aborted) return;
+      const { bytes, host, meteredMs } = thing.use;
+      const isDue = meteredMs < hourMs || (thing.meteredAtMs !== undefined && thing.meteredAtMs < longAgoMs);
+      if (isDue) await this.#count(thing, hourMs, { bytes, host, isGone: false });
+    }
+  }
+
+  /** Of those that are due, one of the tenant of which nothing was walked for the longest: who has many waits for himself. */
+  #next(things: ReadonlyMap<string, Thing>): Thing | undefined {
+    const nowMs = this.#deps.clock.monotonicMs();
+    let found: Thing | undefined;
+    const walkedMs = ({ use }: Thing): number => this.#walkedMs.get(use.tenant) ?? Number.NEGATIVE_INFINITY;
+    for (const thing of things.values()) {
+      if (thing.nextLookMs > nowMs) continue;
+      const isBefore =
+        found === undefined ||
+        walkedMs(thing) < walkedMs(found) ||
+        (walkedMs(thing) === walkedMs(found) && thing.nextLookMs < found.nextLookMs);
+      if (isBefore) found = thing;
+    }
+    return found;
+  }
+
+  async #look(thing: Thing, signal: AbortSignal): Promise<void> {
+    const { clock } = this.#deps;
+    const beganMs = clock.monotonicMs();
+    thing.nextLookMs = beganMs + LOOK_PERIOD_MS * (1 - JITTER / 2 + JITTER * Math.random());
+    const found = await this.#find(thing, signal);
+    const endedMs = clock.monotonicMs();
+    this.#walkedMs.set(thing.use.tenant, endedMs);
+    this.#pauseMs = Math.max(PAUSE_MS_MIN, endedMs - beganMs);
+    if (found === undefined || signal.aborted) return;
+    const { bytes, host } = thing.use;
+    if (found.bytes === bytes && found.host === host) return;
+    await this.#count(thing, clock.nowMs(), { ...found, isGone: false });
+  }
+
+  /** Undefined: it is not known, and what was known before counts on. */
+  async #find(thing: Thing, signal: AbortSignal): Promise<Pick<DiskUse, 'bytes' | 'host'> | undefined> {
+    const { use } = thing;
+    try {
+      const place = await this.#deps.placeOf(use.id);
+      if (place === undefined) return { bytes: 0, host: use.host };
+      const walk = await this.#deps.walk(place.directory, { timeoutMs: WALK_MS_MAX, signal });
+      if (walk === undefined) throw new Error('its directory cannot be read');
+      if (walk.isWhole) thing.isTold = false;
+      else this.#tell(thing, `it has more than could be looked at in ${String(WALK_MS_MAX / 1000)} s`);
+      return { bytes: walk.isWhole ? walk.bytes : Math.max(walk.bytes, use.bytes), host: place.host };
+    } catch (error) {
+      this.#tell(thing, reasonOf(error));
+      return undefined;
+    }
+  }
+
+  #tell(thing: Thing, reason: string): void {
+    const { id, tenant, host, bytes } = thing.use;
+    if (!thing.isTold)
+      this.#deps.log.warn({ id, tenant, host, bytes, reason }, 'what is on disk is not known; what was known counts on');
+    thing.isTold = true;
+  }
+
+  /** Counts what there was up to `untilMs`. False: somebody else did. */
+  async #count(thing: Thing, untilMs: number, next: Omit<DiskMove, 'toMs'>): Promise<boolean> {
+    const { sql, clock } = this.#deps;
+    const { use, meteredAtMs } = thing;
+    const [nowMs, atMs] = [clock.nowMs(), clock.monotonicMs()];
+    const wentByMs = meteredAtMs === undefined ? nowMs - use.meteredMs : Math.round(atMs - meteredAtMs);
+    const isSet = Math.abs(nowMs - use.meteredMs - wentByMs) > CLOCK_SLACK_MS;
+    const toMs = Math.max(use.meteredMs, isSet ? nowMs : untilMs);
+    const byteMs = BigInt(use.bytes) * BigInt(Math.max(0, isSet ? wentByMs : toMs - use.meteredMs));
+    const cursor = moveDiskUseWrite(use, { ...next, toMs });
+    const { id: container, tenant, host, meteredMs: fromMs } = use;
+    const stored = { kind: 'disk', tenant, container, host, byteMs, fromMs, toMs } as const;
+    const outcome = byteMs === 0n ? (await sql.write([cursor])).kind : await this.#ledger.store(stored, cursor);
+    if (outcome === 'conflict') {
+      this.#deps.log.error({ id: use.id }, 'what is on disk was counted by somebody else');
+      this.#things = undefined; // The store is right.
+      return false;
+    }
+    thing.use = { ...use, bytes: next.bytes, host: next.host, meteredMs: toMs };
+    thing.meteredAtMs = atMs - Math.max(0, nowMs - toMs);
+    return true;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#loop?.[Symbol.asyncDispose]();
+    this.#loop = undefined;
+  }
+}
