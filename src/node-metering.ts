@@ -5,8 +5,7 @@ import { join } from 'node:path';
 import type { CorrectionRequest, LedgerControl } from '#admin/metering-control.ts';
 import type { Containers } from '#caas/containers.ts';
 import { DiskMeter } from '#caas/disk-meter.ts';
-import type { DiskPlace } from '#caas/disk-meter.ts';
-import { findDiskPlace } from '#caas/disk-places.ts';
+import { DiskPlaces } from '#caas/disk-places.ts';
 import type { Host } from '#caas/host.ts';
 import { LedgerKeeper } from '#caas/ledger-keeper.ts';
 import { exportEnd, exportPage, exportRange, verifyChains } from '#caas/ledger-proof.ts';
@@ -177,8 +176,8 @@ export class Books implements AsyncDisposable {
   /** Keeps them from now on. */
   start({ containers, sleepers, hosts }: BooksWatch): this {
     this.keeper.start();
-    const placeOf = async (id: string): Promise<DiskPlace> => await findDiskPlace({ sql: this.#deps.sql, hosts, containers }, id);
-    this.#disks = new DiskMeter({ ...this.#deps, placeOf, walk: walkDisk }).start();
+    const places = new DiskPlaces({ sql: this.#deps.sql, hosts, containers });
+    this.#disks = new DiskMeter({ ...this.#deps, places, walk: walkDisk }).start();
     this.#spend = new SpendWatch({
       ...this.#deps,
       keeper: this.keeper,

@@ -108,6 +108,11 @@ export function isVolumeKey(container: string): boolean {
   return container.startsWith(VOLUME);
 }
 
+/** Undefined: it is none of a volume. */
+export function volumeOfKey(container: string): string | undefined {
+  return isVolumeKey(container) ? container.slice(VOLUME.length) : undefined;
+}
+
 /** For people. */
 export function shortId(container: string): string {
   return container.slice(0, isVolumeKey(container) ? VOLUME.length + SHORT_ID : SHORT_ID);

@@ -69,8 +69,7 @@ export async function listGoneDiskUse(
 ): Promise<readonly { readonly id: string; readonly goneMs: number | undefined }[]> {
   const rows = await sql.read(
     `SELECT d.id, (SELECT MAX(closed_ms) FROM incarnation WHERE container = d.id) AS gone_ms FROM disk_use AS d
-     WHERE d.closed_ms IS NULL AND NOT EXISTS (SELECT 1 FROM container WHERE container.id = d.id)
-     AND NOT EXISTS (SELECT 1 FROM volume WHERE '${volumeKey('')}' || volume.id = d.id)`,
+     WHERE d.closed_ms IS NULL AND d.id NOT IN (SELECT id FROM container UNION ALL SELECT '${volumeKey('')}' || id FROM volume)`,
     [],
   );
   return rows.map((row) => ({ id: textOf(row, 'id'), goneMs: row['gone_ms'] === null ? undefined : integerOf(row, 'gone_ms') }));

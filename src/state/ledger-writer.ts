@@ -100,7 +100,10 @@ export class LedgerWriter {
     });
   }
 
-  /** Appends what was on disk since that was metered last, and moves by `cursor` up to when it is. Conflict: it is gone, or was metered by somebody else. */
+  /**
+   * Appends what was on disk since that was metered last, and moves by `cursor` up to when it is. Conflict: it is gone, or was metered by somebody else.
+   * Whoever calls waits for one of a container before the next: rows are numbered by those that are there.
+   */
   async store(stored: Stored, cursor: SqlWrite): Promise<'done' | 'conflict'> {
     return await new Promise((resolve, reject) => {
       this.#add({
@@ -109,7 +112,7 @@ export class LedgerWriter {
         after: [cursor],
         settle: resolve,
         fail: reject,
-        alone: true,
+        alone: false,
       });
     });
   }

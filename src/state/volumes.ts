@@ -67,6 +67,11 @@ export async function findVolume(sql: Sql, tenant: string, name: string): Promis
   return row === undefined ? undefined : volumeOf(row);
 }
 
+export async function findVolumeById(sql: Sql, id: string): Promise<VolumeRow | undefined> {
+  const [row] = await sql.read('SELECT * FROM volume WHERE id = ?', [id]);
+  return row === undefined ? undefined : volumeOf(row);
+}
+
 export async function listVolumes(sql: Sql, tenant: string): Promise<readonly VolumeRow[]> {
   return (await sql.read('SELECT * FROM volume WHERE tenant = ? ORDER BY name', [tenant])).map(volumeOf);
 }

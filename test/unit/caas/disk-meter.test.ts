@@ -51,15 +51,18 @@ function openDisks(): DiskMeter {
     log: createLog('silent'),
     clock: { ...clock, nowMs: () => clock.nowMs() + aheadMs, monotonicMs: () => clock.monotonicMs() },
     sql: store.sql,
-    placeOf: async (id) => {
-      looked.push(id);
-      if (isDown) throw new Error('the engine does not answer');
-      const directory = directoryOf(id);
-      const isThere = await stat(directory).then(
-        () => true,
-        () => false,
-      );
-      return isThere ? { host: 'a', directory } : undefined;
+    places: {
+      find: async (id, how) => {
+        if (how === 'as-known') looked.push(id);
+        if (isDown) throw new Error('the engine does not answer');
+        const directory = directoryOf(id);
+        const isThere = await stat(directory).then(
+          () => true,
+          () => false,
+        );
+        // An engine that is asked anew knows what is gone.
+        return isThere || how === 'as-known' ? { host: 'a', directory } : undefined;
+      },
     },
     walk: async (directory: string, options: WalkOptions) =>
       await walkDisk(directory, isCut ? { ...options, signal: AbortSignal.abort() } : options),
@@ -268,3 +271,15 @@ test('tenants take turns: who has many is looked at no more often than who has o
   expect(looked.map((id) => (id === 'ff'.repeat(32) ? 'other' : 'acme')).toSorted()).toEqual(['acme', 'acme', 'other']);
   expect(looked.indexOf('ff'.repeat(32))).toBeLessThan(2);
 });
+
+test('at a full hour all are counted, however many', async () => {
+  const ids = Array.from({ length: 230 }, (_, index) => index.toString(16).padStart(64, '0'));
+  for (const [index, id] of ids.entries()) await addContainer(id, index % 2 === 0 ? 'acme' : 'other', `web-${String(index)}`);
+  const sizes = await Promise.all(ids.map(async (id) => await write(id, 4096)));
+  await at(0);
+  await at(20_000);
+  expect(looked).toHaveLength(ids.length);
+  await at(HOUR_MS);
+  const totals = new Map((await used()).map(({ key, diskByteMs }) => [key, diskByteMs]));
+  expect(ids.map((id) => totals.get(id))).toEqual(sizes.map((bytes) => bytes * BigInt(HOUR_MS - 20_000)));
+}, 60_000);
