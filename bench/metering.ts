@@ -37,8 +37,8 @@ const LANES = 3;
 const READ_PERIOD_MS = 10;
 const SETTLE_MS = 3_000;
 const LONG_MS = 60_000;
-/** Until nothing is sampled often any more. */
-const YOUNG_MS = 15_000;
+/** Until nothing is sampled often any more, and each disk was looked at for the first time. */
+const YOUNG_MS = 45_000;
 const COST_MS = 60_000;
 const ALONE_ROUNDS = 3;
 const CHANGING = 10;

@@ -16,7 +16,7 @@ import type { Clock } from '#clock';
 import { EcluseError, reasonOf } from '#errors';
 import { walkDisk } from '#isolation/disk-walk.ts';
 import type { Log } from '#log';
-import { isVolumeKey } from '#metering/ledger-chain.ts';
+import { isVolumeKey, shortId } from '#metering/ledger-chain.ts';
 import { ledgerKeyOf } from '#metering/ledger-head.ts';
 import type { ExportEnd, LedgerKey } from '#metering/ledger-head.ts';
 import { findVolumeUse } from '#state/disk-use.ts';
@@ -129,13 +129,15 @@ export class LedgerOperations implements LedgerControl {
   async correct(request: CorrectionRequest): Promise<{ readonly tenant: string; readonly container: string }> {
     const { container: reference, reason, fromMs, toMs, ...quantities } = request;
     const [tenant, name] = reference.includes('/') ? reference.split('/', 2) : [undefined, reference];
-    const found = isVolumeKey(reference)
-      ? await findVolumeUse(this.#deps.sql, reference)
-      : await latestIncarnations(this.#deps.sql, tenant ?? '', name);
+    const volumes = isVolumeKey(reference) ? await findVolumeUse(this.#deps.sql, reference) : [];
+    // A tenant may be called so, too.
+    const found = volumes.length > 0 ? volumes : await latestIncarnations(this.#deps.sql, tenant ?? '', name);
     const [at] = found;
     if (at === undefined) throw refusal(404, `nothing that was metered is called ${reference}`, 'see: ecluse usage');
     if (found.length > 1) {
-      const which = found.map(({ tenant: of, container }) => `${of}/${container.slice(0, 12)}`).join(' or ');
+      const which = found
+        .map(({ tenant: of, container }) => (isVolumeKey(container) ? container : `${of}/${shortId(container)}`))
+        .join(' or ');
       throw refusal(409, `${reference} is the name of several containers`, `say which: ${which}`);
     }
     if (toMs < fromMs) throw refusal(400, 'the correction ends before it begins', 'swap --from and --to');

@@ -15,8 +15,8 @@ import type { DiskMove, DiskUse } from '#state/disk-use.ts';
 import { LedgerWriter } from '#state/ledger-writer.ts';
 import type { Sql } from '#state/sql.ts';
 
-/** Where something is on disk. Undefined: nowhere. */
-export type DiskPlace = { readonly host: string; readonly directory: string } | undefined;
+/** Where something is on disk. Undefined: nowhere. `still`: it cannot be asked, and nothing changes it. */
+export type DiskPlace = { readonly host: string; readonly directory: string } | 'still' | undefined;
 
 export interface DiskMeterDeps {
   readonly log: Log;
@@ -34,10 +34,16 @@ const LOOK_PERIOD_MS = 600_000;
 /** What has just been made is soon looked at for the first time. */
 const FIRST_LOOK_MS = 20_000;
 const JITTER = 1;
-/** Longer than a walk of a million files takes. What was found so far is then taken for the least that there is. */
-const WALK_MS_MAX = 60_000;
-/** A walk is followed by as long without one. */
+/** Longer than a walk of a million files takes. What was found so far is then taken for the least that there is, and the next walk may take twice as long. */
+const WALK_MS = 60_000;
+const WALK_MS_MAX = 240_000;
+/** How long an engine is waited for: one that holds a start does not answer about it. */
+const ASK_MS_MAX = 5_000;
+/** A walk is followed by as long without one, so that others of the machine are not held up by many small ones. */
 const PAUSE_MS_MIN = 100;
+const PAUSE_MS_MAX = 1_000;
+/** A tenant's walks take at most a tenth of the time: who has millions of files waits for himself. */
+const TENANT_PAUSE = 9;
 const IDLE_MS = 1_000;
 /** How often it is looked what was made and removed. */
 const LIST_PERIOD_MS = 10_000;
@@ -52,9 +58,12 @@ interface Thing {
   nextLookMs: number;
   /** The instant of `use.meteredMs`; undefined: only the wall clock knows. */
   meteredAtMs: number | undefined;
+  walkMs: number;
   /** It was said that it cannot be walked. */
   isTold: boolean;
 }
+
+const FRESH = { walkMs: WALK_MS, isTold: false } as const;
 
 export class DiskMeter implements AsyncDisposable {
   readonly #deps: DiskMeterDeps;
@@ -62,8 +71,8 @@ export class DiskMeter implements AsyncDisposable {
   #things: Map<string, Thing> | undefined;
   #listedMs = Number.NEGATIVE_INFINITY;
   #pauseMs = IDLE_MS;
-  /** When something of a tenant was walked last: whose was walked the longest ago is next. */
-  readonly #walkedMs = new Map<string, number>();
+  /** When something of a tenant was walked last, and when the next may be: whose was walked the longest ago is next. */
+  readonly #walked = new Map<string, { readonly endedMs: number; readonly againMs: number }>();
   #loop: AsyncDisposable | undefined;
 
   constructor(deps: DiskMeterDeps) {
@@ -91,9 +100,10 @@ export class DiskMeter implements AsyncDisposable {
       await this.#list(this.#things);
       this.#listedMs = nowMs;
     }
-    await this.#countHour(this.#things, signal);
+    const failed = await this.#countHour(this.#things, signal);
     const thing = this.#next(this.#things);
     if (thing !== undefined) await this.#look(thing, signal);
+    if (failed !== undefined) throw failed.reason; // What one of them did keeps none of the others from being looked at.
   }
 
   async #takeUp(): Promise<Map<string, Thing>> {
@@ -103,7 +113,7 @@ export class DiskMeter implements AsyncDisposable {
     return new Map(
       uses.map((use) => {
         const nextLookMs = nowMs + Math.random() * LOOK_PERIOD_MS;
-        return [use.id, { use, nextLookMs, meteredAtMs: undefined, isTold: false }];
+        return [use.id, { ...FRESH, use, nextLookMs, meteredAtMs: undefined }];
       }),
     );
   }
@@ -112,12 +122,13 @@ export class DiskMeter implements AsyncDisposable {
   async #list(things: Map<string, Thing>): Promise<void> {
     const { sql, clock } = this.#deps;
     const fresh = (await listNewDiskUse(sql)).map((one) => ({ ...one, bytes: 0, meteredMs: clock.nowMs() }));
-    if (fresh.length > 0 && (await beginDiskUse(sql, fresh)).kind === 'done') {
-      const nowMs = clock.monotonicMs();
-      for (const use of fresh) things.set(use.id, { use, nextLookMs: nowMs + FIRST_LOOK_MS, meteredAtMs: nowMs, isTold: false });
-    }
-    const longAgoMs = clock.monotonicMs() - 2 * LOOK_PERIOD_MS;
-    for (const [tenant, walkedMs] of this.#walkedMs) if (walkedMs < longAgoMs) this.#walkedMs.delete(tenant);
+    this.#things = undefined; // What is written and not known here is read anew.
+    if (fresh.length > 0 && (await beginDiskUse(sql, fresh)).kind === 'conflict') return;
+    this.#things = things;
+    const nowMs = clock.monotonicMs();
+    for (const use of fresh) things.set(use.id, { ...FRESH, use, nextLookMs: nowMs + FIRST_LOOK_MS, meteredAtMs: nowMs });
+    for (const [tenant, { endedMs, againMs }] of this.#walked)
+      if (Math.max(againMs, endedMs + 2 * LOOK_PERIOD_MS) < nowMs) this.#walked.delete(tenant);
     for (const { id, goneMs } of await listGoneDiskUse(sql)) {
       const thing = things.get(id);
       if (thing === undefined) continue;
@@ -127,35 +138,38 @@ export class DiskMeter implements AsyncDisposable {
   }
 
   /** At a full hour, whatever was not counted in it: what is invoiced then is whole. Also where the clock was set back and is not there yet. */
-  async #countHour(things: ReadonlyMap<string, Thing>, signal: AbortSignal): Promise<void> {
+  async #countHour(things: ReadonlyMap<string, Thing>, signal: AbortSignal): Promise<PromiseRejectedResult | undefined> {
     const { clock } = this.#deps;
     const [hourMs, longAgoMs] = [hourOf(clock.nowMs()), clock.monotonicMs() - HOUR_MS - CLOCK_SLACK_MS];
     const isDue = ({ use, meteredAtMs }: Thing): boolean =>
       use.meteredMs < hourMs || (meteredAtMs !== undefined && meteredAtMs < longAgoMs);
     const due = [...things.values()].filter(isDue);
+    let failed: PromiseRejectedResult | undefined;
     // Those of one turn are one write to the disk.
     for (let from = 0; from < due.length && !signal.aborted; from += COUNTS_AT_ONCE) {
       const some = due.slice(from, from + COUNTS_AT_ONCE);
-      await Promise.all(
+      const counted = await Promise.allSettled(
         some.map(async (thing) => {
           const { bytes, host } = thing.use;
           await this.#count(thing, hourMs, { bytes, host, isGone: false });
         }),
       );
+      failed ??= counted.find((one) => one.status === 'rejected');
     }
+    return failed;
   }
 
   /** Of those that are due, one of the tenant of which nothing was walked for the longest: who has many waits for himself. */
   #next(things: ReadonlyMap<string, Thing>): Thing | undefined {
     const nowMs = this.#deps.clock.monotonicMs();
     let found: Thing | undefined;
-    const walkedMs = ({ use }: Thing): number => this.#walkedMs.get(use.tenant) ?? Number.NEGATIVE_INFINITY;
+    const endedMs = ({ use }: Thing): number => this.#walked.get(use.tenant)?.endedMs ?? Number.NEGATIVE_INFINITY;
     for (const thing of things.values()) {
-      if (thing.nextLookMs > nowMs) continue;
+      if (thing.nextLookMs > nowMs || (this.#walked.get(thing.use.tenant)?.againMs ?? nowMs) > nowMs) continue;
       const isBefore =
         found === undefined ||
-        walkedMs(thing) < walkedMs(found) ||
-        (walkedMs(thing) === walkedMs(found) && thing.nextLookMs < found.nextLookMs);
+        endedMs(thing) < endedMs(found) ||
+        (endedMs(thing) === endedMs(found) && thing.nextLookMs < found.nextLookMs);
       if (isBefore) found = thing;
     }
     return found;
@@ -163,12 +177,9 @@ export class DiskMeter implements AsyncDisposable {
 
   async #look(thing: Thing, signal: AbortSignal): Promise<void> {
     const { clock } = this.#deps;
-    const beganMs = clock.monotonicMs();
-    thing.nextLookMs = beganMs + LOOK_PERIOD_MS * (1 - JITTER / 2 + JITTER * Math.random());
+    thing.nextLookMs = clock.monotonicMs() + LOOK_PERIOD_MS * (1 - JITTER / 2 + JITTER * Math.random());
+    this.#walked.set(thing.use.tenant, { endedMs: clock.monotonicMs(), againMs: 0 });
     const found = await this.#find(thing, signal);
-    const endedMs = clock.monotonicMs();
-    this.#walkedMs.set(thing.use.tenant, endedMs);
-    this.#pauseMs = Math.max(PAUSE_MS_MIN, endedMs - beganMs);
     if (found === undefined || signal.aborted) return;
     const { bytes, host } = thing.use;
     if (found.bytes === bytes && found.host === host) return;
@@ -180,19 +191,43 @@ export class DiskMeter implements AsyncDisposable {
     const { use } = thing;
     try {
       for (const how of ['as-known', 'anew'] as const) {
-        const place = await this.#deps.places.find(use.id, how);
+        const place = await this.#placeOf(use.id, how, signal);
+        if (place === 'still') return undefined;
         if (place === undefined) return { bytes: 0, host: use.host };
-        const walk = await this.#deps.walk(place.directory, { timeoutMs: WALK_MS_MAX, signal });
-        if (walk === undefined) continue;
-        if (walk.isWhole) thing.isTold = false;
-        else this.#tell(thing, `it has more than could be looked at in ${String(WALK_MS_MAX / 1000)} s`);
-        return { bytes: walk.isWhole ? walk.bytes : Math.max(walk.bytes, use.bytes), host: place.host };
+        const walk = await this.#walk(thing, place.directory, signal);
+        if (walk !== undefined) return { bytes: walk.isWhole ? walk.bytes : Math.max(walk.bytes, use.bytes), host: place.host };
       }
       throw new Error('its directory cannot be read');
     } catch (error) {
-      this.#tell(thing, reasonOf(error));
+      if (!signal.aborted) this.#tell(thing, reasonOf(error));
       return undefined;
     }
+  }
+
+  /** The engine goes on answering for itself where it is not waited for. */
+  async #placeOf(id: string, how: 'as-known' | 'anew', signal: AbortSignal): Promise<DiskPlace> {
+    const stop = AbortSignal.any([signal, AbortSignal.timeout(ASK_MS_MAX)]);
+    stop.throwIfAborted();
+    const { promise: stopped, reject } = Promise.withResolvers<never>();
+    stop.addEventListener('abort', () => {
+      reject(new Error(`its engine did not answer in ${String(ASK_MS_MAX / 1000)} s`));
+    });
+    return await Promise.race([this.#deps.places.find(id, how), stopped]);
+  }
+
+  async #walk(thing: Thing, directory: string, signal: AbortSignal): Promise<DiskWalk | undefined> {
+    const { clock, walk } = this.#deps;
+    const beganMs = clock.monotonicMs();
+    const walked = await walk(directory, { timeoutMs: thing.walkMs, signal });
+    const endedMs = clock.monotonicMs();
+    const tookMs = endedMs - beganMs;
+    this.#pauseMs = Math.min(PAUSE_MS_MAX, Math.max(PAUSE_MS_MIN, tookMs));
+    this.#walked.set(thing.use.tenant, { endedMs, againMs: endedMs + TENANT_PAUSE * tookMs });
+    if (walked?.isWhole === true) thing.isTold = false;
+    if (walked?.isWhole !== false) return walked;
+    if (!signal.aborted) this.#tell(thing, `it has more than could be looked at in ${String(thing.walkMs / 1000)} s`);
+    thing.walkMs = Math.min(WALK_MS_MAX, thing.walkMs * 2);
+    return walked;
   }
 
   #tell(thing: Thing, reason: string): void {

@@ -35,6 +35,8 @@ export class DiskPlaces {
     if (found === undefined) return undefined;
     const { host, key, ask } = found;
     const known = how === 'anew' ? undefined : this.#directories.get(key);
+    // An engine may be holding the start of one that sleeps, and does not answer about it; nothing writes there meanwhile.
+    if (known === undefined && found.sleeps) return 'still';
     const directory = known ?? (await ask());
     if (directory === undefined) return undefined;
     this.#directories.set(key, directory);
@@ -49,7 +51,7 @@ export class DiskPlaces {
       const inspect = await containers.inspectEngine(row);
       return inspect === undefined ? undefined : upperOf(inspect);
     };
-    return { host: row.host, key: `${row.host} ${row.engineId}`, ask };
+    return { host: row.host, key: `${row.host} ${row.engineId}`, sleeps: row.snapshot !== '', ask };
   }
 
   async #volume(id: string): Promise<Found | undefined> {
@@ -58,12 +60,18 @@ export class DiskPlaces {
     const host = this.#deps.hosts.get(volume.host);
     if (host === undefined)
       throw new EcluseError({ code: 'ECLUSE_HOST_UNKNOWN', source: 'runtime', message: `there is no host ${volume.host} now` });
-    return { host: volume.host, key: `${volume.host} ${id}`, ask: async () => await findVolumeDirectory(host, volume) };
+    return {
+      host: volume.host,
+      key: `${volume.host} ${id}`,
+      sleeps: false,
+      ask: async () => await findVolumeDirectory(host, volume),
+    };
   }
 }
 
 interface Found {
   readonly host: string;
   readonly key: string;
+  readonly sleeps: boolean;
   readonly ask: () => Promise<string | undefined>;
 }

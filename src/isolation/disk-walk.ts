@@ -1,5 +1,6 @@
 /** How much a directory takes on disk: what is in it is a tenant's, and may be as much and as deep as the tenant likes. */
 import { spawn } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
 import { constants, setPriority } from 'node:os';
 
 export interface DiskWalk {
@@ -25,36 +26,54 @@ const SPACE = 32;
 const DIGIT_0 = 48;
 const DIGIT_9 = 57;
 
-/** Does not follow links, nor into other file systems. Undefined: there is no such directory, or it cannot be read. */
+/** A program that waits for a disk that does not answer cannot be ended; it is not waited for any longer than this. */
+const END_MS_MAX = 1_000;
+
+/** Does not follow links, nor into other file systems. Undefined: there is no such directory, or it cannot be read. Errors: no program can be started. */
 export async function walkDisk(directory: string, { timeoutMs, signal }: WalkOptions): Promise<DiskWalk | undefined> {
-  const child = spawn('find', [directory, '-xdev', '-printf', FORMAT], {
-    stdio: ['ignore', 'pipe', 'ignore'],
-    env: { ...process.env, LC_ALL: 'C' },
-  });
+  const child = startFind(directory);
+  const ended = endOf(child);
   lower(child.pid);
   const blocks = new BlockReader();
-  child.stdout.on('data', (bytes: Buffer) => {
+  child.stdout?.on('data', (bytes: Buffer) => {
     blocks.read(bytes);
   });
   const stop = AbortSignal.any([signal, AbortSignal.timeout(timeoutMs)]);
+  const { promise: givenUp, resolve: giveUp } = Promise.withResolvers<'cut'>();
+  let patience: NodeJS.Timeout | undefined;
   const kill = (): void => {
     child.kill('SIGKILL');
+    patience = setTimeout(giveUp, END_MS_MAX, 'cut');
   };
   stop.addEventListener('abort', kill);
   if (stop.aborted) kill();
   try {
-    // What vanishes while it is looked at makes an exit code of 1, and is not there any more.
-    const isCut = await new Promise<boolean>((resolve, reject) => {
-      child.once('error', reject);
-      child.once('close', (_code, by) => {
-        resolve(by !== null);
-      });
-    });
-    if (blocks.count === 0 && !isCut) return undefined;
-    return { bytes: blocks.bytes, isWhole: !isCut };
+    const end = await Promise.race([ended, givenUp]);
+    if (blocks.count === 0 && end === 'whole') return undefined;
+    return { bytes: blocks.bytes, isWhole: end === 'whole' };
   } finally {
     stop.removeEventListener('abort', kill);
+    clearTimeout(patience);
+    child.stdout?.destroy();
+    child.unref();
   }
+}
+
+function startFind(directory: string): ChildProcess {
+  return spawn('find', [directory, '-xdev', '-printf', FORMAT], {
+    stdio: ['ignore', 'pipe', 'ignore'],
+    env: { ...process.env, LC_ALL: 'C' },
+  });
+}
+
+/** What vanishes while it is looked at makes an exit code of 1, and is not there any more. */
+async function endOf(child: ChildProcess): Promise<'whole' | 'cut'> {
+  return await new Promise((resolve, reject) => {
+    child.once('error', reject);
+    child.once('close', (_code, by) => {
+      resolve(by === null ? 'whole' : 'cut');
+    });
+  });
 }
 
 function lower(pid: number | undefined): void {

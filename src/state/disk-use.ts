@@ -63,12 +63,17 @@ export async function listDiskUse(sql: Sql): Promise<readonly DiskUse[]> {
   return (await sql.read('SELECT * FROM disk_use WHERE closed_ms IS NULL ORDER BY id', [])).map(diskUseOf);
 }
 
-/** Those that are gone, each with when a container was; undefined: it is not known when. */
+/** A volume is removed: part of the batch that does it. */
+export function volumeGoneWrite(id: string, nowMs: number): SqlWrite {
+  return { sql: 'UPDATE disk_use SET gone_ms = ? WHERE id = ? AND gone_ms IS NULL', values: [nowMs, volumeKey(id)] };
+}
+
+/** Those that are gone, each with when it was; undefined: it is not known when. */
 export async function listGoneDiskUse(
   sql: Sql,
 ): Promise<readonly { readonly id: string; readonly goneMs: number | undefined }[]> {
   const rows = await sql.read(
-    `SELECT d.id, (SELECT MAX(closed_ms) FROM incarnation WHERE container = d.id) AS gone_ms FROM disk_use AS d
+    `SELECT d.id, COALESCE(d.gone_ms, (SELECT MAX(closed_ms) FROM incarnation WHERE container = d.id)) AS gone_ms FROM disk_use AS d
      WHERE d.closed_ms IS NULL AND d.id NOT IN (SELECT id FROM container UNION ALL SELECT '${volumeKey('')}' || id FROM volume)`,
     [],
   );

@@ -326,14 +326,25 @@ const NOTHING: Omit<UsageInterval, 'toMs'> = {
   streamMs: 0,
 };
 
+/** What a column holds: an hour of 1.2 TiB. More of it is several rows, each of a part of the time. */
+const ROW_BYTE_MS_MAX = 2n ** 62n;
+
 /** What is on disk has no incarnation: all of a container's is numbered together. */
 async function storedRows(sql: Sql, stored: Stored): Promise<readonly LooseRow[]> {
   const { fromMs, toMs, byteMs, kind: of } = stored;
   const [row] = await sql.read('SELECT MAX(seq) AS most FROM ledger WHERE container = ? AND incarnation = 0', [stored.container]);
   const most = row === undefined || row['most'] === null ? 0 : Math.max(0, integerOf(row, 'most'));
-  const interval = { ...NOTHING, fromMs, toMs, ...(of === 'disk' ? { diskByteMs: byteMs } : { snapshotByteMs: byteMs }) };
-  const kind = { kind: of, reason: '', seqOf: (index: number) => most + 1 + index };
-  return rowsOf({ ...stored, incarnation: 0 }, interval, kind);
+  const parts = byteMs / ROW_BYTE_MS_MAX + 1n;
+  const rows: LooseRow[] = [];
+  for (let part = 0n; part < parts; part += 1n) {
+    const amount = (byteMs * (part + 1n)) / parts - (byteMs * part) / parts;
+    const span = [part, part + 1n].map((at) => fromMs + Number((BigInt(toMs - fromMs) * at) / parts));
+    const interval = { ...NOTHING, ...(of === 'disk' ? { diskByteMs: amount } : { snapshotByteMs: amount }) };
+    const from = most + 1 + rows.length;
+    const kind = { kind: of, reason: '', seqOf: (index: number) => from + index };
+    rows.push(...rowsOf({ ...stored, incarnation: 0 }, { ...interval, fromMs: span[0] ?? fromMs, toMs: span[1] ?? toMs }, kind));
+  }
+  return rows;
 }
 
 async function correctionRows(sql: Sql, correction: Correction): Promise<readonly LooseRow[]> {

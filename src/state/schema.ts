@@ -182,10 +182,11 @@ export const SCHEMA_VERSIONS: readonly (readonly string[])[] = [
       ),
     ),
     `ALTER TABLE edge_pending ADD COLUMN stream_ms BIGINT NOT NULL DEFAULT 0`,
-    // id: a container's, or volume/ID. In the ledger up to metered_ms; bytes: what was found last. closed_ms: it is gone.
+    // id: a container's, or volume/ID. In the ledger up to metered_ms; bytes: what was found last. gone_ms: a volume was removed; closed_ms: it is
+    // in the ledger up to its end.
     `CREATE TABLE disk_use (
        id TEXT PRIMARY KEY, tenant TEXT NOT NULL, name TEXT NOT NULL, host TEXT NOT NULL, bytes BIGINT NOT NULL, metered_ms BIGINT NOT NULL,
-       closed_ms BIGINT)`,
+       gone_ms BIGINT, closed_ms BIGINT)`,
     `CREATE INDEX disk_use_metered ON disk_use (metered_ms) WHERE closed_ms IS NULL`,
   ],
 ];

@@ -1,4 +1,5 @@
 /** Tenants' volumes: names over engine volumes. The data lives on the host where a container first used it. */
+import { volumeGoneWrite } from './disk-use.ts';
 import { textMapOf } from './networks.ts';
 import { integerOf, textOf } from './sql.ts';
 import type { Sql, SqlRow, WriteOutcome } from './sql.ts';
@@ -58,8 +59,15 @@ export async function placeVolume(sql: Sql, volume: VolumeRow, host: string): Pr
   ]);
 }
 
-export async function deleteVolume(sql: Sql, tenant: string, name: string): Promise<WriteOutcome> {
-  return await sql.write([{ sql: 'DELETE FROM volume WHERE tenant = ? AND name = ?', values: [tenant, name], expectRows: 1 }]);
+export async function deleteVolume(
+  sql: Sql,
+  { tenant, name, id }: Pick<VolumeRow, 'tenant' | 'name' | 'id'>,
+  nowMs: number,
+): Promise<WriteOutcome> {
+  return await sql.write([
+    { sql: 'DELETE FROM volume WHERE tenant = ? AND name = ? AND id = ?', values: [tenant, name, id], expectRows: 1 },
+    volumeGoneWrite(id, nowMs),
+  ]);
 }
 
 export async function findVolume(sql: Sql, tenant: string, name: string): Promise<VolumeRow | undefined> {

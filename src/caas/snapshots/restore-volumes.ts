@@ -2,6 +2,7 @@
 import { randomBytes } from 'node:crypto';
 import type { Sql, SqlWrite } from '#state/sql.ts';
 import type { ContainerRow } from '#state/containers.ts';
+import { volumeGoneWrite } from '#state/disk-use.ts';
 import { findVolume } from '#state/volumes.ts';
 import type { VolumeRow } from '#state/volumes.ts';
 import type { Host } from '#caas/host.ts';
@@ -61,12 +62,15 @@ export async function dropVolumesOf(host: Host, volumes: readonly RestoredVolume
 }
 
 /** For the batch in which the container is back: what was filled is the volume from now on. */
-export function replaceVolumeWrites(volumes: readonly RestoredVolume[], target: string): readonly SqlWrite[] {
+export function replaceVolumeWrites(volumes: readonly RestoredVolume[], target: string, nowMs: number): readonly SqlWrite[] {
   return volumes
     .filter(({ fate }) => fate === 'fill')
-    .map(({ row, next }) => ({
-      sql: 'UPDATE volume SET host = ?, id = ? WHERE tenant = ? AND name = ? AND id = ? AND host = ?',
-      values: [target, next.id, row.tenant, row.name, row.id, row.host],
-      expectRows: 1,
-    }));
+    .flatMap(({ row, next }) => [
+      {
+        sql: 'UPDATE volume SET host = ?, id = ? WHERE tenant = ? AND name = ? AND id = ? AND host = ?',
+        values: [target, next.id, row.tenant, row.name, row.id, row.host],
+        expectRows: 1,
+      },
+      volumeGoneWrite(row.id, nowMs),
+    ]);
 }

@@ -377,7 +377,7 @@ export class Restores {
       const shared = await sharedVolumesOf(sql, row.id, row.tenant, spec.mounts);
       const taken = volumes.find(({ row: { name }, isShared }) => !isShared && shared.has(name));
       if (taken !== undefined) throw new Error(`volume ${taken.row.name} was given to another container meanwhile`);
-      const more = replaceVolumeWrites(volumes, target.name);
+      const more = replaceVolumeWrites(volumes, target.name, this.#deps.clock.nowMs());
       const outcome = await commitRestore(sql, journal, { ...revived, incarnation, nowMs: incarnation.openedMs, more });
       if (outcome.kind === 'conflict') throw new Error('the container changed in the store meanwhile');
     });

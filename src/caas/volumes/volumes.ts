@@ -290,7 +290,7 @@ export class Volumes {
   async #drop(tenant: string, name: string): Promise<boolean> {
     const row = await findVolume(this.#deps.sql, tenant, name);
     if (row === undefined) return false;
-    await deleteVolume(this.#deps.sql, tenant, name);
+    await deleteVolume(this.#deps.sql, row, this.#deps.clock.nowMs());
     await this.#removeData(row);
     return true;
   }

@@ -4,9 +4,10 @@ import { join } from 'node:path';
 import * as fc from 'fast-check';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { DiskMeter } from '#caas/disk-meter.ts';
+import type { DiskPlace } from '#caas/disk-meter.ts';
 import { verifyChains } from '#caas/ledger-proof.ts';
 import { walkDisk } from '#isolation/disk-walk.ts';
-import type { WalkOptions } from '#isolation/disk-walk.ts';
+import type { DiskWalk, WalkOptions } from '#isolation/disk-walk.ts';
 import { createLog } from '#log';
 import { deleteContainer, findContainer, insertContainer } from '#state/containers.ts';
 import { closeIncarnationWrite, openIncarnationWrite } from '#state/ledger.ts';
@@ -20,6 +21,7 @@ const HOUR_MS = 3_600_000;
 const MIB = 1024 * 1024;
 const WEB = 'aa'.repeat(32);
 const DATA = 'volume/0123456789abcdef';
+const VOLUME = { tenant: 'acme', name: 'data', id: '0123456789abcdef' };
 
 let folder: string;
 let store: LedgerStore;
@@ -28,14 +30,17 @@ let disks: DiskMeter;
 let aheadMs: number;
 let looked: string[];
 let isDown: boolean;
-let isCut: boolean;
+/** In the place of a walk. */
+let walkInstead: ((directory: string) => DiskWalk) | undefined;
+let findInstead: (() => Promise<DiskPlace>) | undefined;
 
 beforeEach(async () => {
   folder = await mkdtemp('/tmp/disk-meter-');
   store = await openLedgerStore(folder);
   for (const name of ['acme', 'other'])
     await addTenant(store.sql, tenantNamed(name, { address: `127.0.0.${String(name.length)}` }));
-  [aheadMs, looked, isDown, isCut] = [0, [], false, false];
+  [aheadMs, looked, isDown] = [0, [], false];
+  [walkInstead, findInstead] = [undefined, undefined];
   disks = openDisks();
 });
 
@@ -54,6 +59,7 @@ function openDisks(): DiskMeter {
     places: {
       find: async (id, how) => {
         if (how === 'as-known') looked.push(id);
+        if (findInstead !== undefined) return await findInstead();
         if (isDown) throw new Error('the engine does not answer');
         const directory = directoryOf(id);
         const isThere = await stat(directory).then(
@@ -64,8 +70,7 @@ function openDisks(): DiskMeter {
         return isThere || how === 'as-known' ? { host: 'a', directory } : undefined;
       },
     },
-    walk: async (directory: string, options: WalkOptions) =>
-      await walkDisk(directory, isCut ? { ...options, signal: AbortSignal.abort() } : options),
+    walk: async (directory: string, options: WalkOptions) => walkInstead?.(directory) ?? (await walkDisk(directory, options)),
   });
 }
 
@@ -88,8 +93,7 @@ async function addContainer(id = WEB, tenant = 'acme', name = 'web'): Promise<vo
 }
 
 async function addVolume(options: Readonly<Record<string, string>> | null = null, host = 'a'): Promise<void> {
-  const names = { tenant: 'acme', name: 'data', id: DATA.slice('volume/'.length) };
-  const volume = { ...names, host, createdMs: START_MS, anonymous: false, labels: null, options };
+  const volume = { ...VOLUME, host, createdMs: START_MS, anonymous: false, labels: null, options };
   expect((await insertVolume(store.sql, volume)).kind).toBe('done');
 }
 
@@ -149,7 +153,7 @@ test('what is new is looked at after 20 s, what was found counts until the next 
   expect(await used()).toMatchObject([{ diskByteMs: first * BigInt(ms - 20_000) + second * BigInt(2 * HOUR_MS - ms) }]);
 }, 60_000);
 
-test('what is gone counts until it was: a container until its incarnation was closed, a volume until it is missed', async () => {
+test('what is gone counts until it was: a container until its incarnation was closed, a volume until it was removed', async () => {
   const life = { ...(await store.container('acme', 'a', START_MS)), container: WEB, name: 'web' };
   await store.sql.write([openIncarnationWrite(life)]);
   await addContainer();
@@ -161,12 +165,12 @@ test('what is gone counts until it was: a container until its incarnation was cl
   if (row === undefined) throw new Error('there is no container');
   await deleteContainer(store.sql, row, START_MS + 300_000);
   await store.sql.write([closeIncarnationWrite(WEB, 1, START_MS + 300_000)]);
-  await deleteVolume(store.sql, 'acme', 'data');
+  await deleteVolume(store.sql, VOLUME, START_MS + 250_000);
   for (const id of [WEB, DATA]) await rm(directoryOf(id), { recursive: true });
   await at(310_000);
   const all = [
     { key: WEB, name: 'web', diskByteMs: container * 280_000n },
-    { key: DATA, name: 'data', diskByteMs: volume * 290_000n },
+    { key: DATA, name: 'data', diskByteMs: volume * 230_000n },
   ];
   expect(await used()).toEqual(all);
   await at(3 * HOUR_MS);
@@ -178,7 +182,7 @@ test('a volume that is in memory, or nowhere yet, has nothing on disk', async ()
   await at(0);
   await at(HOUR_MS);
   expect([looked, await used()]).toEqual([[], []]);
-  await deleteVolume(store.sql, 'acme', 'data');
+  await deleteVolume(store.sql, VOLUME, store.clock.nowMs());
   await addVolume(null, '');
   await at(2 * HOUR_MS);
   expect([looked, await used()]).toEqual([[], []]);
@@ -213,12 +217,12 @@ test('where a walk is cut, what was known counts on if it is more', async () => 
   await at(0);
   await at(20_000);
   await truncate(join(directoryOf(WEB), 'file'), 0);
-  isCut = true;
+  walkInstead = () => ({ bytes: 0, isWhole: false });
   await at(HOUR_MS);
   expect(looked).toEqual([WEB, WEB]);
   await at(2 * HOUR_MS);
   expect(await used()).toMatchObject([{ diskByteMs: bytes * BigInt(2 * HOUR_MS - 20_000) }]);
-  isCut = false;
+  walkInstead = undefined;
   await at(3 * HOUR_MS);
   const empty = BigInt((await stat(directoryOf(WEB))).blocks) * 512n;
   await at(4 * HOUR_MS);
@@ -283,3 +287,76 @@ test('at a full hour all are counted, however many', async () => {
   const totals = new Map((await used()).map(({ key, diskByteMs }) => [key, diskByteMs]));
   expect(ids.map((id) => totals.get(id))).toEqual(sizes.map((bytes) => bytes * BigInt(HOUR_MS - 20_000)));
 }, 60_000);
+
+test('a volume that was removed just before the node stopped counts until then', async () => {
+  await addVolume();
+  const bytes = await write(DATA, MIB);
+  await at(0);
+  await at(20_000);
+  await disks[Symbol.asyncDispose]();
+  await deleteVolume(store.sql, VOLUME, START_MS + 30_000);
+  store.clock.setMs(START_MS + 10 * HOUR_MS);
+  disks = openDisks();
+  await settle();
+  expect(await used()).toEqual([{ key: DATA, name: 'data', diskByteMs: bytes * 10_000n }]);
+});
+
+test('petabytes are counted, in as many rows as they need, and hold up nobody', async () => {
+  const bytes = 3_000_000_000_000_000n;
+  await addContainer();
+  await addContainer('ff'.repeat(32), 'other', 'small');
+  walkInstead = (directory) => ({ bytes: directory === directoryOf(WEB) ? Number(bytes) : 1000, isWhole: true });
+  for (const id of [WEB, 'ff'.repeat(32)]) await mkdir(directoryOf(id));
+  await at(0);
+  await at(20_000);
+  await at(3 * HOUR_MS);
+  const spanMs = BigInt(3 * HOUR_MS - 20_000);
+  expect((await used()).toSorted((one, other) => one.key.localeCompare(other.key))).toEqual([
+    { key: WEB, name: 'web', diskByteMs: bytes * spanMs },
+    { key: 'ff'.repeat(32), name: 'small', diskByteMs: 1000n * spanMs },
+  ]);
+});
+
+test('what sleeps is as it was; an engine that does not answer is not waited for, least of all by who ends the node', async () => {
+  await addContainer();
+  const bytes = await write(WEB, MIB);
+  await at(0);
+  await at(20_000);
+  findInstead = async () => 'still';
+  await at(HOUR_MS);
+  expect(looked).toHaveLength(2);
+  findInstead = async () => await new Promise<never>(() => undefined);
+  store.clock.setMs(START_MS + 2 * HOUR_MS);
+  const stop = new AbortController();
+  const round = disks.round(stop.signal);
+  while (looked.length < 3) await new Promise(setImmediate);
+  stop.abort();
+  await round;
+  findInstead = undefined;
+  expect(await used()).toMatchObject([{ diskByteMs: bytes * BigInt(2 * HOUR_MS - 20_000) }]);
+});
+
+test('who has directories that take a minute each waits for himself, and the others are looked at as ever', async () => {
+  const heavy = Array.from({ length: 6 }, (_, index) => index.toString(16).padStart(64, '0'));
+  const light = Array.from({ length: 30 }, (_, index) => (index + 256).toString(16).padStart(64, 'f'));
+  for (const [index, id] of heavy.entries()) await addContainer(id, 'acme', `heavy-${String(index)}`);
+  for (const [index, id] of light.entries()) await addContainer(id, 'other', `light-${String(index)}`);
+  for (const id of [...heavy, ...light]) await mkdir(directoryOf(id));
+  walkInstead = (directory) => {
+    const isHeavy = heavy.some((id) => directory === directoryOf(id));
+    store.clock.setMs(store.clock.nowMs() + (isHeavy ? 60_000 : 4));
+    return { bytes: 1, isWhole: !isHeavy };
+  };
+  await at(0);
+  looked = [];
+  while (store.clock.nowMs() < START_MS + 3 * HOUR_MS) {
+    await disks.round(new AbortController().signal);
+    store.clock.setMs(store.clock.nowMs() + 1000);
+  }
+  const looks = (ids: readonly string[]): number => looked.filter((id) => ids.includes(id)).length / ids.length;
+  // 18 in three hours, less what a minute's walk delays.
+  expect(looks(light)).toBeGreaterThan(14);
+  // A tenth of three hours, each a minute at least.
+  expect(looks(heavy) * heavy.length).toBeLessThanOrEqual(19);
+  expect(looks(heavy) * heavy.length).toBeGreaterThan(10);
+}, 30_000);

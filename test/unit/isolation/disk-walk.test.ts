@@ -73,6 +73,19 @@ test('is ended with its signal, also one that was given before; a directory that
   expect(await walk(join(folder, 'gone'))).toBeUndefined();
 }, 60_000);
 
+test('where no program can be started, that is an error of the walk, and the process goes on', () => {
+  const script = `
+    import { openSync } from 'node:fs';
+    import { walkDisk } from '#isolation/disk-walk.ts';
+    const options = { timeoutMs: 5000, signal: new AbortController().signal };
+    console.log((await walkDisk('.', options)).isWhole);
+    try { for (;;) openSync('/dev/null'); } catch {}
+    console.log(await walkDisk('.', options).catch(({ code }) => code));`;
+  const node = [process.execPath, '--disable-warning=ExperimentalWarning', '--input-type=module', '-e', script];
+  const { stdout, stderr } = spawnSync('sh', ['-c', 'ulimit -n 60; exec "$@"', 'sh', ...node], { encoding: 'utf8' });
+  expect([stdout, stderr]).toEqual(['true\nEMFILE\n', '']);
+}, 20_000);
+
 test('blocks are read whatever pieces they come in', () => {
   const entry = fc.tuple(fc.constantFrom('f', 'd', 'l'), fc.integer({ min: 1, max: 4 }), fc.nat(2 ** 30));
   fc.assert(
