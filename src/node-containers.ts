@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { ContainerCreation } from '#caas/container-creation.ts';
 import { Containers } from '#caas/containers.ts';
 import { TenantSockets } from '#caas/docker-api/tenant-socket.ts';
+import { DiskPlaces } from '#caas/disk-places.ts';
 import { Events } from '#caas/events.ts';
 import { HostLoads } from '#caas/host-loads.ts';
 import { scopeOf } from '#caas/host.ts';
@@ -60,6 +61,7 @@ export interface ContainerPlane {
   readonly containers: Containers;
   readonly creation: ContainerCreation;
   readonly migrations: Migrations;
+  readonly places: DiskPlaces;
   readonly sleepers: Sleepers;
   readonly clones: Clones;
   readonly snapshots: Snapshots;
@@ -107,7 +109,8 @@ export async function openContainerPlane(
   const atOnce = config.migration.concurrency;
   const migrations = new Migrations({ ...shared, containers, imageFolder, transfers, warm, atOnce });
   const vault = await SnapshotVault.open(join(config.dataDir, 'snapshots'));
-  const sleepers = new Sleepers({ ...shared, containers, vault, debts, imageFolder });
+  const places = new DiskPlaces({ sql, hosts, containers, sleepsLightly: (id) => sleepers.sleepsLightly(id) });
+  const sleepers = new Sleepers({ ...shared, containers, places, vault, debts, imageFolder });
   stack.use(sleepers);
   const stagingFolder = join(config.dataDir, 'staging');
   await rm(stagingFolder, { recursive: true, force: true }); // Of copies that a crash interrupted.
@@ -129,6 +132,7 @@ export async function openContainerPlane(
     containers,
     creation,
     migrations,
+    places,
     sleepers,
     clones,
     snapshots,

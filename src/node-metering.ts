@@ -5,8 +5,7 @@ import { join } from 'node:path';
 import type { CorrectionRequest, LedgerControl } from '#admin/metering-control.ts';
 import type { Containers } from '#caas/containers.ts';
 import { DiskMeter } from '#caas/disk-meter.ts';
-import { DiskPlaces } from '#caas/disk-places.ts';
-import type { Host } from '#caas/host.ts';
+import type { DiskPlaces } from '#caas/disk-places.ts';
 import { LedgerKeeper } from '#caas/ledger-keeper.ts';
 import { exportEnd, exportPage, exportRange, verifyChains } from '#caas/ledger-proof.ts';
 import type { ChainVerdict, DayRange, ExportPage, ExportRange, VerifyProgress, VerifyRequest } from '#caas/ledger-proof.ts';
@@ -152,9 +151,9 @@ function refusal(status: number, message: string, mend: string): EcluseError {
 }
 
 interface BooksWatch {
-  readonly containers: Pick<Containers, 'list' | 'find' | 'inspectEngine'>;
+  readonly containers: Pick<Containers, 'list'>;
   readonly sleepers: Sleepers;
-  readonly hosts: ReadonlyMap<string, Host>;
+  readonly places: DiskPlaces;
 }
 
 /** When the edge asks again for a container that sleeps because its tenant has spent what it may. */
@@ -176,9 +175,8 @@ export class Books implements AsyncDisposable {
   }
 
   /** Keeps them from now on. */
-  start({ containers, sleepers, hosts }: BooksWatch): this {
+  start({ containers, sleepers, places }: BooksWatch): this {
     this.keeper.start();
-    const places = new DiskPlaces({ sql: this.#deps.sql, hosts, containers });
     this.#disks = new DiskMeter({ ...this.#deps, places, walk: walkDisk }).start();
     this.#spend = new SpendWatch({
       ...this.#deps,

@@ -266,7 +266,7 @@ async function openNode(config: NodeConfig, log: Log, say: Say, orders: Orders):
   });
   const acme = stack.use(await NodeAcme.openWhere(config.acme, { log, clock, sql, seal, edge, certificates, pool }));
   stack.use(watchIdle({ log, clock, containers, sleepers: plane.sleepers, useOf: (id) => pool.useOf(id) }));
-  stack.use(books.start({ ...plane, hosts }));
+  stack.use(books.start(plane));
   stack.use(watchSnapshots({ log, clock, containers, snapshots: plane.snapshots }));
   const front = await openFront(live, { ...plane, log, clock, sql, hosts, edge, pool, acme, authority, runsc }, stack);
   const { fleet, onDomain } = front;

@@ -4,6 +4,7 @@
  */
 import * as z from 'zod';
 import { placementRecord } from '#caas/placement.ts';
+import { mapQuantities } from '#metering/ledger-chain.ts';
 
 const instantMs = z.int().min(0).describe('Milliseconds since 1970.');
 const spanMs = z.number().min(0).describe('Milliseconds.');
@@ -106,15 +107,7 @@ const usageTotal = z.object({
   name: z.string(),
   fromMs: instantMs,
   toMs: instantMs,
-  cpuNs: exact,
-  memoryByteMs: exact,
-  requests: exact,
-  ingressBytes: exact,
-  egressBytes: exact,
-  heldMs: exact,
-  snapshotByteMs: exact,
-  diskByteMs: exact,
-  streamMs: exact,
+  ...mapQuantities(() => exact),
 });
 
 const change = z.object({

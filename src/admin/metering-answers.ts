@@ -1,22 +1,13 @@
 /** What the admin API answers about the ledger, prices and invoices: the schemas of the OpenAPI document, as those in `answers.ts`. */
 import * as z from 'zod';
+import { mapQuantities } from '#metering/ledger-chain.ts';
 import { SKUS } from '#metering/skus.ts';
 
 const instantMs = z.int().describe('Milliseconds since 1970.');
 const count = z.int().min(0);
 const digits = z.string().describe('An integer of any size, in digits.');
 const sha256 = z.string().describe('SHA-256 in hexadecimal digits.');
-const quantities = {
-  cpuNs: digits,
-  memoryByteMs: digits,
-  requests: digits,
-  ingressBytes: digits,
-  egressBytes: digits,
-  heldMs: digits,
-  snapshotByteMs: digits,
-  diskByteMs: digits,
-  streamMs: digits,
-};
+const quantities = mapQuantities(() => digits);
 
 const key = z.object({
   id: sha256.describe('Names the key: SHA-256 of its public half.'),

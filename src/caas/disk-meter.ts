@@ -15,8 +15,12 @@ import type { DiskMove, DiskUse } from '#state/disk-use.ts';
 import { LedgerWriter } from '#state/ledger-writer.ts';
 import type { Sql } from '#state/sql.ts';
 
-/** Where something is on disk. Undefined: nowhere. `still`: it cannot be asked, and nothing changes it. */
-export type DiskPlace = { readonly host: string; readonly directory: string } | 'still' | undefined;
+/** Where something is on disk. Undefined: nowhere. `unknown`: it cannot be asked and nothing changes it, or it is gone. */
+export type DiskPlace = DirectoryPlace | 'unknown' | undefined;
+interface DirectoryPlace {
+  readonly host: string;
+  readonly directory: string;
+}
 
 export interface DiskMeterDeps {
   readonly log: Log;
@@ -70,6 +74,7 @@ export class DiskMeter implements AsyncDisposable {
   readonly #ledger: LedgerWriter;
   #things: Map<string, Thing> | undefined;
   #listedMs = Number.NEGATIVE_INFINITY;
+  #listedHourMs = Number.NaN;
   #pauseMs = IDLE_MS;
   /** When something of a tenant was walked last, and when the next may be: whose was walked the longest ago is next. */
   readonly #walked = new Map<string, { readonly endedMs: number; readonly againMs: number }>();
@@ -94,14 +99,16 @@ export class DiskMeter implements AsyncDisposable {
   /** What is due, and one walk at most. */
   async round(signal: AbortSignal): Promise<void> {
     this.#pauseMs = IDLE_MS;
-    this.#things ??= await this.#takeUp();
-    const nowMs = this.#deps.clock.monotonicMs();
-    if (nowMs - this.#listedMs >= LIST_PERIOD_MS) {
-      await this.#list(this.#things);
-      this.#listedMs = nowMs;
+    const things = (this.#things ??= await this.#takeUp());
+    const { clock } = this.#deps;
+    const [nowMs, hourMs] = [clock.monotonicMs(), hourOf(clock.nowMs())];
+    // What is gone is not to be counted up to a full hour that has just begun.
+    if (nowMs - this.#listedMs >= LIST_PERIOD_MS || hourMs !== this.#listedHourMs) {
+      await this.#list(things);
+      [this.#listedMs, this.#listedHourMs] = [nowMs, hourMs];
     }
-    const failed = await this.#countHour(this.#things, signal);
-    const thing = this.#next(this.#things);
+    const failed = await this.#countHour(things, signal);
+    const thing = this.#next(things);
     if (thing !== undefined) await this.#look(thing, signal);
     if (failed !== undefined) throw failed.reason; // What one of them did keeps none of the others from being looked at.
   }
@@ -192,9 +199,10 @@ export class DiskMeter implements AsyncDisposable {
     try {
       for (const how of ['as-known', 'anew'] as const) {
         const place = await this.#placeOf(use.id, how, signal);
-        if (place === 'still') return undefined;
+        if (place === 'unknown') return undefined;
         if (place === undefined) return { bytes: 0, host: use.host };
         const walk = await this.#walk(thing, place.directory, signal);
+        if (walk !== undefined && !(await this.#isStillAt(thing, place, signal))) return undefined;
         if (walk !== undefined) return { bytes: walk.isWhole ? walk.bytes : Math.max(walk.bytes, use.bytes), host: place.host };
       }
       throw new Error('its directory cannot be read');
@@ -202,6 +210,14 @@ export class DiskMeter implements AsyncDisposable {
       if (!signal.aborted) this.#tell(thing, reasonOf(error));
       return undefined;
     }
+  }
+
+  /** What was moved or removed during a walk was not seen whole: it is looked at again soon, if it is there. */
+  async #isStillAt(thing: Thing, before: DirectoryPlace, signal: AbortSignal): Promise<boolean> {
+    const now = await this.#placeOf(thing.use.id, 'as-known', signal);
+    const isStill = typeof now === 'object' && now.host === before.host && now.directory === before.directory;
+    if (!isStill) thing.nextLookMs = this.#deps.clock.monotonicMs() + FIRST_LOOK_MS;
+    return isStill;
   }
 
   /** The engine goes on answering for itself where it is not waited for. */

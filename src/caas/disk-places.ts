@@ -4,8 +4,10 @@ import { EcluseError } from '#errors';
 import { volumeOfKey } from '#metering/ledger-chain.ts';
 import { findVolumeById } from '#state/volumes.ts';
 import type { Sql } from '#state/sql.ts';
+import type { ContainerRow } from '#state/containers.ts';
 import type { Containers } from './containers.ts';
 import type { DiskPlace } from './disk-meter.ts';
+import type { EngineInspect } from './engine/engine-answers.ts';
 import type { Host } from './host.ts';
 import { upperOf } from './snapshots/upper-directory.ts';
 import { findVolumeDirectory } from './volumes/volume-data.ts';
@@ -14,6 +16,8 @@ interface PlaceDeps {
   readonly sql: Sql;
   readonly hosts: ReadonlyMap<string, Host>;
   readonly containers: Pick<Containers, 'find' | 'inspectEngine'>;
+  /** Whether an engine holds the start of a container that sleeps: it does not answer about it. */
+  readonly sleepsLightly: (id: string) => boolean;
 }
 
 /** More than a node has. What is not in it is asked for again. */
@@ -28,15 +32,20 @@ export class DiskPlaces {
     this.#deps = deps;
   }
 
-  /** Of a container's id, or `volume/ID`. `anew`: what is known is not right any more. Undefined: it has nothing on disk. Throws where an engine does not answer. */
+  /** What an engine said of a container that is awake: it may not answer later. */
+  note({ host, engineId }: Pick<ContainerRow, 'host' | 'engineId'>, inspect: EngineInspect): void {
+    const upper = inspect.GraphDriver?.Data?.['UpperDir'];
+    if (upper !== undefined) this.#directories.set(keyOf(host, engineId), upper);
+  }
+
+  /** Of a container's id, or `volume/ID`. `anew`: what is known is not right any more. Throws where an engine does not answer. */
   async find(id: string, how: 'as-known' | 'anew'): Promise<DiskPlace> {
     const volume = volumeOfKey(id);
     const found = volume === undefined ? await this.#container(id) : await this.#volume(volume);
-    if (found === undefined) return undefined;
+    if (found === undefined) return 'unknown';
     const { host, key, ask } = found;
     const known = how === 'anew' ? undefined : this.#directories.get(key);
-    // An engine may be holding the start of one that sleeps, and does not answer about it; nothing writes there meanwhile.
-    if (known === undefined && found.sleeps) return 'still';
+    if (known === undefined && this.#deps.sleepsLightly(id)) return 'unknown';
     const directory = known ?? (await ask());
     if (directory === undefined) return undefined;
     this.#directories.set(key, directory);
@@ -51,7 +60,7 @@ export class DiskPlaces {
       const inspect = await containers.inspectEngine(row);
       return inspect === undefined ? undefined : upperOf(inspect);
     };
-    return { host: row.host, key: `${row.host} ${row.engineId}`, sleeps: row.snapshot !== '', ask };
+    return { host: row.host, key: keyOf(row.host, row.engineId), ask };
   }
 
   async #volume(id: string): Promise<Found | undefined> {
@@ -63,15 +72,17 @@ export class DiskPlaces {
     return {
       host: volume.host,
       key: `${volume.host} ${id}`,
-      sleeps: false,
       ask: async () => await findVolumeDirectory(host, volume),
     };
   }
 }
 
+function keyOf(host: string, id: string): string {
+  return `${host} ${id}`;
+}
+
 interface Found {
   readonly host: string;
   readonly key: string;
-  readonly sleeps: boolean;
   readonly ask: () => Promise<string | undefined>;
 }

@@ -62,7 +62,6 @@ export async function walkDisk(directory: string, { timeoutMs, signal }: WalkOpt
 function startFind(directory: string): ChildProcess {
   return spawn('find', [directory, '-xdev', '-printf', FORMAT], {
     stdio: ['ignore', 'pipe', 'ignore'],
-    env: { ...process.env, LC_ALL: 'C' },
   });
 }
 

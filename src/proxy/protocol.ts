@@ -16,7 +16,8 @@ import type { UnknownNames } from '#tls/config.ts';
 import type { ShownProofs } from '#tls/acme/shown-proofs.ts';
 import type { IssueAnswer } from '#tls/issued-certificates.ts';
 
-/** What a worker must say in its hello to understand all that a primary of another generation says. To be counted up with every change of these messages. */
+/** What a worker must say in its hello to understand all that a primary of another generation says. To be counted up with every change of these messages,
+ * but for what a worker says more than before, where that may be absent. */
 export const PROTOCOL_VERSION = 4;
 
 export interface ListenAddress {

@@ -35,6 +35,7 @@ import {
 import type { SnapshotRow } from '#state/snapshots.ts';
 import type { Sql } from '#state/sql.ts';
 import type { Containers } from '#caas/containers.ts';
+import type { DiskPlaces } from '#caas/disk-places.ts';
 import { endHeld, hasSandbox } from '#caas/engine/engine-copy.ts';
 import { beginStart, endStart, finishStart, reachedGate } from '#caas/engine/held-start.ts';
 import type { HeldStart, StartedLife } from '#caas/engine/held-start.ts';
@@ -59,6 +60,7 @@ export interface SleepersDeps {
   readonly clock: Clock;
   readonly sql: Sql;
   readonly containers: Containers;
+  readonly places: DiskPlaces;
   readonly meter: Meter;
   readonly activator: Activator;
   readonly vault: SnapshotVault;
@@ -124,6 +126,7 @@ export class Sleepers implements AsyncDisposable {
     const inspect = row.snapshot === '' ? await containers.inspect(row) : undefined;
     const refusal = sleepRefusalOf(row, spec, inspect, host.runsc.leaveRunning);
     if (refusal !== undefined) throw refused(refusal.why, refusal.mend);
+    if (inspect !== undefined) this.#deps.places.note(row, inspect);
     const usage = host.cgroups.usageOf(host.cgroupOf(row.tenant, row.id));
     await checkImageRoom(imageFolder, usage?.memoryBytes ?? row.memoryBytes);
     return { row, spec, host };
@@ -246,6 +249,11 @@ export class Sleepers implements AsyncDisposable {
     if (light?.isOver !== true) return light;
     await endStart(host, row, light);
     return undefined;
+  }
+
+  /** Whether its engine holds its start, and does not answer about it. */
+  sleepsLightly(id: string): boolean {
+    return this.#light.has(id);
   }
 
   /** Makes a light sleep deep: its engine answers for the container again. Nothing where it is awake or sleeps deeply. */

@@ -57,10 +57,25 @@ test('is found half a minute after it was made, counts while the container is st
   await ecluse('prices', 'apply', prices);
   const write = 'dd if=/dev/zero of=/file bs=1M count=20 && dd if=/dev/zero of=/data/file bs=1M count=30 && sync';
   const id = await docker('run', '-d', '--name', 'web', '-v', 'data:/data', 'bb', 'sh', '-c', write);
+  // It sleeps before anybody has looked, and its engine does not answer about it.
+  await docker(
+    'run',
+    '-d',
+    '--name',
+    'sleeper',
+    'bb',
+    'sh',
+    '-c',
+    'dd if=/dev/zero of=/file bs=1M count=5 && sync && touch /ready && sleep 1000',
+  );
+  await eventually(async () =>
+    (await node.docker('acme', ['exec', 'sleeper', 'ls', '/ready'])).exitCode === 0 ? true : undefined,
+  );
+  await ecluse('suspend', 'acme/sleeper');
   await docker('wait', 'web');
   const found = await eventually(async () => {
     const uses = await known();
-    return uses.length === 2 && uses.every(({ bytes }) => bytes > 0n) ? uses : undefined;
+    return uses.length === 3 && uses.every(({ bytes }) => bytes > 0n) ? uses : undefined;
   }, 60_000);
   const foundMs = Date.now();
   const layer = found.find((use) => use.id === id)?.bytes ?? 0n;
@@ -69,6 +84,10 @@ test('is found half a minute after it was made, counts while the container is st
   expect(volume?.bytes).toBeGreaterThanOrEqual(30 * MIB);
   expect(layer).toBeGreaterThanOrEqual(20 * MIB);
   expect(layer).toBeLessThan(21 * MIB);
+
+  const slept = found.filter((use) => use.id !== id && use.id !== volume?.id).map(({ bytes }) => Number(bytes));
+  expect(slept).toEqual([expect.closeTo(5 * MIB, -6)]);
+  await docker('rm', '-f', 'sleeper');
 
   await docker('rm', 'web');
   await docker('volume', 'rm', 'data');

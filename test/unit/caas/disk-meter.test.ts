@@ -30,6 +30,7 @@ let disks: DiskMeter;
 let aheadMs: number;
 let looked: string[];
 let isDown: boolean;
+let hasWalked: boolean;
 /** In the place of a walk. */
 let walkInstead: ((directory: string) => DiskWalk) | undefined;
 let findInstead: (() => Promise<DiskPlace>) | undefined;
@@ -40,6 +41,7 @@ beforeEach(async () => {
   for (const name of ['acme', 'other'])
     await addTenant(store.sql, tenantNamed(name, { address: `127.0.0.${String(name.length)}` }));
   [aheadMs, looked, isDown] = [0, [], false];
+  hasWalked = false;
   [walkInstead, findInstead] = [undefined, undefined];
   disks = openDisks();
 });
@@ -58,7 +60,9 @@ function openDisks(): DiskMeter {
     sql: store.sql,
     places: {
       find: async (id, how) => {
-        if (how === 'as-known') looked.push(id);
+        // After a walk it is asked once more.
+        if (how === 'as-known' && !hasWalked) looked.push(id);
+        hasWalked = false;
         if (findInstead !== undefined) return await findInstead();
         if (isDown) throw new Error('the engine does not answer');
         const directory = directoryOf(id);
@@ -70,7 +74,11 @@ function openDisks(): DiskMeter {
         return isThere || how === 'as-known' ? { host: 'a', directory } : undefined;
       },
     },
-    walk: async (directory: string, options: WalkOptions) => walkInstead?.(directory) ?? (await walkDisk(directory, options)),
+    walk: async (directory: string, options: WalkOptions) => {
+      const walked = walkInstead?.(directory) ?? (await walkDisk(directory, options));
+      hasWalked = walked !== undefined;
+      return walked;
+    },
   });
 }
 
@@ -322,7 +330,7 @@ test('what sleeps is as it was; an engine that does not answer is not waited for
   const bytes = await write(WEB, MIB);
   await at(0);
   await at(20_000);
-  findInstead = async () => 'still';
+  findInstead = async () => 'unknown';
   await at(HOUR_MS);
   expect(looked).toHaveLength(2);
   findInstead = async () => await new Promise<never>(() => undefined);
@@ -360,3 +368,63 @@ test('who has directories that take a minute each waits for himself, and the oth
   expect(looks(heavy) * heavy.length).toBeLessThanOrEqual(19);
   expect(looks(heavy) * heavy.length).toBeGreaterThan(10);
 }, 30_000);
+
+test('what is moved during its walk is not taken for what was seen of it, and is looked at again soon', async () => {
+  await addContainer();
+  const bytes = await write(WEB, MIB);
+  await at(0);
+  await at(20_000);
+  const moved = join(folder, 'moved');
+  walkInstead = (directory) => {
+    if (directory === moved) return { bytes: 7, isWhole: true };
+    findInstead = async () => ({ host: 'b', directory: moved });
+    return { bytes: 1, isWhole: true };
+  };
+  let ms = 20_000;
+  while (looked.length < 2) await at((ms += 1000));
+  await at(ms + 20_000);
+  expect(await used()).toMatchObject([{ diskByteMs: bytes * BigInt(ms) }]);
+  expect(await store.sql.read('SELECT host, bytes FROM disk_use', [])).toMatchObject([{ host: 'b', bytes: 7n }]);
+});
+
+test('a volume that is removed during its walk counts until it was removed', async () => {
+  await addVolume();
+  const bytes = await write(DATA, MIB);
+  await at(0);
+  await at(20_000);
+  let removedMs = 0;
+  walkInstead = () => {
+    removedMs = store.clock.nowMs();
+    findInstead = async () => 'unknown';
+    store.clock.setMs(removedMs + 50_000);
+    return { bytes: 1, isWhole: true };
+  };
+  let ms = 20_000;
+  while (looked.length < 2) await at((ms += 1000));
+  await deleteVolume(store.sql, VOLUME, removedMs);
+  store.clock.setMs(removedMs + 60_000);
+  await settle();
+  expect(await used()).toMatchObject([{ diskByteMs: bytes * BigInt(removedMs - START_MS - 20_000) }]);
+});
+
+test('after somebody else counted, what the store says is read anew, and nothing counts twice', async () => {
+  await addContainer();
+  const bytes = await write(WEB, MIB);
+  await at(0);
+  await at(20_000);
+  await store.sql.write([{ sql: 'UPDATE disk_use SET metered_ms = ?', values: [START_MS + 1_800_000] }]);
+  await at(HOUR_MS);
+  await at(HOUR_MS + 1000);
+  expect(await used()).toMatchObject([{ diskByteMs: bytes * 1_800_000n }]);
+});
+
+test('what is gone is not counted up to a full hour that has just begun', async () => {
+  await addVolume();
+  const bytes = await write(DATA, MIB);
+  await at(0);
+  await at(20_000);
+  await at(HOUR_MS - 2000);
+  await deleteVolume(store.sql, VOLUME, START_MS + HOUR_MS - 1000);
+  await at(HOUR_MS + 1);
+  expect(await used()).toMatchObject([{ diskByteMs: bytes * BigInt(HOUR_MS - 21_000) }]);
+});
