@@ -119,7 +119,8 @@ export class DiskMeter implements AsyncDisposable {
     // Not all at once: what is known of them still counts.
     return new Map(
       uses.map((use) => {
-        const nextLookMs = nowMs + Math.random() * LOOK_PERIOD_MS;
+        // Of what has nothing nothing may be known yet.
+        const nextLookMs = nowMs + (use.bytes === 0 ? FIRST_LOOK_MS : Math.random() * LOOK_PERIOD_MS);
         return [use.id, { ...FRESH, use, nextLookMs, meteredAtMs: undefined }];
       }),
     );

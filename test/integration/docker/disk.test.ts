@@ -6,14 +6,15 @@ import * as z from 'zod';
 import { openSqliteReader } from '#state/sqlite.ts';
 import { busyboxTar } from '../../support/docker-api.ts';
 import { eventually } from '../../support/edge.ts';
-import { addTenant, freshDataDir, run, startNode } from '../../support/node.ts';
-import type { TestNode } from '../../support/node.ts';
+import { addTenant, freePorts, freshDataDir, run, startNode } from '../../support/node.ts';
+import type { NodePorts, TestNode } from '../../support/node.ts';
 
 const MIB = 1024 ** 2;
 const useSchema = z.object({ id: z.string(), host: z.string(), bytes: z.bigint(), closed_ms: z.bigint().nullable() });
 const totalSchema = z.object({ key: z.string(), name: z.string(), diskByteMs: z.number() });
 
 let node: TestNode;
+let ports: NodePorts;
 
 async function docker(...args: readonly string[]): Promise<string> {
   const answer = await node.docker('acme', args);
@@ -40,8 +41,19 @@ async function volumeBytes(host: string): Promise<bigint> {
   return BigInt(stdout.split('\t')[0] ?? '');
 }
 
+/** Writes so many MiB and sleeps before anybody has looked: its engine does not answer about it then. */
+async function runAndSuspend(name: string, mib: number): Promise<string> {
+  const write = `dd if=/dev/zero of=/file bs=1M count=${String(mib)} && sync && touch /ready && sleep 1000`;
+  const id = await docker('run', '-d', '--name', name, 'bb', 'sh', '-c', write);
+  const isReady = async (): Promise<boolean> => (await node.docker('acme', ['exec', name, 'ls', '/ready'])).exitCode === 0;
+  await eventually(async () => ((await isReady()) ? true : undefined));
+  await ecluse('suspend', `acme/${name}`);
+  return id;
+}
+
 beforeAll(async () => {
-  node = await startNode({ hosts: ['a'], dataDir: await freshDataDir() });
+  ports = await freePorts();
+  node = await startNode({ hosts: ['a'], dataDir: await freshDataDir(), ports });
   await addTenant(node, 'acme');
   await node.docker('acme', ['import', '-', 'bb'], await busyboxTar(node.dataDir));
 }, 120_000);
@@ -57,21 +69,7 @@ test('is found half a minute after it was made, counts while the container is st
   await ecluse('prices', 'apply', prices);
   const write = 'dd if=/dev/zero of=/file bs=1M count=20 && dd if=/dev/zero of=/data/file bs=1M count=30 && sync';
   const id = await docker('run', '-d', '--name', 'web', '-v', 'data:/data', 'bb', 'sh', '-c', write);
-  // It sleeps before anybody has looked, and its engine does not answer about it.
-  await docker(
-    'run',
-    '-d',
-    '--name',
-    'sleeper',
-    'bb',
-    'sh',
-    '-c',
-    'dd if=/dev/zero of=/file bs=1M count=5 && sync && touch /ready && sleep 1000',
-  );
-  await eventually(async () =>
-    (await node.docker('acme', ['exec', 'sleeper', 'ls', '/ready'])).exitCode === 0 ? true : undefined,
-  );
-  await ecluse('suspend', 'acme/sleeper');
+  await runAndSuspend('sleeper', 5);
   await docker('wait', 'web');
   const found = await eventually(async () => {
     const uses = await known();
@@ -120,4 +118,17 @@ test('is found half a minute after it was made, counts while the container is st
   const after = corrected.find(({ name }) => name === 'data')?.diskByteMs ?? 0;
   expect(Math.round((data - after) / 1024 ** 3 / 3_600_000)).toBe(1);
   expect(await ecluse('ledger', 'verify')).toMatch(/\nacme +fits /);
+}, 180_000);
+
+test('what slept before it was ever looked at is found after the node was killed and started anew', async () => {
+  const id = await runAndSuspend('restarted', 7);
+  await node.stop('SIGKILL');
+  node = await startNode({ hosts: ['a'], dataDir: node.dataDir, ports });
+  const found = await eventually(async () => {
+    const use = (await known()).find((one) => one.id === id);
+    return use !== undefined && use.bytes > 0n ? use : undefined;
+  }, 60_000);
+  expect(found).toMatchObject({ host: 'a', closed_ms: null });
+  expect(Number(found.bytes)).toBeGreaterThanOrEqual(7 * MIB);
+  expect((await node.ecluse('ps')).stdout).toContain('(asleep)');
 }, 180_000);
