@@ -92,6 +92,8 @@ const LATE_PERIOD_MS = 15_000;
 const READ_PERIOD_MS = 1_000;
 const READ_QUIET_PERIOD_MS = 5_000;
 const FLUSH_ROUND_MS = 1_000;
+/** One for a new cgroup, and the rest for others that write: who loses as often as this is not one that should end an incarnation. */
+const FLUSH_TRIES = 5;
 const LATE_REASON = 'the edge told of it after the container had stopped';
 
 /** What a container uses at this moment, for `top`. */
@@ -238,14 +240,24 @@ export class Meter implements AsyncDisposable {
     });
   }
 
-  /** Flushes; where that found a new cgroup, its incarnation is flushed too. Returns what is metered now. */
+  /**
+   * Flushes what is metered now: where that found a new cgroup or that somebody else had written, also what it is metered as since. It is not given up with
+   * an interval unwritten: throws where somebody else writes all the time.
+   */
   async #flushCurrent(container: string, how: Flush): Promise<Running | undefined> {
-    const running = this.#running.get(container);
-    if (running === undefined) return undefined;
-    await this.#flush(running, how);
-    const current = this.#running.get(container);
-    if (current !== undefined && current !== running) await this.#flush(current, { when: how.when });
-    return current;
+    let current = this.#running.get(container);
+    let next = how;
+    for (let tries = 0; current !== undefined && tries < FLUSH_TRIES; tries += 1) {
+      await this.#flush(current, next);
+      const since = this.#running.get(container);
+      if (since === current || since === undefined) return since;
+      // What was read earlier is of that incarnation only.
+      if (since.at.incarnation !== current.at.incarnation) next = { when: how.when };
+      current = since;
+    }
+    if (current !== undefined)
+      throw new Error(`somebody else writes the ledger of ${container}: its last interval is not written yet`);
+    return undefined;
   }
 
   /**

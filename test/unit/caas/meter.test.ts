@@ -133,6 +133,60 @@ describe('Meter', () => {
     expect(row?.cpuNs).toBe(500);
   });
 
+  describe('where another program writes the same books at the same time', () => {
+    /** A meter before each of whose intervals another one writes its own, that many times. */
+    const openBeside = async (times: number): Promise<{ readonly own: Meter; readonly left: () => number }> => {
+      let left = times;
+      const writeBefore = async (): Promise<void> => {
+        left -= 1;
+        nowMs += 100;
+        await counters((times - left) * 1_000, MIB);
+        const other = await openMeter();
+        await other.flush('c1');
+        await other[Symbol.asyncDispose]();
+      };
+      const busy: Sql = {
+        read: async (text, values) => {
+          if (left > 0 && text.includes('FROM ledger_chain')) await writeBefore();
+          return await sql.read(text, values);
+        },
+        write: async (writes) => await sql.write(writes),
+        [Symbol.asyncDispose]: async () => {},
+      };
+      const cgroups = new Cgroups(1, [join(folder, 'cpuacct'), join(folder, 'memory')], folder);
+      const own = await Meter.open({ log: createLog('silent'), clock, sql: busy, cgroups });
+      return { own, left: () => left };
+    };
+
+    beforeEach(async () => {
+      await counters(0, MIB);
+      await meter.openIncarnation(await meter.startingPoint(BASE));
+      await meter[Symbol.asyncDispose]();
+      nowMs += 1_000;
+    });
+
+    test('a close writes the last interval however often it has to begin again, and what was read earlier counts', async () => {
+      const { own, left } = await openBeside(3);
+      await own.suspend('c1', { cpuNs: 3_700, memoryBytes: MIB });
+      expect(left()).toBe(0);
+      await counters(9_000, MIB);
+      await own.resume('c1', 1);
+      await own.close('c1');
+      expect((await total())?.cpuNs).toBe(3_700n); // What the platform used while it was suspended is nobody's.
+      await own[Symbol.asyncDispose]();
+    });
+
+    test('a close that never gets through fails, and what is not written is metered on', async () => {
+      const { own } = await openBeside(5);
+      await expect(own.close('c1')).rejects.toThrow('somebody else writes the ledger of c1');
+      expect((await total())?.cpuNs).toBe(5_000n);
+      await counters(5_500, MIB);
+      await own.close('c1');
+      expect((await total())?.cpuNs).toBe(5_500n);
+      await own[Symbol.asyncDispose]();
+    });
+  });
+
   test('a round writes down what is due of all containers, each once, and gives nothing up where it cannot', async () => {
     const names = Array.from({ length: 130 }, (_, index) => `c-${String(index)}`);
     await counters(0, MIB);
