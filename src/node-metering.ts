@@ -13,7 +13,7 @@ import type { Sleepers } from '#caas/sleep/sleepers.ts';
 import { SpendWatch } from '#caas/spend-watch.ts';
 import type { Clock } from '#clock';
 import { EcluseError, reasonOf } from '#errors';
-import { walkDisk } from '#isolation/disk-walk.ts';
+import { DiskWalker } from '#isolation/disk-walk.ts';
 import type { Log } from '#log';
 import { isVolumeKey, shortId } from '#metering/ledger-chain.ts';
 import { ledgerKeyOf } from '#metering/ledger-head.ts';
@@ -166,6 +166,7 @@ export class Books implements AsyncDisposable {
   readonly #deps: { readonly log: Log; readonly clock: Clock; readonly sql: Sql };
   #spend: SpendWatch | undefined;
   #watch: AsyncDisposable | undefined;
+  readonly #walker = new DiskWalker();
   #disks: DiskMeter | undefined;
 
   constructor(deps: ConstructorParameters<typeof LedgerKeeper>[0]) {
@@ -177,7 +178,8 @@ export class Books implements AsyncDisposable {
   /** Keeps them from now on. */
   start({ containers, sleepers, places }: BooksWatch): this {
     this.keeper.start();
-    this.#disks = new DiskMeter({ ...this.#deps, places, walk: walkDisk }).start();
+    const walk: DiskWalker['walk'] = async (directory, options) => await this.#walker.walk(directory, options);
+    this.#disks = new DiskMeter({ ...this.#deps, places, walk }).start();
     this.#spend = new SpendWatch({
       ...this.#deps,
       keeper: this.keeper,
@@ -209,6 +211,7 @@ export class Books implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#watch?.[Symbol.asyncDispose]();
     await this.#disks?.[Symbol.asyncDispose]();
+    await this.#walker[Symbol.asyncDispose]();
     await this.keeper[Symbol.asyncDispose]();
   }
 }

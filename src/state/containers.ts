@@ -180,6 +180,13 @@ export async function deleteContainer(sql: Sql, row: ContainerRow, nowMs: number
   ]);
 }
 
+/** Another number than before: a container was added, changed or removed since. */
+export async function containerEdition(sql: Sql): Promise<number> {
+  const [row] = await sql.read('SELECT number FROM container_edition', []);
+  if (row === undefined) throw new TypeError('state: container_edition is empty');
+  return integerOf(row, 'number');
+}
+
 export async function listContainers(sql: Sql): Promise<readonly ContainerRow[]> {
   const rows = await sql.read('SELECT * FROM container ORDER BY created_ms DESC, id', []);
   return rows.map(containerOf);

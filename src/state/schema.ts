@@ -189,4 +189,13 @@ export const SCHEMA_VERSIONS: readonly (readonly string[])[] = [
        gone_ms BIGINT, closed_ms BIGINT)`,
     `CREATE INDEX disk_use_metered ON disk_use (metered_ms) WHERE closed_ms IS NULL`,
   ],
+  [
+    // Another number whenever a container's row is another, whoever writes it: what is asked for each second is read again only then.
+    `CREATE TABLE container_edition (number BIGINT NOT NULL)`,
+    `INSERT INTO container_edition (number) VALUES (1)`,
+    ...['INSERT', 'UPDATE', 'DELETE'].map(
+      (change) => `CREATE TRIGGER container_after_${change.toLowerCase()} AFTER ${change} ON container
+         BEGIN UPDATE container_edition SET number = number + 1; END`,
+    ),
+  ],
 ];

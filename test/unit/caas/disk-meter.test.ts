@@ -6,7 +6,7 @@ import { afterEach, beforeEach, expect, test } from 'vitest';
 import { DiskMeter } from '#caas/disk-meter.ts';
 import type { DiskPlace } from '#caas/disk-meter.ts';
 import { verifyChains } from '#caas/ledger-proof.ts';
-import { walkDisk } from '#isolation/disk-walk.ts';
+import { DiskWalker } from '#isolation/disk-walk.ts';
 import type { DiskWalk, WalkOptions } from '#isolation/disk-walk.ts';
 import { createLog } from '#log';
 import { deleteContainer, findContainer, insertContainer } from '#state/containers.ts';
@@ -26,6 +26,7 @@ const VOLUME = { tenant: 'acme', name: 'data', id: '0123456789abcdef' };
 let folder: string;
 let store: LedgerStore;
 let disks: DiskMeter;
+let walker: DiskWalker;
 /** The wall clock is so much ahead of the other one. */
 let aheadMs: number;
 let looked: string[];
@@ -43,11 +44,13 @@ beforeEach(async () => {
   [aheadMs, looked, isDown] = [0, [], false];
   hasWalked = false;
   [walkInstead, findInstead] = [undefined, undefined];
+  walker = new DiskWalker();
   disks = openDisks();
 });
 
 afterEach(async () => {
   await disks[Symbol.asyncDispose]();
+  await walker[Symbol.asyncDispose]();
   await store[Symbol.asyncDispose]();
   await rm(folder, { recursive: true, force: true });
 });
@@ -75,7 +78,7 @@ function openDisks(): DiskMeter {
       },
     },
     walk: async (directory: string, options: WalkOptions) => {
-      const walked = walkInstead?.(directory) ?? (await walkDisk(directory, options));
+      const walked = walkInstead?.(directory) ?? (await walker.walk(directory, options));
       hasWalked = walked !== undefined;
       return walked;
     },

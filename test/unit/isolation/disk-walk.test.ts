@@ -3,24 +3,28 @@ import { spawnSync } from 'node:child_process';
 import { link, mkdir, mkdtemp, open, rm, stat, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import * as fc from 'fast-check';
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { BlockReader, walkDisk } from '#isolation/disk-walk.ts';
+import { BlockReader, DiskWalker } from '#isolation/disk-walk.ts';
 
 const MIB = 1024 * 1024;
 
 let folder: string;
+let walker: DiskWalker;
 
 beforeEach(async () => {
   folder = await mkdtemp(join(tmpdir(), 'ecluse-walk-'));
+  walker = new DiskWalker();
 });
 
 afterEach(async () => {
+  await walker[Symbol.asyncDispose]();
   await rm(folder, { recursive: true, force: true });
 });
 
-async function walk(directory = folder, timeoutMs = 20_000): ReturnType<typeof walkDisk> {
-  return await walkDisk(directory, { timeoutMs, signal: new AbortController().signal });
+async function walk(directory = folder, timeoutMs = 20_000): ReturnType<DiskWalker['walk']> {
+  return await walker.walk(directory, { timeoutMs, signal: new AbortController().signal });
 }
 
 test('counts blocks of files in all directories, each once, and nothing that a link leads to', async () => {
@@ -66,24 +70,86 @@ test('what it found until its time was over counts, and says that there is more'
 test('is ended with its signal, also one that was given before; a directory that is not there is not known', async () => {
   spawnSync('sh', ['-c', 'cd "$1" && seq 1 20000 | xargs mkdir', 'sh', folder]);
   const stop = new AbortController();
-  const walking = walkDisk(folder, { timeoutMs: 20_000, signal: stop.signal });
+  const walking = walker.walk(folder, { timeoutMs: 20_000, signal: stop.signal });
   stop.abort();
   expect(await walking).toMatchObject({ isWhole: false });
-  expect(await walkDisk(folder, { timeoutMs: 20_000, signal: stop.signal })).toMatchObject({ isWhole: false });
+  expect(await walker.walk(folder, { timeoutMs: 20_000, signal: stop.signal })).toMatchObject({ isWhole: false });
   expect(await walk(join(folder, 'gone'))).toBeUndefined();
 }, 60_000);
+
+test('one program stands by, of the lowest priority, and takes up after one that was ended', async () => {
+  const standing = (): readonly string[] => {
+    const { stdout } = spawnSync('ps', ['--ppid', String(process.pid), '-o', 'pid=,ni=,comm='], { encoding: 'utf8' });
+    return stdout.split('\n').filter((line) => line.endsWith(' sh'));
+  };
+  await walk();
+  const first = standing();
+  await walk();
+  expect(standing()).toEqual(first);
+  expect(first).toEqual([expect.stringMatching(/^ *\d+ +19 sh$/u)]);
+  process.kill(Number.parseInt(first[0] ?? '', 10), 'SIGKILL');
+  const endMs = performance.now() + 5_000;
+  while (standing().length > 0 && performance.now() < endMs) await delay(5);
+  expect(await walk()).toMatchObject({ isWhole: true });
+  expect(standing()).toHaveLength(1);
+  expect(standing()).not.toEqual(first);
+  await walker[Symbol.asyncDispose]();
+  expect(standing()).toEqual([]);
+});
+
+test('one directory at a time, whose name is one line; what is asked for wrongly costs the next one nothing', async () => {
+  const walking = walk();
+  await expect(walk()).rejects.toThrow('another directory is being looked at');
+  expect(await walking).toMatchObject({ isWhole: true });
+  await expect(walk(`${folder}\n/etc`)).rejects.toThrow('a line end in its name');
+  const named = join(folder, `$(exit 3) "'\\n* `);
+  await mkdir(named);
+  expect(await walk(named)).toEqual({ bytes: (await stat(named)).blocks * 512, isWhole: true });
+});
+
+test('ends with the process that it works for, however that ends', () => {
+  const script = `
+    import { DiskWalker } from '#isolation/disk-walk.ts';
+    import { execFileSync } from 'node:child_process';
+    await new DiskWalker().walk('.', { timeoutMs: 5000, signal: new AbortController().signal });
+    console.log(execFileSync('pgrep', ['-P', String(process.pid), '-x', 'sh'], { encoding: 'utf8' }).trim());
+    process.kill(process.pid, 'SIGKILL');`;
+  const { stdout, signal } = spawnSync(process.execPath, ['--input-type=module', '-e', script], { encoding: 'utf8' });
+  expect(signal).toBe('SIGKILL');
+  expect(Number(stdout)).toBeGreaterThan(1);
+  const { status } = spawnSync('timeout', ['10', 'tail', '-f', '/dev/null', `--pid=${stdout.trim()}`]);
+  expect(status).toBe(0);
+}, 20_000);
 
 test('where no program can be started, that is an error of the walk, and the process goes on', () => {
   const script = `
     import { openSync } from 'node:fs';
-    import { walkDisk } from '#isolation/disk-walk.ts';
+    import { DiskWalker } from '#isolation/disk-walk.ts';
     const options = { timeoutMs: 5000, signal: new AbortController().signal };
-    console.log((await walkDisk('.', options)).isWhole);
+    const walker = new DiskWalker();
+    console.log((await walker.walk('.', options)).isWhole);
     try { for (;;) openSync('/dev/null'); } catch {}
-    console.log(await walkDisk('.', options).catch(({ code }) => code));`;
+    console.log((await walker.walk('.', options)).isWhole); // It stands by.
+    const other = new DiskWalker();
+    for (const _ of [1, 2]) console.log(await other.walk('.', options).catch(({ code }) => code));
+    await other[Symbol.asyncDispose]();
+    await walker[Symbol.asyncDispose]();`;
   const node = [process.execPath, '--disable-warning=ExperimentalWarning', '--input-type=module', '-e', script];
   const { stdout, stderr } = spawnSync('sh', ['-c', 'ulimit -n 60; exec "$@"', 'sh', ...node], { encoding: 'utf8' });
-  expect([stdout, stderr]).toEqual(['true\nEMFILE\n', '']);
+  expect([stdout, stderr]).toEqual(['true\ntrue\nEMFILE\nEMFILE\n', '']);
+}, 20_000);
+
+test('where there is no find, that is an error of the walk', () => {
+  const script = `
+    import { DiskWalker } from '#isolation/disk-walk.ts';
+    await using walker = new DiskWalker();
+    console.log(await walker.walk('.', { timeoutMs: 5000, signal: new AbortController().signal }).catch(({ message }) => message));`;
+  const bin = join(folder, 'bin');
+  const made = spawnSync('sh', ['-c', 'mkdir "$1" && ln -s "$(command -v sh)" "$1/sh"', 'sh', bin]);
+  expect(made.status).toBe(0);
+  const env = { ...process.env, PATH: bin };
+  const { stdout } = spawnSync(process.execPath, ['--input-type=module', '-e', script], { encoding: 'utf8', env });
+  expect(stdout).toContain('there is no program `find`');
 }, 20_000);
 
 test('blocks are read whatever pieces they come in', () => {

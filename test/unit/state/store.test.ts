@@ -4,7 +4,16 @@ import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { readChanges } from '#state/change-log.ts';
-import { bindEngine, deleteContainer, findByIdPrefix, insertContainer, listContainersOf, updateLife } from '#state/containers.ts';
+import {
+  bindEngine,
+  containerEdition,
+  deleteContainer,
+  setResume,
+  findByIdPrefix,
+  insertContainer,
+  listContainersOf,
+  updateLife,
+} from '#state/containers.ts';
 import type { ContainerRow } from '#state/containers.ts';
 import { takeHostNetwork } from '#state/hosts.ts';
 import { countHolders, dropImage, dropReference, listImages, putImage } from '#state/images.ts';
@@ -145,6 +154,25 @@ describe('store', () => {
     expect(await findByIdPrefix(sql, 'other', 'abab')).toEqual([]);
     expect(await findByIdPrefix(sql, 'acme', 'abac')).toEqual([]);
     expect(await findByIdPrefix(sql, 'acme', ROW.id)).toEqual([ROW]);
+  });
+
+  test('the edition of containers is another one after whatever happened to one of them, and only then', async () => {
+    const editions = [await containerEdition(sql)];
+    const after = async (change: Promise<unknown>): Promise<void> => {
+      await change;
+      editions.push(await containerEdition(sql));
+    };
+    await after(insertContainer(sql, ROW));
+    await after(bindEngine(sql, ROW.id, 'engine'));
+    await after(setResume(sql, ROW.id, true));
+    await after(deleteContainer(sql, { ...ROW, engineId: 'engine' }, 20));
+    expect(new Set(editions).size).toBe(5);
+    const last = editions.at(-1);
+    await sql.write([openIncarnationWrite(AT)]);
+    expect(await sql.write([{ sql: 'UPDATE container SET resume = 1', values: [], expectRows: 1 }])).toMatchObject({
+      kind: 'conflict',
+    });
+    expect(await containerEdition(sql)).toBe(last);
   });
 
   test('updateLife() and deleteContainer() do nothing for a container that moved', async () => {
