@@ -76,6 +76,8 @@ async function makeKey(folder: string, file: string): Promise<LedgerKey> {
 }
 
 const PROGRESS_ROWS = 100_000;
+/** The clock of whoever asks may be ahead. */
+const FUTURE_SLACK_MS = 60_000;
 
 /** Takes up what was in the ledger before it had a chain. Before a meter writes to it. */
 export async function takeUpLedger(
@@ -140,6 +142,12 @@ export class LedgerOperations implements LedgerControl {
       throw refusal(409, `${reference} is the name of several containers`, `say which: ${which}`);
     }
     if (toMs < fromMs) throw refusal(400, 'the correction ends before it begins', 'swap --from and --to');
+    if (toMs > this.#deps.clock.nowMs() + FUTURE_SLACK_MS)
+      throw refusal(
+        400,
+        `the correction is of a time that has not come: ${new Date(toMs).toISOString()}`,
+        'look at --at: it is UTC',
+      );
     const outcome = await this.#writer.correct({ ...at, fromMs, reason, interval: { ...quantities, toMs, heldMs: 0 } });
     if (outcome === 'conflict') throw refusal(409, 'the ledger was written to at this moment', 'try again');
     return { tenant: at.tenant, container: at.container };

@@ -38,7 +38,6 @@ import { EdgeCertificates } from './node-certificates.ts';
 import { NodeOperations } from './node-control.ts';
 import type { NodeParts } from './node-control.ts';
 import { openContainerPlane } from './node-containers.ts';
-import type { ContainerPlane } from './node-containers.ts';
 import { watchIdle } from '#caas/sleep/idle-watch.ts';
 import { watchSnapshots } from '#caas/snapshots/snapshot-watch.ts';
 import { NodeAcme } from './node-acme.ts';
@@ -199,11 +198,8 @@ async function openFabric(
 }
 
 /** Brings store and engines together, as an earlier daemon left them, and watches the engines from then on. */
-async function takeOver(
-  { meter, ...recovery }: Parameters<typeof reconcile>[0] & Pick<ContainerPlane, 'meter'>,
-  stack: AsyncDisposableStack,
-): Promise<void> {
-  const { log, clock, hosts, containers } = recovery;
+async function takeOver(recovery: Parameters<typeof reconcile>[0], stack: AsyncDisposableStack): Promise<void> {
+  const { log, clock, hosts, containers, meter } = recovery;
   await reconcile(recovery);
   for (const host of hosts.values()) await clearCrashedBuilds(recovery, host);
   await closeCrashedBuilds(recovery, meter, hosts);

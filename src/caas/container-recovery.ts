@@ -3,12 +3,14 @@ import * as z from 'zod';
 import type { Clock } from '#clock';
 import { reasonOf } from '#errors';
 import type { Log } from '#log';
-import { deleteContainer, setResume } from '#state/containers.ts';
+import { deleteContainer, listUnmetered, setResume } from '#state/containers.ts';
 import type { ContainerRow } from '#state/containers.ts';
 import type { Sql } from '#state/sql.ts';
 import { parseStoredSpec } from '#caas/spec/container-spec.ts';
 import type { Containers } from './containers.ts';
 import type { Host } from './host.ts';
+import { incarnationBaseOf } from './incarnation-base.ts';
+import type { Meter } from './meter.ts';
 import type { Volumes } from '#caas/volumes/volumes.ts';
 
 export interface RecoveryDeps {
@@ -52,8 +54,8 @@ async function stopOne(deps: RecoveryDeps, row: ContainerRow, graceSeconds: numb
 }
 
 /** At a start: takes over what engines say, removes what they have that is not ours, starts what the last stop owes a start. */
-export async function reconcile(deps: RecoveryDeps): Promise<void> {
-  const { containers, hosts, sql, clock, volumes } = deps;
+export async function reconcile(deps: RecoveryDeps & { readonly meter: Meter }): Promise<void> {
+  const { containers, hosts, sql, clock, volumes, log, meter } = deps;
   await volumes.reopenSockets();
   for (const row of await containers.list()) {
     const host = hosts.get(row.host);
@@ -62,6 +64,12 @@ export async function reconcile(deps: RecoveryDeps): Promise<void> {
       await deleteContainer(sql, row, clock.nowMs());
       await volumes.removeAnonymousOf(row.tenant, parseStoredSpec(row.spec).mounts);
     } else if (host !== undefined) await containers.sync(row.id);
+  }
+  for (const row of await listUnmetered(sql)) {
+    const host = hosts.get(row.host);
+    if (host === undefined) continue;
+    log.error({ container: row.id, tenant: row.tenant }, 'a container was not metered; it is from now on');
+    await meter.openIncarnation(await meter.startingPoint(incarnationBaseOf(row, host)));
   }
   for (const host of hosts.values()) {
     await removeStrangers(deps, host);

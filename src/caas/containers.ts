@@ -24,6 +24,7 @@ import {
   updateLife,
 } from '#state/containers.ts';
 import type { ContainerLife, ContainerRow, ContainerState } from '#state/containers.ts';
+import { openIncarnationWrite } from '#state/ledger.ts';
 import { listLanContainers } from '#state/networks.ts';
 import type { Sql } from '#state/sql.ts';
 import type { Tenant } from '#state/tenants.ts';
@@ -43,6 +44,7 @@ import { EngineError } from '#caas/engine/engine-client.ts';
 import type { EngineCall, Query } from '#caas/engine/engine-client.ts';
 import type { Events } from './events.ts';
 import type { Host } from './host.ts';
+import { incarnationBaseOf } from './incarnation-base.ts';
 import type { Images } from '#caas/images/images.ts';
 import type { Meter } from './meter.ts';
 import type { NetworkFabric } from '#caas/networks/network-fabric.ts';
@@ -229,23 +231,16 @@ export class Containers {
     await refreshing;
     const engineId = await making;
     const life = await revive?.({ ...row, engineId });
-    if ((await bindEngine(this.#deps.sql, row.id, engineId, life)).kind === 'conflict') {
+    const at = await this.#deps.meter.startingPoint(incarnationBaseOf(row, host));
+    // In one batch: nothing runs that is not in the books.
+    if ((await bindEngine(this.#deps.sql, row.id, engineId, { life, also: [openIncarnationWrite(at)] })).kind === 'conflict') {
       throw new EcluseError({
         code: 'ECLUSE_CONTAINER_GONE',
         source: 'internal',
         message: `container ${row.id} went while it was made`,
       });
     }
-    await this.#deps.meter.openIncarnation(
-      await this.#deps.meter.startingPoint({
-        container: row.id,
-        incarnation: row.incarnation,
-        tenant: row.tenant,
-        host: host.name,
-        name: row.name,
-        cgroup: host.cgroupOf(row.tenant, row.id),
-      }),
-    );
+    this.#deps.meter.adopt(at);
   }
 
   /** Takes the engine container of a row away that was not made to its end, if there is one. */

@@ -10,13 +10,24 @@ import { hourOf } from '#metering/hour-pieces.ts';
 import { signHead } from '#metering/ledger-head.ts';
 import type { LedgerKey } from '#metering/ledger-head.ts';
 import { quantitiesOf, readNamedRows } from '#state/ledger.ts';
-import { dropRows, insertHead, lastHead, lastHeadBefore, listChains, readChainRows } from '#state/ledger-heads.ts';
+import {
+  dropRows,
+  findChain,
+  insertHead,
+  lastHead,
+  lastHeadBefore,
+  listChains,
+  readChainRows,
+  tenantsToRoll,
+  tenantsToSeal,
+} from '#state/ledger-heads.ts';
 import type { ChainState } from '#state/ledger-heads.ts';
 import { LedgerWriter } from '#state/ledger-writer.ts';
-import { listUnmeteredSnapshots, moveMeteredWrite } from '#state/snapshots.ts';
 import type { Sql } from '#state/sql.ts';
 import { bucketOf, dropMinutes, GRAIN_MS, readHours, readRowSums, readSums, rollUp } from '#state/usage-rollups.ts';
 import type { HourUse } from '#state/usage-rollups.ts';
+import { ClockTrust } from './clock-trust.ts';
+import { SnapshotMeter } from './snapshots/snapshot-meter.ts';
 import { coverOf } from './usage-cover.ts';
 import { totalsOfSums } from './usage.ts';
 import type { UsageGrouping, UsageTotal } from './usage.ts';
@@ -27,6 +38,8 @@ export interface KeeperOptions {
   readonly keepRowsMs: number;
   /** How long use is known by the minute; older than that by the hour. */
   readonly keepMinutesMs: number;
+  /** After a start nothing is signed or dropped for so long: a machine's clock may not be right yet. */
+  readonly startWaitMs: number;
 }
 
 /** Two months' rows can be exported when the second month's bill is there, and its tenant took a week. */
@@ -34,6 +47,7 @@ export const KEEPER_OPTIONS: KeeperOptions = {
   periodMs: 15_000,
   keepRowsMs: 40 * GRAIN_MS.day,
   keepMinutesMs: 2 * GRAIN_MS.day,
+  startWaitMs: 600_000,
 };
 
 /** Rows of one batch. They take some 20 ms, in which nothing else is done. */
@@ -42,6 +56,8 @@ const DROP_ROWS_MAX = 2000;
 const DROP_SUBJECTS_MAX = 1000;
 /** The last intervals of a day are written within it: every container's at least each ten seconds. */
 const SEAL_AFTER_MS = 60_000;
+/** Of rows without a head: so many at the front are looked at for one of a day that is over. */
+const SEAL_LOOK_MAX = 50;
 const RETENTION_PERIOD_MS = GRAIN_MS.hour;
 const BOOKS = 'books';
 
@@ -64,14 +80,16 @@ export class LedgerKeeper implements AsyncDisposable {
   readonly #options: KeeperOptions;
   /** Sums and rows are read and written in turns: an answer is of one moment. */
   readonly #locks = new KeyedLock();
-  readonly #writer: LedgerWriter;
-  #retainedMs = 0;
+  readonly #snapshots: SnapshotMeter;
+  readonly #trust: ClockTrust;
+  #retainedAtMs: number | undefined;
   #loop: AsyncDisposable | undefined;
 
   constructor(deps: KeeperDeps, options: KeeperOptions = KEEPER_OPTIONS) {
     this.#deps = deps;
     this.#options = options;
-    this.#writer = new LedgerWriter(deps.sql);
+    this.#snapshots = new SnapshotMeter({ ...deps, writer: new LedgerWriter(deps.sql) });
+    this.#trust = new ClockTrust(deps, options.startWaitMs);
   }
 
   start(): this {
@@ -87,31 +105,23 @@ export class LedgerKeeper implements AsyncDisposable {
 
   /** Everything that is due. */
   async round(signal?: AbortSignal): Promise<void> {
-    const nowMs = this.#deps.clock.nowMs();
-    await this.#meterSnapshots(nowMs);
+    await this.#snapshots.round();
     await this.roll(signal);
-    await this.#seal();
-    if (nowMs - this.#retainedMs < RETENTION_PERIOD_MS) return;
-    this.#retainedMs = nowMs;
-    await this.#retain(nowMs, signal);
-  }
-
-  /** At a full hour: what kept snapshots were on disk since the one before. Those from before they were metered begin an hour ago. */
-  async #meterSnapshots(nowMs: number): Promise<void> {
-    const toMs = hourOf(nowMs);
-    for (const { id, bytes, meteredMs, createdMs, ...snapshot } of await listUnmeteredSnapshots(this.#deps.sql, toMs)) {
-      const fromMs = Math.max(createdMs, meteredMs === 0 ? toMs - GRAIN_MS.hour : meteredMs);
-      const stored = { ...snapshot, kind: 'snapshot', byteMs: BigInt(bytes) * BigInt(toMs - fromMs), fromMs, toMs } as const;
-      await this.#writer.store(stored, moveMeteredWrite(id, meteredMs, toMs));
-    }
+    // What is signed or dropped stays so: not by a clock that says something else than a moment ago.
+    if (!this.#trust.isTrusted()) return;
+    await this.#seal(signal);
+    const atMs = this.#deps.clock.monotonicMs();
+    if (this.#retainedAtMs !== undefined && atMs - this.#retainedAtMs < RETENTION_PERIOD_MS) return;
+    this.#retainedAtMs = atMs;
+    await this.#retain(this.#deps.clock.nowMs(), signal);
   }
 
   /** Adds all rows to the sums. */
   async roll(signal?: AbortSignal): Promise<void> {
-    for (const { tenant } of await listChains(this.#deps.sql)) {
-      for (;;) {
+    for (const tenant of await tenantsToRoll(this.#deps.sql)) {
+      for (let more = true; more;) {
         if (isOver(signal)) return;
-        if (!(await this.#locks.run(BOOKS, async () => await this.#rollSome(tenant)))) break;
+        more = await this.#locks.run(BOOKS, async () => await this.#rollSome(tenant));
         await new Promise(setImmediate); // Requests are answered between batches.
       }
     }
@@ -120,7 +130,7 @@ export class LedgerKeeper implements AsyncDisposable {
   /** Whether there is more. */
   async #rollSome(tenant: string): Promise<boolean> {
     const { sql, log } = this.#deps;
-    const chain = (await listChains(sql)).find((one) => one.tenant === tenant);
+    const chain = await findChain(sql, tenant);
     if (chain === undefined || chain.rolled >= chain.number) return false;
     const rows = await readChainRows(sql, tenant, chain.rolled, ROLL_ROWS_MAX);
     if (rows.length === 0) {
@@ -131,18 +141,21 @@ export class LedgerKeeper implements AsyncDisposable {
   }
 
   /** Signs the chains of days that are over and have none yet. */
-  async #seal(): Promise<void> {
+  async #seal(signal: AbortSignal | undefined): Promise<void> {
     const { sql, clock, key } = this.#deps;
     const nowMs = clock.nowMs();
     const todayMs = bucketOf(nowMs, 'day');
     if (nowMs < todayMs + SEAL_AFTER_MS) return;
     const yesterday = dayOf(todayMs - 1);
-    for (const chain of await listChains(sql)) {
-      const last = await lastHead(sql, chain.tenant);
-      if (last !== undefined && (last.day >= yesterday || last.number >= chain.number)) continue;
-      const [first] = await readChainRows(sql, chain.tenant, last?.number ?? 0, 1);
-      if (first === undefined || first.fromMs >= todayMs) continue;
-      const { tenant, number, hash, totals } = chain;
+    for (const tenant of await tenantsToSeal(sql, yesterday)) {
+      if (isOver(signal)) return;
+      await new Promise(setImmediate);
+      const [chain, last] = [await findChain(sql, tenant), await lastHead(sql, tenant)];
+      if (chain === undefined) continue;
+      // Rows are in the order in which they were written, which corrections may not be of.
+      const first = await readChainRows(sql, tenant, last?.number ?? 0, SEAL_LOOK_MAX);
+      if (first.every(({ fromMs }) => fromMs >= todayMs)) continue;
+      const { number, hash, totals } = chain;
       const sequence = chain.heads + 1;
       await insertHead(sql, signHead({ tenant, day: yesterday, sequence, number, hash, totals, signedMs: nowMs }, key));
     }
@@ -151,6 +164,7 @@ export class LedgerKeeper implements AsyncDisposable {
   async #retain(nowMs: number, signal: AbortSignal | undefined): Promise<void> {
     const { sql, log } = this.#deps;
     for (const chain of await listChains(sql)) {
+      await new Promise(setImmediate);
       try {
         await this.#dropOf(chain, nowMs - this.#options.keepRowsMs, signal);
       } catch (error) {

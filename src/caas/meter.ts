@@ -28,6 +28,7 @@ import { LedgerWriter } from '#state/ledger-writer.ts';
 import type { MeterPoint } from '#state/ledger-writer.ts';
 import type { Sql } from '#state/sql.ts';
 import { EdgeTraffic } from './edge-traffic.ts';
+import type { IncarnationBase } from './incarnation-base.ts';
 import { RoundWrites } from './meter-rounds.ts';
 import { QUICK_MS, firstSampling, nextSampling } from './sampling.ts';
 import type { Sampling } from './sampling.ts';
@@ -181,9 +182,7 @@ export class Meter implements AsyncDisposable {
   }
 
   /** The counters at this moment, as the start of an incarnation: what happened in the cgroup before is not billed. */
-  async startingPoint(
-    base: Pick<Incarnation, 'container' | 'incarnation' | 'tenant' | 'host' | 'name' | 'cgroup'>,
-  ): Promise<Incarnation> {
+  async startingPoint(base: IncarnationBase): Promise<Incarnation> {
     const usage = this.#deps.cgroups.usageOf(base.cgroup);
     const nowMs = this.#deps.clock.nowMs();
     const cgroupIdentity = (await this.#deps.cgroups.identityOf(base.cgroup)) ?? '';

@@ -137,13 +137,20 @@ export async function updateLife(sql: Sql, row: ContainerRow, life: ContainerLif
 }
 
 /** Binds a reserved container to the engine container that was made for it. `life`: one that was started before anybody knew of it. */
-export async function bindEngine(sql: Sql, id: string, engineId: string, life?: ContainerLife): Promise<WriteOutcome> {
+/** `also`: written with it. */
+export async function bindEngine(
+  sql: Sql,
+  id: string,
+  engineId: string,
+  { life, also = [] }: { readonly life?: ContainerLife | undefined; readonly also?: readonly SqlWrite[] } = {},
+): Promise<WriteOutcome> {
   return await sql.write([
     {
       sql: `UPDATE container SET engine_id = ?, state = ?, started_ms = ?, address = ? WHERE id = ? AND state = 'creating'`,
       values: [engineId, life?.state ?? 'created', life?.startedMs ?? null, life?.address ?? '', id],
       expectRows: 1,
     },
+    ...also,
   ]);
 }
 
@@ -189,6 +196,16 @@ export async function containerEdition(sql: Sql): Promise<number> {
 
 export async function listContainers(sql: Sql): Promise<readonly ContainerRow[]> {
   const rows = await sql.read('SELECT * FROM container ORDER BY created_ms DESC, id', []);
+  return rows.map(containerOf);
+}
+
+/** Those that no incarnation was ever opened for: nothing that they use is in the ledger. */
+export async function listUnmetered(sql: Sql): Promise<readonly ContainerRow[]> {
+  const rows = await sql.read(
+    `SELECT * FROM container WHERE state <> 'creating' AND NOT EXISTS (
+       SELECT 1 FROM incarnation WHERE incarnation.container = container.id AND incarnation.incarnation >= container.incarnation)`,
+    [],
+  );
   return rows.map(containerOf);
 }
 

@@ -27,6 +27,28 @@ export async function listChains(sql: Sql): Promise<readonly ChainState[]> {
   return (await sql.read('SELECT * FROM ledger_chain ORDER BY tenant', [])).map(chainStateOf);
 }
 
+export async function findChain(sql: Sql, tenant: string): Promise<ChainState | undefined> {
+  const [row] = await sql.read('SELECT * FROM ledger_chain WHERE tenant = ?', [tenant]);
+  return row === undefined ? undefined : chainStateOf(row);
+}
+
+/** Whose chains have rows that are not in the sums yet. PERF: there are as many chains as there ever were tenants; most have nothing new. */
+export async function tenantsToRoll(sql: Sql): Promise<readonly string[]> {
+  const rows = await sql.read('SELECT tenant FROM ledger_chain WHERE rolled < number ORDER BY tenant', []);
+  return rows.map((row) => textOf(row, 'tenant'));
+}
+
+/** Whose chains have rows that no head is over, and no head of `day` or later. */
+export async function tenantsToSeal(sql: Sql, day: string): Promise<readonly string[]> {
+  const rows = await sql.read(
+    `SELECT tenant FROM ledger_chain WHERE NOT EXISTS (
+       SELECT 1 FROM ledger_head WHERE ledger_head.tenant = ledger_chain.tenant AND (day >= ? OR ledger_head.number >= ledger_chain.number))
+     ORDER BY tenant`,
+    [day],
+  );
+  return rows.map((row) => textOf(row, 'tenant'));
+}
+
 function unchainedOf(row: SqlRow): LooseRow {
   const plain = ledgerRowOf(row);
   return {

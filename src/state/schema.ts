@@ -190,6 +190,11 @@ export const SCHEMA_VERSIONS: readonly (readonly string[])[] = [
     `CREATE INDEX disk_use_metered ON disk_use (metered_ms) WHERE closed_ms IS NULL`,
   ],
   [
+    `UPDATE snapshot SET metered_ms = created_ms WHERE metered_ms = 0`,
+    // What snapshots that are gone took on disk and is not in the ledger yet.
+    `CREATE TABLE snapshot_gone (
+       id TEXT PRIMARY KEY, tenant TEXT NOT NULL, container TEXT NOT NULL, host TEXT NOT NULL, bytes BIGINT NOT NULL, metered_ms BIGINT NOT NULL,
+       gone_ms BIGINT NOT NULL)`,
     // Another number whenever a container's row is another, whoever writes it: what is asked for each second is read again only then.
     `CREATE TABLE container_edition (number BIGINT NOT NULL)`,
     `INSERT INTO container_edition (number) VALUES (1)`,

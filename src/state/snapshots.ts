@@ -5,7 +5,7 @@
  * died while it was `waking` looks whether the container runs by now.
  */
 import { changeWrite } from './change-log.ts';
-import { integerOf, textOf } from './sql.ts';
+import { integerOf, optionalIntegerOf, textOf } from './sql.ts';
 import type { Sql, SqlRow, SqlWrite, WriteOutcome } from './sql.ts';
 
 /** `sleep`: its container goes on from it, once. `copy`: made beside a container that runs. `automatic`: the same, by its label. */
@@ -57,32 +57,51 @@ function snapshotOf(row: SqlRow): SnapshotRow {
   };
 }
 
-/** What a snapshot that is kept takes on disk, and up to when that is in the ledger; 0: it is not yet. */
+/** What a snapshot takes on disk, or took until it went, and up to when that is in the ledger. */
 export interface SnapshotUse {
   readonly id: string;
   readonly tenant: string;
   readonly container: string;
   readonly host: string;
-  readonly createdMs: number;
   readonly bytes: number;
   readonly meteredMs: number;
+  /** Undefined: it is kept. */
+  readonly goneMs: number | undefined;
 }
 
-/** Kept snapshots that are in the ledger up to an earlier instant. */
-export async function listUnmeteredSnapshots(sql: Sql, beforeMs: number): Promise<readonly SnapshotUse[]> {
+/** All that are kept, and those that went and are not in the ledger up to their end. */
+export async function listSnapshotUses(sql: Sql): Promise<readonly SnapshotUse[]> {
   const rows = await sql.read(
-    `SELECT * FROM snapshot WHERE state <> 'making' AND file_bytes > 0 AND metered_ms < ? AND created_ms < ? ORDER BY id`,
-    [beforeMs, beforeMs],
+    `SELECT id, tenant, container, host, file_bytes AS bytes, metered_ms, NULL AS gone_ms FROM snapshot WHERE state <> 'making' AND file_bytes > 0
+     UNION ALL SELECT id, tenant, container, host, bytes, metered_ms, gone_ms FROM snapshot_gone`,
+    [],
   );
   return rows.map((row) => ({
     id: textOf(row, 'id'),
     tenant: textOf(row, 'tenant'),
     container: textOf(row, 'container'),
     host: textOf(row, 'host'),
-    createdMs: integerOf(row, 'created_ms'),
-    bytes: integerOf(row, 'file_bytes'),
+    bytes: integerOf(row, 'bytes'),
     meteredMs: integerOf(row, 'metered_ms'),
+    goneMs: optionalIntegerOf(row, 'gone_ms'),
   }));
+}
+
+/** One that is gone is in the ledger up to its end. */
+export function goneSnapshotWrite(id: string): SqlWrite {
+  return { sql: 'DELETE FROM snapshot_gone WHERE id = ?', values: [id], expectRows: 1 };
+}
+
+/** Forgets a snapshot, but not what it took on disk. `must`: it has to be there. */
+function forgetWrites(id: string, nowMs: number, must: 'be-there' | 'perhaps' = 'be-there'): readonly SqlWrite[] {
+  return [
+    {
+      sql: `INSERT INTO snapshot_gone (id, tenant, container, host, bytes, metered_ms, gone_ms)
+            SELECT id, tenant, container, host, file_bytes, metered_ms, ? FROM snapshot WHERE id = ? AND state <> 'making' AND file_bytes > 0`,
+      values: [nowMs, id],
+    },
+    { sql: 'DELETE FROM snapshot WHERE id = ?', values: [id], ...(must === 'be-there' ? { expectRows: 1 } : {}) },
+  ];
 }
 
 /** It is in the ledger up to `toMs`. */
@@ -94,8 +113,9 @@ export function moveMeteredWrite(id: string, fromMs: number, toMs: number): SqlW
 export async function beginSnapshot(sql: Sql, row: SnapshotRow): Promise<void> {
   await sql.write([
     {
-      sql: `INSERT INTO snapshot (id, tenant, container, name, host, kind, state, created_ms, image_bytes, file_bytes, runtime, serves, memory_bytes, spec)
-            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+      sql: `INSERT INTO snapshot (id, tenant, container, name, host, kind, state, created_ms, image_bytes, file_bytes, runtime, serves, memory_bytes, spec,
+              metered_ms)
+            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
       values: [
         row.id,
         row.tenant,
@@ -111,6 +131,7 @@ export async function beginSnapshot(sql: Sql, row: SnapshotRow): Promise<void> {
         SERVINGS.indexOf(row.serves),
         row.memoryBytes,
         row.spec,
+        row.createdMs,
       ],
     },
   ]);
@@ -121,10 +142,11 @@ export interface SnapshotBytes {
   readonly fileBytes: number;
 }
 
-function keepWrite(id: string, { imageBytes, fileBytes }: SnapshotBytes): SqlWrite {
+/** What it takes on disk counts from here on. */
+function keepWrite(id: string, { imageBytes, fileBytes }: SnapshotBytes, nowMs: number): SqlWrite {
   return {
-    sql: `UPDATE snapshot SET state = 'kept', image_bytes = ?, file_bytes = ? WHERE id = ? AND state = 'making'`,
-    values: [imageBytes, fileBytes, id],
+    sql: `UPDATE snapshot SET state = 'kept', image_bytes = ?, file_bytes = ?, metered_ms = ? WHERE id = ? AND state = 'making'`,
+    values: [imageBytes, fileBytes, nowMs, id],
     expectRows: 1,
   };
 }
@@ -137,7 +159,7 @@ export async function fallAsleep(
   nowMs: number,
 ): Promise<WriteOutcome> {
   return await sql.write([
-    keepWrite(row.id, made),
+    keepWrite(row.id, made, nowMs),
     {
       sql: `UPDATE container SET snapshot = ?, state = 'paused' WHERE id = ? AND engine_id = ? AND snapshot = ''`,
       values: [row.id, row.container, made.engineId],
@@ -151,7 +173,7 @@ export async function fallAsleep(
 export async function keepSnapshot(sql: Sql, row: SnapshotRow, made: SnapshotBytes, nowMs: number): Promise<WriteOutcome> {
   const { id, tenant, container, name, host, kind } = row;
   return await sql.write([
-    keepWrite(id, made),
+    keepWrite(id, made, nowMs),
     changeWrite(nowMs, 'snapshot.kept', container, { tenant, name, host, snapshot: id, kind, bytes: made.fileBytes }),
   ]);
 }
@@ -181,7 +203,7 @@ export async function wakeUp(
       values: [life.address, life.carriedStart, row.container, row.id],
       expectRows: 1,
     },
-    { sql: 'DELETE FROM snapshot WHERE id = ?', values: [row.id], expectRows: 1 },
+    ...forgetWrites(row.id, nowMs),
     changeWrite(nowMs, 'container.awake', row.container, { tenant: row.tenant, name: row.name, host: row.host }),
   ]);
 }
@@ -199,21 +221,21 @@ export async function giveUpSleep(
       values: [id, snapshot],
       expectRows: 1,
     },
-    { sql: 'DELETE FROM snapshot WHERE id = ?', values: [snapshot] },
+    ...forgetWrites(snapshot, nowMs, 'perhaps'),
     changeWrite(nowMs, 'container.forgot', id, { tenant, name }),
   ]);
 }
 
 /** Forgets a snapshot that is nobody's memory. */
-export async function forgetSnapshot(sql: Sql, id: string): Promise<WriteOutcome> {
-  return await sql.write([{ sql: 'DELETE FROM snapshot WHERE id = ?', values: [id], expectRows: 1 }]);
+export async function forgetSnapshot(sql: Sql, id: string, nowMs: number): Promise<WriteOutcome> {
+  return await sql.write(forgetWrites(id, nowMs));
 }
 
 /** Removes a snapshot that was kept beside its container. */
 export async function removeSnapshot(sql: Sql, row: SnapshotRow, nowMs: number): Promise<WriteOutcome> {
   const { id, tenant, container, name } = row;
   return await sql.write([
-    { sql: 'DELETE FROM snapshot WHERE id = ?', values: [id], expectRows: 1 },
+    ...forgetWrites(id, nowMs),
     changeWrite(nowMs, 'snapshot.removed', container, { tenant, name, snapshot: id }),
   ]);
 }

@@ -27,6 +27,7 @@ import {
 } from '#state/migrations.ts';
 import { killSessions } from '#isolation/sandbox-sessions.ts';
 import { findIncarnation } from '#state/ledger.ts';
+import { incarnationBaseOf } from '#caas/incarnation-base.ts';
 import type { StartedLife } from '#caas/engine/held-start.ts';
 import { removeCopy } from '#caas/engine/engine-copy.ts';
 import { withoutRestart } from '#caas/engine/restart-policy.ts';
@@ -311,14 +312,7 @@ export class Migrations implements AsyncDisposable {
   async #commit(move: Move, { copy, volumes }: Prepared, { address, carriedStart }: StartedLife): Promise<void> {
     const { sql, meter } = this.#deps;
     const { row, target, journal, spec } = move;
-    const begun = await meter.startingPoint({
-      container: row.id,
-      incarnation: row.incarnation + 1,
-      tenant: row.tenant,
-      host: target.name,
-      name: row.name,
-      cgroup: target.cgroupOf(row.tenant, row.id),
-    });
+    const begun = await meter.startingPoint(incarnationBaseOf({ ...row, incarnation: row.incarnation + 1 }, target));
     // Of each moment one side is billed, and none of no side.
     const left = await findIncarnation(sql, row.id, row.incarnation);
     const incarnation = { ...begun, meteredToMs: left?.meteredToMs ?? begun.meteredToMs };

@@ -31,7 +31,7 @@ export async function recoverSnapshots(deps: SleepRecoveryDeps): Promise<void> {
     try {
       if (snapshot.state === 'making') await unmake(deps, snapshot, row);
       else if (snapshot.kind === 'sleep') await recoverSleep(deps, snapshot, row);
-      else if (row === undefined) await forgetSnapshot(sql, snapshot.id);
+      else if (row === undefined) await forgetSnapshot(sql, snapshot.id, deps.clock.nowMs());
     } catch (error) {
       log.error(
         { container: snapshot.container, snapshot: snapshot.id, reason: reasonOf(error) },
@@ -57,13 +57,13 @@ async function unmake(
     await limitMemory(clock, host, row);
     await restartAsAllowed(host, row);
   }
-  await forgetSnapshot(sql, snapshot.id); // Last: a daemon that dies before finds it again.
+  await forgetSnapshot(sql, snapshot.id, clock.nowMs()); // Last: a daemon that dies before finds it again.
 }
 
 async function recoverSleep(deps: SleepRecoveryDeps, snapshot: SnapshotRow, row: ContainerRow | undefined): Promise<void> {
   const { sql, clock, hosts } = deps;
   if (row?.snapshot !== snapshot.id) {
-    await forgetSnapshot(sql, snapshot.id);
+    await forgetSnapshot(sql, snapshot.id, clock.nowMs());
     return;
   }
   const host = hosts.get(row.host);

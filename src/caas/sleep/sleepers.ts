@@ -210,7 +210,7 @@ export class Sleepers implements AsyncDisposable {
         await source.allowRestart();
       },
     ];
-    await this.#deps.debts.take(row, steps, async () => await forgetSnapshot(sql, snapshot.id));
+    await this.#deps.debts.take(row, steps, async () => await forgetSnapshot(sql, snapshot.id, this.#deps.clock.nowMs()));
   }
 
   /** Takes each step, whatever becomes of the others. */

@@ -112,7 +112,7 @@ export class Clones {
       for (const copy of waiting) await creation.giveUpCopy(copy);
       const wayBack = stepsAfterSave(source, [imageDir, filesDir]);
       await containers.locks.run(id, async () => {
-        await debts.take(row, wayBack, async () => await forgetSnapshot(sql, snapshot.id));
+        await debts.take(row, wayBack, async () => await forgetSnapshot(sql, snapshot.id, clock.nowMs()));
       });
     }
   }

@@ -31,6 +31,7 @@ import { lifeOf } from '#caas/container-life.ts';
 import type { EngineInspect } from '#caas/engine/engine-answers.ts';
 import { cgroupPrefixOf } from '#caas/host.ts';
 import type { Host } from '#caas/host.ts';
+import { incarnationBaseOf } from '#caas/incarnation-base.ts';
 import type { HostLoads } from '#caas/host-loads.ts';
 import type { Meter } from '#caas/meter.ts';
 import { LogCopy } from '#caas/migration/log-copy.ts';
@@ -365,14 +366,7 @@ export class Restores {
   async #commit({ row, spec, target, journal, volumes, times }: Plan, revived: Revived): Promise<void> {
     const { sql, meter } = this.#deps;
     times.phase('commit', `on ${target.name}`);
-    const incarnation = await meter.startingPoint({
-      container: row.id,
-      incarnation: row.incarnation + 1,
-      tenant: row.tenant,
-      host: target.name,
-      name: row.name,
-      cgroup: target.cgroupOf(row.tenant, row.id),
-    });
+    const incarnation = await meter.startingPoint(incarnationBaseOf({ ...row, incarnation: row.incarnation + 1 }, target));
     await this.#deps.volumes.exclusively(row.tenant, async () => {
       const shared = await sharedVolumesOf(sql, row.id, row.tenant, spec.mounts);
       const taken = volumes.find(({ row: { name }, isShared }) => !isShared && shared.has(name));

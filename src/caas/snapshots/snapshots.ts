@@ -190,7 +190,7 @@ export class Snapshots {
     } catch (error) {
       const undo = async (): Promise<void> => {
         await vault.remove(snapshot.id);
-        await forgetSnapshot(sql, snapshot.id);
+        await forgetSnapshot(sql, snapshot.id, clock.nowMs());
       };
       await debts.take(row, wayBack, undo);
       throw failed(`container ${row.name} goes on, and no snapshot was kept: ${reasonOf(error)}`, error);

@@ -4,8 +4,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import * as fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { KEEPER_OPTIONS } from '#caas/ledger-keeper.ts';
+import { KEEPER_OPTIONS, LedgerKeeper } from '#caas/ledger-keeper.ts';
 import { verifyChains } from '#caas/ledger-proof.ts';
+import { createLog } from '#log';
 import { coverOf } from '#caas/usage-cover.ts';
 import { sumUsage } from '../../support/sum-usage.ts';
 import type { UsageTotal } from '#caas/usage.ts';
@@ -15,7 +16,7 @@ import { findIncarnation, readNamedRows } from '#state/ledger.ts';
 import type { Incarnation } from '#state/ledger.ts';
 import { dropRows, insertHead, listChains, takeUpEarlierRows } from '#state/ledger-heads.ts';
 import { LedgerWriter } from '#state/ledger-writer.ts';
-import { beginSnapshot } from '#state/snapshots.ts';
+import { beginSnapshot, forgetSnapshot } from '#state/snapshots.ts';
 import { GRAIN_MS, readSums } from '#state/usage-rollups.ts';
 import { DAY_MS, exportText, fillLedger, meter, openLedgerStore, START_MS } from '../../support/ledger-store.ts';
 import type { LedgerStore } from '../../support/ledger-store.ts';
@@ -199,32 +200,151 @@ describe('the chain', () => {
 });
 
 describe('snapshots', () => {
-  test('are in the ledger hour by hour while they are kept, and no longer', async () => {
-    await using store = await openLedgerStore(folder);
+  const HOUR_MS = GRAIN_MS.hour;
+
+  interface Scene extends AsyncDisposable {
+    readonly store: LedgerStore;
+    readonly keep: (id: string, createdMs: number, bytes: number) => Promise<void>;
+    /** Byte-milliseconds, after a round. */
+    readonly used: (keeper?: LedgerKeeper) => Promise<bigint>;
+  }
+
+  async function scene(): Promise<Scene> {
+    const store = await openLedgerStore(folder);
     const { container } = await store.container('acme', 'a', START_MS);
-    const snapshot = async (id: string, createdMs: number, bytes: number): Promise<void> => {
-      const base = { id, tenant: 'acme', container, name: 'web-1', host: 'a', runtime: 'r', spec: '{}' };
-      const sizes = { imageBytes: bytes, fileBytes: bytes, memoryBytes: bytes };
-      await beginSnapshot(store.sql, { ...base, ...sizes, createdMs, kind: 'copy', state: 'kept', serves: 'nothing' });
+    return {
+      store,
+      keep: async (id, createdMs, bytes) => {
+        const base = { id, tenant: 'acme', container, name: 'web-1', host: 'a', runtime: 'r', spec: '{}' };
+        const sizes = { imageBytes: bytes, fileBytes: bytes, memoryBytes: bytes };
+        await beginSnapshot(store.sql, { ...base, ...sizes, createdMs, kind: 'copy', state: 'kept', serves: 'nothing' });
+      },
+      used: async (keeper = store.keeper) => {
+        await keeper.round();
+        const span = { tenant: 'acme', sinceMs: 0, untilMs: START_MS + 1000 * DAY_MS, by: 'container' } as const;
+        return (await keeper.usage(span)).find(({ key }) => key === container)?.snapshotByteMs ?? 0n;
+      },
+      [Symbol.asyncDispose]: async () => {
+        await store[Symbol.asyncDispose]();
+      },
     };
-    const used = async (): Promise<bigint> => {
-      await store.keeper.round();
-      const span = { tenant: 'acme', sinceMs: 0, untilMs: START_MS + DAY_MS, by: 'container' } as const;
-      return (await store.keeper.usage(span)).find(({ key }) => key === container)?.snapshotByteMs ?? 0n;
-    };
-    await snapshot('one', START_MS + GRAIN_MS.hour / 2, 1000);
-    store.clock.setMs(START_MS + GRAIN_MS.hour - 1);
+  }
+
+  test('are in the ledger hour by hour while they are kept, up to their end, and no longer', async () => {
+    await using made = await scene();
+    const { store, keep, used } = made;
+    await keep('one', START_MS + HOUR_MS / 2, 1000);
+    store.clock.setMs(START_MS + HOUR_MS - 1);
     expect(await used()).toBe(0n);
-    store.clock.setMs(START_MS + GRAIN_MS.hour + 5);
+    store.clock.setMs(START_MS + HOUR_MS + 5);
     expect(await used()).toBe(1000n * 1_800_000n);
     expect(await used()).toBe(1000n * 1_800_000n);
-    await snapshot('two', START_MS + GRAIN_MS.hour, 1);
-    store.clock.setMs(START_MS + 4 * GRAIN_MS.hour);
-    expect(await used()).toBe(1000n * (1_800_000n + 3n * 3_600_000n) + 1n * 3_600_000n);
-    await store.sql.write([{ sql: 'DELETE FROM snapshot', values: [] }]);
-    store.clock.setMs(START_MS + 9 * GRAIN_MS.hour);
-    expect(await used()).toBe(1000n * (1_800_000n + 3n * 3_600_000n) + 1n * 3_600_000n);
+    await keep('two', START_MS + HOUR_MS + 5, 1);
+    store.clock.setMs(START_MS + 4 * HOUR_MS);
+    expect(await used()).toBe(1000n * (1_800_000n + 3n * 3_600_000n) + 1n * (3n * 3_600_000n - 5n));
+    store.clock.setMs(START_MS + 4.5 * HOUR_MS);
+    for (const id of ['one', 'two']) await forgetSnapshot(store.sql, id, START_MS + 4.5 * HOUR_MS);
+    for (const hours of [4.5, 9]) {
+      store.clock.setMs(START_MS + hours * HOUR_MS);
+      expect(await used()).toBe(1000n * 4n * 3_600_000n + 1n * (3n * 3_600_000n + 1_800_000n - 5n));
+    }
     expect(await faults(store)).toEqual([]);
+  }, 20_000);
+
+  test('that come and go between two full hours are in it all the same, also where the node was away meanwhile', async () => {
+    await using made = await scene();
+    const { store, keep, used } = made;
+    store.clock.setMs(START_MS + 1000);
+    expect(await used()).toBe(0n);
+    await keep('short', START_MS + 60_000, 7);
+    store.clock.setMs(START_MS + 360_000);
+    await forgetSnapshot(store.sql, 'short', START_MS + 360_000);
+    expect(await used()).toBe(7n * 300_000n);
+    await keep('kept', START_MS + 600_000, 5);
+    await keep('gone', START_MS + 600_000, 3);
+    store.clock.setMs(START_MS + 1_200_000);
+    await forgetSnapshot(store.sql, 'gone', START_MS + 1_200_000);
+    // The node dies, and is back ten hours later.
+    store.clock.setMs(START_MS + 10 * HOUR_MS);
+    await using later = new LedgerKeeper({ log: createLog('silent'), clock: store.clock, sql: store.sql, key: store.key });
+    const tenHours = BigInt(10 * HOUR_MS - 600_000);
+    expect(await used(later)).toBe(7n * 300_000n + 3n * 600_000n + 5n * tenHours);
+    expect(await used(later)).toBe(7n * 300_000n + 3n * 600_000n + 5n * tenHours);
+    expect(await faults(store)).toEqual([]);
+  }, 20_000);
+
+  test('are billed for the time that went by, whatever the wall clock is set to', async () => {
+    await using made = await scene();
+    const { store, keep } = made;
+    let aheadMs = 0;
+    const clock = { ...store.clock, nowMs: () => store.clock.nowMs() + aheadMs };
+    await using keeper = new LedgerKeeper({ log: createLog('silent'), clock, sql: store.sql, key: store.key });
+    await keep('one', START_MS, 1000);
+    expect(await made.used(keeper)).toBe(0n);
+    for (const [afterMs, setMs] of [
+      [1_000_000, 365 * DAY_MS],
+      [1_015_000, 365 * DAY_MS],
+      [1_030_000, 0],
+      [1_045_000, -3 * HOUR_MS],
+      [9_000_000, -3 * HOUR_MS],
+      [20_000_000, 0],
+    ] as const) {
+      store.clock.setMs(START_MS + afterMs);
+      aheadMs = setMs;
+      expect(await made.used(keeper)).toBeLessThanOrEqual(1000n * BigInt(afterMs));
+    }
+    store.clock.setMs(START_MS + 6 * HOUR_MS);
+    await forgetSnapshot(store.sql, 'one', START_MS + 6 * HOUR_MS);
+    expect(await made.used(keeper)).toBe(1000n * BigInt(6 * HOUR_MS));
+  }, 20_000);
+});
+
+describe('a clock that says something else', () => {
+  test('drops and signs nothing before it was right for an hour, and what was right then is signed', async () => {
+    await using store = await openLedgerStore(folder);
+    await fillLedger(store);
+    const nowMs = store.clock.nowMs();
+    let aheadMs = 0;
+    const clock = { ...store.clock, nowMs: () => store.clock.nowMs() + aheadMs };
+    await using keeper = new LedgerKeeper({ log: createLog('silent'), clock, sql: store.sql, key: store.key });
+    store.clock.setMs(nowMs + 600_000);
+    await keeper.round();
+    const before = await listChains(store.sql);
+    aheadMs = 60 * DAY_MS;
+    store.clock.setMs(nowMs + 615_000);
+    await keeper.round();
+    aheadMs = 0;
+    for (const atMs of [630_000, 3_000_000, 4_200_000]) {
+      store.clock.setMs(nowMs + atMs);
+      await keeper.round();
+      expect(await listChains(store.sql)).toEqual(before);
+    }
+    // The day after, and long enough after.
+    store.clock.setMs(nowMs + DAY_MS);
+    await keeper.round();
+    expect((await listChains(store.sql)).some(({ heads }, index) => heads === (before[index]?.heads ?? 0) + 1)).toBe(true);
+    expect((await listChains(store.sql)).map(({ dropped }) => dropped)).toEqual(before.map(({ dropped }) => dropped));
+    expect(await faults(store)).toEqual([]);
+  }, 20_000);
+
+  test('a correction of a later day, first behind a head, keeps no day from being signed; and none is taken', async () => {
+    await using store = await openLedgerStore(folder);
+    await fillLedger(store);
+    const headsOf = async (): Promise<number | undefined> => (await listChains(store.sql))[0]?.heads;
+    store.clock.setMs(store.clock.nowMs() + DAY_MS);
+    await store.keeper.round();
+    const before = await headsOf();
+    const at = await store.container('acme', 'a', store.clock.nowMs());
+    const fromMs = store.clock.nowMs() + 3 * DAY_MS;
+    const none = { memoryByteMs: 0n, requests: 0, ingressBytes: 0, egressBytes: 0, diskByteMs: 0n, streamMs: 0 };
+    const correction = { ...none, container: at.container, fromMs, toMs: fromMs, cpuNs: 1, reason: 'a mistake' };
+    await expect(store.control.correct(correction)).rejects.toThrow('of a time that has not come: 2026-11');
+    // One that an earlier version took.
+    await store.writer.correct({ ...at, fromMs, interval: { ...none, heldMs: 0, toMs: fromMs, cpuNs: 1 }, reason: 'a mistake' });
+    await meter(store, at, 1000, 3);
+    store.clock.setMs(store.clock.nowMs() + DAY_MS);
+    await store.keeper.round();
+    expect(await headsOf()).toBe((before ?? 0) + 1);
   }, 20_000);
 });
 
