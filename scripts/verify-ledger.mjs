@@ -51,6 +51,7 @@ function checkSignature(what, fields, { key, signature }, keys) {
     throw new Misfit(`${what}: its signature is not of what it says: it was changed, or another key signed it`);
 }
 
+/** The signed end vouches for earlier keys, and for the heads of days that they signed. What is of the export's own moment they signed none of. */
 function checkHead(head, tenant, keys) {
   const { day, sequence = 0, number, hash, totals, signedMs } = head;
   const { format = sequence === 0 ? 1 : 2 } = head;
@@ -58,7 +59,7 @@ function checkHead(head, tenant, keys) {
   if (![1, 2, 3].includes(format) || (format === 1 && sequence !== 0)) throw new Misfit(`${what}: it is of an unknown format`);
   const named = [`ecluse-ledger-head-${format}`, head.tenant, day, ...(format === 1 ? [] : [sequence])];
   const sums = [integer(totals.rows), ...quantitiesOf(what, totals, format === 3)];
-  checkSignature(what, [...named, number, hash, ...sums, signedMs], head, keys);
+  checkSignature(what, [...named, number, hash, ...sums, signedMs], head, day === 'open' ? keys.own : keys.all);
   if (head.tenant !== tenant) throw new Misfit(`head of ${day}: it is of tenant ${head.tenant}`);
 }
 
@@ -138,7 +139,7 @@ function parseLines(text) {
 
 function checkEnd(end, export_, keys) {
   const { tenant, rows, heads, sha256: digest } = end;
-  checkSignature('the end', ['ecluse-ledger-export-end-1', tenant, rows, heads, digest], end, keys);
+  checkSignature('the end', ['ecluse-ledger-export-end-1', tenant, rows, heads, digest], end, keys.own);
   if (tenant !== export_.tenant || rows !== export_.rows || heads !== export_.days.length)
     throw new Misfit('the end: it is of another export');
   if (digest !== export_.digest) throw new Misfit('the end: a line before it was changed');
@@ -175,7 +176,8 @@ function check(text, wantedKey) {
   const [first, ...others] = lines;
   const start = first.value.export;
   if (start === undefined) throw new Misfit('the first line is none of an export that this program knows');
-  const keys = new Map([start.key, ...start.earlierKeys].map(keyOf));
+  const own = keyOf(start.key);
+  const keys = { own: new Map([own]), all: new Map([own, ...start.earlierKeys.map(keyOf)]) };
   if (wantedKey !== undefined && start.key.id !== wantedKey)
     throw new Misfit(`the export is of another key (${start.key.id.slice(0, 16)})`);
   const at = startOf(start, keys);

@@ -8,7 +8,6 @@ import { DatabaseSync } from 'node:sqlite';
 import { fileURLToPath } from 'node:url';
 import * as fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import * as z from 'zod';
 import { verifyChains } from '#caas/ledger-proof.ts';
 import type { ChainVerdict } from '#caas/ledger-proof.ts';
 import { signEnd, signHead } from '#metering/ledger-head.ts';
@@ -17,23 +16,11 @@ import { SCHEMA_VERSIONS } from '#state/schema.ts';
 import { openSqlite } from '#state/sqlite.ts';
 import { DAY_MS, exportText, fillLedger, meter, newLedgerKey, openLedgerStore, START_MS } from '../../support/ledger-store.ts';
 import type { LedgerStore } from '../../support/ledger-store.ts';
+import { VERIFIER, verifyText } from '../../support/verify-ledger.ts';
 
-const VERIFIER = fileURLToPath(new URL('../../../scripts/verify-ledger.mjs', import.meta.url));
 const FIXTURES = fileURLToPath(new URL('../../fixtures', import.meta.url));
 /** The schema of the store that is in them. */
 const VERSIONS_BEFORE = 12;
-const verdictSchema = z.object({ fits: z.boolean(), why: z.string().optional(), rows: z.number().optional() });
-
-const moduleSchema = z.object({
-  verifyExport: z.custom<(text: string, key?: string) => unknown>((value) => typeof value === 'function'),
-});
-
-/** What the program says that tenants have: it knows nothing of ours. */
-async function verifyText(text: string, key?: string): Promise<z.output<typeof verdictSchema>> {
-  const module: unknown = await import(VERIFIER);
-  const { verifyExport } = moduleSchema.parse(module);
-  return verdictSchema.parse(verifyExport(text, key));
-}
 
 /** A line with its signature as bytes: a Base64 text has bits at its end that mean nothing. */
 function unpacked(line: string): unknown {
