@@ -5,13 +5,15 @@
  *   node verify-ledger.mjs [--key ID] FILE
  *
  * It needs nothing but Node 20 or later. `--key`: the id of the node's key, as you were told it when you became a tenant; without it the key of the
- * export itself is believed, which proves that the file is whole, not who made it. Exit codes: 0 it fits, 1 it does not, 2 wrong usage.
+ * export itself is believed, which proves that the file is whole, not who made it. Exit codes: 0 it fits, 1 it does not, 2 it could not be read, or wrong
+ * usage. It is read line by line, so it may be longer than memory.
  *
  * What is hashed and signed is told in the tenant's guide, so that this can be written anew in any language.
  */
 import { createHash, createPublicKey, verify } from 'node:crypto';
-import { readFileSync, realpathSync } from 'node:fs';
+import { closeSync, openSync, readSync, realpathSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
 
 const FIRST_QUANTITIES = ['cpuNs', 'memoryByteMs', 'requests', 'ingressBytes', 'egressBytes', 'heldMs', 'snapshotByteMs'];
 const LATER_QUANTITIES = ['diskByteMs', 'streamMs'];
@@ -19,6 +21,10 @@ const QUANTITIES = [...FIRST_QUANTITIES, ...LATER_QUANTITIES];
 /** Exports of format 1 say no formats of their rows and heads, and have no later quantities. */
 const EXPORT_FORMATS = ['ecluse-ledger-export-1', 'ecluse-ledger-export-2'];
 const ZEROS = '0'.repeat(64);
+/** Lines of rows have some 600 bytes, and the first one 180 for each earlier key. */
+const LINE_BYTES_MAX = 1024 * 1024;
+const PIECE_BYTES = 64 * 1024;
+const LINE_END = 10;
 
 const sha256 = (bytes) => createHash('sha256').update(bytes).digest('hex');
 const textOf = (fields) => Buffer.from(JSON.stringify(fields.map(String)), 'utf8');
@@ -28,6 +34,8 @@ const integer = (text) => {
 };
 
 class Misfit extends Error {}
+/** Nothing is known of whether it fits. */
+class Unreadable extends Error {}
 
 /** What a row or head says, where its format has all that it says. */
 function quantitiesOf(what, said, hasLater) {
@@ -123,24 +131,39 @@ function checkHeadAt(head, tenant, at, keys) {
       throw new Misfit(`head of ${head.day}: its sum ${name} is not that of the rows`);
 }
 
-function parseLines(text) {
-  if (!text.endsWith('\n')) throw new Misfit('the export is truncated: its last line has no end');
-  return text
-    .slice(0, -1)
-    .split('\n')
-    .map((line, index) => {
-      try {
-        return { line, value: JSON.parse(line) };
-      } catch {
-        throw new Misfit(`line ${index + 1} is no JSON`);
-      }
-    });
+/** The lines of what comes in pieces, cut wherever; each with its line end, if it has one. */
+function* linesOf(pieces) {
+  let [parts, length] = [[], 0];
+  for (const piece of pieces) {
+    let from = 0;
+    while (from < piece.length) {
+      const at = piece.indexOf(LINE_END, from);
+      const part = piece.subarray(from, at === -1 ? piece.length : at + 1);
+      from += part.length;
+      length += part.length;
+      if (length > LINE_BYTES_MAX) throw new Unreadable(`it has a line of more than ${LINE_BYTES_MAX} bytes`);
+      parts.push(part);
+      if (at === -1) continue;
+      yield parts.length === 1 ? part : Buffer.concat(parts);
+      [parts, length] = [[], 0];
+    }
+  }
+  if (length > 0) yield Buffer.concat(parts);
+}
+
+function parseLine(bytes, number) {
+  if (bytes.at(-1) !== LINE_END) throw new Misfit('the export is truncated: its last line has no end');
+  try {
+    return JSON.parse(bytes.toString('utf8'));
+  } catch {
+    throw new Misfit(`line ${number} is no JSON`);
+  }
 }
 
 function checkEnd(end, export_, keys) {
   const { tenant, rows, heads, sha256: digest } = end;
   checkSignature('the end', ['ecluse-ledger-export-end-1', tenant, rows, heads, digest], end, keys.own);
-  if (tenant !== export_.tenant || rows !== export_.rows || heads !== export_.days.length)
+  if (tenant !== export_.tenant || rows !== export_.rows || heads !== export_.heads)
     throw new Misfit('the end: it is of another export');
   if (digest !== export_.digest) throw new Misfit('the end: a line before it was changed');
 }
@@ -167,14 +190,12 @@ function checkLine(value, seen, start, keys) {
     checkHeadAt(value.head, start.tenant, seen.at, keys);
     checkSequence(value.head, seen);
     seen.signed = value.head.number;
-    seen.days.push(value.head.day);
+    seen.heads += 1;
   } else throw new Misfit('a line is neither a row nor a head');
 }
 
-function check(text, wantedKey) {
-  const lines = parseLines(text);
-  const [first, ...others] = lines;
-  const start = first.value.export;
+/** What the first line says, and nothing seen after it. */
+function begin({ export: start }, wantedKey) {
   if (start === undefined) throw new Misfit('the first line is none of an export that this program knows');
   const own = keyOf(start.key);
   const keys = { own: new Map([own]), all: new Map([own, ...start.earlierKeys.map(keyOf)]) };
@@ -183,47 +204,117 @@ function check(text, wantedKey) {
   const at = startOf(start, keys);
   // How many heads came before; unknown after one that has no number.
   const before = start.after === null ? 0 : start.after.sequence || undefined;
-  const heads = { place: before, isCounted: before > 0 };
-  const seen = { at, ...heads, ended: new Map(), days: [], rows: 0, fromBefore: 0, corrections: 0, signed: at.number };
-  const digest = createHash('sha256').update(`${first.line}\n`);
-  for (const [index, { line, value }] of others.entries()) {
-    if (value.end === undefined) {
-      checkLine(value, seen, start, keys);
-      digest.update(`${line}\n`);
-      continue;
-    }
-    checkEnd(value.end, { tenant: start.tenant, rows: seen.rows, days: seen.days, digest: digest.digest('hex') }, keys);
-    if (index !== others.length - 1) throw new Misfit('there are lines after the end');
-    if (seen.signed !== at.number) throw new Misfit('the last rows are under no signed head');
-    return { ...seen, tenant: start.tenant, key: start.key.id };
-  }
-  throw new Misfit('the export is truncated: its end is missing');
+  const counts = { rows: 0, heads: 0, fromBefore: 0, corrections: 0 };
+  return { start, keys, at, place: before, isCounted: before > 0, ended: new Map(), ...counts, signed: at.number, isOver: false };
 }
 
-/** What is wrong with an export, in one line, or what is in it. */
-export function verifyExport(text, wantedKey) {
+function finish(end, { start, keys, at, rows, heads, signed }, digest) {
+  checkEnd(end, { tenant: start.tenant, rows, heads, digest }, keys);
+  if (signed !== at.number) throw new Misfit('the last rows are under no signed head');
+}
+
+/** Looks at one line after the other: what it keeps does not grow with rows. */
+class Verification {
+  #digest = createHash('sha256');
+  #lines = 0;
+  #wantedKey;
+  #seen;
+
+  constructor(wantedKey) {
+    this.#wantedKey = wantedKey;
+  }
+
+  take(bytes) {
+    this.#lines += 1;
+    const value = parseLine(bytes, this.#lines);
+    if (this.#seen?.isOver) throw new Misfit('there are lines after the end');
+    if (this.#seen === undefined) this.#seen = begin(value, this.#wantedKey);
+    else if (value.end === undefined) checkLine(value, this.#seen, this.#seen.start, this.#seen.keys);
+    else {
+      finish(value.end, this.#seen, this.#digest.digest('hex'));
+      this.#seen.isOver = true;
+      return;
+    }
+    this.#digest.update(bytes);
+  }
+
+  end() {
+    if (!this.#seen?.isOver) throw new Misfit('the export is truncated: its end is missing');
+    const { start, at, rows, heads, fromBefore, corrections } = this.#seen;
+    return { tenant: start.tenant, key: start.key.id, at, rows, heads, fromBefore, corrections };
+  }
+}
+
+/** What is wrong with an export, in one line, or what is in it. `pieces`: its bytes, cut wherever. Throws where they cannot be read. */
+export function verifyPieces(pieces, wantedKey) {
+  const verification = new Verification(wantedKey);
   try {
-    return { fits: true, ...check(text, wantedKey) };
+    for (const bytes of linesOf(pieces)) verification.take(bytes);
+    return { fits: true, ...verification.end() };
   } catch (error) {
+    if (error instanceof Unreadable) throw error;
     return { fits: false, why: error instanceof Misfit ? error.message : `a line is not what it should be: ${error.message}` };
   }
 }
 
+export function verifyExport(text, wantedKey) {
+  return verifyPieces([Buffer.from(text, 'utf8')], wantedKey);
+}
+
+function reading(step) {
+  try {
+    return step();
+  } catch (error) {
+    throw new Unreadable(error.message);
+  }
+}
+
+function* piecesOf(file) {
+  const descriptor = reading(() => openSync(file, 'r'));
+  try {
+    for (;;) {
+      const piece = Buffer.allocUnsafeSlow(PIECE_BYTES);
+      const length = reading(() => readSync(descriptor, piece));
+      if (length === 0) return;
+      yield piece.subarray(0, length);
+    }
+  } finally {
+    closeSync(descriptor);
+  }
+}
+
+/** Undefined: they are none that it knows. */
+function argumentsOf(args) {
+  try {
+    const { values, positionals } = parseArgs({ args, options: { key: { type: 'string' } }, allowPositionals: true });
+    const [file] = positionals;
+    const isKey = values.key === undefined || /^[0-9a-f]{64}$/.test(values.key);
+    return positionals.length === 1 && isKey ? { file, wantedKey: values.key } : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
 function main(args) {
-  const at = args.indexOf('--key');
-  const wantedKey = at === -1 ? undefined : args[at + 1];
-  const files = at === -1 ? args : args.toSpliced(at, 2);
-  if (files.length !== 1 || (at !== -1 && wantedKey === undefined)) {
-    console.error('usage: node verify-ledger.mjs [--key ID] FILE');
+  const wanted = argumentsOf(args);
+  if (wanted === undefined) {
+    console.error('usage: node verify-ledger.mjs [--key ID] FILE (an ID has 64 hexadecimal digits)');
     return 2;
   }
-  const verdict = verifyExport(readFileSync(files[0], 'utf8'), wantedKey);
+  const { file, wantedKey } = wanted;
+  let verdict;
+  try {
+    verdict = verifyPieces(piecesOf(file), wantedKey);
+  } catch (error) {
+    console.error(`it cannot be read: ${error.message}`);
+    return 2;
+  }
   if (!verdict.fits) {
     console.error(`it does not fit: ${verdict.why}`);
     return 1;
   }
-  const { tenant, rows, days, fromBefore, corrections, at: end, key } = verdict;
-  console.log(`it fits: ${rows} rows of tenant ${tenant} up to number ${end.number}, ${days.length} heads, signed by key ${key}`);
+  const { tenant, rows, heads, fromBefore, corrections, at: end, key } = verdict;
+  console.log(`it fits: ${rows} rows of tenant ${tenant} up to number ${end.number}, ${heads} heads, signed by key ${key}`);
   if (wantedKey === undefined)
     console.log('the key is the one that the export names; compare it with the one that you were told');
   if (fromBefore > 0) console.log(`${fromBefore} rows are from before the chain: it proves that they did not change since`);

@@ -9,9 +9,16 @@ type Verdict = z.output<typeof verdictSchema>;
 
 const moduleSchema = z.object({
   verifyExport: z.custom<(text: string, key?: string) => unknown>((value) => typeof value === 'function'),
+  verifyPieces: z.custom<(pieces: Iterable<Buffer>, key?: string) => unknown>((value) => typeof value === 'function'),
 });
 
 export async function verifyText(text: string, key?: string): Promise<Verdict> {
   const module: unknown = await import(VERIFIER);
   return verdictSchema.parse(moduleSchema.parse(module).verifyExport(text, key));
+}
+
+/** `pieces`: the bytes of an export, cut wherever. */
+export async function verifyPieces(pieces: Iterable<Buffer>, key?: string): Promise<Verdict> {
+  const module: unknown = await import(VERIFIER);
+  return verdictSchema.parse(moduleSchema.parse(module).verifyPieces(pieces, key));
 }

@@ -1,8 +1,10 @@
 /** The program that tenants verify exports with: whose signature it takes, how it reads, and what it ends with. */
+import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, rm, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import * as fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import * as z from 'zod';
 import { totalsOf } from '#metering/ledger-export.ts';
@@ -10,7 +12,7 @@ import { signEnd, signHead } from '#metering/ledger-head.ts';
 import type { LedgerKey } from '#metering/ledger-head.ts';
 import { exportText, fillLedger, newLedgerKey, openLedgerStore } from '../../support/ledger-store.ts';
 import type { LedgerStore } from '../../support/ledger-store.ts';
-import { verifyText } from '../../support/verify-ledger.ts';
+import { VERIFIER, verifyPieces, verifyText } from '../../support/verify-ledger.ts';
 
 let folder: string;
 let store: LedgerStore;
@@ -106,4 +108,76 @@ describe('the key that a tenant was told', () => {
     const own = resigned(whole, { key: store.key, earlier: [other], open: store.key, end: store.key });
     expect(await verifyText(own, store.key.id)).toMatchObject({ fits: true });
   });
+});
+
+describe('an export is read line by line', () => {
+  /** Cut at these places. */
+  function cut(text: string, places: readonly number[]): readonly Buffer[] {
+    const bytes = Buffer.from(text, 'utf8');
+    const at = [0, ...places.map((place) => place % bytes.length).toSorted((one, other) => one - other), bytes.length];
+    return at.slice(1).map((to, index) => bytes.subarray(at[index], to));
+  }
+
+  test('wherever its bytes are cut, it says the same', async () => {
+    // Names can have letters of several bytes.
+    const spoilt = whole.replace('"reason":"counted twice"', '"reason":"comptée écluse 水門"');
+    expect(spoilt).not.toBe(whole);
+    const texts = [whole, spoilt, whole.slice(0, -1), `${whole}{}\n`, ''];
+    const verdicts = new Map(await Promise.all(texts.map(async (text) => [text, await verifyText(text)] as const)));
+    expect([...verdicts.values()].map(({ why }) => why)).toEqual([
+      undefined,
+      expect.stringMatching(/^row \d+: its hash is not that of its fields/),
+      'the export is truncated: its last line has no end',
+      'there are lines after the end',
+      'the export is truncated: its end is missing',
+    ]);
+    await fc.assert(
+      fc.asyncProperty(fc.constantFrom(...verdicts.keys()), fc.array(fc.nat(), { maxLength: 60 }), async (text, places) => {
+        const pieces = text === '' ? [] : cut(text, places);
+        expect(await verifyPieces(pieces)).toEqual(verdicts.get(text));
+      }),
+      { numRuns: 60 },
+    );
+    expect(await verifyPieces(Array.from(Buffer.from(whole), (byte) => Buffer.from([byte])))).toMatchObject({ fits: true });
+  }, 30_000);
+
+  test('only as far as it fits, and no line further than it may be long', async () => {
+    let given = 0;
+    function* endless(line: string): Generator<Buffer> {
+      yield Buffer.from(`${whole.slice(0, whole.indexOf('\n'))}\n`);
+      for (;;) {
+        given += 1;
+        yield Buffer.from(line);
+      }
+    }
+    expect(await verifyPieces(endless('{}\n'))).toEqual({ fits: false, why: 'a line is neither a row nor a head' });
+    expect(given).toBe(1);
+    await expect(verifyPieces(endless('x'.repeat(1024)))).rejects.toThrow('it has a line of more than 1048576 bytes');
+    expect(given).toBe(1 + 1025);
+  });
+
+  test('what cannot be read is one line, with a code of its own', async () => {
+    const run = (...args: readonly string[]): readonly [number | null, string, string] => {
+      const { status, stdout, stderr } = spawnSync(process.execPath, [VERIFIER, ...args], { encoding: 'utf8' });
+      return [status, stdout, stderr];
+    };
+    const missing = join(folder, 'missing.jsonl');
+    expect(run(missing)).toEqual([2, '', `it cannot be read: ENOENT: no such file or directory, open '${missing}'\n`]);
+    expect(run('--key', store.key.id, folder)).toEqual([
+      2,
+      '',
+      'it cannot be read: EISDIR: illegal operation on a directory, read\n',
+    ]);
+    // Longer than a text can be: a hole of zeros.
+    const long = join(folder, 'long.jsonl');
+    await writeFile(long, '');
+    await truncate(long, 600 * 1024 * 1024);
+    expect(run(long)).toEqual([2, '', 'it cannot be read: it has a line of more than 1048576 bytes\n']);
+    const good = join(folder, 'good.jsonl');
+    await writeFile(good, whole);
+    expect(run(good, `--key=${store.key.id}`)[0]).toBe(0);
+    const usage = 'usage: node verify-ledger.mjs [--key ID] FILE (an ID has 64 hexadecimal digits)\n';
+    const wrong = [[], [good, good], ['--kee', good], ['--key'], [good, '--key'], ['--key', '', good], ['--key', 'abc', good]];
+    for (const args of wrong) expect(run(...args), args.join(' ')).toEqual([2, '', usage]);
+  }, 30_000);
 });
