@@ -1,9 +1,11 @@
 /** `usage`: sums of the ledger, for people, spreadsheets and programs. */
+import { createHash } from 'node:crypto';
 import type { AdminClient } from '#admin/client.ts';
 import { QUANTITY_NAMES, shortId } from '#metering/ledger-chain.ts';
 import { QUANTITY_COLUMNS } from '#state/ledger.ts';
 import { monthSpan } from '#metering/invoice.ts';
 import type { Invoice } from '#metering/invoice.ts';
+import { decimalText } from '#metering/money.ts';
 import type { UsageGrouping, UsageTotal } from '#caas/usage.ts';
 import type { RemoteCommand } from './cli-command.ts';
 import { instantOf } from './cli-flags.ts';
@@ -14,8 +16,9 @@ import type { Output } from './cli-output.ts';
 import { csvField, plainText, tableText } from './cli-text.ts';
 
 type UsageCommand = Extract<RemoteCommand, { readonly kind: 'usage' }>;
+type UsageClient = Pick<AdminClient, 'usage' | 'prices'>;
 
-export async function printUsage(command: UsageCommand, client: AdminClient, output: Output): Promise<void> {
+export async function printUsage(command: UsageCommand, client: UsageClient, output: Output): Promise<void> {
   const { sinceMs, untilMs } = spanOf(command);
   if (sinceMs > untilMs) throw usageError('--since is later than --until');
   if (command.format === 'focus') {
@@ -52,7 +55,7 @@ function spanOf({ month, since, until }: UsageCommand): Span {
 }
 
 /** The invoices of a month, of one tenant or of all that used something or got one. */
-async function invoicesOf({ tenant, month = '' }: UsageCommand, client: AdminClient, span: Span): Promise<readonly Invoice[]> {
+async function invoicesOf({ tenant, month = '' }: UsageCommand, client: UsageClient, span: Span): Promise<readonly Invoice[]> {
   const all = async (): Promise<readonly string[]> => {
     const used = (await client.usage({ tenant, ...span, by: 'tenant' })).map(({ key }) => key);
     const issued = (await client.prices.issued(month)).map((one) => one.tenant);
@@ -64,12 +67,12 @@ async function invoicesOf({ tenant, month = '' }: UsageCommand, client: AdminCli
   return invoices;
 }
 
-/** CloudEvents 1.0: a sum is one event, and the same sum has the same id. */
+/** CloudEvents 1.0: a sum is one event, and the same sum has the same id. One that a late row or a correction changed has another. */
 function usageEvent(total: UsageTotal, by: UsageGrouping, { sinceMs, untilMs }: Span): object {
   const quantities = QUANTITY_NAMES.map((name): readonly [string, string] => [name, String(total[name])]);
   return {
     specversion: '1.0',
-    id: `${by} ${total.key} ${String(sinceMs)} ${String(untilMs)} ${String(total.toMs)}`,
+    id: `${by} ${total.key} ${String(sinceMs)} ${String(untilMs)} ${String(total.toMs)} ${sumDigest(total)}`,
     source: 'ecluse',
     type: 'ecluse.usage',
     subject: total.tenant === '' ? total.key : total.tenant,
@@ -86,6 +89,11 @@ function usageEvent(total: UsageTotal, by: UsageGrouping, { sinceMs, untilMs }: 
   };
 }
 
+function sumDigest(total: UsageTotal): string {
+  const said = [total.fromMs, total.toMs, ...QUANTITY_NAMES.map((name) => total[name])];
+  return createHash('sha256').update(said.join(' ')).digest('hex').slice(0, 16);
+}
+
 /** Digits of the ledger as they are: sums of a program must be exact. */
 function usageCsv(totals: readonly UsageTotal[]): string {
   const rows = totals.map((total) => [
@@ -100,10 +108,9 @@ function usageCsv(totals: readonly UsageTotal[]): string {
   return [head, ...rows].map((row) => `${row.map((field) => csvField(String(field))).join(',')}\r\n`).join('');
 }
 
-/** A quotient with three decimals, rounded to nearest, of integers that may exceed a double. */
+/** Of quantities that people read. A sum with corrections can be below zero. */
 function decimal(value: bigint, unit: bigint): string {
-  const thousandths = (value * 1000n + unit / 2n) / unit;
-  return `${String(thousandths / 1000n)}.${String(thousandths % 1000n).padStart(3, '0')}`;
+  return decimalText(value, unit, 3);
 }
 
 const CPU_SECOND_NS = 1_000_000_000n;

@@ -198,9 +198,10 @@ export function describe(line: InvoiceLine): string {
  * of what it says now, and of another type.
  */
 export function invoiceEvents(invoice: Invoice, source: string): readonly object[] {
+  const drafts = draftIds(invoice);
   return invoice.lines.map((line, index) => ({
     specversion: '1.0',
-    id: invoice.issued === null ? draftId(invoice, line) : `${invoiceId(invoice)}-${String(index + 1)}`,
+    id: drafts?.[index] ?? `${invoiceId(invoice)}-${String(index + 1)}`,
     source,
     type: invoice.issued === null ? 'ecluse.invoice.draft-line' : 'ecluse.invoice.line',
     subject: invoice.tenant,
@@ -210,11 +211,19 @@ export function invoiceEvents(invoice: Invoice, source: string): readonly object
   }));
 }
 
-function draftId(invoice: Invoice, line: InvoiceLine): string {
-  const digest = createHash('sha256')
-    .update(JSON.stringify(lineTexts(line)))
-    .digest('hex');
-  return `${invoiceId(invoice)}-draft-${digest.slice(0, 32)}`;
+/** By line. Undefined: it is issued. */
+function draftIds(invoice: Invoice): readonly string[] | undefined {
+  if (invoice.issued !== null) return undefined;
+  const alike = new Map<string, number>();
+  return invoice.lines.map((line) => {
+    const text = JSON.stringify(lineTexts(line));
+    const before = alike.get(text) ?? 0;
+    alike.set(text, before + 1);
+    // Two credits can say the same: no event of them is taken for the other.
+    const said = before === 0 ? text : `${text} ${String(before + 1)}`;
+    const digest = createHash('sha256').update(said).digest('hex');
+    return `${invoiceId(invoice)}-draft-${digest.slice(0, 32)}`;
+  });
 }
 
 /** A line with exact amounts as texts. */

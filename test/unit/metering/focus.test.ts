@@ -225,4 +225,9 @@ test('CloudEvents have what 1.0 asks for, and the same ids again', () => {
   expect(idsOf(draft)).toEqual(idsOf(draft));
   expect(new Set([...idsOf(made), ...idsOf(draft)]).size).toBe(2 * made.lines.length);
   expect(idsOf(later)[0]).not.toBe(idsOf(draft)[0]);
+  // Lines that say the same are events of their own: a credit that was given twice.
+  const lines = draft.lines.flatMap((line) => (line.kind === 'credit' ? [line, line] : [line]));
+  const twice = idsOf({ ...draft, lines });
+  expect(new Set(twice).size).toBe(draft.lines.length + 1);
+  expect(twice).toEqual(expect.arrayContaining([...idsOf(draft)]));
 });
