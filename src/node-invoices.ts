@@ -5,7 +5,7 @@ import type { Clock } from '#clock';
 import { EcluseError, reasonOf } from '#errors';
 import { KeyedLock } from '#lifecycle';
 import { correctionsOf } from '#metering/invoice-corrections.ts';
-import { invoiceOf, monthSpan, sumOf } from '#metering/invoice.ts';
+import { invoiceOf, madeOut, monthSpan, sumOf } from '#metering/invoice.ts';
 import type { CorrectionLine, Invoice } from '#metering/invoice.ts';
 import { issuedText, parseIssued } from '#metering/issued-invoice.ts';
 import { microsText } from '#metering/money.ts';
@@ -148,9 +148,7 @@ export class Invoices {
     const corrections: CorrectionLine[] = [];
     for (const [month, earlier] of issued)
       if (month < at.month) corrections.push(...(await this.#corrections(monthOf(month), earlier, issued)));
-    if (corrections.length === 0) return invoice;
-    const lines = [...invoice.lines, ...corrections];
-    return { ...invoice, lines, totalMicros: sumOf(lines) };
+    return madeOut(invoice, corrections);
   }
 
   /** What a month costs by what the ledger and the prices say now. */

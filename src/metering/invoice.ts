@@ -7,7 +7,7 @@
  */
 import { energyMicroWh } from './energy.ts';
 import type { Quantities } from './ledger-chain.ts';
-import { divideHalfEven } from './money.ts';
+import { divideHalfEven, microsText } from './money.ts';
 import { isOffPeak } from './off-peak.ts';
 import { bookAt, microsOf, planOf, quantityOfUnits } from './price-book.ts';
 import type { BookVersion } from './price-book.ts';
@@ -135,6 +135,14 @@ function firstBookWithin(books: readonly BookVersion[], fromMs: number, toMs: nu
   const within = books.filter((one) => one.fromMs >= fromMs && one.fromMs < toMs);
   const firstMs = Math.min(...within.map((one) => one.fromMs));
   return within.length === 0 ? undefined : bookAt(within, firstMs);
+}
+
+/** With what invoices of earlier months lack: what the tenant gets, and what it says where that is below zero. */
+export function madeOut(invoice: Invoice, corrections: readonly CorrectionLine[]): Invoice {
+  const lines = [...invoice.lines, ...corrections];
+  const totalMicros = sumOf(lines);
+  const owed = `the total is below zero: ${microsText(-totalMicros)} ${invoice.currency} are owed to the tenant`;
+  return { ...invoice, lines, totalMicros, notes: totalMicros < 0n ? [...invoice.notes, owed] : invoice.notes };
 }
 
 export function sumOf(lines: readonly { readonly amountMicros: bigint }[]): bigint {
@@ -272,14 +280,16 @@ function termLines(
     const free = quantityOfUnits(plan?.free?.[sku.price], sku.unitSize);
     const of = usage.filter((line) => line.sku === sku.price);
     const used = of.reduce((sum, { quantity }) => sum + quantity, 0n);
-    if (free === 0n || used <= 0n) return [];
+    const cost = sumOf(of);
+    if (free === 0n || used <= 0n || cost < 0n) return [];
     const taken = free < used ? free : used;
-    const amountMicros = -divideHalfEven(sumOf(of) * taken, used);
+    const amountMicros = -divideHalfEven(cost * taken, used);
     return [{ ...base, kind: 'allowance', sku: sku.price, about: `free: ${sku.about}`, amountMicros }];
   });
   const subtotal = sumOf(usage) + sumOf(lines);
   const minimum = microsOf(plan?.minimum);
-  if (subtotal < minimum)
+  // Who agreed to no minimum is owed what corrections took off beyond the month's use.
+  if (minimum > 0n && subtotal < minimum)
     lines.push({
       ...base,
       kind: 'minimum',

@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import * as fc from 'fast-check';
+import { METERING_ANSWERS } from '#admin/metering-answers.ts';
 import type { IssueAnswer } from '#admin/metering-control.ts';
 import type { Invoice, InvoiceLine } from '#metering/invoice.ts';
 import { sumOf } from '#metering/invoice.ts';
@@ -143,6 +144,22 @@ test('free units, the minimum and credits of a month are corrected with its use'
     ['usage', 4_000_000n],
     ['minimum', -1_000_000n],
   ]);
+});
+
+test('what corrections took off beyond the use of a month is owed to the tenant, and stays so', async () => {
+  const at = await use(await store.container('acme', 'a', OCTOBER_MS), VCPU_HOUR_NS);
+  await correct(at, OCTOBER_MS + 5000, -3 * VCPU_HOUR_NS);
+  store.clock.setMs(NOVEMBER_MS + SETTLED_MS);
+  const notes = ['the total is below zero: 0.024690 EUR are owed to the tenant'];
+  expect(await invoices.show('acme', '2026-10')).toMatchObject({ totalMicros: -24_690n, notes });
+  const { issued } = await issueAll('2026-10');
+  expect(issued).toMatchObject([{ tenant: 'acme', number: 1, total: '-0.024690' }]);
+  const sent = await invoices.show('acme', '2026-10');
+  expect(sent).toMatchObject({ totalMicros: -24_690n, notes, issued: { number: 1 } });
+  expect(METERING_ANSWERS.Invoice.parse(sent)).toEqual(sent);
+  // It is owed once.
+  store.clock.setMs(DECEMBER_MS + SETTLED_MS);
+  expect((await issueAll('2026-11')).skipped).toEqual([{ tenant: 'acme', why: 'there is nothing on it', isFault: false }]);
 });
 
 test(

@@ -121,7 +121,13 @@ function faultsOf(row: FocusRow): readonly string[] {
 
 const MONTH = { fromMs: Date.UTC(2026, 10, 1), toMs: Date.UTC(2026, 11, 1), month: '2026-11' };
 
-function invoice(used: readonly { readonly at: number; readonly cpuNs: bigint; readonly egressBytes: bigint }[]): Invoice {
+interface Used {
+  readonly at: number;
+  readonly cpuNs: bigint;
+  readonly egressBytes: bigint;
+}
+
+function invoice(used: readonly Used[], minimum = '3'): Invoice {
   const book = priceBookSchema.parse({
     currency: 'EUR',
     from: '2026-10-01T00:00:00Z',
@@ -132,7 +138,7 @@ function invoice(used: readonly { readonly at: number; readonly cpuNs: bigint; r
       windows: [{ days: ['sat', 'sun'], from: '00:00', to: '24:00' }],
       prices: { vcpuHour: '0.004' },
     },
-    plans: { default: { minimum: '3', free: { egressGb: 5 } } },
+    plans: { default: { minimum, free: { egressGb: 5 } } },
     credits: [{ tenant: 'acme', month: '2026-11', amount: '1.5', reason: 'an outage, "on us"' }],
   });
   const none = { memoryByteMs: 7n, requests: 0n, ingressBytes: 0n, heldMs: 0n, snapshotByteMs: 0n, diskByteMs: 0n, streamMs: 0n };
@@ -162,8 +168,8 @@ describe('FOCUS 1.2', () => {
 
   test('every row keeps every rule, and the billed costs add up to the invoice', () => {
     fc.assert(
-      fc.property(fc.array(used, { maxLength: 20 }), (hours) => {
-        const made = invoice(hours);
+      fc.property(fc.array(used, { maxLength: 20 }), fc.constantFrom('0', '3'), (hours, minimum) => {
+        const made = invoice(hours, minimum);
         const rows = focusRows(made);
         expect(rows.flatMap(faultsOf)).toEqual([]);
         expect(rows.reduce((sum, row) => sum + (parseMicros(row.BilledCost) ?? 0n), 0n)).toBe(made.totalMicros);

@@ -1,8 +1,8 @@
 /** Prices: exact to the last millionth, each hour by the book and the tariff that it had. */
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { invoiceOf, monthSpan, sumOf } from '#metering/invoice.ts';
-import type { Invoice, PricedHour } from '#metering/invoice.ts';
+import { invoiceOf, madeOut, monthSpan, sumOf } from '#metering/invoice.ts';
+import type { CorrectionLine, Invoice, PricedHour } from '#metering/invoice.ts';
 import { decimalText, divideHalfEven, microsText, parseMicros } from '#metering/money.ts';
 import { isOffPeak, timeWithinHour } from '#metering/off-peak.ts';
 import { bookAt, bookFromMs, priceBookSchema, successionFault } from '#metering/price-book.ts';
@@ -195,6 +195,56 @@ describe('an invoice', () => {
       0n,
     );
     expect(bill([book(1, { prices: { vcpuHour: 1 }, plans })], used, 'other').totalMicros).toBe(4_000_000n);
+  });
+
+  test('is below zero where corrections took off more than was used, unless there is a minimum', () => {
+    const credits = [{ tenant: 'acme', month: '2026-11', amount: '7', reason: 'an outage' }];
+    const hours = [hour(NOVEMBER.fromMs, { cpuNs: VCPU_HOUR_NS }), hour(NOVEMBER.fromMs, { cpuNs: -4n * VCPU_HOUR_NS })];
+    const linesOf = (plan: object): readonly unknown[] =>
+      bill([book(1, { prices: { vcpuHour: 1 }, plans: { default: plan }, credits })], hours).lines.map((line) => [
+        line.kind,
+        line.amountMicros,
+      ]);
+    // Neither a credit nor free units are used up.
+    for (const plan of [{}, { minimum: 0 }, { free: { vcpuHour: 2 } }]) expect(linesOf(plan)).toEqual([['usage', -3_000_000n]]);
+    expect(linesOf({ minimum: 5 })).toEqual([
+      ['usage', -3_000_000n],
+      ['minimum', 8_000_000n],
+      ['credit', -5_000_000n],
+    ]);
+  });
+
+  test('has no free units for what corrections made cheaper than nothing', () => {
+    const offPeak = { zone: 'UTC', windows: [{ days: ['sun'], from: '00:00', to: '24:00' }], prices: { vcpuHour: '0.4' } };
+    const books = [book(1, { prices: { vcpuHour: 1 }, offPeak, plans: { default: { free: { vcpuHour: 9 } } } })];
+    // The first of November is a Sunday.
+    const hours = [
+      hour(NOVEMBER.fromMs, { cpuNs: 2n * VCPU_HOUR_NS }),
+      hour(NOVEMBER.fromMs + 24 * HOUR_MS, { cpuNs: -VCPU_HOUR_NS }),
+    ];
+    expect(bill(books, hours).totalMicros).toBe(-200_000n);
+  });
+
+  test('says that it is owed to the tenant where it is below zero, with what earlier months lack', () => {
+    const used = bill([book(1, { prices: { vcpuHour: 1 } })], [hour(NOVEMBER.fromMs, { cpuNs: -VCPU_HOUR_NS })]);
+    const note = (amount: string): string => `the total is below zero: ${amount} EUR are owed to the tenant`;
+    expect(madeOut(used, [])).toEqual({ ...used, notes: [note('1.000000')] });
+    const correction: Omit<CorrectionLine, 'amountMicros'> = {
+      kind: 'correction',
+      month: '2026-10',
+      of: 'usage',
+      container: 'c1',
+      name: 'web',
+      sku: 'vcpuHour',
+      about: 'late',
+      quantity: 1n,
+      fromMs: 0,
+      toMs: 1,
+    };
+    const more = madeOut(used, [{ ...correction, amountMicros: -1n }]);
+    expect([more.totalMicros, more.notes]).toEqual([-1_000_001n, [note('1.000001')]]);
+    const less = madeOut(used, [{ ...correction, amountMicros: 1_000_000n }]);
+    expect([less.totalMicros, less.notes]).toEqual([0n, []]);
   });
 
   test('says where something was used before there were prices, and is none where there are none', () => {
