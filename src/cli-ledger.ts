@@ -2,7 +2,7 @@
 import { createHash } from 'node:crypto';
 import type { AdminClient } from '#admin/client.ts';
 import type { LedgerControl } from '#admin/metering-control.ts';
-import type { ChainVerdict, VerifyProgress } from '#caas/ledger-proof.ts';
+import type { ChainVerdict, ExportPage, ExportRange, VerifyProgress } from '#caas/ledger-proof.ts';
 import { EcluseError } from '#errors';
 import { startLine } from '#metering/ledger-export.ts';
 import type { ExportLine } from '#metering/ledger-export.ts';
@@ -75,11 +75,35 @@ function verdictTable(verdicts: readonly ChainVerdict[]): string {
   return tableText(['TENANT', 'CHAIN', 'ROWS', 'LAST ROW', 'HEADS', 'FROM BEFORE', 'CORRECTIONS', 'DROPPED'], rows);
 }
 
+const DROPPED = 'ECLUSE_LEDGER_DROPPED';
+const BEGIN_ATTEMPTS_MAX = 2;
+
 type ExportCommand = Extract<LedgerCommand, { readonly kind: 'ledger-export' }>;
 
+/** What an export begins with, with the first of its rows. */
+interface Begun {
+  readonly range: ExportRange;
+  readonly first: ExportPage;
+}
+
+/** Old rows are dropped while an export is made, too. Those that go before anything was written are left out by beginning again, once. */
+async function beginExport(command: ExportCommand, ledger: LedgerControl): Promise<Begun> {
+  const { tenant, fromDay, toDay } = command;
+  for (let attempt = 1; ; attempt += 1) {
+    const range = await ledger.exportRange(tenant, { fromDay, toDay });
+    const after = range.start.after?.number ?? 0;
+    const first = after < range.until ? await ledger.exportPage(tenant, after, range.until) : { rows: [], heads: [] };
+    if (after >= range.until || first.rows[0]?.number === after + 1) return { range, first };
+    const fault = await missing(command, ledger, after);
+    if (fault.code !== DROPPED || attempt === BEGIN_ATTEMPTS_MAX) throw fault;
+  }
+}
+
 /** Line by line, however many there are. */
-async function writeExport({ tenant, fromDay, toDay }: ExportCommand, ledger: LedgerControl, output: Output): Promise<void> {
-  const { start, until, openHead } = await ledger.exportRange(tenant, { fromDay, toDay });
+async function writeExport(command: ExportCommand, ledger: LedgerControl, output: Output): Promise<void> {
+  const { tenant } = command;
+  const { range, first } = await beginExport(command, ledger);
+  const { start, until, openHead } = range;
   const digest = createHash('sha256');
   const write = (line: ExportLine): void => {
     const text = `${JSON.stringify(line)}\n`;
@@ -87,20 +111,19 @@ async function writeExport({ tenant, fromDay, toDay }: ExportCommand, ledger: Le
     output.write(text);
   };
   write(startLine(start));
-  let [rows, heads, after] = [0, 0, start.after?.number ?? 0];
+  let [rows, heads, after, page] = [0, 0, start.after?.number ?? 0, first];
   while (after < until) {
-    const page = await ledger.exportPage(tenant, after, until);
-    const last = page.rows.at(-1);
-    if (last === undefined) throw misses(tenant, after);
+    if (page.rows[0]?.number !== after + 1) throw await missing(command, ledger, after);
     for (const row of page.rows) {
       write({ row });
       rows += 1;
+      after = row.number;
       for (const head of page.heads.filter(({ number }) => number === row.number)) {
         write({ head });
         heads += 1;
       }
     }
-    after = last.number;
+    if (after < until) page = await ledger.exportPage(tenant, after, until);
   }
   if (openHead !== null) {
     write({ head: openHead });
@@ -110,11 +133,21 @@ async function writeExport({ tenant, fromDay, toDay }: ExportCommand, ledger: Le
   output.write(`${JSON.stringify({ end })}\n`);
 }
 
-function misses(tenant: string, after: number): EcluseError {
+/** Why the row after a number is not there: an export would begin later by now, or it is gone without a word. */
+async function missing({ tenant, fromDay, toDay }: ExportCommand, ledger: LedgerControl, after: number): Promise<EcluseError> {
+  const { start } = await ledger.exportRange(tenant, { fromDay, toDay });
+  if ((start.after?.number ?? 0) > after) {
+    return new EcluseError({
+      code: DROPPED,
+      source: 'runtime',
+      message: plainText(`old rows of the ledger of ${tenant} were dropped while it was exported: the export is not whole`),
+      mend: 'throw away what was written, and run it again',
+    });
+  }
   return new EcluseError({
     code: 'ECLUSE_LEDGER_MISFIT',
     source: 'runtime',
-    message: `rows of the ledger of ${tenant} after number ${String(after)} are missing`,
-    mend: `see: ecluse ledger verify --tenant ${tenant}`,
+    message: plainText(`rows of the ledger of ${tenant} after number ${String(after)} are missing`),
+    mend: plainText(`see: ecluse ledger verify --tenant ${tenant}`),
   });
 }

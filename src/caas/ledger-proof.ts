@@ -10,7 +10,7 @@ import { headLine, rowLine } from '#metering/ledger-export.ts';
 import type { ExportStart, HeadLine, RowLine } from '#metering/ledger-export.ts';
 import { OPEN_DAY, signEnd, signHead } from '#metering/ledger-head.ts';
 import type { ExportEnd, LedgerHead, LedgerKey } from '#metering/ledger-head.ts';
-import { listChains, listHeads, listLedgerKeys, readChainRows } from '#state/ledger-heads.ts';
+import { findChain, listChains, listHeads, listLedgerKeys, readChainRows } from '#state/ledger-heads.ts';
 import type { ChainState, KnownKey } from '#state/ledger-heads.ts';
 import type { Sql } from '#state/sql.ts';
 
@@ -106,16 +106,26 @@ interface Verifying {
   readonly onProgress: (progress: VerifyProgress) => void;
 }
 
-async function verifyChain(deps: ProofDeps, chain: ChainState, verifying: Verifying): Promise<ChainVerdict> {
+/** Rows that are old are dropped while it is looked, too: then it goes on from the head over them. */
+async function verifyChain(deps: ProofDeps, listed: ChainState, verifying: Verifying): Promise<ChainVerdict> {
+  for (;;) {
+    const chain = (await findChain(deps.sql, listed.tenant)) ?? listed;
+    const verdict = await verifyFrom(deps, chain, verifying);
+    if (verdict !== 'dropped') return verdict;
+  }
+}
+
+async function verifyFrom(deps: ProofDeps, chain: ChainState, verifying: Verifying): Promise<ChainVerdict | 'dropped'> {
   const { tenant } = chain;
   const heads = await listHeads(deps.sql, tenant);
   const part = partOf(chain, heads, verifying.request);
   const check = createChainCheck({ tenant, from: part.after ?? CHAIN_START, keys: verifying.keys });
-  const fault =
+  const found =
     startFault(check, chain, part) ??
     (await lookThrough(deps, chain, { part, check, onProgress: verifying.onProgress })) ??
     missingHead(heads, chain.heads);
-  return { ...check.counts(), tenant, number: check.at().number, dropped: chain.dropped, fault: fault ?? null };
+  if (found === 'dropped') return found;
+  return { ...check.counts(), tenant, number: check.at().number, dropped: chain.dropped, fault: found ?? null };
 }
 
 /** Heads of rows that are not looked at, and the one that the part goes on from. */
@@ -132,7 +142,11 @@ interface Look {
   readonly onProgress: (progress: VerifyProgress) => void;
 }
 
-async function lookThrough({ sql, clock }: ProofDeps, chain: ChainState, look: Look): Promise<ChainFault | undefined> {
+async function lookThrough(
+  { sql, clock }: ProofDeps,
+  chain: ChainState,
+  look: Look,
+): Promise<ChainFault | 'dropped' | undefined> {
   const { part, check } = look;
   const { tenant } = chain;
   const until = part.until ?? Number.MAX_SAFE_INTEGER;
@@ -140,7 +154,10 @@ async function lookThrough({ sql, clock }: ProofDeps, chain: ChainState, look: L
   let heads = part.heads;
   let toldMs = clock.monotonicMs();
   for (let isMore = true; isMore;) {
-    const rows = await readChainRows(sql, tenant, check.at().number, ROWS_MAX);
+    const after = check.at().number;
+    const rows = await readChainRows(sql, tenant, after, ROWS_MAX);
+    const isMissing = after < Math.min(until, chain.number) && rows[0]?.number !== after + 1;
+    if (isMissing && ((await findChain(sql, tenant))?.dropped ?? 0) > after) return 'dropped';
     for (const row of rows.filter(({ number }) => number <= until)) {
       const under = heads.filter((head) => head.number <= row.number);
       heads = heads.slice(under.length);
@@ -148,10 +165,10 @@ async function lookThrough({ sql, clock }: ProofDeps, chain: ChainState, look: L
       if (fault !== undefined) return fault;
     }
     isMore = rows.length === ROWS_MAX && check.at().number < until;
+    await new Promise(setImmediate); // Nothing else of the node waits for it.
     if (clock.monotonicMs() - toldMs < PROGRESS_MS) continue;
     toldMs = clock.monotonicMs();
     look.onProgress({ tenant, rows: check.counts().rows, of });
-    await new Promise(setImmediate); // Nothing else of the node waits for it.
   }
   return firstFault(heads, check.head) ?? endFault(check, chain, part);
 }
