@@ -60,7 +60,7 @@ async function verify(command: VerifyCommand, ledger: LedgerControl, output: Out
     message: plainText(
       `the ledger of ${misfits.map((verdict) => verdict.tenant).join(', ')} does not fit: ${first.tenant}, ${first.fault.text}`,
     ),
-    mend: 'compare the store with a backup; what the rows after it say is not proved',
+    mend: plainText(first.fault.mend ?? 'compare the store with a backup; what the rows after it say is not proved'),
   });
 }
 

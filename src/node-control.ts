@@ -120,7 +120,7 @@ export class NodeOperations implements NodeControl {
     this.#parts = parts;
     const { clock, sql, edge, certificates, pool, log } = parts;
     this.certificates = certificates;
-    this.ledger = new LedgerOperations({ clock, sql, key: parts.books.key });
+    this.ledger = new LedgerOperations({ clock, sql, ...parts.books.keys });
     const { books } = parts;
     const flush = async (): Promise<void> => {
       await this.#flush();

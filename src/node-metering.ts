@@ -1,7 +1,4 @@
-/** The ledger's key and books of a node, and what operators ask of them. */
-import { createPrivateKey, generateKeyPairSync } from 'node:crypto';
-import { mkdir } from 'node:fs/promises';
-import { join } from 'node:path';
+/** The ledger's books of a node, and what operators ask of them. */
 import type { CorrectionRequest, LedgerControl } from '#admin/metering-control.ts';
 import type { Containers } from '#caas/containers.ts';
 import { DiskMeter } from '#caas/disk-meter.ts';
@@ -12,68 +9,20 @@ import type { ChainVerdict, DayRange, ExportPage, ExportRange, VerifyProgress, V
 import type { Sleepers } from '#caas/sleep/sleepers.ts';
 import { SpendWatch } from '#caas/spend-watch.ts';
 import type { Clock } from '#clock';
-import { EcluseError, reasonOf } from '#errors';
+import { EcluseError } from '#errors';
 import { DiskWalker } from '#isolation/disk-walk.ts';
 import type { Log } from '#log';
 import { isVolumeKey, shortId } from '#metering/ledger-chain.ts';
-import { ledgerKeyOf } from '#metering/ledger-head.ts';
-import type { ExportEnd, LedgerKey } from '#metering/ledger-head.ts';
+import type { ExportEnd } from '#metering/ledger-head.ts';
 import { findVolumeUse } from '#state/disk-use.ts';
 import { latestIncarnations } from '#state/ledger.ts';
-import { addLedgerKey, listLedgerKeys, takeUpEarlierRows } from '#state/ledger-heads.ts';
+import { takeUpEarlierRows } from '#state/ledger-heads.ts';
 import type { KnownKey } from '#state/ledger-heads.ts';
 import { LedgerWriter } from '#state/ledger-writer.ts';
-import { readSetting, writeSetting } from '#state/settings.ts';
 import type { Sql } from '#state/sql.ts';
-import { createFile } from '#tls/atomic-file.ts';
-import { readPrivateFile } from '#tls/private-file.ts';
 import type { Edge } from './node-edge.ts';
+import type { LedgerKeys } from './node-ledger-key.ts';
 import { readPriceBooks } from './node-prices.ts';
-
-const KEY_FILE = 'ledger.key';
-const KEY_MODE = 0o600;
-const FOLDER_MODE = 0o700;
-const KEY_SETTING = 'ledger.key';
-const WHAT = "the key that the ledger's heads are signed with";
-const RESTORE =
-  'restore it from a backup; if there is none, let a new key begin, whose id tenants have to be told: sqlite3 DATA/ecluse.db "DELETE FROM setting WHERE key = \'ledger.key\'"';
-
-function unusable(message: string, mend: string, cause?: unknown): EcluseError {
-  return new EcluseError({ code: 'ECLUSE_LEDGER_KEY', source: 'runtime', message, mend, cause });
-}
-
-/** Opens the key in `folder`; makes it where the node has none yet. Errors: ECLUSE_LEDGER_KEY, and nothing is overwritten. */
-export async function openLedgerKey(
-  folder: string,
-  { sql, clock }: { readonly sql: Sql; readonly clock: Clock },
-): Promise<LedgerKey> {
-  const file = join(folder, KEY_FILE);
-  const known = await readSetting(sql, KEY_SETTING);
-  const kept = await readPrivateFile(file, WHAT, unusable);
-  if (kept === undefined && known !== undefined) throw unusable(`${WHAT} is missing: there is no ${file}`, RESTORE);
-  const key = kept === undefined ? await makeKey(folder, file) : parseKey(file, kept);
-  if (known !== undefined && known !== key.id) throw unusable(`${WHAT} is another one: ${file} has not signed before`, RESTORE);
-  if (!(await listLedgerKeys(sql)).some(({ id }) => id === key.id)) await addLedgerKey(sql, key, clock.nowMs());
-  if (known === undefined) await writeSetting(sql, KEY_SETTING, key.id);
-  return key;
-}
-
-function parseKey(file: string, pem: string): LedgerKey {
-  try {
-    const privateKey = createPrivateKey(pem);
-    if (privateKey.asymmetricKeyType === 'ed25519') return ledgerKeyOf(privateKey);
-  } catch (error) {
-    throw unusable(`${WHAT} is damaged: ${file} is no private key (${reasonOf(error)})`, RESTORE, error);
-  }
-  throw unusable(`${WHAT} is of another kind: ${file} is no Ed25519 key`, RESTORE);
-}
-
-async function makeKey(folder: string, file: string): Promise<LedgerKey> {
-  const { privateKey } = generateKeyPairSync('ed25519');
-  await mkdir(folder, { recursive: true, mode: FOLDER_MODE });
-  await createFile(file, privateKey.export({ type: 'pkcs8', format: 'pem' }), KEY_MODE);
-  return ledgerKeyOf(privateKey);
-}
 
 const PROGRESS_ROWS = 100_000;
 /** The clock of whoever asks may be ahead. */
@@ -90,10 +39,9 @@ export async function takeUpLedger(
   if (count > 0) log.info({ rows: count }, 'the rows that were in the ledger have a chain now');
 }
 
-interface LedgerDeps {
+interface LedgerDeps extends LedgerKeys {
   readonly clock: Clock;
   readonly sql: Sql;
-  readonly key: LedgerKey;
 }
 
 export class LedgerOperations implements LedgerControl {
@@ -106,9 +54,9 @@ export class LedgerOperations implements LedgerControl {
   }
 
   async keys(): Promise<readonly KnownKey[]> {
-    const keys = await listLedgerKeys(this.#deps.sql);
-    const isToday = ({ id }: KnownKey): boolean => id === this.#deps.key.id;
-    return [...keys.filter((key) => !isToday(key)), ...keys.filter(isToday)];
+    const { key, keys } = this.#deps;
+    const isToday = ({ id }: KnownKey): boolean => id === key.id;
+    return [...keys.filter((one) => !isToday(one)), ...keys.filter(isToday)];
   }
 
   async verify(request: VerifyRequest, onProgress: (progress: VerifyProgress) => void): Promise<readonly ChainVerdict[]> {
@@ -167,20 +115,26 @@ interface BooksWatch {
 /** When the edge asks again for a container that sleeps because its tenant has spent what it may. */
 const SPENT_RETRY_MS = 60_000;
 
-/** The ledger's key and books of a node, the watch over what tenants spend, and the one over what is on disk. */
+interface BooksDeps {
+  readonly log: Log;
+  readonly clock: Clock;
+  readonly sql: Sql;
+}
+
+/** The ledger's keys and books of a node, the watch over what tenants spend, and the one over what is on disk. */
 export class Books implements AsyncDisposable {
-  readonly key: LedgerKey;
+  readonly keys: LedgerKeys;
   readonly keeper: LedgerKeeper;
-  readonly #deps: { readonly log: Log; readonly clock: Clock; readonly sql: Sql };
+  readonly #deps: BooksDeps;
   #spend: SpendWatch | undefined;
   #watch: AsyncDisposable | undefined;
   readonly #walker = new DiskWalker();
   #disks: DiskMeter | undefined;
 
-  constructor(deps: ConstructorParameters<typeof LedgerKeeper>[0]) {
+  constructor({ keys, ...deps }: BooksDeps & { readonly keys: LedgerKeys }) {
     this.#deps = deps;
-    this.key = deps.key;
-    this.keeper = new LedgerKeeper(deps);
+    this.keys = keys;
+    this.keeper = new LedgerKeeper({ ...deps, key: keys.key });
   }
 
   /** Keeps them from now on. */

@@ -42,7 +42,8 @@ import { watchIdle } from '#caas/sleep/idle-watch.ts';
 import { watchSnapshots } from '#caas/snapshots/snapshot-watch.ts';
 import { NodeAcme } from './node-acme.ts';
 import { Edge } from './node-edge.ts';
-import { Books, openLedgerKey, takeUpLedger } from './node-metering.ts';
+import { openLedgerKeys } from './node-ledger-key.ts';
+import { Books, takeUpLedger } from './node-metering.ts';
 import { checkPorts, openWorkers } from './node-workers.ts';
 import { closeHosts, openHosts } from './node-hosts.ts';
 import { takeNodeLock } from './node-lock.ts';
@@ -122,8 +123,8 @@ async function openState(
   await takeUpLedger({ sql, log }, tell);
   const seal = await KeySeal.open(folder, await listSealingKeys(sql));
   const reader = stack.use(new CertificateReader({ log, sql, storeFile, seal }));
-  const key = await openLedgerKey(folder, { sql, clock: systemClock });
-  return { sql, authority, hostCertificates, seal, reader, books: new Books({ log, clock: systemClock, sql, key }) };
+  const keys = await openLedgerKeys(folder, { log, sql, clock: systemClock });
+  return { sql, authority, hostCertificates, seal, reader, books: new Books({ log, clock: systemClock, sql, keys }) };
 }
 
 /** The name service listens on every host's own address, where its containers' questions are led. */

@@ -53,7 +53,14 @@ const verdict = z.object({
   fromBefore: count.describe('Rows from before the chain: it proves that they did not change since.'),
   corrections: count,
   dropped: count.describe('Rows that were dropped because they were old.'),
-  fault: z.object({ number: z.int(), text: z.string() }).nullable().describe('The first that does not fit; null: it fits.'),
+  fault: z
+    .object({
+      number: z.int(),
+      text: z.string(),
+      mend: z.string().optional().describe('What to do. Absent: compare the store with a backup.'),
+    })
+    .nullable()
+    .describe('The first that does not fit; null: it fits.'),
 });
 
 const exact = z.bigint().describe('An integer of any size.');

@@ -10,7 +10,7 @@ import { headLine, rowLine } from '#metering/ledger-export.ts';
 import type { ExportStart, HeadLine, RowLine } from '#metering/ledger-export.ts';
 import { OPEN_DAY, signEnd, signHead } from '#metering/ledger-head.ts';
 import type { ExportEnd, LedgerHead, LedgerKey } from '#metering/ledger-head.ts';
-import { findChain, listChains, listHeads, listLedgerKeys, readChainRows } from '#state/ledger-heads.ts';
+import { findChain, listChains, listHeads, readChainRows } from '#state/ledger-heads.ts';
 import type { ChainState, KnownKey } from '#state/ledger-heads.ts';
 import type { Sql } from '#state/sql.ts';
 
@@ -18,6 +18,8 @@ interface ProofDeps {
   readonly sql: Sql;
   readonly clock: Clock;
   readonly key: LedgerKey;
+  /** All that the node ever signed with. Not those of the store: who can write to it could add one and sign everything anew. */
+  readonly keys: readonly KnownKey[];
 }
 
 /** Days by UTC, both included; undefined: from the first, to now. */
@@ -89,15 +91,14 @@ export async function verifyChains(
 ): Promise<readonly ChainVerdict[]> {
   const chains = (await listChains(deps.sql)).filter(({ tenant }) => request.tenant === undefined || tenant === request.tenant);
   if (chains.length === 0 && request.tenant !== undefined) throw noChain(request.tenant);
-  const keys = await keysOf(deps);
+  const keys = keysOf(deps);
   const verdicts: ChainVerdict[] = [];
   for (const chain of chains) verdicts.push(await verifyChain(deps, chain, { request, keys, onProgress }));
   return verdicts;
 }
 
-async function keysOf({ sql, key }: ProofDeps): Promise<ReadonlyMap<string, KeyObject>> {
-  const known = [...(await listLedgerKeys(sql)), key];
-  return new Map(known.map(({ id, publicKey }) => [id, createPublicKey(publicKey)]));
+function keysOf({ key, keys }: ProofDeps): ReadonlyMap<string, KeyObject> {
+  return new Map([...keys, key].map(({ id, publicKey }) => [id, createPublicKey(publicKey)]));
 }
 
 interface Verifying {
@@ -205,7 +206,7 @@ export interface ExportRange {
 
 /** What an export of whole days begins with: after the last head before them, up to the first head at their end, or to now. */
 export async function exportRange(deps: ProofDeps, tenant: string, days: DayRange): Promise<ExportRange> {
-  const { sql, clock, key } = deps;
+  const { sql, clock, key, keys } = deps;
   const chain = (await listChains(sql)).find((one) => one.tenant === tenant);
   if (chain === undefined) throw noChain(tenant);
   const part = partOf(chain, await listHeads(sql, tenant), days);
@@ -213,7 +214,7 @@ export async function exportRange(deps: ProofDeps, tenant: string, days: DayRang
   const isOpen = !part.heads.some(({ number }) => number === until);
   const { number, hash, totals } = chain;
   const open = { tenant, day: OPEN_DAY, sequence: chain.heads + 1, number, hash, totals, signedMs: clock.nowMs() };
-  const earlier = (await listLedgerKeys(sql)).filter(({ id }) => id !== key.id);
+  const earlier = keys.filter(({ id }) => id !== key.id);
   return {
     start: {
       tenant,

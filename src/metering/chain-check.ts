@@ -19,6 +19,8 @@ export interface ChainFault {
   readonly number: number;
   /** What does not fit and what that means, in one line. */
   readonly text: string;
+  /** What to do, where that is not to compare the store with a backup. */
+  readonly mend?: string;
 }
 
 /** A row as it is kept: with the hash that it should have. */
@@ -72,13 +74,13 @@ export function createChainCheck({ tenant, from, keys }: ChainCheckOptions): Cha
     },
     head: (head) => {
       const why = headFault(head, tenant, at, keys);
-      if (why !== undefined) return { number: at.number, text: `head of ${head.day}: ${why}` };
+      if (why !== undefined) return headMisfit(head, { number: at.number, why }, keys);
       heads += 1;
       return undefined;
     },
     earlierHead: (head) => {
       const why = signatureFault(head, tenant, keys);
-      return why === undefined ? undefined : { number: head.number, text: `head of ${head.day}: ${why}` };
+      return why === undefined ? undefined : headMisfit(head, { number: head.number, why }, keys);
     },
     at: () => at,
     counts: () => ({ rows, heads, fromBefore, corrections }),
@@ -133,6 +135,18 @@ function orderFault(row: HashedRow, last: Ended | undefined): string | undefined
   return row.fromMs === last.toMs ? undefined : `it begins at another time than the interval before it of ${of} ends`;
 }
 
+const FOREIGN_KEY =
+  'compare what it says with an export that its tenant kept; if the key was of this node once, restore tls/ledger.keys from a backup, else the ledger was signed anew by somebody else';
+
+function headMisfit(
+  head: LedgerHead,
+  { number, why }: { readonly number: number; readonly why: string },
+  keys: ReadonlyMap<string, KeyObject>,
+): ChainFault {
+  const misfit = { number, text: `head of ${head.day}: ${why}` };
+  return keys.has(head.key) ? misfit : { ...misfit, mend: FOREIGN_KEY };
+}
+
 function headFault(head: LedgerHead, tenant: string, at: ChainPoint, keys: ReadonlyMap<string, KeyObject>): string | undefined {
   const unsigned = signatureFault(head, tenant, keys);
   if (unsigned !== undefined) return unsigned;
@@ -148,7 +162,8 @@ function headFault(head: LedgerHead, tenant: string, at: ChainPoint, keys: Reado
 function signatureFault(head: LedgerHead, tenant: string, keys: ReadonlyMap<string, KeyObject>): string | undefined {
   if (head.tenant !== tenant) return `it is of tenant ${head.tenant}, in the chain of ${tenant}`;
   const key = keys.get(head.key);
-  if (key === undefined) return `it is signed by another key (${head.key.slice(0, 16)})`;
+  if (key === undefined)
+    return `it is signed by another key (${head.key.slice(0, 16)}), which is none that this node has signed with`;
   if (!isSigned(head, key)) return 'its signature is not of what it says: it was changed, or another key signed it';
   return undefined;
 }

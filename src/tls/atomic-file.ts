@@ -1,6 +1,6 @@
 /** Files that are whole or absent, whatever happens while they are written: temporary file, fsync, then one step into place. */
 import { randomBytes } from 'node:crypto';
-import { link, open, rm } from 'node:fs/promises';
+import { link, open, rename, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 
 async function syncFolder(folder: string): Promise<void> {
@@ -23,6 +23,17 @@ export async function createFile(path: string, text: string, mode: number): Prom
   const temporary = await writeTemporary(dirname(path), text, mode);
   try {
     await link(temporary, path); // Unlike rename, link never overwrites.
+  } finally {
+    await rm(temporary, { force: true });
+  }
+  await syncFolder(dirname(path));
+}
+
+/** Writes `path` anew: whoever opens it reads what there was, or all of this. */
+export async function replaceFile(path: string, text: string, mode: number): Promise<void> {
+  const temporary = await writeTemporary(dirname(path), text, mode);
+  try {
+    await rename(temporary, path);
   } finally {
     await rm(temporary, { force: true });
   }

@@ -149,7 +149,12 @@ export function createTestControl(sql: Sql): NodeControl {
   return {
     edge: NO_EDGE,
     certificates: { list: async () => ({ certificates: [], waiting: [] }), add: noEdge, remove: noEdge, renew: noEdge },
-    ledger: new LedgerOperations({ clock: systemClock, sql, key: LEDGER_KEY }),
+    ledger: new LedgerOperations({
+      clock: systemClock,
+      sql,
+      key: LEDGER_KEY,
+      keys: [{ id: LEDGER_KEY.id, publicKey: LEDGER_KEY.publicKey, sinceMs: 0 }],
+    }),
     prices: new PriceOperations({
       clock: systemClock,
       sql,

@@ -9,7 +9,8 @@ import { ledgerKeyOf } from '#metering/ledger-head.ts';
 import type { LedgerKey } from '#metering/ledger-head.ts';
 import { openIncarnationWrite } from '#state/ledger.ts';
 import type { Incarnation } from '#state/ledger.ts';
-import { addLedgerKey } from '#state/ledger-heads.ts';
+import { addLedgerKey, listLedgerKeys } from '#state/ledger-heads.ts';
+import type { KnownKey } from '#state/ledger-heads.ts';
 import { LedgerWriter } from '#state/ledger-writer.ts';
 import type { Sql } from '#state/sql.ts';
 import { openSqlite } from '#state/sqlite.ts';
@@ -27,6 +28,7 @@ export interface LedgerStore extends AsyncDisposable {
   readonly sql: Sql;
   readonly file: string;
   readonly key: LedgerKey;
+  readonly keys: readonly KnownKey[];
   readonly clock: Clock & { setMs: (nowMs: number) => void };
   readonly writer: LedgerWriter;
   readonly keeper: LedgerKeeper;
@@ -57,16 +59,18 @@ export async function openLedgerStore(
     },
   };
   await addLedgerKey(sql, key, START_MS);
+  const keys = await listLedgerKeys(sql);
   const keeper = new LedgerKeeper({ log: createLog('silent'), clock, sql, key }, options);
   let containers = 0;
   return {
     sql,
     file,
     key,
+    keys,
     clock,
     keeper,
     writer: new LedgerWriter(sql),
-    control: new LedgerOperations({ sql, clock, key }),
+    control: new LedgerOperations({ sql, clock, key, keys }),
     container: async (tenant, host, atMs) => {
       containers += 1;
       const at: Incarnation = {

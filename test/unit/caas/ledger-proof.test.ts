@@ -166,7 +166,9 @@ describe('the store', { timeout: 30_000 }, () => {
           )
           .run(forged.key, forged.signature, head.day);
       }),
-    ).toBe(`head of ${head.day}: it is signed by another key (${forged.key.slice(0, 16)})`);
+    ).toBe(
+      `head of ${head.day}: it is signed by another key (${forged.key.slice(0, 16)}), which is none that this node has signed with`,
+    );
     // A true head of another moment, in the place of this one.
     expect(
       await faultOf((database) => {
