@@ -45,8 +45,8 @@ type VerifyCommand = Extract<LedgerCommand, { readonly kind: 'ledger-verify' }>;
 
 async function verify(command: VerifyCommand, ledger: LedgerControl, output: Output): Promise<void> {
   const { tenant, fromDay, toDay, json } = command;
-  const onProgress = ({ tenant: of, rows, of: all }: VerifyProgress): void => {
-    if (!json) output.note(plainText(`${of}: ${String(rows)} of ${String(all)} rows`));
+  const onProgress = ({ tenant: of, what, rows, of: all }: VerifyProgress): void => {
+    if (!json) output.note(plainText(`${of}: ${String(rows)} of ${String(all)} ${what}`));
   };
   const verdicts = await ledger.verify({ tenant, fromDay, toDay }, onProgress);
   if (json) writeJson(output, verdicts);

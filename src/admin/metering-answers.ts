@@ -133,7 +133,12 @@ const issued = z.object({
 /** By the names that they have in the document. */
 export const METERING_ANSWERS = {
   LedgerKeys: z.object({ keys: z.array(key.extend({ sinceMs: instantMs })).describe('The one of today last.') }),
-  LedgerProgress: z.object({ tenant: z.string(), rows: count, of: z.int() }),
+  LedgerProgress: z.object({
+    tenant: z.string(),
+    what: z.enum(['rows', 'sums']).describe('What is looked at: rows of its chain, or containers whose sums are added up.'),
+    rows: count.describe('How many of them were.'),
+    of: z.int(),
+  }),
   LedgerVerdict: z.object({ chains: z.array(verdict) }),
   LedgerExport: z.object({
     start: z.object({ tenant: z.string(), key, earlierKeys: z.array(key), after: head.nullable() }),

@@ -4,15 +4,21 @@ import type { KeyObject } from 'node:crypto';
 import type { Clock } from '#clock';
 import { EcluseError } from '#errors';
 import { createChainCheck, missingHead } from '#metering/chain-check.ts';
-import type { ChainCheck, ChainFault } from '#metering/chain-check.ts';
+import type { ChainCheck, ChainFault, HashedRow } from '#metering/chain-check.ts';
 import { CHAIN_START, sameTotals } from '#metering/ledger-chain.ts';
 import { headLine, rowLine } from '#metering/ledger-export.ts';
 import type { ExportStart, HeadLine, RowLine } from '#metering/ledger-export.ts';
 import { OPEN_DAY, signEnd, signHead } from '#metering/ledger-head.ts';
 import type { ExportEnd, LedgerHead, LedgerKey } from '#metering/ledger-head.ts';
+import { listChainless } from '#state/chainless.ts';
+import type { Trace } from '#state/chainless.ts';
 import { findChain, listChains, listHeads, readChainRows } from '#state/ledger-heads.ts';
 import type { ChainState, KnownKey } from '#state/ledger-heads.ts';
 import type { Sql } from '#state/sql.ts';
+import { GRAIN_MS } from '#state/usage-rollups.ts';
+import { dayOf, KEEPER_OPTIONS } from './ledger-keeper.ts';
+import { readSumsCheck } from './sums-check.ts';
+import type { SumsCheck } from './sums-check.ts';
 
 interface ProofDeps {
   readonly sql: Sql;
@@ -20,6 +26,8 @@ interface ProofDeps {
   readonly key: LedgerKey;
   /** All that the node ever signed with. Not those of the store: who can write to it could add one and sign everything anew. */
   readonly keys: readonly KnownKey[];
+  /** How long rows are kept at least, where that is not as always. */
+  readonly keepRowsMs?: number;
 }
 
 /** Days by UTC, both included; undefined: from the first, to now. */
@@ -35,6 +43,8 @@ export interface VerifyRequest extends DayRange {
 
 export interface VerifyProgress {
   readonly tenant: string;
+  /** Rows of its chain, or what has sums of it. */
+  readonly what: 'rows' | 'sums';
   readonly rows: number;
   readonly of: number;
 }
@@ -89,12 +99,24 @@ export async function verifyChains(
   request: VerifyRequest,
   onProgress: (progress: VerifyProgress) => void,
 ): Promise<readonly ChainVerdict[]> {
-  const chains = (await listChains(deps.sql)).filter(({ tenant }) => request.tenant === undefined || tenant === request.tenant);
-  if (chains.length === 0 && request.tenant !== undefined) throw noChain(request.tenant);
+  const isAsked = ({ tenant }: { readonly tenant: string }): boolean => request.tenant === undefined || tenant === request.tenant;
+  const chains = (await listChains(deps.sql)).filter(isAsked);
+  const isFound = request.tenant !== undefined && chains.length > 0;
+  const traces = isFound ? [] : (await listChainless(deps.sql)).filter(isAsked);
+  if (chains.length + traces.length === 0 && request.tenant !== undefined) throw noChain(request.tenant);
   const keys = keysOf(deps);
   const verdicts: ChainVerdict[] = [];
   for (const chain of chains) verdicts.push(await verifyChain(deps, chain, { request, keys, onProgress }));
-  return verdicts;
+  return [...verdicts, ...traces.map(chainlessVerdict)];
+}
+
+function chainlessVerdict({ tenant, table }: Trace): ChainVerdict {
+  const fault = {
+    number: 0,
+    text: `the table ${table} has something of it, and there is no chain: its rows were removed with their chain`,
+    mend: 'restore the store from a backup that has them',
+  };
+  return { tenant, rows: 0, number: 0, heads: 0, fromBefore: 0, corrections: 0, dropped: 0, fault };
 }
 
 function keysOf({ key, keys }: ProofDeps): ReadonlyMap<string, KeyObject> {
@@ -121,12 +143,46 @@ async function verifyFrom(deps: ProofDeps, chain: ChainState, verifying: Verifyi
   const heads = await listHeads(deps.sql, tenant);
   const part = partOf(chain, heads, verifying.request);
   const check = createChainCheck({ tenant, from: part.after ?? CHAIN_START, keys: verifying.keys });
+  const { onProgress } = verifying;
+  const sums = await sumsOf(deps, { tenant, after: part.after?.number ?? 0 }, verifying);
   const found =
     startFault(check, chain, part) ??
-    (await lookThrough(deps, chain, { part, check, onProgress: verifying.onProgress })) ??
-    missingHead(heads, chain.heads);
+    (await lookThrough(deps, chain, { part, check, sums, onProgress })) ??
+    missingHead(heads, chain.heads) ??
+    droppedFault(deps, chain, heads) ??
+    (await sumsFault(deps, chain, sums?.fault(check.at())));
   if (found === 'dropped') return found;
   return { ...check.counts(), tenant, number: check.at().number, dropped: chain.dropped, fault: found ?? null };
+}
+
+/** Undefined: only a part of the chain is looked at, and its sums are of the whole. */
+async function sumsOf(
+  deps: ProofDeps,
+  { tenant, after }: { readonly tenant: string; readonly after: number },
+  { request, onProgress }: Verifying,
+): Promise<SumsCheck | undefined> {
+  if (request.fromDay !== undefined || request.toDay !== undefined) return undefined;
+  const sums = await readSumsCheck(deps, tenant, (rows, of) => {
+    onProgress({ tenant, what: 'sums', rows, of });
+  });
+  // Where rows are being dropped, those before the head that it goes on from may not be summed up yet.
+  for (let at = sums.rolled; at < after;) {
+    const rows = (await readChainRows(deps.sql, tenant, at, ROWS_MAX)).filter(({ number }) => number <= after);
+    for (const row of rows) sums.row(row);
+    at = rows.at(-1)?.number ?? after;
+    await new Promise(setImmediate);
+  }
+  return sums;
+}
+
+/** Rows that were dropped since the sums were read were not seen by these. */
+async function sumsFault(
+  { sql }: ProofDeps,
+  { tenant, dropped }: ChainState,
+  fault: ChainFault | undefined,
+): Promise<ChainFault | 'dropped' | undefined> {
+  if (fault === undefined) return undefined;
+  return ((await findChain(sql, tenant))?.dropped ?? 0) > dropped ? 'dropped' : fault;
 }
 
 /** Heads of rows that are not looked at, and the one that the part goes on from. */
@@ -137,9 +193,29 @@ function startFault(check: ChainCheck, chain: ChainState, { after, earlier }: Pa
   return anchored ?? firstFault(earlier, check.earlierHead);
 }
 
+/** What the slack is for: an hour goes by between two times that rows are dropped, and clocks are set. */
+const DROPPED_SLACK_MS = GRAIN_MS.day;
+
+/** Nothing but the chain's own row says up to where rows were dropped: none may be that are to be kept yet. */
+function droppedFault(
+  { clock, keepRowsMs = KEEPER_OPTIONS.keepRowsMs }: ProofDeps,
+  { dropped }: ChainState,
+  heads: readonly LedgerHead[],
+): ChainFault | undefined {
+  const keptFrom = dayOf(clock.nowMs() - keepRowsMs + DROPPED_SLACK_MS);
+  const may = heads.findLast(({ day }) => day < keptFrom)?.number ?? 0;
+  if (dropped <= may) return undefined;
+  return {
+    number: dropped,
+    text: `rows up to ${String(dropped)} are gone as if they were old, and only those up to ${String(may)} are older than ${String(keepRowsMs / GRAIN_MS.day)} days`,
+    mend: 'restore the store from a backup that has them, or compare with an export that its tenant kept',
+  };
+}
+
 interface Look {
   readonly part: Part;
   readonly check: ChainCheck;
+  readonly sums: SumsCheck | undefined;
   readonly onProgress: (progress: VerifyProgress) => void;
 }
 
@@ -152,26 +228,38 @@ async function lookThrough(
   const { tenant } = chain;
   const until = part.until ?? Number.MAX_SAFE_INTEGER;
   const of = Math.min(until, chain.number) - check.at().number;
-  let heads = part.heads;
+  const heads = [...part.heads];
   let toldMs = clock.monotonicMs();
   for (let isMore = true; isMore;) {
     const after = check.at().number;
     const rows = await readChainRows(sql, tenant, after, ROWS_MAX);
     const isMissing = after < Math.min(until, chain.number) && rows[0]?.number !== after + 1;
     if (isMissing && ((await findChain(sql, tenant))?.dropped ?? 0) > after) return 'dropped';
-    for (const row of rows.filter(({ number }) => number <= until)) {
-      const under = heads.filter((head) => head.number <= row.number);
-      heads = heads.slice(under.length);
-      const fault = check.row(row) ?? firstFault(under, check.head);
-      if (fault !== undefined) return fault;
-    }
+    const fault = rowsFault(
+      rows.filter(({ number }) => number <= until),
+      heads,
+      look,
+    );
+    if (fault !== undefined) return fault;
     isMore = rows.length === ROWS_MAX && check.at().number < until;
     await new Promise(setImmediate); // Nothing else of the node waits for it.
     if (clock.monotonicMs() - toldMs < PROGRESS_MS) continue;
     toldMs = clock.monotonicMs();
-    look.onProgress({ tenant, rows: check.counts().rows, of });
+    look.onProgress({ tenant, what: 'rows', rows: check.counts().rows, of });
   }
   return firstFault(heads, check.head) ?? endFault(check, chain, part);
+}
+
+/** Takes the heads over them out of `heads`. */
+function rowsFault(rows: readonly HashedRow[], heads: LedgerHead[], { check, sums }: Look): ChainFault | undefined {
+  for (const row of rows) {
+    const under = heads.filter((head) => head.number <= row.number);
+    heads.splice(0, under.length);
+    const fault = check.row(row) ?? firstFault(under, check.head);
+    if (fault !== undefined) return fault;
+    sums?.row(row);
+  }
+  return undefined;
 }
 
 function firstFault(heads: readonly LedgerHead[], of: (head: LedgerHead) => ChainFault | undefined): ChainFault | undefined {

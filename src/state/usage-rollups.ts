@@ -152,6 +152,21 @@ function addWrite({ subject, grain, startMs, span }: Bucket): SqlWrite {
   return { sql: ADD_SQL[grain], values: [tenant, container, host, startMs, span.fromMs, span.toMs, ...sums] };
 }
 
+/** Sums of any number of buckets, each in two columns: also those of other quantities may exceed 64 bits. */
+export const WHOLE_SUMS = QUANTITY_NAMES.map((quantity) => {
+  const [column, wide] = [QUANTITY_COLUMNS[quantity], WIDE.get(quantity)];
+  const high = wide === undefined ? `u.${column} >> ${String(GIB_BITS)}` : `u.${wide}_gib_ms`;
+  const low = wide === undefined ? `u.${column} & ${String(REST_MASK)}` : `u.${wide}_rest`;
+  return `SUM(${high}) AS ${column}_high, SUM(${low}) AS ${column}_low`;
+}).join(', ');
+
+export function wholeSumsOf(row: SqlRow): Quantities {
+  return mapQuantities((name) => {
+    const column = QUANTITY_COLUMNS[name];
+    return (bigintOf(row, `${column}_high`) << GIB_BITS) + bigintOf(row, `${column}_low`);
+  });
+}
+
 export type UsageKey = 'container' | 'tenant' | 'host' | 'hour';
 
 /** Sums of buckets that begin in a span of time, by one key. */

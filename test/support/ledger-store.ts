@@ -1,7 +1,7 @@
 /** A real store with a ledger of some days in it, and its exports. */
 import { createHash, generateKeyPairSync } from 'node:crypto';
 import { join } from 'node:path';
-import { LedgerKeeper } from '#caas/ledger-keeper.ts';
+import { KEEPER_OPTIONS, LedgerKeeper } from '#caas/ledger-keeper.ts';
 import type { KeeperOptions } from '#caas/ledger-keeper.ts';
 import type { Clock } from '#clock';
 import { createLog } from '#log';
@@ -29,6 +29,7 @@ export interface LedgerStore extends AsyncDisposable {
   readonly file: string;
   readonly key: LedgerKey;
   readonly keys: readonly KnownKey[];
+  readonly keepRowsMs: number;
   readonly clock: Clock & { setMs: (nowMs: number) => void };
   readonly writer: LedgerWriter;
   readonly keeper: LedgerKeeper;
@@ -42,7 +43,7 @@ let made = 0;
 /** `prepare`: makes the store's file, as another program left it. */
 export async function openLedgerStore(
   folder: string,
-  options?: KeeperOptions,
+  options: KeeperOptions = KEEPER_OPTIONS,
   prepare?: (file: string) => Promise<void>,
 ): Promise<LedgerStore> {
   const file = join(folder, `ledger-${String((made += 1))}.db`);
@@ -67,6 +68,7 @@ export async function openLedgerStore(
     file,
     key,
     keys,
+    keepRowsMs: options.keepRowsMs,
     clock,
     keeper,
     writer: new LedgerWriter(sql),

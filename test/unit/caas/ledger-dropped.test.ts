@@ -19,6 +19,8 @@ const VERIFIER = fileURLToPath(new URL('../../../scripts/verify-ledger.mjs', imp
 const moduleSchema = z.object({
   verifyExport: z.custom<(text: string, key?: string) => unknown>((value) => typeof value === 'function'),
 });
+/** So that they are old already. */
+const KEEP_MS = GRAIN_MS.hour;
 /** Rows are read in thousands. The rows under the first head, under the second, and all. */
 const [FIRST, SECOND, ALL_ROWS] = [600, 1600, 1700];
 
@@ -58,7 +60,11 @@ async function verifyWith(happen: (after: number) => Promise<void>): Promise<rea
     write: async (writes) => await store.sql.write(writes),
     [Symbol.asyncDispose]: async () => undefined,
   };
-  return await verifyChains({ ...store, sql }, { tenant: 'acme', fromDay: undefined, toDay: undefined }, () => undefined);
+  return await verifyChains(
+    { ...store, sql, keepRowsMs: KEEP_MS },
+    { tenant: 'acme', fromDay: undefined, toDay: undefined },
+    () => undefined,
+  );
 }
 
 test.each([

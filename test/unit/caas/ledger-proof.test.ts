@@ -91,7 +91,10 @@ describe('the store', { timeout: 30_000 }, () => {
       told.push(progress);
     });
     const [chain] = await listChains(store.sql);
-    expect(told).toEqual([{ tenant: 'acme', rows: chain?.number, of: chain?.number }]);
+    expect(told).toEqual([
+      { tenant: 'acme', what: 'sums', rows: 4, of: 4 },
+      { tenant: 'acme', what: 'rows', rows: chain?.number, of: chain?.number },
+    ]);
   });
 
   test('any field of any row that is changed is found, at that row', async () => {
