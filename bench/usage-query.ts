@@ -4,6 +4,9 @@
  * Makes a store with the sums of `--containers` (default 10 000) containers of `--tenants` (100) on `--hosts` (10) over `--days` (30): days, hours, the
  * minutes of the last two hours, and the rows of 20 s, which are not summed up yet (a node sums up each 15 s). Then asks `LedgerKeeper.usage` for the last 30 days by each key, and a
  * tenant's month by the hour as an invoice does, `--rounds` (5) times. Beside it, in the same run, what the same answer costs from the hours alone.
+ *
+ * With `--brief N` one tenant more had N containers of some seconds each in this month: what its invoice and a look at its cap take, and for how long
+ * nothing else was done (`longestGapMs`, of a timer of 5 ms).
  */
 import { mkdtemp, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -14,7 +17,7 @@ import { generateKeyPairSync } from 'node:crypto';
 import { LedgerKeeper } from '#caas/ledger-keeper.ts';
 import { systemClock } from '#clock';
 import { createLog } from '#log';
-import { invoiceOf, monthSpan } from '#metering/invoice.ts';
+import { monthSpan, startPricing } from '#metering/invoice.ts';
 import { ledgerKeyOf } from '#metering/ledger-head.ts';
 import { bookFromMs, priceBookSchema } from '#metering/price-book.ts';
 import { bucketOf, GRAIN_MS, readSums } from '#state/usage-rollups.ts';
@@ -28,14 +31,16 @@ const { values } = parseArgs({
     hosts: { type: 'string', default: '10' },
     days: { type: 'string', default: '30' },
     rounds: { type: 'string', default: '5' },
+    brief: { type: 'string', default: '0' },
   },
 });
-const [containers, tenants, hosts, days, rounds] = [
+const [containers, tenants, hosts, days, rounds, brief] = [
   Number(values.containers),
   Number(values.tenants),
   Number(values.hosts),
   Number(values.days),
   Number(values.rounds),
+  Number(values.brief),
 ];
 
 /** The whole numbers below `most`, as a table `n` of one column `i`. */
@@ -77,6 +82,44 @@ function fill(file: string, nowMs: number): void {
   const zero = `{"rows":"0","cpuNs":"0","memoryByteMs":"0","requests":"0","ingressBytes":"0","egressBytes":"0","heldMs":"0","snapshotByteMs":"0","diskByteMs":"0","streamMs":"0"}`;
   database.prepare('UPDATE ledger_chain SET totals = ?').run(zero);
   database.close();
+}
+
+const BRIEF = 'tenant-brief';
+
+/** Containers that come and go: an hour each, of those of this month. */
+function fillBrief(file: string, fromMs: number, nowMs: number): void {
+  const database = new DatabaseSync(file);
+  database.exec('PRAGMA synchronous = OFF');
+  const hours = Math.floor((nowMs - fromMs) / GRAIN_MS.hour) + 1;
+  const columns = 'subject, start_ms, from_ms, to_ms, cpu_ns, memory_gib_ms, memory_rest, requests, ingress_bytes, egress_bytes';
+  const rest = 'held_ms, snapshot_gib_ms, snapshot_rest';
+  // By their ids they are in another order than they came in.
+  database.exec(`
+    ${count(brief)} INSERT INTO usage_subject (tenant, container, host, name)
+      SELECT '${BRIEF}', printf('%016x%048x', i * 2654435761 % 4294967296, i), 'host-0', 'job-' || i FROM n;
+    INSERT INTO usage_hour (${columns}, ${rest})
+      SELECT id, ${String(fromMs)} + id % ${String(hours)} * 3600000, ${String(fromMs)}, ${String(fromMs)} + 9000, 1000000000 + id, 2000 + id % 13, id, 3, 1021, 104729, 0, 0, 0
+      FROM usage_subject WHERE tenant = '${BRIEF}';
+    INSERT INTO usage_subject (tenant, container, host, name) VALUES ('${BRIEF}', '', 'host-0', '');
+    INSERT INTO usage_hour (${columns}, ${rest})
+      SELECT (SELECT id FROM usage_subject WHERE tenant = '${BRIEF}' AND container = ''), start_ms, MIN(from_ms), MAX(to_ms), SUM(cpu_ns), SUM(memory_gib_ms), SUM(memory_rest),
+        SUM(requests), SUM(ingress_bytes), SUM(egress_bytes), 0, 0, 0
+      FROM usage_hour WHERE subject IN (SELECT id FROM usage_subject WHERE tenant = '${BRIEF}') GROUP BY start_ms;
+    ANALYZE`);
+  database.close();
+}
+
+async function withGap(work: () => Promise<number>): Promise<object> {
+  let [lastMs, longestGapMs] = [performance.now(), 0];
+  const look = (): void => {
+    longestGapMs = Math.max(longestGapMs, performance.now() - lastMs);
+    lastMs = performance.now();
+  };
+  const timer = setInterval(look, 5);
+  const times = await timesOf(work);
+  look();
+  clearInterval(timer);
+  return { ...times, longestGapMs: Math.round(longestGapMs), rssMib: Math.round(process.memoryUsage.rss() / 1024 ** 2) };
 }
 
 async function timesOf(work: () => Promise<number>): Promise<object> {
@@ -122,10 +165,20 @@ try {
     prices: { vcpuHour: 1, memoryGibHour: 1 },
   });
   const books = [{ version: 1, fromMs: bookFromMs(book), book }];
-  const invoice = await timesOf(async () => {
-    const hours = await keeper.hours('tenant-7', monthAt.fromMs, monthAt.toMs);
-    return invoiceOf({ tenant: 'tenant-7', ...monthAt, month, books, hours })?.lines.length ?? 0;
-  });
+  const invoiceOf = async (tenant: string): Promise<number> => {
+    const pricing = startPricing({ tenant, ...monthAt, books, briefUse: 'by-number' });
+    if (pricing === undefined) return 0;
+    await keeper.hours({ tenant, fromMs: monthAt.fromMs, untilMs: monthAt.toMs }, pricing.add);
+    return pricing.invoice(month).lines.length;
+  };
+  const invoice = await timesOf(async () => await invoiceOf('tenant-7'));
+  const briefUse: Record<string, object> = {};
+  if (brief > 0) {
+    fillBrief(file, monthAt.fromMs, nowMs);
+    briefUse['invoice'] = await withGap(async () => await invoiceOf(BRIEF));
+    const ofMonth = { tenant: BRIEF, fromMs: monthAt.fromMs, untilMs: monthAt.toMs };
+    briefUse['cap'] = await withGap(async () => (await keeper.tenantHours(ofMonth)).length);
+  }
   const fromHoursAlone = await timesOf(
     async () =>
       (await readSums(sql, { grain: 'hour', fromMs: span.sinceMs, untilMs: nowMs, tenant: '', by: 'container' })).length,
@@ -147,6 +200,7 @@ try {
     },
     usage,
     invoiceOfOneTenant: invoice,
+    ...(brief > 0 && { briefUse: { containers: brief, ...briefUse } }),
     byContainerFromHoursAlone: fromHoursAlone,
   };
   console.log(JSON.stringify(result, undefined, 2));

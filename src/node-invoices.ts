@@ -5,11 +5,13 @@ import type { Clock } from '#clock';
 import { EcluseError, reasonOf } from '#errors';
 import { KeyedLock } from '#lifecycle';
 import { correctionsOf } from '#metering/invoice-corrections.ts';
-import { invoiceOf, madeOut, monthSpan, sumOf } from '#metering/invoice.ts';
+import { madeOut, monthSpan, startPricing, sumOf } from '#metering/invoice.ts';
 import type { CorrectionLine, Invoice } from '#metering/invoice.ts';
 import { issuedText, parseIssued } from '#metering/issued-invoice.ts';
 import { microsText } from '#metering/money.ts';
 import type { BookVersion } from '#metering/price-book.ts';
+import { hasSharedLines } from '#metering/usage-lines.ts';
+import type { BriefUse } from '#metering/usage-lines.ts';
 import { insertIssued, lastInvoiceNumber, listIssued, listIssuedHeads } from '#state/invoices.ts';
 import type { IssuedHead, IssuedRow } from '#state/invoices.ts';
 import { listChains } from '#state/ledger-heads.ts';
@@ -152,15 +154,18 @@ export class Invoices {
   }
 
   /** What a month costs by what the ledger and the prices say now. */
-  async #computed(tenant: string, { month, fromMs, toMs }: Month): Promise<Invoice> {
-    // It takes up to half a second: nothing else of the node waits for several of them.
-    await new Promise(setImmediate);
+  async #computed(tenant: string, { month, fromMs, toMs }: Month, briefUse: BriefUse = 'by-number'): Promise<Invoice> {
     const { sql, keeper } = this.#deps;
-    const [books, hours] = [await this.#deps.books(), await keeper.hours(tenant, fromMs, toMs)];
-    // Who was not there owes no minimum, and gets no credit.
-    const isOfMonth = hours.length > 0 || (await wasTenant(sql, tenant, fromMs, toMs));
-    const invoice = invoiceOf({ tenant, fromMs, toMs, month: isOfMonth ? month : undefined, books, hours });
-    if (invoice !== undefined) return invoice;
+    const pricing = startPricing({ tenant, fromMs, toMs, books: await this.#deps.books(), briefUse });
+    if (pricing !== undefined) {
+      let isOfMonth = await wasTenant(sql, tenant, fromMs, toMs);
+      await keeper.hours({ tenant, fromMs, untilMs: toMs }, (hours) => {
+        isOfMonth = true;
+        pricing.add(hours);
+      });
+      // Who was not there owes no minimum, and gets no credit.
+      return pricing.invoice(isOfMonth ? month : undefined);
+    }
     throw new EcluseError({
       code: 'ECLUSE_PRICES_UNKNOWN',
       source: 'usage',
@@ -172,7 +177,8 @@ export class Invoices {
 
   /** What an issued invoice lacks, and no later one had. */
   async #corrections(at: Month, own: Invoice, issued: IssuedMonths): Promise<readonly CorrectionLine[]> {
-    const now = await this.#computed(own.tenant, at);
+    // In the lines that were issued: otherwise each of many containers would be taken off, and come back in lines that they share.
+    const now = await this.#computed(own.tenant, at, hasSharedLines(own.lines) ? 'shared' : 'apart');
     const corrected = [...issued.values()].flatMap(({ lines }) =>
       lines.filter((line): line is CorrectionLine => line.kind === 'correction' && line.month === at.month),
     );

@@ -9,7 +9,7 @@ import type { Log } from '#log';
 import { hourOf } from '#metering/hour-pieces.ts';
 import { signHead } from '#metering/ledger-head.ts';
 import type { LedgerKey } from '#metering/ledger-head.ts';
-import { quantitiesOf, readNamedRows } from '#state/ledger.ts';
+import type { PricedHour } from '#metering/usage-lines.ts';
 import {
   dropRows,
   findChain,
@@ -24,9 +24,10 @@ import {
 import type { ChainState } from '#state/ledger-heads.ts';
 import { LedgerWriter } from '#state/ledger-writer.ts';
 import type { Sql } from '#state/sql.ts';
-import { bucketOf, dropMinutes, GRAIN_MS, readHours, readRowSums, readSums, rollUp } from '#state/usage-rollups.ts';
-import type { HourUse } from '#state/usage-rollups.ts';
+import { bucketOf, dropMinutes, GRAIN_MS, readRowSums, readSums, rollUp } from '#state/usage-rollups.ts';
+import type { HoursQuery } from '#state/usage-rollups.ts';
 import { ClockTrust } from './clock-trust.ts';
+import { eachContainer, hoursOfTenant } from './ledger-hours.ts';
 import { SnapshotMeter } from './snapshots/snapshot-meter.ts';
 import { coverOf } from './usage-cover.ts';
 import { totalsOfSums } from './usage.ts';
@@ -209,13 +210,16 @@ export class LedgerKeeper implements AsyncDisposable {
     });
   }
 
-  /** Hours of a tenant's containers, with what is not in the sums yet. */
-  async hours(tenant: string, fromMs: number, untilMs: number): Promise<readonly HourUse[]> {
-    return await this.#locks.run(BOOKS, async () => {
-      const summed = await readHours(this.#deps.sql, tenant, fromMs, untilMs);
-      const rows = await readNamedRows(this.#deps.sql, { tenant, fromMs, untilMs }, 'not-summed');
-      return [...summed, ...rows.map((row) => ({ ...row, ...quantitiesOf(row), startMs: hourOf(row.fromMs) }))];
+  /** Gives all hours of one of a tenant's containers at a time. Nothing is summed up meanwhile, but the node goes on; whoever takes them asks nothing here. */
+  async hours(query: HoursQuery, take: (hours: readonly PricedHour[]) => void): Promise<void> {
+    await this.#locks.run(BOOKS, async () => {
+      await eachContainer(this.#deps.sql, query, take);
     });
+  }
+
+  /** Hours of all containers of a tenant together. */
+  async tenantHours(query: HoursQuery): Promise<readonly PricedHour[]> {
+    return await this.#locks.run(BOOKS, async () => await hoursOfTenant(this.#deps.sql, query));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -20,7 +20,7 @@ export interface SpendWatchDeps {
   readonly log: Log;
   readonly clock: Clock;
   readonly sql: Sql;
-  readonly keeper: Pick<LedgerKeeper, 'hours'>;
+  readonly keeper: Pick<LedgerKeeper, 'tenantHours'>;
   readonly books: () => Promise<readonly BookVersion[]>;
   /** Containers that are there, and whether they run. */
   readonly containers: () => Promise<readonly SpendingContainer[]>;
@@ -105,13 +105,18 @@ export class SpendWatch {
     for (const { id, isAwake } of containers) if (isAwake && held.has(id)) await this.#suspend(id);
   }
 
+  /**
+   * By what all of its containers used together: a month of them is too much to be read each five minutes. An invoice rounds the lines of each container, so
+   * its use can cost more or less than this, by half a millionth a line and one for each kind with free units; this is the one nearer to what was used.
+   */
   async #look(
     tenant: string,
     { books, nowMs, capMicros }: { readonly books: readonly BookVersion[]; readonly nowMs: number; readonly capMicros: bigint },
   ): Promise<SpendState> {
     const month = dayOf(nowMs).slice(0, 7);
     const { fromMs, toMs } = monthSpan(month) ?? { fromMs: nowMs, toMs: nowMs };
-    const hours = await this.#deps.keeper.hours(tenant, fromMs, toMs);
+    await new Promise(setImmediate); // Between tenants requests are answered.
+    const hours = await this.#deps.keeper.tenantHours({ tenant, fromMs, untilMs: toMs });
     const invoice = invoiceOf({ tenant, fromMs, toMs, month, books, hours });
     const ofUse = invoice?.lines.filter(({ kind }) => kind === 'usage' || kind === 'allowance') ?? [];
     const spentMicros = sumOf(ofUse);

@@ -4,7 +4,8 @@ import { decimalText, microsText } from './money.ts';
 import { divideHalfEven } from './money.ts';
 import { isVolumeKey, resourceName } from './ledger-chain.ts';
 import { skuOf } from './invoice.ts';
-import type { CorrectionLine, Invoice, InvoiceLine, UsageLine } from './invoice.ts';
+import type { CorrectionLine, Invoice, InvoiceLine } from './invoice.ts';
+import type { UsageLine } from './usage-lines.ts';
 
 /**
  * The columns of FOCUS 1.2 that there are: all mandatory ones, those that its conditions ask for, and those recommended that Écluse has something to say in.

@@ -6,40 +6,14 @@
  * force when the month began, or of the first one in it. Free units are taken evenly from all use of their kind: the line takes that part of its cost off.
  */
 import { energyMicroWh } from './energy.ts';
-import type { Quantities } from './ledger-chain.ts';
+import { hourPrices, pricesByHour } from './hour-prices.ts';
 import { divideHalfEven, microsText } from './money.ts';
-import { isOffPeak } from './off-peak.ts';
 import { bookAt, microsOf, planOf, quantityOfUnits } from './price-book.ts';
 import type { BookVersion } from './price-book.ts';
 import { SKUS } from './skus.ts';
 import type { PriceKey, Sku } from './skus.ts';
-
-/** What a container used in one hour of UTC. */
-export interface PricedHour extends Quantities {
-  readonly container: string;
-  readonly name: string;
-  readonly startMs: number;
-}
-
-export type Tariff = 'standard' | 'off-peak';
-
-export interface UsageLine {
-  readonly kind: 'usage';
-  readonly container: string;
-  readonly name: string;
-  readonly sku: PriceKey;
-  readonly tariff: Tariff;
-  /** Of the price book. */
-  readonly version: number;
-  readonly fromMs: number;
-  readonly toMs: number;
-  /** In the unit of the ledger: nanoseconds, byte·ms, bytes, requests. */
-  readonly quantity: bigint;
-  /** Of one unit, in millionths. */
-  readonly unitPriceMicros: bigint;
-  readonly listPriceMicros: bigint;
-  readonly amountMicros: bigint;
-}
+import { gather, gatherUse } from './usage-lines.ts';
+import type { BriefUse, Gathered, PricedHour, UsageLine } from './usage-lines.ts';
 
 export interface TermLine {
   readonly kind: 'allowance' | 'minimum' | 'credit';
@@ -87,42 +61,77 @@ export interface Invoice {
   readonly notes: readonly string[];
 }
 
-export interface InvoiceRequest {
+interface PricingRequest {
   readonly tenant: string;
   readonly fromMs: number;
   readonly toMs: number;
+  readonly books: readonly BookVersion[];
+  readonly briefUse: BriefUse;
+}
+
+export interface InvoiceRequest extends Omit<PricingRequest, 'briefUse'> {
   /** `2026-11`: with what counts for a month. Undefined: use alone. */
   readonly month: string | undefined;
-  readonly books: readonly BookVersion[];
   readonly hours: readonly PricedHour[];
 }
 
 /** Undefined: there are no prices for any of it. */
-export function invoiceOf(request: InvoiceRequest): Invoice | undefined {
-  const { tenant, fromMs, toMs, books } = request;
+export function invoiceOf({ month, hours, ...request }: InvoiceRequest): Invoice | undefined {
+  const pricing = startPricing({ ...request, briefUse: 'apart' });
+  for (const own of Map.groupBy(hours, ({ container }) => container).values()) pricing?.add(own);
+  return pricing?.invoice(month);
+}
+
+/** An invoice of use that is read container by container: no more is kept of it than the lines that there will be. */
+export interface Pricing {
+  /** All hours of one container. */
+  readonly add: (hours: readonly PricedHour[]) => void;
+  /** `month`: as of a request. */
+  readonly invoice: (month: string | undefined) => Invoice;
+}
+
+/** Undefined: there are no prices for any of it. */
+export function startPricing(request: PricingRequest): Pricing | undefined {
+  const { tenant, fromMs, toMs, books, briefUse } = request;
   const terms = bookAt(books, fromMs) ?? firstBookWithin(books, fromMs, toMs);
   if (terms === undefined) return undefined;
-  const { lines: usage, unpriced } = usageLines(request);
-  const lines: InvoiceLine[] = [...usage];
-  if (request.month !== undefined) lines.push(...termLines(request, terms, usage, request.month));
+  const pricesAt = pricesByHour(tenant, books);
+  const cpuByHour = new Map<number, bigint>();
+  const used = gatherUse(briefUse);
+  let unpriced = false;
   return {
-    tenant,
-    fromMs,
-    toMs,
-    currency: terms.book.currency,
-    issuer: terms.book.issuer,
-    lines,
-    totalMicros: sumOf(lines),
-    energyMicroWhEstimate: energyOf(request),
-    issued: null,
-    notes: unpriced ? ['something was used before there were prices: it costs nothing'] : [],
+    add: (hours) => {
+      const own = new Map<string, Gathered>();
+      for (const hour of hours.toSorted((one, other) => one.startMs - other.startMs)) {
+        cpuByHour.set(hour.startMs, (cpuByHour.get(hour.startMs) ?? 0n) + hour.cpuNs);
+        const prices = pricesAt(hour.startMs);
+        if (prices === undefined) unpriced = true;
+        else for (const sku of SKUS) gather(own, hour, sku, prices);
+      }
+      used.add(hours, [...own.values()]);
+    },
+    invoice: (month) => {
+      const { lines: usage, notes } = used.lines();
+      const lines: InvoiceLine[] = [...usage];
+      if (month !== undefined) lines.push(...termLines(request, terms, usage, month));
+      return {
+        tenant,
+        fromMs,
+        toMs,
+        currency: terms.book.currency,
+        issuer: terms.book.issuer,
+        lines,
+        totalMicros: sumOf(lines),
+        energyMicroWhEstimate: energyOf(cpuByHour, books),
+        issued: null,
+        notes: unpriced ? ['something was used before there were prices: it costs nothing', ...notes] : notes,
+      };
+    },
   };
 }
 
 /** Each hour by the book that was in force when it began: of all containers at once, so that it is asked for and rounded once. */
-function energyOf({ books, hours }: InvoiceRequest): bigint | null {
-  const byHour = new Map<number, bigint>();
-  for (const { startMs, cpuNs } of hours) byHour.set(startMs, (byHour.get(startMs) ?? 0n) + cpuNs);
+function energyOf(byHour: ReadonlyMap<number, bigint>, books: readonly BookVersion[]): bigint | null {
   let sum: bigint | null = null;
   for (const [startMs, cpuNs] of byHour) {
     const model = bookAt(books, startMs)?.book.energy;
@@ -149,39 +158,6 @@ export function sumOf(lines: readonly { readonly amountMicros: bigint }[]): bigi
   return lines.reduce((sum, { amountMicros }) => sum + amountMicros, 0n);
 }
 
-interface HourPrices {
-  readonly version: number;
-  readonly tariff: Tariff;
-  readonly of: (sku: Sku) => { readonly unit: bigint; readonly list: bigint };
-}
-
-/** Prices by the hour in which something was used: asked once for each hour, not for each container. */
-function pricesByHour({ tenant, books }: InvoiceRequest): (startMs: number) => HourPrices | undefined {
-  const known = new Map<number, HourPrices | undefined>();
-  return (startMs) => {
-    if (known.has(startMs)) return known.get(startMs);
-    const found = bookAt(books, startMs);
-    const prices = found === undefined ? undefined : hourPrices(found, tenant, startMs);
-    known.set(startMs, prices);
-    return prices;
-  };
-}
-
-function hourPrices({ version, book }: BookVersion, tenant: string, startMs: number): HourPrices {
-  const { offPeak, prices: list } = book;
-  const own = planOf(book, tenant)?.prices;
-  const isCheaper = offPeak !== undefined && isOffPeak(offPeak.zone, offPeak.windows, startMs);
-  return {
-    version,
-    tariff: isCheaper ? 'off-peak' : 'standard',
-    of: ({ price }) => {
-      const usual = microsOf(own?.[price] ?? list[price]);
-      const cheaper = isCheaper && offPeak.prices[price] !== undefined ? microsOf(offPeak.prices[price]) : usual;
-      return { unit: cheaper < usual ? cheaper : usual, list: microsOf(list[price]) };
-    },
-  };
-}
-
 /** What a unit of each thing costs a tenant at an instant, in millionths. Undefined: there are no prices yet. */
 export function unitPricesAt(
   books: readonly BookVersion[],
@@ -194,82 +170,9 @@ export function unitPricesAt(
   return { currency: found.book.currency, micros: (price) => prices.of(skuOf(price)).unit };
 }
 
-interface Gathered {
-  readonly line: Omit<UsageLine, 'amountMicros' | 'quantity' | 'toMs'>;
-  readonly sku: Sku;
-  quantity: bigint;
-  toMs: number;
-}
-
-const HOUR_MS = 3_600_000;
-
-/** One line for each container, kind, tariff and price book, in that order. */
-function usageLines(request: InvoiceRequest): { readonly lines: readonly UsageLine[]; readonly unpriced: boolean } {
-  const pricesAt = pricesByHour(request);
-  const gathered = new Map<string, Gathered>();
-  let unpriced = false;
-  for (const hour of request.hours.toSorted(byContainerAndTime)) {
-    const prices = pricesAt(hour.startMs);
-    if (prices === undefined) {
-      unpriced = true;
-      continue;
-    }
-    for (const sku of SKUS) gather(gathered, hour, sku, prices);
-  }
-  const lines = [...gathered.values()].map(({ line, sku, quantity, toMs }) => ({
-    ...line,
-    quantity,
-    toMs,
-    amountMicros: divideHalfEven(quantity * line.unitPriceMicros, sku.unitSize),
-  }));
-  const sorted = lines.toSorted(
-    (one, other) =>
-      one.name.localeCompare(other.name) || one.container.localeCompare(other.container) || order(one.sku) - order(other.sku),
-  );
-  return { lines: sorted, unpriced };
-}
-
-function order(key: PriceKey): number {
-  return SKUS.findIndex(({ price }) => price === key);
-}
-
-function byContainerAndTime(one: PricedHour, other: PricedHour): number {
-  return one.container.localeCompare(other.container) || one.startMs - other.startMs;
-}
-
-function gather(gathered: Map<string, Gathered>, hour: PricedHour, sku: Sku, prices: HourPrices): void {
-  const quantity = hour[sku.quantity];
-  const { unit, list } = prices.of(sku);
-  if (quantity === 0n || (unit === 0n && list === 0n)) return;
-  const { version, tariff } = prices;
-  const key = `${hour.container} ${sku.price} ${tariff} ${String(version)}`;
-  const before = gathered.get(key);
-  if (before !== undefined) {
-    before.quantity += quantity;
-    before.toMs = hour.startMs + HOUR_MS;
-    return;
-  }
-  gathered.set(key, {
-    line: {
-      kind: 'usage',
-      container: hour.container,
-      name: hour.name,
-      sku: sku.price,
-      tariff,
-      version,
-      fromMs: hour.startMs,
-      unitPriceMicros: unit,
-      listPriceMicros: list,
-    },
-    sku,
-    quantity,
-    toMs: hour.startMs + HOUR_MS,
-  });
-}
-
 /** What counts for a month: free units, then the minimum, then credits. */
 function termLines(
-  { tenant, fromMs, toMs }: InvoiceRequest,
+  { tenant, fromMs, toMs }: PricingRequest,
   { book }: BookVersion,
   usage: readonly UsageLine[],
   month: string,

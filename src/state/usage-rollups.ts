@@ -8,7 +8,7 @@ import type { HashedRow } from '#metering/chain-check.ts';
 import { addQuantities, mapQuantities, QUANTITY_NAMES } from '#metering/ledger-chain.ts';
 import type { Quantities } from '#metering/ledger-chain.ts';
 import { nameOfContainer, QUANTITY_COLUMNS } from './ledger.ts';
-import { bigintOf, integerOf, textOf } from './sql.ts';
+import { bigintOf, integerOf, optionalIntegerOf, textOf } from './sql.ts';
 import type { Sql, SqlRow, SqlValue, SqlWrite, WriteOutcome } from './sql.ts';
 
 export type Grain = 'minute' | 'hour' | 'day';
@@ -269,20 +269,74 @@ export interface HourUse extends UsageSpan {
   readonly startMs: number;
 }
 
-/** The hours of a tenant's containers that begin in a span of time. */
-export async function readHours(sql: Sql, tenant: string, fromMs: number, untilMs: number): Promise<readonly HourUse[]> {
+export interface HoursQuery {
+  readonly tenant: string;
+  readonly fromMs: number;
+  readonly untilMs: number;
+}
+
+/** Up to where the hours of a tenant's containers were read. */
+export type HourCursor = Pick<HourUse, 'container' | 'host' | 'startMs'>;
+export const HOURS_START: HourCursor = { container: '', host: '', startMs: 0 };
+
+export interface HoursPage {
+  readonly hours: readonly HourUse[];
+  /** Undefined: that was all. */
+  readonly next: HourCursor | undefined;
+}
+
+/**
+ * Hours of a tenant's containers that begin in a span of time, by container, host and time. `rowsMax` is of hours and of containers without any: a page takes
+ * as long, whatever the tenant had in all its time.
+ */
+export async function readHoursPage(
+  sql: Sql,
+  { tenant, fromMs, untilMs }: HoursQuery,
+  { container, host, startMs }: HourCursor,
+  rowsMax: number,
+): Promise<HoursPage> {
+  const rows = await sql.read(
+    `SELECT s.container, s.name, s.host, u.* FROM usage_subject AS s LEFT JOIN usage_hour AS u
+       ON u.subject = s.id AND u.start_ms >= ? AND u.start_ms < ?
+     WHERE s.tenant = ? AND s.container <> '' AND (s.container, s.host) >= (?, ?) AND ((s.container, s.host) > (?, ?) OR u.start_ms > ?)
+     ORDER BY s.container, s.host, u.start_ms LIMIT ?`,
+    [fromMs, untilMs, tenant, container, host, container, host, startMs, rowsMax],
+  );
+  const last = rows.length < rowsMax ? undefined : rows.at(-1);
+  return {
+    hours: rows.filter((row) => row['start_ms'] !== null).map(hourUseOf),
+    next: last && {
+      container: textOf(last, 'container'),
+      host: textOf(last, 'host'),
+      startMs: optionalIntegerOf(last, 'start_ms') ?? untilMs,
+    },
+  };
+}
+
+/** The hours of a tenant on each host, all of its containers together. */
+export async function readTenantHours(sql: Sql, { tenant, fromMs, untilMs }: HoursQuery): Promise<readonly HourUse[]> {
   const rows = await sql.read(
     `SELECT s.container, s.name, s.host, u.* FROM usage_subject AS s CROSS JOIN usage_hour AS u
-     ON u.subject = s.id AND u.start_ms >= ? AND u.start_ms < ? WHERE s.tenant = ? AND s.container <> '' ORDER BY s.container, u.start_ms`,
+     ON u.subject = s.id AND u.start_ms >= ? AND u.start_ms < ? WHERE s.tenant = ? AND s.container = ''`,
     [fromMs, untilMs, tenant],
   );
-  return rows.map((row) => ({
+  return rows.map(hourUseOf);
+}
+
+function hourUseOf(row: SqlRow): HourUse {
+  return {
     ...spanOf(row),
     container: textOf(row, 'container'),
     name: textOf(row, 'name'),
     host: textOf(row, 'host'),
     startMs: integerOf(row, 'start_ms'),
-  }));
+  };
+}
+
+/** Up to which row a tenant's chain is in the sums. */
+export async function readRolled(sql: Sql, tenant: string): Promise<number> {
+  const [row] = await sql.read('SELECT rolled FROM ledger_chain WHERE tenant = ?', [tenant]);
+  return row === undefined ? 0 : integerOf(row, 'rolled');
 }
 
 /** Drops minutes that begin before `beforeMs`, of some subjects at a time. Returns the next subject to go on with; undefined: all were looked at. */

@@ -10,6 +10,7 @@ import type { Invoice, InvoiceLine } from '#metering/invoice.ts';
 import { sumOf } from '#metering/invoice.ts';
 import { microsText } from '#metering/money.ts';
 import { bookFromMs, priceBookSchema } from '#metering/price-book.ts';
+import { BRIEF_MAX } from '#metering/usage-lines.ts';
 import { changeWrite, readChanges } from '#state/change-log.ts';
 import type { Incarnation } from '#state/ledger.ts';
 import type { SqlValue, SqlWrite } from '#state/sql.ts';
@@ -261,7 +262,7 @@ test('who only looks at invoices and issues none is told of no other month, and 
   let asked = 0;
   const hours: LedgerStore['keeper']['hours'] = async (...of) => {
     asked += 1;
-    return await store.keeper.hours(...of);
+    await store.keeper.hours(...of);
   };
   const shown = await invoicesOf({ ...store, keeper: { hours } }).show('acme', '2026-12');
   expect([shown.notes, shown.totalMicros, asked]).toEqual([[], 12_345n, 1]);
@@ -307,4 +308,58 @@ test('two who issue at once bill a correction once', async () => {
     [1, '0.012345'],
     [2, '0.012345'],
   ]);
+});
+
+/** Containers of some seconds each, as the sums have them. */
+async function useBriefly(count: number, atMs: number): Promise<void> {
+  const writes = Array.from({ length: count }, (_, index): readonly SqlWrite[] => {
+    const container = `${String(index).padStart(8, '0')}${'0'.repeat(56)}`;
+    const startMs = atMs + (index % 700) * HOUR_MS;
+    return [
+      { sql: `INSERT INTO usage_subject (tenant, container, host, name) VALUES ('acme', ?, 'a', 'job')`, values: [container] },
+      {
+        sql: `INSERT INTO usage_hour (subject, start_ms, from_ms, to_ms, cpu_ns, memory_gib_ms, memory_rest, requests, ingress_bytes, egress_bytes, held_ms,
+                snapshot_gib_ms, snapshot_rest)
+              VALUES ((SELECT id FROM usage_subject WHERE container = ?), ?, ?, ?, ?, 0, 0, 0, 0, 0, 0, 0, 0)`,
+        values: [container, startMs, startMs, startMs + 9000, VCPU_HOUR_NS / 100],
+      },
+    ];
+  });
+  expect((await store.sql.write(writes.flat())).kind).toBe('done');
+}
+
+test('of many containers that came and went the node makes an invoice by and by, and what they share is corrected as such', async () => {
+  const at = await use(await store.container('acme', 'a', OCTOBER_MS), VCPU_HOUR_NS);
+  await store.keeper.roll();
+  await useBriefly(3 * BRIEF_MAX, OCTOBER_MS);
+  store.clock.setMs(NOVEMBER_MS + SETTLED_MS);
+  let [turns, isMaking] = [0, true];
+  const count = (): void => {
+    turns += 1;
+    if (isMaking) setImmediate(count);
+  };
+  setImmediate(count);
+  const sent = await issue('2026-10');
+  isMaking = false;
+  expect(turns).toBeGreaterThan(8); // Otherwise nothing is answered until it is made.
+  expect(sent.lines.map((line) => line.kind === 'usage' && [line.container, line.amountMicros])).toEqual([
+    ['brief', 370_350n + 12_345n],
+  ]);
+  expect((await invoices.show('acme', '2026-11')).lines).toEqual([]);
+  await correct(at, OCTOBER_MS + 5000, VCPU_HOUR_NS);
+  const corrections = correctionsIn(await invoices.show('acme', '2026-11'));
+  expect(corrections.map((line) => line.kind === 'correction' && [line.about, line.quantity, line.amountMicros])).toEqual([
+    ['correction of 2026-10: Processor time of containers of less than two hours', BigInt(VCPU_HOUR_NS), 12_345n],
+  ]);
+});
+
+test('an invoice that was issued line by line is compared line by line, however many came later', async () => {
+  await use(await store.container('acme', 'a', OCTOBER_MS), VCPU_HOUR_NS);
+  await store.keeper.roll();
+  await useBriefly(BRIEF_MAX - 1, OCTOBER_MS);
+  store.clock.setMs(NOVEMBER_MS + SETTLED_MS);
+  expect((await issue('2026-10')).lines).toHaveLength(BRIEF_MAX);
+  const late = await use(await store.container('acme', 'a', OCTOBER_MS), VCPU_HOUR_NS);
+  const corrections = correctionsIn(await invoices.show('acme', '2026-11'));
+  expect(corrections.map((line) => line.kind === 'correction' && line.container)).toEqual([late.container]);
 });

@@ -10,14 +10,15 @@ import { createLog } from '#log';
 import { coverOf } from '#caas/usage-cover.ts';
 import { sumUsage } from '../../support/sum-usage.ts';
 import type { UsageTotal } from '#caas/usage.ts';
-import { FROM_BEFORE, NO_TOTALS, QUANTITY_NAMES } from '#metering/ledger-chain.ts';
+import { addQuantities, FROM_BEFORE, mapQuantities, NO_TOTALS, QUANTITY_NAMES } from '#metering/ledger-chain.ts';
+import type { Quantities } from '#metering/ledger-chain.ts';
 import { signHead } from '#metering/ledger-head.ts';
-import { findIncarnation, readNamedRows } from '#state/ledger.ts';
+import { closeIncarnationWrite, findIncarnation, openIncarnationWrite, quantitiesOf, readNamedRows } from '#state/ledger.ts';
 import type { Incarnation } from '#state/ledger.ts';
 import { dropRows, insertHead, listChains, takeUpEarlierRows } from '#state/ledger-heads.ts';
 import { LedgerWriter } from '#state/ledger-writer.ts';
 import { beginSnapshot, forgetSnapshot } from '#state/snapshots.ts';
-import { GRAIN_MS, readSums } from '#state/usage-rollups.ts';
+import { bucketOf, GRAIN_MS, readSums } from '#state/usage-rollups.ts';
 import { DAY_MS, exportText, fillLedger, meter, openLedgerStore, START_MS } from '../../support/ledger-store.ts';
 import type { LedgerStore } from '../../support/ledger-store.ts';
 
@@ -86,6 +87,59 @@ describe('sums', () => {
       { numRuns: 8 },
     );
   }, 60_000);
+
+  test('hours are those of the rows, whatever was summed up, page by page and each container at once', async () => {
+    await using store = await openLedgerStore(folder);
+    const span = { tenant: 'acme', fromMs: START_MS + 5 * GRAIN_MS.hour, untilMs: START_MS + 40 * DAY_MS };
+    for (let index = 0; index < 3; index += 1) {
+      const first = await store.container('acme', 'b', START_MS + index);
+      const at = await meter(store, first, (index * 200 + 130) * GRAIN_MS.hour, index + 1);
+      await store.sql.write([closeIncarnationWrite(at.container, 1, at.meteredToMs)]);
+      // On another host, which comes before the first one.
+      const moved = { ...at, incarnation: 2, host: 'a', seq: 0, name: 'moved' };
+      await store.sql.write([openIncarnationWrite(moved)]);
+      if (index < 2) await store.keeper.roll();
+      await meter(store, moved, 20 * GRAIN_MS.hour, index + 7);
+      if (index === 0) await store.keeper.roll();
+    }
+    // Nothing of it is in the span, and of somebody else nothing is asked.
+    await meter(store, await store.container('acme', 'a', START_MS), GRAIN_MS.hour, 3);
+    await meter(store, await store.container('other', 'a', START_MS), DAY_MS, 3);
+    const rows = (await readNamedRows(store.sql, span, 'all')).map((row) => ({ ...row, ...quantitiesOf(row) }));
+    type Hours = readonly (Quantities & { readonly container: string; readonly startMs: number })[];
+    const sums = (hours: Hours, isByContainer: boolean): ReadonlyMap<string, Quantities> => {
+      const found = new Map<string, Quantities>();
+      for (const { container, startMs, ...hour } of hours) {
+        const key = `${isByContainer ? container : ''} ${String(startMs)}`;
+        const before = found.get(key);
+        const used = mapQuantities((name) => hour[name]);
+        found.set(key, before === undefined ? used : addQuantities(before, used));
+      }
+      return found;
+    };
+    const wanted = rows.map((row) => ({ ...row, startMs: bucketOf(row.fromMs, 'hour') }));
+    for (const _ of ['some of them summed up', 'all of them']) {
+      const taken: Hours[] = [];
+      await store.keeper.hours(span, (hours) => taken.push(hours));
+      expect(taken.map((hours) => new Set(hours.map(({ container }) => container)).size)).toEqual([1, 1, 1]);
+      expect(sums(taken.flat(), true)).toEqual(sums(wanted, true));
+      expect(sums(await store.keeper.tenantHours(span), false)).toEqual(sums(wanted, false));
+      await store.keeper.roll();
+    }
+  });
+
+  test('hours that another process sums up meanwhile are not counted twice', async () => {
+    await using store = await openLedgerStore(folder);
+    for (let index = 0; index < 2; index += 1) {
+      await meter(store, await store.container('acme', 'a', START_MS), 400 * GRAIN_MS.hour, index + 1);
+      if (index === 0) await store.keeper.roll();
+    }
+    await using other = new LedgerKeeper({ ...store, log: createLog('silent') });
+    const span = { tenant: 'acme', fromMs: START_MS, untilMs: START_MS + 40 * DAY_MS };
+    const asked = store.keeper.hours(span, () => undefined);
+    await Promise.all([expect(asked).rejects.toThrow('summed up by another process'), other.roll()]);
+    await expect(store.keeper.hours(span, () => undefined)).resolves.toBeUndefined();
+  });
 
   test('a span is covered once: what follows it begins where it ends', () => {
     const instant = fc.nat(4 * DAY_MS);

@@ -5,9 +5,12 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { SpendWatch, spendState } from '#caas/spend-watch.ts';
 import { createLog } from '#log';
+import { startPricing, sumOf } from '#metering/invoice.ts';
+import { parseMicros } from '#metering/money.ts';
 import { bookFromMs, priceBookSchema } from '#metering/price-book.ts';
+import * as z from 'zod';
 import { readChanges } from '#state/change-log.ts';
-import { DAY_MS, openLedgerStore, START_MS } from '../../support/ledger-store.ts';
+import { DAY_MS, meter, openLedgerStore, START_MS } from '../../support/ledger-store.ts';
 import type { LedgerStore } from '../../support/ledger-store.ts';
 
 const VCPU_HOUR_NS = 3_600_000_000_000;
@@ -115,4 +118,54 @@ test('what cannot sleep goes on, and keeps no other from it', async () => {
   });
   await watch.round();
   expect(asked).toEqual(['one', 'two']);
+});
+
+test('what is spent is what the invoice has for use less free units, to its roundings, and no container is asked for', async () => {
+  const terms = {
+    currency: 'EUR',
+    offPeak: {
+      zone: 'UTC',
+      windows: [{ days: ['sun'], from: '00:00', to: '12:00' }],
+      prices: { vcpuHour: '0.4', egressGb: '0.01' },
+    },
+    plans: {
+      default: { cap: 0, minimum: '900', free: { memoryGibHour: '3.5', egressGb: '0.0001' }, prices: { vcpuHour: '0.9' } },
+    },
+    credits: [{ tenant: 'acme', month: '2026-11', amount: '5', reason: 'an outage' }],
+  };
+  const books = ['2026-11-01T00:00:00Z', '2026-11-02T03:00:00Z'].map((from, index) => {
+    const prices = { vcpuHour: index + 1, memoryGibHour: '0.0037', egressGb: '0.07', diskGibMonth: '0.05', streamHour: '0.001' };
+    const book = priceBookSchema.parse({ ...terms, from, prices });
+    return { version: index + 1, fromMs: bookFromMs(book), book };
+  });
+  let running = await Promise.all(
+    ['a', 'b', 'a', 'a'].map(async (host, index) => await store.container('acme', host, START_MS + index * 777)),
+  );
+  for (let round = 0; round < 12; round += 1) {
+    running = await Promise.all(running.map(async (at, index) => await meter(store, at, 14_000_000, round * 5 + index + 1)));
+    // The last rounds are not in the sums yet.
+    if (round < 9) await store.keeper.roll();
+  }
+  store.clock.setMs(Math.max(...running.map(({ meteredToMs }) => meteredToMs)));
+  const span = { tenant: 'acme', fromMs: START_MS, toMs: START_MS + 30 * DAY_MS };
+  const pricing = startPricing({ ...span, books, briefUse: 'by-number' });
+  await store.keeper.hours({ ...span, untilMs: span.toMs }, (hours) => pricing?.add(hours));
+  const lines = pricing?.invoice('2026-11').lines.filter(({ kind }) => kind === 'usage' || kind === 'allowance') ?? [];
+  const kinds = new Set(lines.map((line) => (line.kind === 'usage' ? `${line.tariff} ${String(line.version)}` : line.kind)));
+  expect([...kinds].toSorted()).toEqual(['allowance', 'off-peak 1', 'standard 1', 'standard 2']);
+  const watch = new SpendWatch({
+    ...store,
+    keeper: { tenantHours: async (query) => await store.keeper.tenantHours(query) },
+    log: createLog('silent'),
+    books: async () => books,
+    containers: async () => running.map(({ container, tenant }) => ({ id: container, tenant, isAwake: false })),
+    suspend: async () => undefined,
+  });
+  await watch.round();
+  const [told] = (await readChanges(store.sql, 0, 100)).filter(({ kind }) => kind === 'spend.reached');
+  const { spent } = z.object({ spent: z.string() }).parse(told?.data);
+  const off = Number((parseMicros(spent) ?? 0n) - sumOf(lines));
+  // Half a millionth for each line, of the containers and of their sum, and one for each kind with free units.
+  expect(Math.abs(off)).toBeLessThanOrEqual(lines.length / 2 + lines.length / 2 / running.length + 2);
+  expect(sumOf(lines)).toBeGreaterThan(1_000_000n);
 });

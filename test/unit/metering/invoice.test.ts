@@ -2,13 +2,14 @@
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { invoiceOf, madeOut, monthSpan, sumOf } from '#metering/invoice.ts';
-import type { CorrectionLine, Invoice, PricedHour } from '#metering/invoice.ts';
+import type { CorrectionLine, Invoice } from '#metering/invoice.ts';
 import { decimalText, divideHalfEven, microsText, parseMicros } from '#metering/money.ts';
 import { isOffPeak, timeWithinHour } from '#metering/off-peak.ts';
 import { bookAt, bookFromMs, priceBookSchema, successionFault } from '#metering/price-book.ts';
 import type { BookVersion } from '#metering/price-book.ts';
 import { mapQuantities } from '#metering/ledger-chain.ts';
 import { SKUS } from '#metering/skus.ts';
+import type { PricedHour } from '#metering/usage-lines.ts';
 
 const NONE = mapQuantities(() => 0n);
 const HOUR_MS = 3_600_000;
