@@ -22,6 +22,7 @@ import { waitFor } from '#clock';
 import { runCommand } from '#command';
 
 const LOOK_PERIOD_MS = 5;
+const REMOVE_TRIES = 5;
 /** 4 GiB are read in 10 s on a machine with nothing else to do. */
 const RESTORE_LIMIT_MS = 120_000;
 
@@ -148,7 +149,8 @@ async function outcomesOf(place: RestorePlace): Promise<readonly Outcome[]> {
 /** When it ran, or its container goes: nothing tells of it any more, and the next start is an ordinary one. What waits is not called off by it. */
 export async function unstage(place: RestorePlace): Promise<void> {
   for (const suffix of ['', '.failed']) await rm(`${stagedFileOf(place)}${suffix}`, { force: true });
-  await rm(heldFolderOf(place), { recursive: true, force: true });
+  // One that was called off may be writing its last word in there.
+  await rm(heldFolderOf(place), { recursive: true, force: true, maxRetries: REMOVE_TRIES, retryDelay: LOOK_PERIOD_MS });
 }
 
 /** Where a container's snapshot is staged for its next start. */
