@@ -16,10 +16,10 @@ import {
   insertHead,
   lastHead,
   lastHeadBefore,
-  listChains,
   readChainRows,
   tenantsToRoll,
   tenantsToSeal,
+  tenantsWithRows,
 } from '#state/ledger-heads.ts';
 import type { ChainState } from '#state/ledger-heads.ts';
 import { LedgerWriter } from '#state/ledger-writer.ts';
@@ -122,10 +122,24 @@ export class LedgerKeeper implements AsyncDisposable {
     for (const tenant of await tenantsToRoll(this.#deps.sql)) {
       for (let more = true; more;) {
         if (isOver(signal)) return;
-        more = await this.#locks.run(BOOKS, async () => await this.#rollSome(tenant));
+        more = await this.#perhaps(tenant, 'summed up', async () => await this.#rollOf(tenant));
         await new Promise(setImmediate); // Requests are answered between batches.
       }
     }
+  }
+
+  /** What cannot be done with one tenant's chain keeps nobody else's from it. False: it could not. */
+  async #perhaps(tenant: string, what: string, step: () => Promise<boolean>): Promise<boolean> {
+    try {
+      return await step();
+    } catch (error) {
+      this.#deps.log.error({ tenant, reason: reasonOf(error) }, `the ledger of a tenant could not be ${what}`);
+      return false;
+    }
+  }
+
+  async #rollOf(tenant: string): Promise<boolean> {
+    return await this.#locks.run(BOOKS, async () => await this.#rollSome(tenant));
   }
 
   /** Whether there is more. */
@@ -143,34 +157,37 @@ export class LedgerKeeper implements AsyncDisposable {
 
   /** Signs the chains of days that are over and have none yet. */
   async #seal(signal: AbortSignal | undefined): Promise<void> {
-    const { sql, clock, key } = this.#deps;
+    const { sql, clock } = this.#deps;
     const nowMs = clock.nowMs();
     const todayMs = bucketOf(nowMs, 'day');
     if (nowMs < todayMs + SEAL_AFTER_MS) return;
-    const yesterday = dayOf(todayMs - 1);
-    for (const tenant of await tenantsToSeal(sql, yesterday)) {
+    for (const tenant of await tenantsToSeal(sql, dayOf(todayMs - 1))) {
       if (isOver(signal)) return;
       await new Promise(setImmediate);
-      const [chain, last] = [await findChain(sql, tenant), await lastHead(sql, tenant)];
-      if (chain === undefined) continue;
-      // Rows are in the order in which they were written, which corrections may not be of.
-      const first = await readChainRows(sql, tenant, last?.number ?? 0, SEAL_LOOK_MAX);
-      if (first.every(({ fromMs }) => fromMs >= todayMs)) continue;
-      const { number, hash, totals } = chain;
-      const sequence = chain.heads + 1;
-      await insertHead(sql, signHead({ tenant, day: yesterday, sequence, number, hash, totals, signedMs: nowMs }, key));
+      await this.#perhaps(tenant, 'signed', async () => await this.#sealOf(tenant, todayMs));
     }
   }
 
+  async #sealOf(tenant: string, todayMs: number): Promise<boolean> {
+    const { sql, clock, key } = this.#deps;
+    const [chain, last] = [await findChain(sql, tenant), await lastHead(sql, tenant)];
+    // Rows are in the order in which they were written, which corrections may not be of.
+    const first = await readChainRows(sql, tenant, last?.number ?? 0, SEAL_LOOK_MAX);
+    if (chain === undefined || first.every(({ fromMs }) => fromMs >= todayMs)) return false;
+    const { number, hash, totals, heads } = chain;
+    const said = { tenant, day: dayOf(todayMs - 1), sequence: heads + 1, number, hash, totals, signedMs: clock.nowMs() };
+    return (await insertHead(sql, signHead(said, key))).kind === 'done';
+  }
+
   async #retain(nowMs: number, signal: AbortSignal | undefined): Promise<void> {
-    const { sql, log } = this.#deps;
-    for (const chain of await listChains(sql)) {
+    const { sql } = this.#deps;
+    for (const tenant of await tenantsWithRows(sql)) {
       await new Promise(setImmediate);
-      try {
-        await this.#dropOf(chain, nowMs - this.#options.keepRowsMs, signal);
-      } catch (error) {
-        log.error({ tenant: chain.tenant, reason: reasonOf(error) }, 'old rows of the ledger could not be dropped');
-      }
+      await this.#perhaps(tenant, 'rid of old rows', async () => {
+        const chain = await findChain(sql, tenant);
+        if (chain !== undefined) await this.#dropOf(chain, nowMs - this.#options.keepRowsMs, signal);
+        return chain !== undefined;
+      });
     }
     const beforeMs = bucketOf(nowMs - this.#options.keepMinutesMs, 'minute');
     for (let subject: number | undefined = 0; subject !== undefined && !isOver(signal);) {

@@ -1,6 +1,7 @@
 /** How much a directory takes on disk: what is in it is a tenant's, and may be as much and as deep as the tenant likes. */
 import { spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
+import { writeFileSync } from 'node:fs';
 import { constants, setPriority } from 'node:os';
 
 export interface DiskWalk {
@@ -39,7 +40,8 @@ done`;
 /** A program that waits for a disk that does not answer cannot be ended; it is not waited for any longer than this. */
 const END_MS_MAX = 1_000;
 
-type Mark = 'whole' | 'cut' | 'no program';
+/** `ended`: the shell was, by somebody else. */
+type Mark = 'whole' | 'cut' | 'no program' | 'ended';
 
 /**
  * Walks one directory after the other. PERF: a shell that stands by starts `find`, because a process of a node's size takes some 6 ms to start another one, and
@@ -48,6 +50,7 @@ type Mark = 'whole' | 'cut' | 'no program';
 export class DiskWalker implements AsyncDisposable {
   #shell: ChildProcess | undefined;
   #isWalking = false;
+  #isDisposed = false;
 
   /**
    * Does not follow links, nor into other file systems. Undefined: there is no such directory, or it cannot be read. Errors: no program can be started; a
@@ -56,14 +59,14 @@ export class DiskWalker implements AsyncDisposable {
   async walk(directory: string, { timeoutMs, signal }: WalkOptions): Promise<DiskWalk | undefined> {
     if (directory.includes('\n')) throw new Error('its directory has a line end in its name');
     if (this.#isWalking) throw new Error('another directory is being looked at');
-    if (signal.aborted) return { bytes: 0, isWhole: false };
+    if (signal.aborted || this.#isDisposed) return { bytes: 0, isWhole: false };
     this.#isWalking = true;
     const stop = AbortSignal.any([signal, AbortSignal.timeout(timeoutMs)]);
-    const blocks = new BlockReader();
     try {
-      // One that somebody ended is not asked.
-      if (this.#shell?.exitCode !== null || this.#shell.signalCode !== null) this.#shell = startShell();
-      const mark = await this.#ask(this.#shell, { directory, stop, blocks });
+      let [blocks, mark] = await this.#ask(this.#standing(), directory, stop);
+      // It may have been ended while it stood by. One that was just started was not.
+      if (mark === 'ended') [blocks, mark] = await this.#ask((this.#shell = startShell()), directory, stop);
+      if (mark === 'ended') throw new Error('the shell that looks at directories was ended');
       if (mark === 'no program') throw new Error('there is no program `find`: ecluse doctor says where it comes from');
       if (blocks.count === 0 && mark === 'whole') return undefined;
       return { bytes: blocks.bytes, isWhole: mark === 'whole' };
@@ -72,8 +75,14 @@ export class DiskWalker implements AsyncDisposable {
     }
   }
 
-  async #ask(shell: ChildProcess, { directory, stop, blocks }: Question): Promise<Mark> {
+  #standing(): ChildProcess {
+    const shell = this.#shell;
+    return shell === undefined || isOver(shell) ? (this.#shell = startShell()) : shell;
+  }
+
+  async #ask(shell: ChildProcess, directory: string, stop: AbortSignal): Promise<[BlockReader, Mark]> {
     const { promise, resolve, reject } = Promise.withResolvers<Mark>();
+    const blocks = new BlockReader();
     let patience: NodeJS.Timeout | undefined;
     const onData = (bytes: Buffer): void => {
       const mark = MARKS.get(bytes.at(-1));
@@ -82,7 +91,7 @@ export class DiskWalker implements AsyncDisposable {
     };
     const onClose = (): void => {
       this.#shell = undefined;
-      resolve('cut');
+      resolve(stop.aborted || this.#isDisposed ? 'cut' : 'ended');
     };
     const onError = (error: Error): void => {
       this.#shell = undefined;
@@ -98,7 +107,7 @@ export class DiskWalker implements AsyncDisposable {
     stop.addEventListener('abort', onStop);
     shell.stdin?.write(`${directory}\n`);
     try {
-      return await promise;
+      return [blocks, await promise];
     } finally {
       stop.removeEventListener('abort', onStop);
       clearTimeout(patience);
@@ -109,9 +118,10 @@ export class DiskWalker implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    this.#isDisposed = true;
     const shell = this.#shell;
     this.#shell = undefined;
-    if (shell === undefined) return;
+    if (shell === undefined || isOver(shell)) return;
     const closed = new Promise((resolve) => shell.once('close', resolve));
     endShell(shell);
     let patience: NodeJS.Timeout | undefined;
@@ -122,10 +132,8 @@ export class DiskWalker implements AsyncDisposable {
   }
 }
 
-interface Question {
-  readonly directory: string;
-  readonly stop: AbortSignal;
-  readonly blocks: BlockReader;
+function isOver({ exitCode, signalCode }: ChildProcess): boolean {
+  return exitCode !== null || signalCode !== null;
 }
 
 /** It ends by itself where this process does: nobody writes to it any more. */
@@ -134,12 +142,18 @@ function startShell(): ChildProcess {
   const shell: ChildProcess = spawn('sh', ['-c', SCRIPT], { stdio: ['pipe', 'pipe', 'ignore'], detached: true });
   // What it cannot be told any more its end says.
   shell.stdin?.on('error', () => undefined);
-  try {
-    if (shell.pid !== undefined) setPriority(shell.pid, PRIORITY);
-  } catch {
-    // It has ended already.
-  }
+  if (shell.pid !== undefined) lower(shell.pid);
   return shell;
+}
+
+function lower(pid: number): void {
+  try {
+    setPriority(pid, PRIORITY);
+    // A session of its own would else be an equal of the node's, whatever the priority within it (sched(7), autogroup).
+    writeFileSync(`/proc/${String(pid)}/autogroup`, String(PRIORITY));
+  } catch {
+    // It has ended already, or the kernel has no such groups.
+  }
 }
 
 /** With what it has started: they are a group of their own. */

@@ -38,6 +38,12 @@ export async function tenantsToRoll(sql: Sql): Promise<readonly string[]> {
   return rows.map((row) => textOf(row, 'tenant'));
 }
 
+/** Whose chains have rows that are summed up and were not dropped. */
+export async function tenantsWithRows(sql: Sql): Promise<readonly string[]> {
+  const rows = await sql.read('SELECT tenant FROM ledger_chain WHERE dropped < rolled ORDER BY tenant', []);
+  return rows.map((row) => textOf(row, 'tenant'));
+}
+
 /** Whose chains have rows that no head is over, and no head of `day` or later. */
 export async function tenantsToSeal(sql: Sql, day: string): Promise<readonly string[]> {
   const rows = await sql.read(

@@ -190,7 +190,8 @@ export const SCHEMA_VERSIONS: readonly (readonly string[])[] = [
     `CREATE INDEX disk_use_metered ON disk_use (metered_ms) WHERE closed_ms IS NULL`,
   ],
   [
-    `UPDATE snapshot SET metered_ms = created_ms WHERE metered_ms = 0`,
+    // Those from before snapshots were metered begin an hour ago.
+    `UPDATE snapshot SET metered_ms = MAX(created_ms, CAST(strftime('%s', 'now') AS INTEGER) * 1000 - 3600000) WHERE metered_ms = 0`,
     // What snapshots that are gone took on disk and is not in the ledger yet.
     `CREATE TABLE snapshot_gone (
        id TEXT PRIMARY KEY, tenant TEXT NOT NULL, container TEXT NOT NULL, host TEXT NOT NULL, bytes BIGINT NOT NULL, metered_ms BIGINT NOT NULL,

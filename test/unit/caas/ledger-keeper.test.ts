@@ -353,6 +353,81 @@ describe('snapshots', () => {
   }, 20_000);
 });
 
+describe('snapshots at a full hour', () => {
+  interface Kept {
+    readonly id: string;
+    readonly tenant: string;
+    readonly container: string;
+  }
+
+  async function keepAt(store: LedgerStore, { id, tenant, container }: Kept, createdMs: number): Promise<void> {
+    const base = { id, tenant, container, name: 'web-1', host: 'a', runtime: 'r', spec: '{}' };
+    const sizes = { imageBytes: 1000, fileBytes: 1000, memoryBytes: 1000 };
+    await beginSnapshot(store.sql, { ...base, ...sizes, createdMs, kind: 'copy', state: 'kept', serves: 'nothing' });
+  }
+
+  async function usedBy(store: LedgerStore, tenant: string): Promise<bigint> {
+    const span = { tenant, sinceMs: 0, untilMs: START_MS + 1000 * DAY_MS, by: 'tenant' } as const;
+    return (await store.keeper.usage(span))[0]?.snapshotByteMs ?? 0n;
+  }
+
+  test('one that goes while others are written down is billed to its end', async () => {
+    await using store = await openLedgerStore(folder);
+    const { container } = await store.container('acme', 'a', START_MS);
+    for (const id of ['one', 'two', 'three']) await keepAt(store, { id, tenant: 'acme', container }, START_MS);
+    store.clock.setMs(START_MS + GRAIN_MS.hour - 9_000);
+    await store.keeper.round();
+    store.clock.setMs(START_MS + GRAIN_MS.hour + 3_000);
+    const round = store.keeper.round();
+    setImmediate(() => {
+      void forgetSnapshot(store.sql, 'three', START_MS + GRAIN_MS.hour + 3_000);
+    });
+    await round;
+    for (const id of ['one', 'two']) await forgetSnapshot(store.sql, id, START_MS + GRAIN_MS.hour + 3_000);
+    store.clock.setMs(START_MS + GRAIN_MS.hour + 18_000);
+    await store.keeper.round();
+    expect(await usedBy(store, 'acme')).toBe(3n * 1000n * BigInt(GRAIN_MS.hour + 3_000));
+  }, 20_000);
+
+  test('a ledger that cannot be written to keeps no other from its snapshots, sums and heads', async () => {
+    await using store = await openLedgerStore(folder);
+    await fillLedger(store);
+    const damaged = await store.container('aaa', 'a', store.clock.nowMs());
+    const [whole] = await listChains(store.sql);
+    const at = await store.container('acme', 'a', store.clock.nowMs());
+    await meter(store, damaged, 1000, 3);
+    await meter(store, at, 1000, 3);
+    await keepAt(store, { id: 'one', tenant: 'aaa', container: damaged.container }, store.clock.nowMs());
+    await keepAt(store, { id: 'two', tenant: 'acme', container: at.container }, store.clock.nowMs());
+    await store.sql.write([{ sql: `UPDATE ledger_chain SET totals = '[' WHERE tenant = 'aaa'`, values: [] }]);
+    const before = await usedBy(store, 'acme');
+    store.clock.setMs(store.clock.nowMs() + DAY_MS);
+    await store.keeper.round();
+    expect(await usedBy(store, 'acme')).toBeGreaterThan(before);
+    const [chain] = await store.sql.read(`SELECT rolled, number, heads FROM ledger_chain WHERE tenant = 'acme'`, []);
+    expect(chain?.['rolled']).toBe(chain?.['number']);
+    expect(Number(chain?.['heads'])).toBe((whole?.heads ?? 0) + 1);
+  }, 20_000);
+
+  test('behind a clock that was set back rows are written by the hour, and not each round', async () => {
+    await using store = await openLedgerStore(folder);
+    const { container } = await store.container('acme', 'a', START_MS);
+    let aheadMs = 0;
+    const clock = { ...store.clock, nowMs: () => store.clock.nowMs() + aheadMs };
+    await using keeper = new LedgerKeeper({ log: createLog('silent'), clock, sql: store.sql, key: store.key });
+    await keepAt(store, { id: 'one', tenant: 'acme', container }, START_MS);
+    await keeper.round();
+    aheadMs = -20 * GRAIN_MS.hour;
+    for (let atMs = 0; atMs <= 5 * GRAIN_MS.hour; atMs += 15_000) {
+      store.clock.setMs(START_MS + atMs);
+      await keeper.round();
+    }
+    const [chain] = await listChains(store.sql);
+    expect(chain?.number).toBeLessThanOrEqual(6);
+    expect(await usedBy(store, 'acme')).toBe(1000n * BigInt(5 * GRAIN_MS.hour));
+  }, 30_000);
+});
+
 describe('a clock that says something else', () => {
   test('drops and signs nothing before it was right for an hour, and what was right then is signed', async () => {
     await using store = await openLedgerStore(folder);

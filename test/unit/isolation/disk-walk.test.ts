@@ -1,6 +1,6 @@
 /** What a directory takes on disk, whatever is in it: by the real program, on real files. */
 import { spawnSync } from 'node:child_process';
-import { link, mkdir, mkdtemp, open, rm, stat, symlink, writeFile } from 'node:fs/promises';
+import { link, mkdir, mkdtemp, open, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -87,13 +87,20 @@ test('one program stands by, of the lowest priority, and takes up after one that
   await walk();
   expect(standing()).toEqual(first);
   expect(first).toEqual([expect.stringMatching(/^ *\d+ +19 sh$/u)]);
+  const groups = await readFile(`/proc/${String(Number.parseInt(first[0] ?? '', 10))}/autogroup`, 'utf8').catch(() => 'none');
+  expect(groups).toMatch(/ nice 19\n$|^none$/u);
   process.kill(Number.parseInt(first[0] ?? '', 10), 'SIGKILL');
+  expect(await walk()).toMatchObject({ isWhole: true }); // Node has not heard of it.
+  const [next = ''] = standing();
+  process.kill(Number.parseInt(next, 10), 'SIGKILL');
   const endMs = performance.now() + 5_000;
   while (standing().length > 0 && performance.now() < endMs) await delay(5);
   expect(await walk()).toMatchObject({ isWhole: true });
   expect(standing()).toHaveLength(1);
-  expect(standing()).not.toEqual(first);
+  expect(standing()).not.toEqual([next]);
+  const walking = walk();
   await walker[Symbol.asyncDispose]();
+  expect(await walking).toMatchObject({ isWhole: false });
   expect(standing()).toEqual([]);
 });
 
