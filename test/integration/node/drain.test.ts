@@ -60,9 +60,14 @@ describe('a fleet of two hosts', () => {
   test('drains a host without a failed request, and gives it back', { timeout: 240_000 }, async () => {
     for (const name of ['one', 'two', 'three']) await runOn('a', name);
     await done('suspend', 'three');
-    const plan = await done('host', 'drain', 'a', '--dry-run');
-    expect(plan).toContain('demo/one would move from a to b: ');
-    expect(plan).toContain('host a is active; nothing was changed');
+    const planned = async (): Promise<string> => await done('host', 'drain', 'a', '--dry-run');
+    // Until they were measured each is taken to use a processor, and no host has room for three.
+    const wanted = ['one', 'two', 'three'].map(
+      (name) => expect.stringContaining(`demo/${name} would move from a to b: `) as unknown,
+    );
+    await expect
+      .poll(async () => (await planned()).split('\n'), { timeout: 60_000, interval: 500 })
+      .toEqual(expect.arrayContaining([...wanted, 'host a is active; nothing was changed']));
     const loads = [load('one', 10), load('two', 10)];
     const said = await done('host', 'drain', 'a');
     const samples = (await Promise.all(loads.map(async (one) => await one.stop()))).flat();
